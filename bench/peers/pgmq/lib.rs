@@ -1,0 +1,1 @@
+//! Holds a place: cargo wants a target in every package.

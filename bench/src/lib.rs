@@ -1,0 +1,27 @@
+//! Side-by-side benchmarks: the extension against what it has to be compared with, in turns, on one server.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`stats`] | medians, how far they can be trusted, and whether a target is met |
+//! | [`contest`] | what a measurement is, and how two contenders take turns |
+//! | [`pgbench`] | a contender that is a script for pgbench: throughput as clients see it |
+//! | [`inside`] | a contender that is a statement in one session: what a call costs inside the server |
+//! | [`noop`] | the functions that do nothing, compiled for the server at hand |
+//! | [`peers`] | other software that is compared with, and how it gets onto the server |
+//! | [`scenario`] | the measurements themselves, by suite |
+//! | [`stage`] | the server that all of it runs on |
+//! | [`machine`] | what the numbers were measured on |
+//! | [`report`] | the table that is printed and the JSON that is saved |
+//!
+//! A new measurement is a function in [`scenario`]; a new kind of load implements [`contest::Contender`].
+
+pub mod contest;
+pub mod inside;
+pub mod machine;
+pub mod noop;
+pub mod peers;
+pub mod pgbench;
+pub mod report;
+pub mod scenario;
+pub mod stage;
+pub mod stats;

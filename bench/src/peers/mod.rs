@@ -1,0 +1,3 @@
+//! Other software that is compared with, and how it gets onto the server.
+
+pub mod pgmq;

@@ -1,0 +1,120 @@
+//! A contender that is a script for pgbench: throughput as clients see it, by the Unix socket, with prepared statements.
+
+use crate::contest::Contender;
+use crate::stage::Stage;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use xtask::shell;
+
+/// Threads of pgbench itself: enough not to be what is measured, on the two cores of a small machine.
+const THREADS: usize = 2;
+
+/// A script and how it is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Load<'a> {
+    /// What the table calls it. Unique within a comparison.
+    pub name: &'a str,
+    /// The database.
+    pub database: &'a str,
+    /// The script, in pgbench's language.
+    pub script: &'a str,
+    /// Variables of the script, which travel as parameters of the statements.
+    pub variables: &'a [(&'a str, &'a str)],
+    /// Sessions.
+    pub clients: usize,
+}
+
+/// A script that is ready to run.
+#[derive(Debug)]
+pub struct Pgbench<'a> {
+    stage: &'a Stage,
+    load: Load<'a>,
+    path: PathBuf,
+}
+
+impl<'a> Pgbench<'a> {
+    /// Writes the script where pgbench will find it.
+    pub fn new(stage: &'a Stage, load: Load<'a>) -> Result<Self> {
+        let file: String = load.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let path = stage.dir().join(format!("{file}.pgbench"));
+        fs::write(&path, load.script).with_context(|| format!("can't write {}", path.display()))?;
+        Ok(Self { stage, load, path })
+    }
+
+    /// Runs for `seconds` and returns the scripts completed in a second, the time to connect left out.
+    fn run(&self, seconds: u64) -> Result<f64> {
+        let mut command = self.stage.server().command("pgbench")?;
+        command.args(["--no-vacuum", "--protocol=prepared"]);
+        command.arg(format!("--client={}", self.load.clients));
+        command.arg(format!("--jobs={}", THREADS.min(self.load.clients)));
+        command.arg(format!("--time={seconds}")).arg(format!("--file={}", self.path.display()));
+        for (name, value) in self.load.variables {
+            command.arg(format!("--define={name}={value}"));
+        }
+        command.arg(self.load.database);
+        let output = command.stdin(Stdio::null()).output().context("can't start pgbench")?;
+        // pgbench warns of an aborted client on stderr, and some versions still end with success.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() || errors.contains("aborted") {
+            bail!("`{}` failed: {}\n{}", shell::line(&command), output.status, errors.trim_end());
+        }
+        parse(&String::from_utf8_lossy(&output.stdout))
+    }
+}
+
+/// The rate in pgbench's report.
+fn parse(report: &str) -> Result<f64> {
+    let value = |label: &str| report.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
+    if let Some(failed) = value("number of failed transactions:") {
+        ensure!(failed.starts_with("0 "), "pgbench reports failed transactions: {failed}");
+    }
+    let rate = value("tps =").and_then(|rest| rest.split(' ').next());
+    let rate = rate.with_context(|| format!("pgbench reports no rate:\n{report}"))?;
+    rate.parse().with_context(|| format!("pgbench reports a rate of {rate}"))
+}
+
+impl Contender for Pgbench<'_> {
+    fn name(&self) -> &str {
+        self.load.name
+    }
+
+    fn round(&mut self) -> Result<f64> {
+        self.run(self.stage.effort().seconds)
+    }
+
+    fn warm_up(&mut self) -> Result<()> {
+        self.run(1).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPORT: &str = "\
+transaction type: x.pgbench
+number of transactions actually processed: 181522
+number of failed transactions: 0 (0.000%)
+latency average = 0.088 ms
+initial connection time = 14.196 ms
+tps = 90772.107313 (without initial connection time)
+";
+
+    #[test]
+    fn the_rate_is_read() -> Result<()> {
+        assert!((parse(REPORT)? - 90_772.107_313).abs() < 1e-6);
+        // PostgreSQL 14 and older don't count failures.
+        let older: Vec<&str> = REPORT.lines().filter(|line| !line.contains("failed")).collect();
+        assert!(parse(&older.join("\n")).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn failures_and_other_texts_are_errors() {
+        assert!(parse(&REPORT.replace("failed transactions: 0", "failed transactions: 7")).is_err());
+        assert!(parse("tps = fast").is_err());
+        assert!(parse("").is_err());
+    }
+}

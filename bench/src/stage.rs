@@ -1,0 +1,79 @@
+//! The server that all of it runs on: private, durable, with the extension created and nothing preloaded.
+
+use crate::noop;
+use anyhow::{Context, Result};
+use postgres::Client;
+use std::fs;
+use std::path::{Path, PathBuf};
+use xtask::pg::Pg;
+use xtask::server::{Server, ServerOptions};
+
+/// The database with the extension.
+pub const DATABASE: &str = "enough";
+
+/// What differs from a stock server: room enough that no checkpoint falls into the middle of a round. Commits are
+/// durable (`fsync` and `synchronous_commit` are on), as they are by default; so is autovacuum.
+const SETTINGS: [(&str, &str); 3] =
+    [("shared_buffers", "512MB"), ("max_wal_size", "8GB"), ("checkpoint_timeout", "30min")];
+
+/// How much time a suite takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Rounds of each side.
+    pub rounds: usize,
+    /// Seconds of a round that is a throughput.
+    pub seconds: u64,
+}
+
+/// A running server with the extension in [`DATABASE`].
+#[derive(Debug)]
+pub struct Stage {
+    server: Server,
+    dir: PathBuf,
+    effort: Effort,
+}
+
+impl Stage {
+    /// Starts the server, creates the extension and compiles the no-ops. The extension must be installed.
+    pub fn start(pg: Pg, effort: Effort) -> Result<Self> {
+        let options = SETTINGS.iter().fold(ServerOptions::new(pg), |options, (name, value)| options.conf(name, value));
+        let server = Server::start(&options)?;
+        let dir = server.dir().join("bench");
+        fs::create_dir(&dir).with_context(|| format!("can't create {}", dir.display()))?;
+        let stage = Self { server, dir, effort };
+        stage.client_for("postgres")?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
+        stage.client()?.batch_execute(&format!("CREATE EXTENSION pg_enough; CREATE SCHEMA {}", noop::SCHEMA))?;
+        noop::compile(&stage)?;
+        Ok(stage)
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// A directory for scripts and libraries, which goes with the server.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How much time is to be taken.
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// Connects to [`DATABASE`] as superuser.
+    pub fn client(&self) -> Result<Client> {
+        self.client_for(DATABASE)
+    }
+
+    /// Connects to `database` as superuser.
+    pub fn client_for(&self, database: &str) -> Result<Client> {
+        self.server.client_for(database, xtask::server::SUPERUSER)
+    }
+
+    /// Writes out what earlier measurements have left to be written, so that the next one doesn't pay for it.
+    pub fn settle(&self) -> Result<()> {
+        self.client()?.batch_execute("CHECKPOINT").context("can't write a checkpoint")
+    }
+}

@@ -1,0 +1,49 @@
+//! One partition of the cache: an arena of scattered values, a hash table over it, expiry and eviction.
+//!
+//! # Locks
+//! A [`Partition`] is a view over words that one lock guards. What only reads ([`Partition::find`],
+//! [`Partition::copy`], [`Partition::count_hit`], [`Partition::count_miss`], [`Partition::stats`]) and
+//! [`Partition::fill`], which writes only what its caller has reserved, are for holders of the *shared* lock; everything
+//! else is for the holder of the *exclusive* lock. Each call does a bounded amount of work; what may need more says so
+//! with [`Progress::More`], so that the caller can let others in between.
+//!
+//! # A write in two halves
+//! [`Partition::reserve`] finds memory, evicting where it must, and may be repeated; [`Partition::fill`] copies the
+//! value; [`Partition::publish`] links it under its key and frees what it replaces. Publishing needs no memory and has
+//! no way to refuse, so it may run in a commit callback. A partition formatted in between voids its reservations (they
+//! carry its epoch); publishing a void one leaves the key absent.
+//!
+//! # Memory
+//! | words | what |
+//! |---|---|
+//! | header, 64 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]) |
+//! | buckets | a `u32` per 3 blocks: the first entry of the chain |
+//! | blocks | runs of 64-byte blocks ([`arena`]): free, the head of an entry, or a continuation of one |
+//!
+//! A value lies in as many runs as it takes, so every free block can serve every value and memory can't fragment. The
+//! CLOCK hand ([`evict`]) moves in address order, so that what it frees coalesces and large values mostly find one run.
+//! What has expired is found by its own lists ([`expiry`]) and goes first.
+
+mod arena;
+mod check;
+mod entry;
+mod evict;
+mod expiry;
+mod layout;
+mod stats;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::words::Words;
+
+pub use check::Census;
+pub use entry::{Found, Item, Kind, NEVER, Progress, Reservation};
+pub use layout::{MAX_VALUE, Partition};
+pub use stats::Stats;
+
+/// Makes `words` an empty partition, whatever they held. Exclusive lock. Words that are too few for one are left as
+/// they are: [`Partition::open`] refuses them.
+pub fn format(words: Words<'_>) {
+    let _ = Partition::format(words);
+}

@@ -1,0 +1,21 @@
+//! The data structures of `pg_enough`'s shared-memory segment, without PostgreSQL in them.
+//!
+//! Each structure is a view over a slice of 64-bit words ([`words`]) plus a clock that the caller passes in. It never
+//! allocates, never blocks and never panics: the caller holds the lock of the slice, and an index that is out of
+//! bounds comes back as [`words::Corrupt`], upon which the caller formats that slice anew. Nothing here is the only
+//! copy of anything durable, so formatting is always allowed.
+//!
+//! | module | structure |
+//! |---|---|
+//! | [`words`] | the memory: a slice of atomic words and what can go wrong in it |
+//! | [`hash`] | keyed 128-bit hashes, by which keys are known inside the segment |
+//! | [`limiter`] | the arithmetic of the three rate-limit algorithms and the table of their states |
+//! | [`cache`] | the arena, the hash table over it and eviction |
+//! | [`queue`] | the window of ready messages, the leases and the timers |
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod hash;
+pub mod limiter;
+pub mod queue;
+pub mod words;

@@ -1,0 +1,169 @@
+//! Answers worked out by hand from the definition of each algorithm.
+
+use super::{Key, SECOND, limit};
+use crate::limiter::Algorithm::{self, FixedWindow, SlidingWindow, TokenBucket};
+use crate::limiter::{Limit, MAX_PERIOD, MAX_REQUESTS, MIN_PERIOD, OutOfRange, Request};
+
+/// Milliseconds, cost, then: allowed, remaining, `retry_after` and `reset_after` in microseconds.
+type Step = (i64, u32, bool, u32, Option<u64>, u64);
+
+fn run(limit: Limit, steps: &[Step]) {
+    let mut key = Key::new(limit);
+    for (at, &(ms, cost, allowed, remaining, retry_after, reset_after)) in steps.iter().enumerate() {
+        let answer = key.check(ms * 1000, cost);
+        assert_eq!(
+            (answer.allowed, answer.remaining, answer.retry_after, answer.reset_after),
+            (allowed, remaining, retry_after, reset_after),
+            "step {at} of {limit:?}"
+        );
+        assert_eq!(answer.granted, if allowed { cost } else { 0 });
+    }
+}
+
+const S: u64 = SECOND;
+
+#[test]
+fn token_bucket_of_one_a_second_and_capacity_five() {
+    run(
+        limit(TokenBucket, 1, S, Some(5)),
+        &[
+            (0, 1, true, 4, Some(0), S),
+            (0, 1, true, 3, Some(0), 2 * S),
+            (0, 1, true, 2, Some(0), 3 * S),
+            (0, 1, true, 1, Some(0), 4 * S),
+            (0, 1, true, 0, Some(0), 5 * S),
+            (0, 1, false, 0, Some(S), 5 * S),
+            (3000, 1, true, 2, Some(0), 3 * S),
+            (3100, 1, true, 1, Some(0), 3_900_000),
+            (4000, 1, true, 1, Some(0), 4 * S),
+            (8000, 1, true, 4, Some(0), S),
+            (9500, 1, true, 4, Some(0), S),
+        ],
+    );
+}
+
+#[test]
+fn token_bucket_with_costs() {
+    // 3 tokens every 10 s, one every 3.33… s: rounded up where it matters, never accumulated.
+    run(
+        limit(TokenBucket, 3, 10 * S, Some(4)),
+        &[
+            (0, 5, false, 4, None, 0),
+            (0, 4, true, 0, Some(0), 13_333_334),
+            (0, 1, false, 0, Some(3_333_334), 13_333_334),
+            (0, 4, false, 0, Some(13_333_334), 13_333_334),
+            (3333, 1, false, 0, Some(334), 10_000_334),
+            (3334, 1, true, 0, Some(0), 13_332_667),
+            (10_000, 2, true, 0, Some(0), 13_333_334),
+            (10_000, 5, false, 0, None, 13_333_334),
+        ],
+    );
+}
+
+#[test]
+fn fixed_window_of_three_in_ten_seconds() {
+    run(
+        limit(FixedWindow, 3, 10 * S, None),
+        &[
+            (7000, 1, true, 2, Some(0), 10 * S),
+            (9000, 2, true, 0, Some(0), 8 * S),
+            (16_999, 1, false, 0, Some(1000), 1000),
+            (17_000, 1, true, 2, Some(0), 10 * S),
+            (18_000, 3, false, 2, Some(9 * S), 9 * S),
+            (18_000, 4, false, 2, None, 9 * S),
+            (18_000, 2, true, 0, Some(0), 9 * S),
+            // A window opens with a request, not with the end of the one before.
+            (40_000, 3, true, 0, Some(0), 10 * S),
+            (49_999, 1, false, 0, Some(1000), 1000),
+            (50_000, 3, true, 0, Some(0), 10 * S),
+        ],
+    );
+}
+
+#[test]
+fn sliding_window_of_four_in_ten_seconds() {
+    run(
+        limit(SlidingWindow, 4, 10 * S, None),
+        &[
+            // The first bucket opens at 5 s, the second at 15 s, the third at 25 s. Of what the first holds, 4, a part
+            // slides out every 2.5 s from 15 s on.
+            (5000, 4, true, 0, Some(0), 17_500_000),
+            (5000, 1, false, 0, Some(10 * S), 17_500_000),
+            (14_999, 1, false, 0, Some(1000), 7_501_000),
+            (15_000, 2, false, 1, Some(2_500_000), 7_500_000),
+            (17_500, 3, false, 2, Some(2_500_000), 5 * S),
+            (17_500, 2, true, 0, Some(0), 12_500_000),
+            (17_500, 5, false, 0, None, 12_500_000),
+            (22_500, 1, true, 1, Some(0), 9_166_666),
+            // A third of 3 slides out every 3.33… s from 25 s on.
+            (26_000, 3, false, 2, Some(2_333_333), 5_666_666),
+            (28_333, 3, false, 2, Some(333), 3_333_666),
+            (28_334, 3, true, 0, Some(0), 13_332_666),
+        ],
+    );
+}
+
+#[test]
+fn a_peek_of_nothing_consumed() {
+    for algorithm in [FixedWindow, SlidingWindow, TokenBucket] {
+        let key = Key::new(limit(algorithm, 3, S, None));
+        let answer = key.peek(0, 2);
+        assert_eq!((answer.allowed, answer.granted, answer.remaining, answer.reset_after), (true, 0, 3, 0));
+        assert_eq!(key.peek(0, 4).retry_after, None);
+        assert_eq!(key.state, None);
+    }
+}
+
+#[test]
+fn up_to_takes_what_there_is() {
+    for algorithm in [FixedWindow, SlidingWindow, TokenBucket] {
+        let mut key = Key::new(limit(algorithm, 5, S, None));
+        assert_eq!(key.request(0, Request::UpTo(3)).granted, 3);
+        let rest = key.request(0, Request::UpTo(3));
+        assert_eq!((rest.granted, rest.remaining, rest.allowed), (2, 0, false));
+        assert_eq!(key.request(0, Request::UpTo(3)).granted, 0);
+    }
+}
+
+#[test]
+fn limits_that_change_apply_to_what_was_consumed() {
+    for algorithm in [FixedWindow, SlidingWindow, TokenBucket] {
+        let mut key = Key::new(limit(algorithm, 10, S, None));
+        assert_eq!(key.check(0, 8).remaining, 2);
+        key.limit = limit(algorithm, 5, S, None);
+        let lower = key.check(0, 1);
+        assert_eq!((lower.allowed, lower.remaining), (false, 0), "{algorithm:?}");
+        key.limit = limit(algorithm, 20, S, None);
+        assert_eq!(key.check(0, 1).remaining, 11, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn extremes_neither_overflow_nor_lose_precision() {
+    let bucket = limit(TokenBucket, 1, MAX_PERIOD, Some(MAX_REQUESTS));
+    let mut key = Key::new(bucket);
+    let answer = key.check(i64::MIN, MAX_REQUESTS);
+    assert_eq!((answer.allowed, answer.remaining, answer.reset_after), (true, 0, u64::MAX));
+    assert_eq!(key.peek(i64::MIN, 1).retry_after, Some(MAX_PERIOD));
+    // 2^64 - 1 microseconds drain 583,344 tokens and a part of one.
+    assert_eq!(key.peek(i64::MAX, 1).remaining, u32::try_from(u64::MAX / MAX_PERIOD).unwrap());
+    for algorithm in [FixedWindow, SlidingWindow] {
+        let mut key = Key::new(limit(algorithm, MAX_REQUESTS, MAX_PERIOD, None));
+        assert!(key.check(i64::MAX, MAX_REQUESTS).allowed);
+        assert!(!key.check(i64::MAX, 1).allowed);
+        assert!(!key.check(i64::MIN, 1).allowed);
+        assert!(key.check(i64::MAX, MAX_REQUESTS).allowed);
+    }
+}
+
+#[test]
+fn arguments_out_of_range() {
+    let new = |algorithm: Algorithm, max, period, burst| Limit::new(algorithm, max, period, burst).unwrap_err();
+    assert_eq!(new(FixedWindow, 0, S, None), OutOfRange::MaxRequests);
+    assert_eq!(new(FixedWindow, MAX_REQUESTS + 1, S, None), OutOfRange::MaxRequests);
+    assert_eq!(new(FixedWindow, 1, MIN_PERIOD - 1, None), OutOfRange::Period);
+    assert_eq!(new(FixedWindow, 1, MAX_PERIOD + 1, None), OutOfRange::Period);
+    assert_eq!(new(SlidingWindow, 1, S, Some(1)), OutOfRange::BurstWithoutBucket);
+    assert_eq!(new(TokenBucket, 1, S, Some(0)), OutOfRange::Burst);
+    assert_eq!(new(TokenBucket, 1, S, Some(MAX_REQUESTS + 1)), OutOfRange::Burst);
+}

@@ -1,0 +1,288 @@
+//! What lies where in a queue partition, and access to it by name.
+//!
+//! ```text
+//! head | queue buckets | queues | message buckets and timer heap | records
+//! ```
+//! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it) or a
+//! session that waits for one. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
+
+use crate::words::{Corrupt, Words, load, store};
+
+/// Words of a record.
+const RECORD: usize = 8;
+/// Words of a queue.
+const QUEUE: usize = 64;
+/// Words of the partition's head.
+const HEAD: usize = 16;
+/// A partition has room for one queue in so many words (8 KiB).
+const WORDS_PER_QUEUE: usize = 1024;
+
+/// Priorities go from 0 to 9; a higher one is delivered first.
+pub const PRIORITIES: usize = 10;
+
+/// Fields of the head.
+#[derive(Clone, Copy)]
+pub(super) enum Head {
+    FreeRecord,
+    FreeRecords,
+    FreeQueue,
+    Timers,
+    NextLease,
+    ReclaimHand,
+}
+
+/// Fields of a queue. A list takes two: its first and last record (halves of one word), and its length.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Q {
+    /// Database and relation; 0 where the slot is free.
+    Key = 0,
+    /// The next queue in the bucket, or in the list of free slots.
+    Next = 1,
+    Flags = 2,
+    Frontier = 3,
+    Horizon = 4,
+    /// Who refills: process number + 1.
+    Refiller = 5,
+    /// While a refill runs: everything above was dropped since it began.
+    FrontierFloor = 6,
+    HorizonFloor = 7,
+    Live = 8,
+    /// Rows with a delivery time that aren't in the index. Those that come due are counted until a refill finds them.
+    TimedOutside = 9,
+    Sent = 10,
+    Delivered = 11,
+    Finished = 12,
+    Failed = 13,
+    VisibilityTimeout = 14,
+    MaxAttempts = 15,
+    Backoff = 16,
+    BackoffMax = 17,
+    ArchiveFor = 18,
+    Archived = 19,
+    Dead = 20,
+    Bitmap = 21,
+    /// Two words a list from here on.
+    Lists = 24,
+}
+
+/// Lists of a queue: one for each priority's ready messages, then these.
+pub(super) const LEASED: usize = PRIORITIES;
+pub(super) const DELAYED: usize = PRIORITIES + 1;
+pub(super) const BUSY: usize = PRIORITIES + 2;
+pub(super) const WAITING: usize = PRIORITIES + 3;
+pub(super) const LISTS: usize = PRIORITIES + 4;
+const _: () = assert!(Q::Lists as usize + 2 * LISTS <= QUEUE);
+
+/// Fields of a record.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum R {
+    MsgId = 0,
+    /// Block << 16 | offset
+    Tid = 1,
+    /// When the lease ends or the delay is over, in microseconds.
+    Due = 2,
+    Lease = 3,
+    /// Upper half: attempts; lower half: the queue's slot.
+    Attempts = 4,
+    /// List links: next, previous.
+    Links = 5,
+    /// Next in the bucket (or of the free records); place in the timer heap from 1 on, 0 where it isn't there.
+    Chain = 6,
+    /// List, priority and flags; upper half: the waiting session's process number.
+    Kind = 7,
+}
+
+/// A partition of the queues' region.
+#[derive(Clone, Copy)]
+pub struct Partition<'a> {
+    pub(super) words: Words<'a>,
+    pub(super) queues: usize,
+    pub(super) records: usize,
+    at_queue_buckets: usize,
+    at_queues: usize,
+    at_halves: usize,
+    at_records: usize,
+}
+
+impl<'a> Partition<'a> {
+    /// The partition in these words, which [`format`](super::format) has been through.
+    #[inline]
+    pub fn new(words: Words<'a>) -> Self {
+        let queues = (words.len() / WORDS_PER_QUEUE).max(1);
+        let at_queue_buckets = HEAD;
+        let at_queues = at_queue_buckets + queues;
+        let at_halves = at_queues + queues * QUEUE;
+        // A record needs its own words, and half a word each in the buckets and in the heap.
+        let records = words.len().saturating_sub(at_halves) / (RECORD + 1);
+        let at_records = at_halves + records;
+        Partition { words, queues, records, at_queue_buckets, at_queues, at_halves, at_records }
+    }
+
+    /// Makes it empty. Lease numbers start at `first_lease`.
+    pub(super) fn clear(&self, first_lease: u64) -> Result<(), Corrupt> {
+        crate::words::zero(self.words);
+        self.set_head(Head::NextLease, first_lease)?;
+        for record in (1..=self.records as u32).rev() {
+            self.set_half(record, R::Chain, true, self.head(Head::FreeRecord)? as u32)?;
+            self.set_head(Head::FreeRecord, u64::from(record))?;
+        }
+        self.set_head(Head::FreeRecords, self.records as u64)?;
+        for slot in (1..=self.queues as u32).rev() {
+            self.set_q(slot, Q::Next, self.head(Head::FreeQueue)?)?;
+            self.set_head(Head::FreeQueue, u64::from(slot))?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn head(&self, field: Head) -> Result<u64, Corrupt> {
+        load(self.words, field as usize)
+    }
+
+    #[inline]
+    pub(super) fn set_head(&self, field: Head, value: u64) -> Result<(), Corrupt> {
+        store(self.words, field as usize, value)
+    }
+
+    #[inline]
+    fn q_place(&self, slot: u32, offset: usize) -> Result<usize, Corrupt> {
+        if slot == 0 || slot as usize > self.queues || offset >= QUEUE {
+            return Err(Corrupt);
+        }
+        Ok(self.at_queues + (slot as usize - 1) * QUEUE + offset)
+    }
+
+    #[inline]
+    pub(super) fn q(&self, slot: u32, field: Q) -> Result<u64, Corrupt> {
+        load(self.words, self.q_place(slot, field as usize)?)
+    }
+
+    #[inline]
+    pub(super) fn set_q(&self, slot: u32, field: Q, value: u64) -> Result<(), Corrupt> {
+        store(self.words, self.q_place(slot, field as usize)?, value)
+    }
+
+    /// Sets everything but the lists to zero.
+    pub(super) fn clear_fields(&self, slot: u32) -> Result<(), Corrupt> {
+        let fields = crate::words::part(self.words, self.q_place(slot, 0)?, Q::Lists as usize)?;
+        crate::words::zero(fields);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn q_i64(&self, slot: u32, field: Q) -> Result<i64, Corrupt> {
+        Ok(self.q(slot, field)?.cast_signed())
+    }
+
+    #[inline]
+    pub(super) fn set_q_i64(&self, slot: u32, field: Q, value: i64) -> Result<(), Corrupt> {
+        self.set_q(slot, field, value.cast_unsigned())
+    }
+
+    /// Counters never go below zero nor wrap around: they are for people, and a restart makes them anew.
+    pub(super) fn count(&self, slot: u32, field: Q, by: i64) -> Result<(), Corrupt> {
+        let value = self.q_i64(slot, field)?.saturating_add(by);
+        self.set_q_i64(slot, field, value)
+    }
+
+    /// First and last record of a list, and its length.
+    #[inline]
+    pub(super) fn list(&self, slot: u32, list: usize) -> Result<(u32, u32, u64), Corrupt> {
+        let place = self.q_place(slot, Q::Lists as usize + 2 * list)?;
+        let ends = load(self.words, place)?;
+        Ok(((ends >> 32) as u32, ends as u32, load(self.words, place + 1)?))
+    }
+
+    #[inline]
+    pub(super) fn set_list(&self, slot: u32, list: usize, first: u32, last: u32, len: u64) -> Result<(), Corrupt> {
+        let place = self.q_place(slot, Q::Lists as usize + 2 * list)?;
+        store(self.words, place, u64::from(first) << 32 | u64::from(last))?;
+        store(self.words, place + 1, len)
+    }
+
+    #[inline]
+    fn r_place(&self, record: u32, field: R) -> Result<usize, Corrupt> {
+        if record == 0 || record as usize > self.records {
+            return Err(Corrupt);
+        }
+        Ok(self.at_records + (record as usize - 1) * RECORD + field as usize)
+    }
+
+    #[inline]
+    pub(super) fn r(&self, record: u32, field: R) -> Result<u64, Corrupt> {
+        load(self.words, self.r_place(record, field)?)
+    }
+
+    #[inline]
+    pub(super) fn set_r(&self, record: u32, field: R, value: u64) -> Result<(), Corrupt> {
+        store(self.words, self.r_place(record, field)?, value)
+    }
+
+    /// The upper or lower half of a record's word.
+    #[inline]
+    pub(super) fn half(&self, record: u32, field: R, upper: bool) -> Result<u32, Corrupt> {
+        let word = self.r(record, field)?;
+        Ok(if upper { (word >> 32) as u32 } else { word as u32 })
+    }
+
+    #[inline]
+    pub(super) fn set_half(&self, record: u32, field: R, upper: bool, value: u32) -> Result<(), Corrupt> {
+        let place = self.r_place(record, field)?;
+        store(self.words, place, with_half(load(self.words, place)?, upper, value))
+    }
+
+    /// Bucket `index` of the messages (upper halves), or place `index` of the timer heap (lower halves).
+    #[inline]
+    pub(super) fn slot_half(&self, index: usize, upper: bool) -> Result<u32, Corrupt> {
+        if index >= self.records {
+            return Err(Corrupt);
+        }
+        let word = load(self.words, self.at_halves + index)?;
+        Ok(if upper { (word >> 32) as u32 } else { word as u32 })
+    }
+
+    #[inline]
+    pub(super) fn set_slot_half(&self, index: usize, upper: bool, value: u32) -> Result<(), Corrupt> {
+        if index >= self.records {
+            return Err(Corrupt);
+        }
+        let place = self.at_halves + index;
+        store(self.words, place, with_half(load(self.words, place)?, upper, value))
+    }
+
+    /// The first queue in a bucket of queues.
+    #[inline]
+    pub(super) fn queue_bucket(&self, index: usize) -> Result<u32, Corrupt> {
+        if index >= self.queues {
+            return Err(Corrupt);
+        }
+        Ok(load(self.words, self.at_queue_buckets + index)? as u32)
+    }
+
+    #[inline]
+    pub(super) fn set_queue_bucket(&self, index: usize, slot: u32) -> Result<(), Corrupt> {
+        if index >= self.queues {
+            return Err(Corrupt);
+        }
+        store(self.words, self.at_queue_buckets + index, u64::from(slot))
+    }
+}
+
+#[inline]
+fn with_half(word: u64, upper: bool, value: u32) -> u64 {
+    if upper { word & 0xffff_ffff | u64::from(value) << 32 } else { word & !0xffff_ffff | u64::from(value) }
+}
+
+/// Spreads a number over 32 bits (the finaliser of `MurmurHash3`, Appleby 2011). Message numbers aren't chosen by
+/// users, so no secret is needed here.
+#[inline]
+pub(super) fn spread(value: u64) -> u32 {
+    let mut mixed = value;
+    mixed ^= mixed >> 33;
+    mixed = mixed.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^= mixed >> 33;
+    mixed = mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (mixed >> 32) as u32
+}

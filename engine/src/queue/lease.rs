@@ -1,0 +1,279 @@
+//! Reading a message, finishing it, giving it back; timers that run out.
+
+use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
+use super::{Tid, Wake};
+use crate::words::Corrupt;
+
+/// A message that was read: leased to the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Its number.
+    pub msg_id: i64,
+    /// Where its row was when it was last seen.
+    pub tid: Tid,
+    /// The number of this lease; unique in the segment.
+    pub lease: u64,
+    /// Deliveries so far, this one included; where `exhausted`, the deliveries so far.
+    pub attempts: u32,
+    /// When the lease ends, in microseconds.
+    pub until: i64,
+    /// The message has been delivered as often as it may be: the caller must bury it instead of delivering it.
+    pub exhausted: bool,
+}
+
+/// What became of the wish to change a message in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// It is the caller's now, until it says how its transaction ended.
+    Yours(Tid),
+    /// An open transaction is changing it.
+    Others,
+    /// The lease that the caller named isn't the current one.
+    Stale,
+    /// It isn't in the index.
+    Unknown,
+}
+
+impl Partition<'_> {
+    /// Leases up to `want` ready messages, as many as fit into what `taken` has reserved.
+    pub fn take(&self, slot: u32, now: i64, want: usize, timeout: i64, taken: &mut Vec<Taken>) -> Result<(), Corrupt> {
+        if self.paused(slot)? {
+            return Ok(());
+        }
+        let most = self.q(slot, Q::MaxAttempts)? as u32;
+        let until = now.saturating_add(timeout);
+        for _ in 0..want.min(taken.capacity() - taken.len()) {
+            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+            if bitmap == 0 {
+                break;
+            }
+            let (record, _, _) = self.list(slot, bitmap.ilog2() as usize)?;
+            self.unlink(slot, record)?;
+            let lease = self.head(Head::NextLease)?;
+            self.set_head(Head::NextLease, lease.wrapping_add(1))?;
+            let attempts = self.half(record, R::Attempts, true)?;
+            let exhausted = attempts >= most;
+            let attempts = if exhausted { attempts } else { attempts + 1 };
+            self.set_half(record, R::Attempts, true, attempts)?;
+            let mut kind = self.kind(record)?;
+            kind.counted = !exhausted;
+            self.set_kind(record, kind)?;
+            self.set_r(record, R::Lease, lease)?;
+            self.set_r(record, R::Due, until.cast_unsigned())?;
+            self.link(slot, record, LEASED, false)?;
+            self.set_timer(record)?;
+            taken.push(Taken {
+                msg_id: self.r(record, R::MsgId)?.cast_signed(),
+                tid: Tid::unpack(self.r(record, R::Tid)?),
+                lease,
+                attempts,
+                until,
+                exhausted,
+            });
+        }
+        Ok(())
+    }
+
+    /// Counts deliveries, once their rows have been found.
+    pub fn delivered(&self, slot: u32, count: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Delivered, count)
+    }
+
+    /// The record of a message under that lease.
+    fn leased(&self, slot: u32, msg_id: i64, lease: Option<u64>) -> Result<Option<u32>, Corrupt> {
+        let Some(record) = self.lookup(slot, msg_id)? else {
+            return Ok(None);
+        };
+        let current =
+            self.kind(record)?.list == LEASED && lease.is_none_or(|lease| self.r(record, R::Lease) == Ok(lease));
+        Ok(current.then_some(record))
+    }
+
+    /// Notes where the row is now.
+    pub fn moved(&self, slot: u32, msg_id: i64, tid: Tid) -> Result<(), Corrupt> {
+        match self.lookup(slot, msg_id)? {
+            Some(record) => self.set_r(record, R::Tid, tid.pack()),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets a message whose row is gone.
+    pub fn drop_message(&self, slot: u32, msg_id: i64) -> Result<(), Corrupt> {
+        match self.lookup(slot, msg_id)? {
+            Some(record) => self.forget(slot, record),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets a lease end at `until` instead; at or before `now` the message is ready again at once. `None` where it isn't
+    /// leased, or not by that lease.
+    pub fn extend(
+        &self,
+        slot: u32,
+        msg_id: i64,
+        lease: Option<u64>,
+        now: i64,
+        until: i64,
+        wake: &mut Wake,
+    ) -> Result<Option<i64>, Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, lease)? else {
+            return Ok(None);
+        };
+        if self.r(record, R::Due)?.cast_signed() <= now {
+            // It has run out already; nobody has looked since.
+            return Ok(None);
+        }
+        self.clear_timer(record)?;
+        self.set_r(record, R::Due, until.cast_unsigned())?;
+        if until > now {
+            self.set_timer(record)?;
+        } else {
+            self.unlink(slot, record)?;
+            self.make_ready(slot, record, true, wake)?;
+        }
+        Ok(Some(until))
+    }
+
+    /// The reader's transaction was rolled back: the message rests for `delay` microseconds, and is ready again.
+    pub fn give_back(
+        &self,
+        slot: u32,
+        msg_id: i64,
+        lease: u64,
+        now: i64,
+        delay: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
+            return Ok(());
+        };
+        self.clear_timer(record)?;
+        self.unlink(slot, record)?;
+        if delay <= 0 {
+            return self.make_ready(slot, record, true, wake);
+        }
+        self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
+        self.link(slot, record, DELAYED, false)?;
+        self.set_timer(record)?;
+        if self.first_timer()?.is_some_and(|(first, _)| first == record) {
+            self.wake_one(slot, wake)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes a lease as if it had not been: the attempt isn't counted. For a message whose row the reader's snapshot
+    /// doesn't show.
+    pub fn put_back(&self, slot: u32, msg_id: i64, lease: u64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
+            return Ok(());
+        };
+        self.clear_timer(record)?;
+        self.unlink(slot, record)?;
+        if self.kind(record)?.counted {
+            let attempts = self.half(record, R::Attempts, true)?;
+            self.set_half(record, R::Attempts, true, attempts.saturating_sub(1))?;
+        }
+        self.make_ready(slot, record, true, wake)
+    }
+
+    fn make_ready(&self, slot: u32, record: u32, front: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
+        self.link(slot, record, priority, front)?;
+        self.wake_one(slot, wake)?;
+        Ok(())
+    }
+
+    /// Sets a message aside while the caller's transaction changes its row: nobody gets it, and its lease doesn't run
+    /// out, until [`end_busy`](Self::end_busy).
+    pub fn start_busy(&self, slot: u32, msg_id: i64, lease: Option<u64>, now: i64) -> Result<Busy, Corrupt> {
+        let Some(record) = self.lookup(slot, msg_id)? else {
+            return Ok(if lease.is_some() { Busy::Stale } else { Busy::Unknown });
+        };
+        let mut kind = self.kind(record)?;
+        if let Some(lease) = lease {
+            let running = kind.list == LEASED && self.r(record, R::Due)?.cast_signed() > now;
+            if self.r(record, R::Lease)? != lease || !(running || kind.list == BUSY) {
+                return Ok(Busy::Stale);
+            }
+        }
+        if kind.list == BUSY {
+            return Ok(Busy::Others);
+        }
+        self.clear_timer(record)?;
+        self.unlink(slot, record)?;
+        kind.origin = kind.list;
+        self.set_kind(record, kind)?;
+        self.link(slot, record, BUSY, false)?;
+        Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
+    }
+
+    /// The transaction that set the message aside has ended: with `finished`, the row is gone; else the message is what
+    /// it was before.
+    pub fn end_busy(&self, slot: u32, msg_id: i64, finished: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+        let Some(record) = self.lookup(slot, msg_id)? else {
+            return Ok(());
+        };
+        let kind = self.kind(record)?;
+        if kind.list != BUSY {
+            return Ok(());
+        }
+        if finished {
+            return self.forget(slot, record);
+        }
+        self.unlink(slot, record)?;
+        match kind.origin {
+            LEASED | DELAYED => {
+                self.link(slot, record, kind.origin, false)?;
+                self.set_timer(record)
+            }
+            _ => self.make_ready(slot, record, true, wake),
+        }
+    }
+
+    /// Counts rows that the committed transaction deleted.
+    pub fn finished(&self, slot: u32, rows: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Finished, rows)?;
+        self.count(slot, Q::Live, -rows)
+    }
+
+    /// Counts rows that the committed transaction moved to the archive because they could not be delivered.
+    pub fn buried(&self, slot: u32, rows: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Dead, rows)?;
+        self.count(slot, Q::Live, -rows)
+    }
+
+    /// Lets up to `limit` timers of the partition run out that are due: leases end, delays are over. Sessions that wait
+    /// for those messages, in any queue of the partition, are woken.
+    pub fn expire(&self, now: i64, limit: usize, wake: &mut Wake) -> Result<(), Corrupt> {
+        for _ in 0..limit {
+            let Some((record, due)) = self.first_timer()? else {
+                return Ok(());
+            };
+            if due > now || wake.is_full() {
+                return Ok(());
+            }
+            self.clear_timer(record)?;
+            let slot = self.half(record, R::Attempts, false)?;
+            let was = self.kind(record)?.list;
+            self.unlink(slot, record)?;
+            if was == LEASED {
+                self.count(slot, Q::Failed, 1)?;
+            }
+            // A message whose lease ran out is older than those that wait; one whose delay is over is not.
+            self.make_ready(slot, record, was == LEASED, wake)?;
+        }
+        Ok(())
+    }
+
+    /// The leading ready messages' numbers and places, one a priority: the oldest is among them.
+    pub fn heads(&self, slot: u32) -> Result<[Option<(i64, Tid)>; PRIORITIES], Corrupt> {
+        let mut heads = [None; PRIORITIES];
+        for (list, head) in heads.iter_mut().enumerate() {
+            let (first, _, len) = self.list(slot, list)?;
+            if len > 0 {
+                *head = Some((self.r(first, R::MsgId)?.cast_signed(), Tid::unpack(self.r(first, R::Tid)?)));
+            }
+        }
+        Ok(heads)
+    }
+}

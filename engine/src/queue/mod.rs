@@ -1,0 +1,71 @@
+//! The index of the queues: which messages are ready, leased or delayed, and who waits for one.
+//!
+//! The messages are rows of tables; this is a hint about them, complete enough to find the next ones without a look at
+//! the table. What is true of each queue at any time:
+//!
+//! * **Frontier.** Every committed row without a delivery time whose number is at or below the frontier is in the index.
+//!   What lies above may be in it or not. A row that is dropped from the index for lack of room lowers the frontier
+//!   below it, so dropping is always allowed. `i64::MAX` means that nothing is outside.
+//! * **Horizon.** The same for rows with a delivery time, by that time.
+//! * **Keyed by number.** A message is in the index once; a second push of it does nothing. So it does no harm when
+//!   a sender and a refill both bring it.
+//! * **Refill.** Who scans the table for more first takes the refill mark, then a snapshot. While the mark stands, every
+//!   committing sender pushes, whatever its number, and what is dropped meanwhile lowers the *floor*; at the end the
+//!   frontier is where the scan came to, or the floor. So a row that was committed before the snapshot is scanned, and
+//!   one committed after it is pushed: never neither.
+//!
+//! A message goes from *ready* to *leased* when it is read; to *busy* while an open transaction deletes it, when its
+//! timer stands still and nobody else gets it; and back when its lease runs out or that transaction aborts.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `layout.rs` | what lies where |
+//! | `records.rs` | records, buckets, lists and the timer heap |
+//! | `registry.rs` | queues: finding, adding, dropping one; its options |
+//! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
+//! | `lease.rs` | reading, finishing, giving back; timers running out |
+//! | `wait.rs` | sessions that wait for a message |
+
+mod layout;
+mod lease;
+mod records;
+mod registry;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod window;
+
+pub use layout::{PRIORITIES, Partition};
+pub use lease::{Busy, Taken};
+pub use registry::{Counters, Options, QueueKey};
+pub use wait::Wake;
+pub use window::{Entry, Outlook, Refill};
+
+use crate::words::Words;
+
+/// Makes a partition empty. `now` in microseconds starts the lease numbers, so that a lease from before the segment
+/// was lost isn't taken for one of after it.
+pub fn format(words: Words<'_>, now: i64) {
+    // A partition too small for its own head stays unusable: every call on it answers that it is corrupt.
+    let _ = Partition::new(words).clear(now.cast_unsigned());
+}
+
+/// The physical place of a row: a hint, checked against the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tid {
+    /// Block of the table.
+    pub block: u32,
+    /// Line pointer in the block, from 1 on.
+    pub offset: u16,
+}
+
+impl Tid {
+    fn pack(self) -> u64 {
+        u64::from(self.block) << 16 | u64::from(self.offset)
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the fields' own widths")]
+    fn unpack(word: u64) -> Self {
+        Tid { block: (word >> 16) as u32, offset: word as u16 }
+    }
+}

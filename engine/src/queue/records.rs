@@ -1,0 +1,247 @@
+//! Records: taking and freeing them, finding one by its message, the lists and the timer heap they are in.
+
+use super::layout::{Head, PRIORITIES, Partition, Q, R, spread};
+use crate::words::Corrupt;
+
+/// What a record's word `Kind` says: list (8 bits), priority (8 bits), flags (8 bits), the list that a busy one came
+/// from (8 bits).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub list: usize,
+    pub priority: usize,
+    pub timed: bool,
+    /// Whether the lease that runs was counted as an attempt.
+    pub counted: bool,
+    pub origin: usize,
+    pub process: u32,
+}
+
+impl Kind {
+    fn pack(self) -> u64 {
+        self.list as u64
+            | (self.priority as u64) << 8
+            | u64::from(self.timed) << 16
+            | u64::from(self.counted) << 17
+            | (self.origin as u64) << 24
+            | u64::from(self.process) << 32
+    }
+
+    fn unpack(word: u64) -> Self {
+        Kind {
+            list: (word & 0xff) as usize,
+            priority: ((word >> 8) & 0xff) as usize,
+            timed: word >> 16 & 1 == 1,
+            counted: word >> 17 & 1 == 1,
+            origin: ((word >> 24) & 0xff) as usize,
+            process: (word >> 32) as u32,
+        }
+    }
+}
+
+impl Partition<'_> {
+    #[inline]
+    pub(super) fn kind(&self, record: u32) -> Result<Kind, Corrupt> {
+        Ok(Kind::unpack(self.r(record, R::Kind)?))
+    }
+
+    #[inline]
+    pub(super) fn set_kind(&self, record: u32, kind: Kind) -> Result<(), Corrupt> {
+        self.set_r(record, R::Kind, kind.pack())
+    }
+
+    /// A free record, if there is one. It is in no list.
+    pub(super) fn allocate(&self) -> Result<Option<u32>, Corrupt> {
+        let record = self.head(Head::FreeRecord)? as u32;
+        if record == 0 {
+            return Ok(None);
+        }
+        self.set_head(Head::FreeRecord, u64::from(self.half(record, R::Chain, true)?))?;
+        self.set_head(Head::FreeRecords, self.head(Head::FreeRecords)?.saturating_sub(1))?;
+        self.set_r(record, R::Chain, 0)?;
+        self.set_r(record, R::Links, 0)?;
+        Ok(Some(record))
+    }
+
+    /// Gives a record back that is in no list.
+    pub(super) fn free(&self, record: u32) -> Result<(), Corrupt> {
+        self.set_r(record, R::Kind, 0)?;
+        self.set_r(record, R::Attempts, 0)?;
+        self.set_r(record, R::Chain, 0)?;
+        self.set_half(record, R::Chain, true, self.head(Head::FreeRecord)? as u32)?;
+        self.set_head(Head::FreeRecord, u64::from(record))?;
+        self.set_head(Head::FreeRecords, self.head(Head::FreeRecords)?.saturating_add(1))
+    }
+
+    #[inline]
+    fn bucket(&self, slot: u32, msg_id: i64) -> usize {
+        let hash = spread(msg_id.cast_unsigned() ^ u64::from(slot) << 48);
+        ((u64::from(hash) * self.records as u64) >> 32) as usize
+    }
+
+    /// The record of a message.
+    #[inline]
+    pub(super) fn lookup(&self, slot: u32, msg_id: i64) -> Result<Option<u32>, Corrupt> {
+        let mut record = self.slot_half(self.bucket(slot, msg_id), true)?;
+        for _ in 0..=self.records {
+            if record == 0 {
+                return Ok(None);
+            }
+            if self.r(record, R::MsgId)?.cast_signed() == msg_id && self.half(record, R::Attempts, false)? == slot {
+                return Ok(Some(record));
+            }
+            record = self.half(record, R::Chain, true)?;
+        }
+        Err(Corrupt)
+    }
+
+    pub(super) fn hash_in(&self, record: u32, slot: u32, msg_id: i64) -> Result<(), Corrupt> {
+        let bucket = self.bucket(slot, msg_id);
+        self.set_half(record, R::Chain, true, self.slot_half(bucket, true)?)?;
+        self.set_slot_half(bucket, true, record)
+    }
+
+    pub(super) fn hash_out(&self, record: u32, slot: u32, msg_id: i64) -> Result<(), Corrupt> {
+        let bucket = self.bucket(slot, msg_id);
+        let next = self.half(record, R::Chain, true)?;
+        let mut at = self.slot_half(bucket, true)?;
+        if at == record {
+            return self.set_slot_half(bucket, true, next);
+        }
+        for _ in 0..=self.records {
+            let following = self.half(at, R::Chain, true)?;
+            if following == record {
+                return self.set_half(at, R::Chain, true, next);
+            }
+            at = following;
+        }
+        Err(Corrupt)
+    }
+
+    /// Puts a record into a list of its queue, at its front or its end.
+    pub(super) fn link(&self, slot: u32, record: u32, list: usize, front: bool) -> Result<(), Corrupt> {
+        let (first, last, len) = self.list(slot, list)?;
+        if len == 0 {
+            self.set_r(record, R::Links, 0)?;
+            self.set_list(slot, list, record, record, 1)?;
+        } else if front {
+            self.set_r(record, R::Links, u64::from(first) << 32)?;
+            self.set_half(first, R::Links, false, record)?;
+            self.set_list(slot, list, record, last, len.saturating_add(1))?;
+        } else {
+            self.set_r(record, R::Links, u64::from(last))?;
+            self.set_half(last, R::Links, true, record)?;
+            self.set_list(slot, list, first, record, len.saturating_add(1))?;
+        }
+        if list < PRIORITIES && len == 0 {
+            self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? | 1 << list)?;
+        }
+        let mut kind = self.kind(record)?;
+        kind.list = list;
+        self.set_kind(record, kind)
+    }
+
+    /// Takes a record out of the list it is in.
+    pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let list = self.kind(record)?.list;
+        let (mut first, mut last, len) = self.list(slot, list)?;
+        let (next, previous) = (self.half(record, R::Links, true)?, self.half(record, R::Links, false)?);
+        if next == 0 {
+            last = previous;
+        } else {
+            self.set_half(next, R::Links, false, previous)?;
+        }
+        if previous == 0 {
+            first = next;
+        } else {
+            self.set_half(previous, R::Links, true, next)?;
+        }
+        self.set_list(slot, list, first, last, len.checked_sub(1).ok_or(Corrupt)?)?;
+        if list < PRIORITIES && len == 1 {
+            self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? & !(1 << list))?;
+        }
+        self.set_r(record, R::Links, 0)
+    }
+
+    /// When the first timer of the partition runs out.
+    #[inline]
+    pub(super) fn first_timer(&self) -> Result<Option<(u32, i64)>, Corrupt> {
+        if self.head(Head::Timers)? == 0 {
+            return Ok(None);
+        }
+        let record = self.slot_half(0, false)?;
+        Ok(Some((record, self.r(record, R::Due)?.cast_signed())))
+    }
+
+    /// Starts the timer of a record for its time `Due`: a binary heap with the earliest on top.
+    pub(super) fn set_timer(&self, record: u32) -> Result<(), Corrupt> {
+        let len = self.head(Head::Timers)? as usize;
+        self.set_head(Head::Timers, (len as u64).saturating_add(1))?;
+        self.sift_up(record, len)
+    }
+
+    /// Stops the timer of a record, if it runs.
+    pub(super) fn clear_timer(&self, record: u32) -> Result<(), Corrupt> {
+        let place = self.half(record, R::Chain, false)? as usize;
+        if place == 0 {
+            return Ok(());
+        }
+        self.set_half(record, R::Chain, false, 0)?;
+        let last_place = (self.head(Head::Timers)? as usize).checked_sub(1).ok_or(Corrupt)?;
+        self.set_head(Head::Timers, last_place as u64)?;
+        if place - 1 < last_place {
+            // The last one fills the gap, and goes up or down from there.
+            let last = self.slot_half(last_place, false)?;
+            self.sift_up(last, place - 1)?;
+            let settled = self.half(last, R::Chain, false)? as usize;
+            self.sift_down(last, settled.checked_sub(1).ok_or(Corrupt)?)?;
+        }
+        Ok(())
+    }
+
+    fn timer_at(&self, place: usize) -> Result<(u32, i64), Corrupt> {
+        let record = self.slot_half(place, false)?;
+        Ok((record, self.r(record, R::Due)?.cast_signed()))
+    }
+
+    fn put_timer(&self, record: u32, place: usize) -> Result<(), Corrupt> {
+        self.set_slot_half(place, false, record)?;
+        self.set_half(record, R::Chain, false, u32::try_from(place + 1).map_err(|_| Corrupt)?)
+    }
+
+    fn sift_up(&self, record: u32, from: usize) -> Result<(), Corrupt> {
+        let due = self.r(record, R::Due)?.cast_signed();
+        let mut place = from;
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            let (above, above_due) = self.timer_at(parent)?;
+            if above_due <= due {
+                break;
+            }
+            self.put_timer(above, place)?;
+            place = parent;
+        }
+        self.put_timer(record, place)
+    }
+
+    fn sift_down(&self, record: u32, from: usize) -> Result<(), Corrupt> {
+        let due = self.r(record, R::Due)?.cast_signed();
+        let len = self.head(Head::Timers)? as usize;
+        let mut place = from;
+        while 2 * place + 1 < len {
+            let mut child = 2 * place + 1;
+            let mut below = self.timer_at(child)?;
+            if child + 1 < len {
+                let other = self.timer_at(child + 1)?;
+                if other.1 < below.1 {
+                    (child, below) = (child + 1, other);
+                }
+            }
+            if due <= below.1 {
+                break;
+            }
+            self.put_timer(below.0, place)?;
+            place = child;
+        }
+        self.put_timer(record, place)
+    }
+}

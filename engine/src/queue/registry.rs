@@ -1,0 +1,255 @@
+//! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
+
+use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, spread};
+use crate::words::Corrupt;
+
+/// What a queue is known by: its database and its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueKey {
+    /// OID of the database.
+    pub database: u32,
+    /// OID of the table.
+    pub relation: u32,
+}
+
+impl QueueKey {
+    fn pack(self) -> u64 {
+        u64::from(self.database) << 32 | u64::from(self.relation)
+    }
+
+    /// A number that spreads queues over partitions.
+    pub fn partition(self, count: usize) -> usize {
+        ((u64::from(spread(self.pack())) * count as u64) >> 32) as usize
+    }
+}
+
+/// What a queue's creator chose. Times in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// How long a lease lasts.
+    pub visibility_timeout: i64,
+    /// After so many deliveries a message is dead.
+    pub max_attempts: u32,
+    /// How long a message rests after its first failed delivery; doubles with each further one.
+    pub retry_backoff: i64,
+    /// The longest rest.
+    pub retry_backoff_max: i64,
+    /// How long the archive is kept; `i64::MAX` for ever.
+    pub archive_for: i64,
+    /// Whether reads return nothing.
+    pub paused: bool,
+}
+
+/// What a queue has seen and holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Rows in the table; `None` until they have been counted once.
+    pub live: Option<i64>,
+    /// Messages under a lease, or being changed by an open transaction.
+    pub leased: i64,
+    /// Messages whose time has not come.
+    pub delayed: i64,
+    /// Since the segment was made.
+    pub sent: i64,
+    /// Since the segment was made.
+    pub delivered: i64,
+    /// Since the segment was made.
+    pub finished: i64,
+    /// Since the segment was made.
+    pub failed: i64,
+    /// Rows of the archive with the outcome "done".
+    pub archived: i64,
+    /// Rows of the archive with the outcome "dead".
+    pub dead: i64,
+}
+
+const PAUSED: u64 = 1;
+const COUNTED: u64 = 2;
+
+impl Partition<'_> {
+    fn key_bucket(&self, key: u64) -> usize {
+        ((u64::from(spread(key)) * self.queues as u64) >> 32) as usize
+    }
+
+    /// The first queue in a slot after `from` (0 for all), and its slot.
+    pub fn key_from(&self, from: u32) -> Result<Option<(QueueKey, u32)>, Corrupt> {
+        for slot in from.saturating_add(1)..=self.queues as u32 {
+            let key = self.q(slot, Q::Key)?;
+            if key != 0 {
+                return Ok(Some((QueueKey { database: (key >> 32) as u32, relation: key as u32 }, slot)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The slot of a queue.
+    #[inline]
+    pub fn find(&self, key: QueueKey) -> Result<Option<u32>, Corrupt> {
+        let key = key.pack();
+        let mut slot = self.queue_bucket(self.key_bucket(key))?;
+        for _ in 0..=self.queues {
+            if slot == 0 {
+                return Ok(None);
+            }
+            if self.q(slot, Q::Key)? == key {
+                return Ok(Some(slot));
+            }
+            slot = self.q(slot, Q::Next)? as u32;
+        }
+        Err(Corrupt)
+    }
+
+    /// The slot of a queue, added where it wasn't there; `None` when there is no room for another queue. A new queue
+    /// knows of no message yet: the first refill finds them.
+    pub fn attach(&self, key: QueueKey, options: Options) -> Result<Option<u32>, Corrupt> {
+        if let Some(slot) = self.find(key)? {
+            return Ok(Some(slot));
+        }
+        let slot = self.head(Head::FreeQueue)? as u32;
+        if slot == 0 {
+            return Ok(None);
+        }
+        self.set_head(Head::FreeQueue, self.q(slot, Q::Next)?)?;
+        let bucket = self.key_bucket(key.pack());
+        self.clear_fields(slot)?;
+        for list in 0..LISTS {
+            self.set_list(slot, list, 0, 0, 0)?;
+        }
+        self.set_q(slot, Q::Key, key.pack())?;
+        self.set_q(slot, Q::Next, u64::from(self.queue_bucket(bucket)?))?;
+        self.set_queue_bucket(bucket, slot)?;
+        self.set_q_i64(slot, Q::Frontier, i64::MIN)?;
+        self.set_q_i64(slot, Q::Horizon, i64::MIN)?;
+        self.set_options(slot, options)?;
+        Ok(Some(slot))
+    }
+
+    /// Forgets a queue in steps: frees up to `limit` of its records, and the slot after the last of them. True when
+    /// the queue is gone. Sessions that wait for it go to `wake`.
+    pub fn detach(&self, slot: u32, limit: usize, wake: &mut super::Wake) -> Result<bool, Corrupt> {
+        let mut left = limit;
+        for list in 0..LISTS {
+            loop {
+                let (first, _, len) = self.list(slot, list)?;
+                if len == 0 {
+                    break;
+                }
+                if left == 0 {
+                    return Ok(false);
+                }
+                left -= 1;
+                if list == WAITING {
+                    if wake.is_full() {
+                        return Ok(false);
+                    }
+                    wake.push(self.kind(first)?.process);
+                    self.unlink(slot, first)?;
+                    self.free(first)?;
+                } else {
+                    self.forget(slot, first)?;
+                }
+            }
+        }
+        let bucket = self.key_bucket(self.q(slot, Q::Key)?);
+        let next = self.q(slot, Q::Next)?;
+        let mut at = self.queue_bucket(bucket)?;
+        if at == slot {
+            self.set_queue_bucket(bucket, next as u32)?;
+        } else {
+            let mut steps = 0;
+            while self.q(at, Q::Next)? as u32 != slot {
+                at = self.q(at, Q::Next)? as u32;
+                steps += 1;
+                if steps > self.queues {
+                    return Err(Corrupt);
+                }
+            }
+            self.set_q(at, Q::Next, next)?;
+        }
+        self.set_q(slot, Q::Key, 0)?;
+        self.set_q(slot, Q::Next, self.head(Head::FreeQueue)?)?;
+        self.set_head(Head::FreeQueue, u64::from(slot))?;
+        Ok(true)
+    }
+
+    /// Takes a message out of the index and frees its record.
+    pub(super) fn forget(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        self.unlink(slot, record)?;
+        self.clear_timer(record)?;
+        self.hash_out(record, slot, self.r(record, R::MsgId)?.cast_signed())?;
+        self.free(record)
+    }
+
+    /// A queue's options.
+    pub fn options(&self, slot: u32) -> Result<Options, Corrupt> {
+        Ok(Options {
+            visibility_timeout: self.q_i64(slot, Q::VisibilityTimeout)?,
+            max_attempts: self.q(slot, Q::MaxAttempts)? as u32,
+            retry_backoff: self.q_i64(slot, Q::Backoff)?,
+            retry_backoff_max: self.q_i64(slot, Q::BackoffMax)?,
+            archive_for: self.q_i64(slot, Q::ArchiveFor)?,
+            paused: self.q(slot, Q::Flags)? & PAUSED != 0,
+        })
+    }
+
+    /// Changes a queue's options.
+    pub fn set_options(&self, slot: u32, options: Options) -> Result<(), Corrupt> {
+        self.set_q_i64(slot, Q::VisibilityTimeout, options.visibility_timeout)?;
+        self.set_q(slot, Q::MaxAttempts, u64::from(options.max_attempts))?;
+        self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;
+        self.set_q_i64(slot, Q::BackoffMax, options.retry_backoff_max)?;
+        self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
+        let flags = self.q(slot, Q::Flags)? & !PAUSED;
+        self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })
+    }
+
+    pub(super) fn paused(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Flags)? & PAUSED != 0)
+    }
+
+    /// A queue's counters.
+    pub fn counters(&self, slot: u32) -> Result<Counters, Corrupt> {
+        let len = |list| Ok(self.list(slot, list)?.2.cast_signed());
+        let counted = self.q(slot, Q::Flags)? & COUNTED != 0;
+        Ok(Counters {
+            live: if counted { Some(self.q_i64(slot, Q::Live)?) } else { None },
+            leased: i64::saturating_add(len(LEASED)?, len(BUSY)?),
+            delayed: i64::saturating_add(len(DELAYED)?, self.q_i64(slot, Q::TimedOutside)?),
+            sent: self.q_i64(slot, Q::Sent)?,
+            delivered: self.q_i64(slot, Q::Delivered)?,
+            finished: self.q_i64(slot, Q::Finished)?,
+            failed: self.q_i64(slot, Q::Failed)?,
+            archived: self.q_i64(slot, Q::Archived)?,
+            dead: self.q_i64(slot, Q::Dead)?,
+        })
+    }
+
+    /// Counts from zero on, until [`counted`](Self::counted) adds what a snapshot taken after this call holds.
+    pub fn start_counting(&self, slot: u32) -> Result<(), Corrupt> {
+        self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? & !COUNTED)?;
+        for field in [Q::Live, Q::TimedOutside, Q::Archived, Q::Dead] {
+            self.set_q(slot, field, 0)?;
+        }
+        Ok(())
+    }
+
+    /// What a count of the tables found.
+    pub fn counted(&self, slot: u32, live: i64, delayed: i64, archived: i64, dead: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Live, live)?;
+        self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.list(slot, DELAYED)?.2.cast_signed()).max(0))?;
+        self.count(slot, Q::Archived, archived)?;
+        self.count(slot, Q::Dead, dead)?;
+        self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | COUNTED)
+    }
+
+    /// Ready messages in the index.
+    pub(super) fn ready(&self, slot: u32) -> Result<u64, Corrupt> {
+        let mut bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+        let mut ready = 0;
+        while bitmap != 0 {
+            ready = u64::saturating_add(ready, self.list(slot, bitmap.trailing_zeros() as usize)?.2);
+            bitmap &= bitmap - 1;
+        }
+        Ok(ready)
+    }
+}

@@ -1,0 +1,19 @@
+//! Tests of the queue index.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `check.rs` | walks a partition and proves that it is sound |
+//! | `model.rs` | tables, transactions and sessions around one partition, in plain collections |
+//! | `invariants.rs` | what must hold of each queue after each step |
+//! | `refill.rs` | the model's scans of a table |
+//! | `random.rs` | random histories of the model |
+//! | `corrupt.rs` | memory with random words in it |
+//! | `rules.rs` | the rules one by one |
+
+mod check;
+mod corrupt;
+mod invariants;
+mod model;
+mod random;
+mod refill;
+mod rules;

@@ -1,0 +1,183 @@
+//! Walks a partition and proves that it is sound: each record is in one place, and each link has its counterpart.
+
+use crate::queue::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING};
+use std::collections::BTreeMap;
+
+/// A message in the index, as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Message {
+    pub list: usize,
+    pub due: i64,
+    pub lease: u64,
+    pub attempts: u32,
+    pub priority: usize,
+    pub timed: bool,
+}
+
+/// What a queue holds in the index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Holding {
+    pub messages: BTreeMap<i64, Message>,
+    /// Message numbers in the order of delivery.
+    pub ready: Vec<i64>,
+    /// Process numbers in the order of waking.
+    pub waiting: Vec<u32>,
+}
+
+/// What a partition holds, by queue slot.
+pub(super) type Shape = BTreeMap<u32, Holding>;
+
+/// Where a record was met on the walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Free,
+    List(u32, usize),
+}
+
+/// Walks the partition; panics with what is wrong.
+pub(super) fn walk(p: &Partition<'_>) -> Shape {
+    let mut places = vec![Place::Nowhere; p.records + 1];
+    free_records(p, &mut places);
+    let slots = slots(p);
+    let mut shape = Shape::new();
+    for &slot in &slots {
+        shape.insert(slot, lists(p, slot, &mut places));
+    }
+    for (record, place) in places.iter().enumerate().skip(1) {
+        assert_ne!(*place, Place::Nowhere, "record {record} is lost: in no list and not free");
+    }
+    buckets(p, &places);
+    timers(p, &places);
+    shape
+}
+
+fn free_records(p: &Partition<'_>, places: &mut [Place]) {
+    let mut count = 0;
+    let mut record = p.head(Head::FreeRecord).unwrap() as u32;
+    while record != 0 {
+        assert_eq!(places[record as usize], Place::Nowhere, "free record {record} is met twice");
+        places[record as usize] = Place::Free;
+        assert_eq!(p.half(record, R::Chain, false), Ok(0), "free record {record} has a timer");
+        count += 1;
+        record = p.half(record, R::Chain, true).unwrap();
+    }
+    assert_eq!(p.head(Head::FreeRecords), Ok(count), "the count of free records");
+}
+
+/// The slots in use. Each slot is free or in the bucket that its key is found by.
+fn slots(p: &Partition<'_>) -> Vec<u32> {
+    let mut met = vec![false; p.queues + 1];
+    let mut slots = Vec::new();
+    for bucket in 0..p.queues {
+        let mut slot = p.queue_bucket(bucket).unwrap();
+        while slot != 0 {
+            assert!(!met[slot as usize], "queue {slot} is met twice");
+            met[slot as usize] = true;
+            let key = p.q(slot, Q::Key).unwrap();
+            assert_ne!(key, 0, "queue {slot} is in a bucket and has no key");
+            let key = crate::queue::QueueKey { database: (key >> 32) as u32, relation: key as u32 };
+            assert_eq!(p.find(key), Ok(Some(slot)));
+            slots.push(slot);
+            slot = p.q(slot, Q::Next).unwrap() as u32;
+        }
+    }
+    let mut slot = p.head(Head::FreeQueue).unwrap() as u32;
+    while slot != 0 {
+        assert!(!met[slot as usize], "free queue {slot} is met twice");
+        met[slot as usize] = true;
+        assert_eq!(p.q(slot, Q::Key), Ok(0), "free queue {slot} has a key");
+        slot = p.q(slot, Q::Next).unwrap() as u32;
+    }
+    assert!(met.iter().skip(1).all(|met| *met), "a queue slot is lost");
+    slots
+}
+
+fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
+    let mut holding = Holding::default();
+    for list in (0..LISTS).rev() {
+        let (first, last, len) = p.list(slot, list).unwrap();
+        if list < PRIORITIES {
+            let bit = p.q(slot, Q::Bitmap).unwrap() >> list & 1;
+            assert_eq!(bit == 1, len > 0, "queue {slot}: the bitmap's bit {list} against its list's length {len}");
+        }
+        let (mut previous, mut record, mut count) = (0, first, 0);
+        while record != 0 {
+            count += 1;
+            assert!(count <= len, "queue {slot} list {list} is longer than its length {len}");
+            let place = &mut places[record as usize];
+            assert_eq!(*place, Place::Nowhere, "record {record} is met again in queue {slot} list {list}");
+            *place = Place::List(slot, list);
+            assert_eq!(p.half(record, R::Links, false), Ok(previous), "record {record}: link back");
+            assert_eq!(p.half(record, R::Attempts, false), Ok(slot), "record {record}: its queue");
+            let kind = p.kind(record).unwrap();
+            assert_eq!(kind.list, list, "record {record}: its list");
+            let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
+            if list == WAITING {
+                holding.waiting.push(kind.process);
+            } else {
+                assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
+                let message = Message {
+                    list,
+                    due: p.r(record, R::Due).unwrap().cast_signed(),
+                    lease: p.r(record, R::Lease).unwrap(),
+                    attempts: p.half(record, R::Attempts, true).unwrap(),
+                    priority: kind.priority,
+                    timed: kind.timed,
+                };
+                if list < PRIORITIES {
+                    assert_eq!(list, kind.priority, "message {msg_id} is ready in its priority's list");
+                    holding.ready.push(msg_id);
+                }
+                assert_eq!(holding.messages.insert(msg_id, message), None, "message {msg_id} is in the index twice");
+            }
+            previous = record;
+            record = p.half(record, R::Links, true).unwrap();
+        }
+        assert_eq!(last, previous, "queue {slot} list {list}: its end");
+        assert_eq!(len, count, "queue {slot} list {list}: its length");
+    }
+    holding
+}
+
+/// The buckets hold the messages and nothing else.
+fn buckets(p: &Partition<'_>, places: &[Place]) {
+    let mut hashed = vec![false; places.len()];
+    for bucket in 0..p.records {
+        let mut record = p.slot_half(bucket, true).unwrap();
+        while record != 0 {
+            assert!(!hashed[record as usize], "record {record} is in the buckets twice");
+            hashed[record as usize] = true;
+            record = p.half(record, R::Chain, true).unwrap();
+        }
+    }
+    for (record, place) in places.iter().enumerate().skip(1) {
+        let message = matches!(place, Place::List(_, list) if *list != WAITING);
+        assert_eq!(hashed[record], message, "record {record} at {place:?}: is it in the buckets");
+    }
+}
+
+/// The heap holds what is leased or delayed and nothing else, in order, and each record knows its place in it.
+fn timers(p: &Partition<'_>, places: &[Place]) {
+    let len = p.head(Head::Timers).unwrap() as usize;
+    let due = |place: usize| p.r(p.slot_half(place, false).unwrap(), R::Due).unwrap().cast_signed();
+    let mut timed = vec![false; places.len()];
+    for place in 0..len {
+        let record = p.slot_half(place, false).unwrap();
+        assert!(!timed[record as usize], "record {record} is in the heap twice");
+        timed[record as usize] = true;
+        assert_eq!(p.half(record, R::Chain, false), Ok(place as u32 + 1), "record {record}: its place in the heap");
+        assert!(place == 0 || due((place - 1) / 2) <= due(place), "the heap's order at {place}");
+    }
+    for (record, place) in places.iter().enumerate().skip(1) {
+        let runs = matches!(place, Place::List(_, LEASED | DELAYED));
+        assert_eq!(timed[record], runs, "record {record} at {place:?}: does its timer run");
+        if let Place::List(_, BUSY | WAITING) | Place::Free = place {
+            assert_eq!(
+                p.half(record as u32, R::Chain, false),
+                Ok(0),
+                "record {record} at {place:?}: place in the heap"
+            );
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Random words anywhere in a partition: every call still answers, with an error at the worst.
+
+use crate::queue::{Entry, Options, Partition, QueueKey, Tid, Wake, format};
+use crate::words::{Corrupt, allocate};
+use proptest::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+
+const NOW: i64 = 1_000_000_000;
+const RECORDS: usize = 300;
+
+/// Words that do harm: small ones look like record numbers, halves of them like links, the large ones overflow.
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0..RECORDS as u64,
+        4 => (0..RECORDS as u64, 0..RECORDS as u64).prop_map(|(upper, lower)| upper << 32 | lower),
+        2 => any::<u64>(),
+        1 => prop_oneof![Just(u64::MAX), Just(i64::MAX as u64), Just(i64::MIN as u64), Just(u64::MAX << 32)],
+    ]
+}
+
+fn entry(msg_id: i64) -> Entry {
+    let deliver_at = (msg_id % 3 == 0).then_some(NOW + msg_id % 7 - 3);
+    Entry { msg_id, tid: Tid { block: 1, offset: 1 }, priority: (msg_id % 10) as u8, attempts: 0, deliver_at }
+}
+
+/// Every call once.
+fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(), Corrupt>> {
+    let mut wake = Wake::default();
+    let mut taken = Vec::with_capacity(8);
+    let wake = &mut wake;
+    let key = QueueKey { database: 1, relation: slot };
+    let mut answers = vec![
+        p.find(key).map(drop),
+        p.sent(slot, &entry(id), NOW, wake),
+        p.outlook(slot, 4, NOW).map(drop),
+        p.take(slot, NOW, 8, 10, &mut taken),
+        p.counters(slot).map(drop),
+        p.heads(slot).map(drop),
+    ];
+    for taken in taken {
+        answers.push(p.moved(slot, taken.msg_id, taken.tid));
+        answers.push(p.extend(slot, taken.msg_id, Some(taken.lease), NOW, NOW + taken.msg_id % 3, wake).map(drop));
+        answers.push(p.give_back(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
+        answers.push(p.put_back(slot, taken.msg_id, taken.lease, wake));
+        answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
+        answers.push(p.end_busy(slot, taken.msg_id, taken.msg_id % 2 == 0, wake));
+    }
+    answers.extend([
+        p.wait(slot, process).map(drop),
+        p.leave(slot, (id.unsigned_abs() % RECORDS as u64) as u32, process).map(drop),
+        p.pass_on(slot, wake),
+        p.start_refill(slot, process, NOW, None).map(drop),
+        p.knows(slot, id).map(drop),
+        p.reach(slot).map(drop),
+        p.found(slot, &entry(id + 1), NOW, wake).map(drop),
+        p.found(slot, &entry(id + 2), NOW, wake).map(drop),
+        p.stray(slot, &entry(id + 3), NOW, wake),
+        p.end_refill(slot, process, Some(id), Some(NOW), wake),
+        p.start_busy(slot, id, None, NOW).map(drop),
+        p.end_busy(slot, id, false, wake),
+        p.expire(NOW + 5, 50, wake),
+        p.drop_message(slot, id + 1),
+        p.distrust(slot),
+        p.delivered(slot, 1),
+        p.finished(slot, 1),
+        p.buried(slot, 1),
+        p.options(slot).and_then(|options| p.set_options(slot, options)),
+        p.start_counting(slot),
+        p.counted(slot, 1, 1, 1, 1),
+        p.detach(slot, 20, wake).map(drop),
+        p.attach(key, Options::default()).map(drop),
+    ]);
+    answers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_call_returns(
+        harm in proptest::collection::vec((any::<prop::sample::Index>(), word()), 1..40),
+        calls in proptest::collection::vec((0..5_u32, 0..200_i64, 0..4_u32), 1..12),
+        head_only in any::<bool>(),
+    ) {
+        let words = allocate(3100);
+        format(&words, NOW);
+        let p = Partition::new(&words);
+        let options = Options { visibility_timeout: 10, max_attempts: 3, ..Options::default() };
+        for relation in 1..=3 {
+            let slot = p.attach(QueueKey { database: 1, relation }, options).unwrap().unwrap();
+            for id in 0..60 {
+                p.sent(slot, &entry(id), NOW, &mut Wake::default()).unwrap();
+            }
+            p.take(slot, NOW, 20, 5, &mut Vec::with_capacity(20)).unwrap();
+            p.wait(slot, relation).unwrap();
+        }
+        for (at, word) in &harm {
+            // The head and the queues are a small part of the words, and the one with the most consequences.
+            words[at.index(if head_only { 250 } else { words.len() })].store(*word, Relaxed);
+        }
+        for (slot, id, process) in &calls {
+            // Slot 4 is past the last one: always an error.
+            let answers = exercise(&p, *slot, *id, *process);
+            prop_assert!(*slot != 4 || answers.iter().any(Result::is_err));
+        }
+        // And formatting makes it whole.
+        format(&words, NOW);
+        prop_assert_eq!(super::check::walk(&p).len(), 0);
+    }
+}
+
+#[test]
+fn a_partition_too_small_is_corrupt() {
+    for len in [0, 1, 15, 16, 17, 80, 81, 82, 89] {
+        let words = allocate(len);
+        format(&words, NOW);
+        let p = Partition::new(&words);
+        let attached = p.attach(QueueKey { database: 1, relation: 1 }, Options::default());
+        let sent = p.sent(1, &entry(1), NOW, &mut Wake::default());
+        assert!(attached.is_err() || sent.is_err() || p.records == 0, "{len}");
+        assert_eq!(p.wait(1, 1).unwrap_or(None), None, "{len}");
+    }
+}

@@ -1,0 +1,80 @@
+//! What must hold of a queue after each step, whatever came before.
+
+use super::check::Shape;
+use super::model::{LOW, Queue};
+use crate::queue::Partition;
+use crate::queue::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Q};
+
+impl Queue {
+    pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
+        let holding = &shape[&slot];
+        self.attempts.retain(|id, _| holding.messages.contains_key(id));
+        self.rests.retain(|id, until| {
+            *until > now || holding.messages.get(id).is_some_and(|message| matches!(message.list, DELAYED | BUSY))
+        });
+        for (id, lease) in &self.leases {
+            let message = holding.messages.get(id).expect("a leased message stays in the index");
+            assert_eq!((message.lease, message.due), (lease.number, lease.until), "message {id}: its lease");
+            assert_eq!(message.list, if self.busy.contains_key(id) { BUSY } else { LEASED }, "message {id}");
+        }
+        for (id, message) in &holding.messages {
+            let row = self.rows.get(id);
+            match message.list {
+                LEASED => assert!(self.leases.contains_key(id), "message {id} is leased to nobody"),
+                BUSY => assert!(self.busy.contains_key(id), "message {id} is set aside for nobody"),
+                DELAYED => {
+                    let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
+                    assert!(row.is_none() || due == Some(message.due), "message {id} is delayed until {due:?}");
+                }
+                _ => {
+                    assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
+                }
+            }
+        }
+        self.check_marks(p, slot, shape);
+        self.check_waiting(p, slot, shape, now);
+        let kept: Vec<i64> = self.order.iter().copied().filter(|id| holding.ready.contains(id)).collect();
+        let still: Vec<i64> = holding.ready.iter().copied().filter(|id| self.order.contains(id)).collect();
+        assert_eq!(kept, still, "ready messages keep their order");
+        self.order.clone_from(&holding.ready);
+        let count = |list| holding.messages.values().filter(|message| message.list == list).count() as i64;
+        let counters = p.counters(slot).unwrap();
+        assert_eq!(counters.leased, count(LEASED) + count(BUSY));
+        assert_eq!(counters.live, Some(self.sent - self.finished - self.buried));
+        let seen = (counters.sent, counters.delivered, counters.finished, counters.dead);
+        assert_eq!(seen, (self.sent, self.delivered, self.finished, self.buried));
+        assert!(counters.delayed >= count(DELAYED));
+        let ready = holding.messages.values().filter(|message| message.list < PRIORITIES).count() as u64;
+        assert_eq!(p.outlook(slot, LOW, now).unwrap().ready, ready);
+    }
+
+    /// The frontier and the horizon are true.
+    fn check_marks(&self, p: &Partition<'_>, slot: u32, shape: &Shape) {
+        let (frontier, horizon) = (p.q_i64(slot, Q::Frontier).unwrap(), p.q_i64(slot, Q::Horizon).unwrap());
+        for row in self.rows.values().filter(|row| !self.unannounced.contains(row)) {
+            let inside = row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon);
+            let indexed = shape[&slot].messages.contains_key(&row.msg_id);
+            assert!(indexed || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+        }
+    }
+
+    /// Nobody waits in vain.
+    fn check_waiting(&self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
+        let holding = &shape[&slot];
+        assert_eq!(holding.waiting, self.waiting.iter().map(|waiter| waiter.process).collect::<Vec<_>>());
+        if self.waiting.is_empty() || self.options.paused {
+            return;
+        }
+        let about = self.woken.len() + usize::from(self.refill.as_ref().is_some_and(|scan| scan.reader));
+        assert!(about >= holding.ready.len(), "{} ready, sessions wait, {about} woken", holding.ready.len());
+        let outside = self
+            .rows
+            .values()
+            .filter(|row| !self.unannounced.contains(row))
+            .find(|row| row.deliver_at.is_none_or(|at| at <= now) && !holding.messages.contains_key(&row.msg_id));
+        if let Some(row) = outside {
+            let care = about > 0 || self.refill.is_some() || self.refused;
+            assert!(care, "{row:?} is outside, sessions wait, nobody looks: {:?}", p.outlook(slot, LOW, now));
+        }
+    }
+}

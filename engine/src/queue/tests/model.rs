@@ -1,0 +1,481 @@
+//! One partition and the world around it in plain collections: tables with their transactions, readers, sessions that
+//! wait. Each method does what the extension does with a real table, and compares the index with the model.
+
+use super::check::{Message, Shape, walk};
+use super::refill::Scan;
+use crate::queue::layout::{BUSY, DELAYED, LEASED};
+use crate::queue::{Busy, Entry, Options, Partition, QueueKey, Tid, Wake};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) const SECOND: i64 = 1_000_000;
+/// A refill is wanted below so many ready messages.
+pub(super) const LOW: u64 = 4;
+
+/// A lease that a reader believes to have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lease {
+    pub number: u64,
+    pub until: i64,
+}
+
+/// A session that waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiter {
+    pub process: u32,
+    place: u32,
+    alarm: i64,
+}
+
+/// A queue: its table first, then what readers and sessions know.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub slot: Option<u32>,
+    pub relation: u32,
+    pub options: Options,
+    pub next_id: i64,
+    /// Rows of open transactions.
+    pub open: Vec<Entry>,
+    /// Committed rows.
+    pub rows: BTreeMap<i64, Entry>,
+    /// Committed, and their senders have yet to tell the index.
+    pub unannounced: Vec<Entry>,
+    /// Rows that open transactions are deleting, and what they were in the index.
+    pub busy: BTreeMap<i64, Message>,
+    pub leases: BTreeMap<i64, Lease>,
+    /// Given back by an abort: when the rest ends.
+    pub rests: BTreeMap<i64, i64>,
+    /// Deliveries that the index knows of.
+    pub attempts: BTreeMap<i64, u32>,
+    pub refill: Option<Scan>,
+    /// The last refill found no room.
+    pub refused: bool,
+    pub waiting: Vec<Waiter>,
+    pub woken: Vec<u32>,
+    /// Ready messages after the last step, in order.
+    pub order: Vec<i64>,
+    pub sent: i64,
+    pub delivered: i64,
+    pub finished: i64,
+    pub buried: i64,
+}
+
+pub(super) struct World<'a> {
+    pub p: Partition<'a>,
+    pub now: i64,
+    pub queues: Vec<Queue>,
+    next_process: u32,
+    leases: BTreeSet<u64>,
+}
+
+/// One of several by a number that the random driver chose.
+pub(super) fn pick<T>(pick: u8, from: impl ExactSizeIterator<Item = T>) -> Option<T> {
+    let mut from = from;
+    let len = from.len();
+    if len == 0 { None } else { from.nth(usize::from(pick) % len) }
+}
+
+impl<'a> World<'a> {
+    pub fn new(words: crate::words::Words<'a>, queues: usize) -> Self {
+        let now = 1000 * SECOND;
+        crate::queue::format(words, now);
+        let options = Options { visibility_timeout: 30 * SECOND, max_attempts: 3, ..Options::default() };
+        let queues = (0..queues).map(|at| Queue { relation: at as u32 + 1, options, next_id: 1, ..Queue::default() });
+        let mut world =
+            World { p: Partition::new(words), now, queues: queues.collect(), next_process: 1, leases: BTreeSet::new() };
+        for q in 0..world.queues.len() {
+            world.attach(q);
+        }
+        world
+    }
+
+    pub fn attach(&mut self, q: usize) {
+        let queue = &mut self.queues[q];
+        if queue.slot.is_some() {
+            return;
+        }
+        queue.slot = self.p.attach(QueueKey { database: 1, relation: queue.relation }, queue.options).unwrap();
+        if let Some(slot) = queue.slot {
+            (queue.sent, queue.delivered, queue.finished, queue.buried) = (0, 0, 0, 0);
+            self.p.start_counting(slot).unwrap();
+            self.p.counted(slot, 0, 0, 0, 0).unwrap();
+        }
+    }
+
+    /// Dropping and making a queue holds off its transactions, so it happens only without any.
+    pub fn detach(&mut self, q: usize, step: usize) {
+        let queue = &self.queues[q];
+        if !queue.busy.is_empty() || queue.refill.is_some() || !queue.unannounced.is_empty() {
+            return;
+        }
+        let Some(slot) = queue.slot else { return };
+        for _ in 0..=self.p.records {
+            let mut wake = Wake::default();
+            let gone = self.p.detach(slot, step.max(1), &mut wake).unwrap();
+            self.woke(&wake);
+            if gone {
+                let queue = &mut self.queues[q];
+                queue.slot = None;
+                queue.leases.clear();
+                queue.rests.clear();
+                queue.attempts.clear();
+                queue.woken.clear();
+                queue.order.clear();
+                queue.refused = false;
+                assert!(queue.waiting.is_empty(), "who waited for the queue was woken");
+                return;
+            }
+            walk(&self.p);
+        }
+        panic!("detach doesn't come to its end");
+    }
+
+    /// A row of an open transaction.
+    pub fn insert(&mut self, q: usize, priority: u8, delay: Option<i64>) {
+        let queue = &mut self.queues[q];
+        let msg_id = queue.next_id;
+        queue.next_id += 1;
+        let deliver_at = delay.map(|delay| self.now + delay);
+        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at });
+    }
+
+    /// A transaction commits: its row is visible from now on, its sender's callback is still to come.
+    pub fn commit(&mut self, q: usize, which: u8) {
+        let queue = &mut self.queues[q];
+        if let Some(at) = pick(which, 0..queue.open.len()) {
+            let entry = queue.open.remove(at);
+            queue.rows.insert(entry.msg_id, entry);
+            queue.unannounced.push(entry);
+        }
+    }
+
+    /// A sender's commit callback.
+    pub fn announce(&mut self, q: usize, which: u8) {
+        let queue = &mut self.queues[q];
+        if let Some(at) = pick(which, 0..queue.unannounced.len()) {
+            let entry = queue.unannounced.remove(at);
+            if let Some(slot) = queue.slot {
+                queue.sent += 1;
+                let mut wake = Wake::default();
+                self.p.sent(slot, &entry, self.now, &mut wake).unwrap();
+                self.woke(&wake);
+            }
+        }
+    }
+
+    /// A row vanishes and the index isn't told.
+    pub fn purge(&mut self, q: usize, which: u8) {
+        let queue = &mut self.queues[q];
+        let free: Vec<i64> = queue.rows.keys().copied().filter(|id| !queue.busy.contains_key(id)).collect();
+        if let Some(id) = pick(which, free.into_iter()) {
+            queue.rows.remove(&id);
+        }
+    }
+
+    /// A read of up to `want` messages; how many it got.
+    pub fn read(&mut self, q: usize, want: usize) -> usize {
+        let Some(slot) = self.queues[q].slot else { return 0 };
+        let paused = self.queues[q].options.paused;
+        let ready = walk(&self.p)[&slot].ready.clone();
+        let expected: Vec<i64> = ready.into_iter().take(if paused { 0 } else { want }).collect();
+        let mut taken = Vec::with_capacity(want);
+        let timeout = self.queues[q].options.visibility_timeout;
+        self.p.take(slot, self.now, want, timeout, &mut taken).unwrap();
+        assert_eq!(taken.iter().map(|taken| taken.msg_id).collect::<Vec<_>>(), expected, "the first in order");
+        let mut got = 0;
+        for taken in taken {
+            let queue = &mut self.queues[q];
+            let id = taken.msg_id;
+            assert!(self.leases.insert(taken.lease), "lease {} is given twice", taken.lease);
+            assert_eq!(taken.tid, tid(q, id));
+            assert_eq!(taken.until, self.now + timeout);
+            assert!(!queue.leases.contains_key(&id), "message {id} is under two leases");
+            assert!(!queue.busy.contains_key(&id), "message {id} is read while a transaction deletes it");
+            let known = queue.attempts.get(&id).copied().unwrap_or(0);
+            assert_eq!(taken.exhausted, known >= queue.options.max_attempts, "message {id} after {known} deliveries");
+            let attempts = if taken.exhausted { known } else { known + 1 };
+            assert_eq!(taken.attempts, attempts);
+            queue.attempts.insert(id, attempts);
+            let Some(row) = queue.rows.get(&id) else {
+                self.p.drop_message(slot, id).unwrap();
+                continue;
+            };
+            assert!(row.deliver_at.is_none_or(|at| at <= self.now), "message {id} is read before its time");
+            got += 1;
+            if taken.exhausted {
+                queue.rows.remove(&id);
+                queue.buried += 1;
+                self.p.drop_message(slot, id).unwrap();
+                self.p.buried(slot, 1).unwrap();
+            } else {
+                queue.delivered += 1;
+                queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
+                self.p.delivered(slot, 1).unwrap();
+            }
+        }
+        got
+    }
+
+    /// A lease of the queue by a random number; leases of messages that a transaction has in hand too.
+    pub fn lease(&self, q: usize, which: u8) -> Option<(u32, i64, Lease)> {
+        let queue = &self.queues[q];
+        let (id, lease) = pick(which, queue.leases.iter())?;
+        Some((queue.slot?, *id, *lease))
+    }
+
+    pub fn extend(&mut self, q: usize, which: u8, fenced: bool, by: i64) {
+        let Some((slot, id, lease)) = self.lease(q, which) else { return };
+        let mut wake = Wake::default();
+        let stranger = self.p.extend(slot, id, Some(lease.number ^ 1 << 40), self.now, self.now + 1, &mut wake);
+        assert_eq!(stranger, Ok(None), "another's lease number");
+        let until = self.now + by;
+        let number = fenced.then_some(lease.number);
+        let extended = self.p.extend(slot, id, number, self.now, until, &mut wake).unwrap();
+        let queue = &mut self.queues[q];
+        let current = lease.until > self.now && !queue.busy.contains_key(&id);
+        assert_eq!(extended, current.then_some(until));
+        if current && by > 0 {
+            queue.leases.insert(id, Lease { until, ..lease });
+        } else if current {
+            queue.leases.remove(&id);
+            assert_eq!(walk(&self.p)[&slot].messages[&id].list, walk(&self.p)[&slot].messages[&id].priority);
+        }
+        self.woke(&wake);
+    }
+
+    /// A reader's transaction is rolled back.
+    pub fn give_back(&mut self, q: usize, which: u8, delay: i64) {
+        let Some((slot, id, lease)) = self.lease(q, which) else { return };
+        let mut wake = Wake::default();
+        self.p.give_back(slot, id, lease.number, self.now, delay, &mut wake).unwrap();
+        self.woke(&wake);
+        let queue = &mut self.queues[q];
+        if queue.busy.contains_key(&id) {
+            return;
+        }
+        queue.leases.remove(&id);
+        let message = &walk(&self.p)[&slot].messages[&id];
+        if delay > 0 {
+            assert_eq!((message.list, message.due), (DELAYED, self.now + delay));
+            queue.rests.insert(id, message.due);
+        } else {
+            assert_eq!(message.list, message.priority);
+        }
+    }
+
+    /// A reader's snapshot doesn't show the row.
+    pub fn put_back(&mut self, q: usize, which: u8) {
+        let Some((slot, id, lease)) = self.lease(q, which) else { return };
+        let mut wake = Wake::default();
+        self.p.put_back(slot, id, lease.number, &mut wake).unwrap();
+        self.woke(&wake);
+        let queue = &mut self.queues[q];
+        if !queue.busy.contains_key(&id) {
+            queue.leases.remove(&id);
+            *queue.attempts.get_mut(&id).unwrap() -= 1;
+            assert_eq!(walk(&self.p)[&slot].ready.iter().filter(|ready| **ready == id).count(), 1);
+        }
+    }
+
+    /// A transaction sets out to delete a message under its lease.
+    pub fn start_delete(&mut self, q: usize, which: u8) {
+        let Some((slot, id, lease)) = self.lease(q, which) else { return };
+        let before = walk(&self.p)[&slot].messages[&id].clone();
+        assert_eq!(self.p.start_busy(slot, id, Some(lease.number ^ 1 << 40), self.now), Ok(Busy::Stale));
+        let answer = self.p.start_busy(slot, id, Some(lease.number), self.now).unwrap();
+        let queue = &mut self.queues[q];
+        if before.list == BUSY {
+            assert_eq!(answer, Busy::Others);
+        } else if lease.until <= self.now {
+            assert_eq!(answer, Busy::Stale);
+        } else {
+            assert_eq!(answer, Busy::Yours(tid(q, id)));
+            queue.busy.insert(id, before);
+        }
+    }
+
+    /// A transaction sets out to delete any message, leased or not.
+    pub fn start_delete_any(&mut self, q: usize, which: u8) {
+        let queue = &mut self.queues[q];
+        let (Some(slot), Some(id)) = (queue.slot, pick(which, queue.rows.keys()).copied()) else { return };
+        let before = walk(&self.p)[&slot].messages.get(&id).cloned();
+        let answer = self.p.start_busy(slot, id, None, self.now).unwrap();
+        match before {
+            None => assert_eq!(answer, Busy::Unknown),
+            Some(before) if before.list == BUSY => assert_eq!(answer, Busy::Others),
+            Some(before) => {
+                assert_eq!(answer, Busy::Yours(tid(q, id)));
+                queue.busy.insert(id, before);
+            }
+        }
+    }
+
+    /// A deletion becomes visible; the callback of its transaction is still to come.
+    pub fn delete(&mut self, q: usize, which: u8) {
+        let queue = &mut self.queues[q];
+        if let Some(id) = pick(which, queue.busy.keys().copied().collect::<Vec<_>>().into_iter()) {
+            queue.rows.remove(&id);
+        }
+    }
+
+    /// The callback of a deleting transaction's end.
+    pub fn end_delete(&mut self, q: usize, which: u8, commit: bool) {
+        let queue = &mut self.queues[q];
+        let Some(slot) = queue.slot else { return };
+        let Some(id) = pick(which, queue.busy.keys()).copied() else { return };
+        let before = queue.busy.remove(&id).unwrap();
+        let finished = commit || !queue.rows.contains_key(&id);
+        let mut wake = Wake::default();
+        self.p.end_busy(slot, id, finished, &mut wake).unwrap();
+        let after = walk(&self.p)[&slot].messages.get(&id).cloned();
+        if finished {
+            queue.rows.remove(&id);
+            queue.leases.remove(&id);
+            queue.finished += 1;
+            self.p.finished(slot, 1).unwrap();
+            assert_eq!(after, None);
+        } else {
+            assert_eq!(after, Some(before), "as it was");
+        }
+        self.woke(&wake);
+    }
+
+    /// Lets timers run out.
+    pub fn expire(&mut self, limit: usize) {
+        let due = |shape: &Shape, now| {
+            let messages = shape.values().flat_map(|holding| holding.messages.values());
+            messages.filter(|message| matches!(message.list, LEASED | DELAYED) && message.due <= now).count()
+        };
+        let before = due(&walk(&self.p), self.now);
+        let mut wake = Wake::default();
+        self.p.expire(self.now, limit, &mut wake).unwrap();
+        let shape = walk(&self.p);
+        assert_eq!(before - due(&shape, self.now), before.min(limit), "as many as are due");
+        for queue in &mut self.queues {
+            let Some(slot) = queue.slot else { continue };
+            queue.leases.retain(|id, lease| {
+                lease.until > self.now || queue.busy.contains_key(id) || shape[&slot].messages[id].list == LEASED
+            });
+        }
+        self.woke(&wake);
+    }
+
+    /// Time passes, and the alarms of waiting sessions ring.
+    pub fn tick(&mut self, by: i64) {
+        self.now += by;
+        for queue in &mut self.queues {
+            let Some(slot) = queue.slot else { continue };
+            let ringing: Vec<Waiter> =
+                queue.waiting.iter().copied().filter(|waiter| waiter.alarm <= self.now).collect();
+            queue.waiting.retain(|waiter| waiter.alarm > self.now);
+            for waiter in ringing {
+                assert_eq!(self.p.leave(slot, waiter.place, waiter.process), Ok(true));
+                assert_eq!(self.p.leave(slot, waiter.place, waiter.process), Ok(false), "left already");
+                queue.woken.push(waiter.process);
+            }
+        }
+    }
+
+    pub fn process(&mut self) -> u32 {
+        self.next_process += 1;
+        self.next_process
+    }
+
+    /// A session that waits for a message looks: takes one, or refills, or waits (again).
+    pub fn act(&mut self, q: usize, process: u32) {
+        self.expire(self.p.records);
+        let Some(slot) = self.queues[q].slot else { return };
+        let got = self.read(q, 1) > 0;
+        let outlook = self.p.outlook(slot, LOW, self.now).unwrap();
+        if got {
+            // Whoever leaves with a message leaves the care for the rest to the next one.
+            if outlook.refill {
+                self.pass_on(q);
+            }
+        } else if outlook.refill && outlook.refiller.is_none() && !self.queues[q].refused && !outlook.paused {
+            self.start_refill(q, process, true);
+        } else if outlook.ready > 0 && !outlook.paused {
+            // What it was woken for had no row.
+            self.queues[q].woken.push(process);
+        } else if let Some(place) = self.p.wait(slot, process).unwrap() {
+            let alarm = outlook.next.unwrap_or(i64::MAX).min(self.now + 3600 * SECOND);
+            self.queues[q].waiting.push(Waiter { process, place, alarm });
+        }
+    }
+
+    /// A woken session goes on.
+    pub fn act_woken(&mut self, q: usize, which: u8) {
+        if let Some(at) = pick(which, 0..self.queues[q].woken.len()) {
+            let process = self.queues[q].woken.remove(at);
+            self.act(q, process);
+        }
+    }
+
+    /// A session that waits, or has been woken and doesn't know yet, is cancelled.
+    pub fn cancel(&mut self, q: usize, which: u8, woken: bool) {
+        let queue = &mut self.queues[q];
+        let Some(slot) = queue.slot else { return };
+        if woken {
+            if let Some(at) = pick(which, 0..queue.woken.len()) {
+                queue.woken.remove(at);
+                self.pass_on(q);
+            }
+        } else if let Some(at) = pick(which, 0..queue.waiting.len()) {
+            let waiter = queue.waiting.remove(at);
+            assert_eq!(self.p.leave(slot, waiter.place, waiter.process), Ok(true));
+        }
+    }
+
+    pub fn pass_on(&mut self, q: usize) {
+        if let Some(slot) = self.queues[q].slot {
+            let mut wake = Wake::default();
+            self.p.pass_on(slot, &mut wake).unwrap();
+            self.woke(&wake);
+        }
+    }
+
+    pub fn pause(&mut self, q: usize, paused: bool) {
+        let queue = &mut self.queues[q];
+        queue.options.paused = paused;
+        if let Some(slot) = queue.slot {
+            self.p.set_options(slot, queue.options).unwrap();
+            assert_eq!(self.p.options(slot), Ok(queue.options));
+            // Wake-ups of the time before went to nobody's use.
+            for _ in 0..self.queues[q].waiting.len() {
+                self.pass_on(q);
+            }
+        }
+    }
+
+    pub fn distrust(&mut self, q: usize) {
+        if let Some(slot) = self.queues[q].slot {
+            self.p.distrust(slot).unwrap();
+            self.pass_on(q);
+        }
+    }
+
+    /// The woken ones are those that have waited longest, each in its queue.
+    pub fn woke(&mut self, wake: &Wake) {
+        for &process in wake.processes() {
+            let queue = self.queues.iter_mut().find(|queue| queue.waiting.iter().any(|w| w.process == process));
+            let queue = queue.expect("a session that waits");
+            assert_eq!(queue.waiting.remove(0).process, process, "first come, first woken");
+            queue.woken.push(process);
+        }
+    }
+
+    /// What must hold after each step.
+    pub fn check(&mut self) {
+        let shape = walk(&self.p);
+        assert_eq!(shape.len(), self.queues.iter().filter(|queue| queue.slot.is_some()).count());
+        for queue in &mut self.queues {
+            if let Some(slot) = queue.slot {
+                queue.check(&self.p, slot, &shape, self.now);
+            }
+        }
+    }
+}
+
+/// Where the model's tables keep a row.
+fn tid(q: usize, msg_id: i64) -> Tid {
+    Tid { block: msg_id as u32, offset: q as u16 + 1 }
+}

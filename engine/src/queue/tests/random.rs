@@ -1,0 +1,153 @@
+//! Random histories of the model: small partitions, several queues that compete for them.
+
+use super::model::{SECOND, World};
+use crate::words::allocate;
+use proptest::prelude::*;
+
+/// A step of a history. The first number says which queue, `which` which of those that are there.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Rows of transactions that stay open.
+    Insert(u8, u8, Option<i64>),
+    Commit(u8, u8),
+    Announce(u8, u8),
+    /// Rows of transactions that commit and tell the index at once.
+    Send(u8, u8, Option<i64>, u8),
+    Purge(u8, u8),
+    Read(u8, u8),
+    Extend(u8, u8, bool, i64),
+    GiveBack(u8, u8, i64),
+    PutBack(u8, u8),
+    StartDelete(u8, u8),
+    StartDeleteAny(u8, u8),
+    Delete(u8, u8),
+    EndDelete(u8, u8, bool),
+    Expire(u8),
+    Tick(i64),
+    Wait(u8),
+    ActWoken(u8, u8),
+    Cancel(u8, u8, bool),
+    Pause(u8, bool),
+    Distrust(u8),
+    StartRefill(u8),
+    TakeOver(u8),
+    Snapshot(u8),
+    Scan(u8, u8),
+    EndRefill(u8),
+    Refill(u8),
+    Detach(u8, u8),
+    Attach(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::*;
+    let q = 0..3_u8;
+    let which = any::<u8>;
+    let priority = || prop_oneof![3 => Just(0_u8), 1 => 0..10_u8];
+    let delay = || prop_oneof![3 => Just(None), 1 => (-2..40_i64).prop_map(|delay| Some(delay * SECOND))];
+    let seconds = |from: i64, to: i64| (from..to).prop_map(|seconds| seconds * SECOND);
+    prop_oneof![
+        4 => (q.clone(), priority(), delay()).prop_map(|(q, p, d)| Insert(q, p, d)),
+        4 => (q.clone(), which()).prop_map(|(q, w)| Commit(q, w)),
+        4 => (q.clone(), which()).prop_map(|(q, w)| Announce(q, w)),
+        8 => (q.clone(), priority(), delay(), 1..60_u8).prop_map(|(q, p, d, n)| Send(q, p, d, n)),
+        1 => (q.clone(), which()).prop_map(|(q, w)| Purge(q, w)),
+        8 => (q.clone(), prop_oneof![1..4_u8, 1..100_u8]).prop_map(|(q, n)| Read(q, n)),
+        2 => (q.clone(), which(), any::<bool>(), seconds(0, 50)).prop_map(|(q, w, f, s)| Extend(q, w, f, s)),
+        2 => (q.clone(), which(), seconds(0, 5)).prop_map(|(q, w, s)| GiveBack(q, w, s)),
+        2 => (q.clone(), which()).prop_map(|(q, w)| PutBack(q, w)),
+        3 => (q.clone(), which()).prop_map(|(q, w)| StartDelete(q, w)),
+        2 => (q.clone(), which()).prop_map(|(q, w)| StartDeleteAny(q, w)),
+        1 => (q.clone(), which()).prop_map(|(q, w)| Delete(q, w)),
+        4 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, c)| EndDelete(q, w, c)),
+        3 => prop_oneof![1..5_u8, Just(255)].prop_map(Expire),
+        4 => prop_oneof![1..SECOND, seconds(0, 40)].prop_map(Tick),
+        5 => q.clone().prop_map(Wait),
+        5 => (q.clone(), which()).prop_map(|(q, w)| ActWoken(q, w)),
+        1 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, f)| Cancel(q, w, f)),
+        1 => (q.clone(), any::<bool>()).prop_map(|(q, p)| Pause(q, p)),
+        1 => q.clone().prop_map(Distrust),
+        3 => q.clone().prop_map(StartRefill),
+        1 => q.clone().prop_map(TakeOver),
+        3 => q.clone().prop_map(Snapshot),
+        4 => (q.clone(), any::<u8>()).prop_map(|(q, n)| Scan(q, n)),
+        4 => q.clone().prop_map(EndRefill),
+        3 => q.clone().prop_map(Refill),
+        1 => (q.clone(), any::<u8>()).prop_map(|(q, n)| Detach(q, n)),
+        1 => q.prop_map(Attach),
+    ]
+}
+
+fn run(world: &mut World<'_>, step: &Step) {
+    let count = world.queues.len();
+    let at = |q: u8| usize::from(q) % count;
+    match *step {
+        Step::Insert(q, priority, delay) => world.insert(at(q), priority, delay),
+        Step::Commit(q, which) => world.commit(at(q), which),
+        Step::Announce(q, which) => world.announce(at(q), which),
+        Step::Send(q, priority, delay, rows) => {
+            for _ in 0..rows {
+                world.insert(at(q), priority, delay);
+                world.commit(at(q), (world.queues[at(q)].open.len() - 1) as u8);
+                world.announce(at(q), (world.queues[at(q)].unannounced.len() - 1) as u8);
+            }
+        }
+        Step::Purge(q, which) => world.purge(at(q), which),
+        Step::Read(q, want) => {
+            world.read(at(q), usize::from(want));
+        }
+        Step::Extend(q, which, fenced, by) => world.extend(at(q), which, fenced, by),
+        Step::GiveBack(q, which, delay) => world.give_back(at(q), which, delay),
+        Step::PutBack(q, which) => world.put_back(at(q), which),
+        Step::StartDelete(q, which) => world.start_delete(at(q), which),
+        Step::StartDeleteAny(q, which) => world.start_delete_any(at(q), which),
+        Step::Delete(q, which) => world.delete(at(q), which),
+        Step::EndDelete(q, which, commit) => world.end_delete(at(q), which, commit),
+        Step::Expire(limit) => world.expire(usize::from(limit)),
+        Step::Tick(by) => world.tick(by),
+        Step::Wait(q) => {
+            let process = world.process();
+            world.act(at(q), process);
+        }
+        Step::ActWoken(q, which) => world.act_woken(at(q), which),
+        Step::Cancel(q, which, woken) => world.cancel(at(q), which, woken),
+        Step::Pause(q, paused) => world.pause(at(q), paused),
+        Step::Distrust(q) => world.distrust(at(q)),
+        Step::StartRefill(q) => {
+            let process = world.process();
+            world.start_refill(at(q), process, false);
+        }
+        Step::TakeOver(q) => world.take_over(at(q)),
+        Step::Snapshot(q) => world.snapshot(at(q)),
+        Step::Scan(q, rows) => world.scan(at(q), usize::from(rows)),
+        Step::EndRefill(q) => world.end_refill(at(q)),
+        Step::Refill(q) => {
+            world.refill(at(q));
+        }
+        Step::Detach(q, step) => world.detach(at(q), usize::from(step)),
+        Step::Attach(q) => world.attach(at(q)),
+    }
+}
+
+fn config() -> ProptestConfig {
+    // Steps are independent of each other, so shrinking by halves of the history finds short ones soon.
+    ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn nothing_is_lost_or_doubled(
+        (queues, words) in (1..4_usize).prop_flat_map(|queues| (Just(queues), queues * 1024 - 600..queues * 1024 + 500)),
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let words = allocate(words);
+        let mut world = World::new(&words, queues);
+        for step in &steps {
+            run(&mut world, step);
+            world.check();
+        }
+        world.drain();
+    }
+}

@@ -1,0 +1,173 @@
+//! The model's scans of a table, a few rows at a time, so that anything may happen in between.
+
+use super::model::World;
+use crate::queue::{Entry, Refill, Wake};
+
+/// How far a scan in one order has come.
+#[derive(Debug, Default)]
+struct Run {
+    /// Rows of the snapshot still to come, with their place in the order.
+    left: Vec<(i64, Entry)>,
+    /// Everything up to here has been scanned.
+    reached: i64,
+    brought: u64,
+    over: bool,
+}
+
+/// A refill.
+#[derive(Debug)]
+pub(super) struct Scan {
+    pub process: u32,
+    /// Whether a session does it that waits for a message and will look for one at the end.
+    pub reader: bool,
+    refill: Refill,
+    /// After the snapshot: rows without a delivery time, rows with one.
+    runs: Option<[Option<Run>; 2]>,
+    refused: bool,
+}
+
+impl World<'_> {
+    /// Takes the refill mark; the snapshot comes later.
+    pub fn start_refill(&mut self, q: usize, process: u32, reader: bool) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let begun = self.p.start_refill(slot, process, self.now, None).unwrap();
+        let queue = &mut self.queues[q];
+        assert_eq!(begun.is_none(), queue.refill.is_some(), "one refill at a time");
+        if let Some(refill) = begun {
+            queue.refused = false;
+            queue.refill = Some(Scan { process, reader, refill, runs: None, refused: false });
+        }
+    }
+
+    /// Another session takes over from one that is gone.
+    pub fn take_over(&mut self, q: usize) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let process = self.process();
+        let queue = &mut self.queues[q];
+        let Some(gone) = queue.refill.take() else { return };
+        assert_eq!(self.p.outlook(slot, 1, self.now).unwrap().refiller, Some(gone.process));
+        assert_eq!(self.p.start_refill(slot, process, self.now, Some(gone.process + 1000)), Ok(None));
+        let refill = self.p.start_refill(slot, process, self.now, Some(gone.process)).unwrap().unwrap();
+        queue.refill = Some(Scan { process, reader: false, refill, runs: None, refused: false });
+        // The one that was thought gone comes back: its end changes nothing.
+        let mut wake = Wake::default();
+        self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), &mut wake).unwrap();
+        assert!(wake.processes().is_empty());
+    }
+
+    /// The refill sees what is committed now.
+    pub fn snapshot(&mut self, q: usize) {
+        let queue = &mut self.queues[q];
+        let Some(scan) = &mut queue.refill else { return };
+        if scan.runs.is_some() {
+            return;
+        }
+        let after = scan.refill.after.map(|after| {
+            let rows = queue.rows.values().filter(|row| row.deliver_at.is_none() && row.msg_id > after);
+            Run { left: rows.map(|row| (row.msg_id, *row)).collect(), reached: after, ..Run::default() }
+        });
+        let later = scan.refill.later.map(|later| {
+            let rows = queue.rows.values().filter_map(|row| Some((row.deliver_at?, *row)));
+            let mut left: Vec<_> = rows.filter(|(at, _)| *at > later).collect();
+            left.sort_by_key(|(at, row)| (*at, row.msg_id));
+            Run { left, reached: later, ..Run::default() }
+        });
+        scan.runs = Some([after, later]);
+    }
+
+    /// Scans some rows.
+    pub fn scan(&mut self, q: usize, rows: usize) {
+        self.snapshot(q);
+        for _ in 0..rows {
+            let queue = &mut self.queues[q];
+            let (Some(slot), Some(scan)) = (queue.slot, &mut queue.refill) else { return };
+            let limit = scan.refill.limit;
+            let Some(run) = scan.runs.iter_mut().flatten().flatten().find(|run| !run.over) else { return };
+            let Some((place, entry)) = run.left.first().copied() else {
+                (run.reached, run.over) = (i64::MAX, true);
+                continue;
+            };
+            let mut wake = Wake::default();
+            if self.p.found(slot, &entry, self.now, &mut wake).unwrap() {
+                run.left.remove(0);
+                run.brought += 1;
+                // Rows with the same delivery time are scanned together, or a later scan would begin among them.
+                match run.left.first() {
+                    Some((next, _)) if *next == place => run.reached = place - 1,
+                    next => {
+                        run.reached = place;
+                        run.over = run.brought >= limit && next.is_some();
+                    }
+                }
+            } else {
+                run.reached = place - 1;
+                run.over = true;
+                scan.refused = true;
+            }
+            self.woke(&wake);
+        }
+    }
+
+    /// Ends the refill wherever it is. A session that did it in order to read goes on.
+    pub fn end_refill(&mut self, q: usize) {
+        let queue = &mut self.queues[q];
+        let (Some(slot), Some(scan)) = (queue.slot, queue.refill.take()) else { return };
+        let [frontier, horizon] = scan.runs.unwrap_or_default().map(|run| run.map(|run| run.reached));
+        queue.refused = scan.refused;
+        let mut wake = Wake::default();
+        self.p.end_refill(slot, scan.process, frontier, horizon, &mut wake).unwrap();
+        self.woke(&wake);
+        if scan.reader {
+            self.act(q, scan.process);
+        }
+    }
+
+    /// A refill without anything in between; whether it stopped for lack of room.
+    pub fn refill(&mut self, q: usize) -> bool {
+        let process = self.process();
+        self.start_refill(q, process, false);
+        self.scan(q, usize::MAX);
+        self.end_refill(q);
+        self.queues[q].refused
+    }
+
+    /// Everything that was sent can be had, from wherever the history stopped.
+    pub fn drain(&mut self) {
+        for q in 0..self.queues.len() {
+            self.pause(q, false);
+            self.queues[q].open.clear();
+            while !self.queues[q].unannounced.is_empty() {
+                self.announce(q, 0);
+            }
+            while !self.queues[q].busy.is_empty() {
+                self.end_delete(q, 0, false);
+            }
+            self.take_over(q);
+            self.end_refill(q);
+            self.attach(q);
+        }
+        // After a year every rest, delay and lease is over.
+        self.tick(365 * 86_400 * 1_000_000);
+        self.expire(self.p.records);
+        self.check();
+        for q in 0..self.queues.len() {
+            if self.queues[q].slot.is_none() {
+                continue;
+            }
+            let mut rounds = 0;
+            while !self.queues[q].rows.is_empty() {
+                rounds += 1;
+                assert!(rounds < 2000, "{:?} are never delivered", self.queues[q].rows.keys());
+                if self.read(q, 10) == 0 {
+                    self.refill(q);
+                }
+                while let Some((_, id, _)) = self.lease(q, 0) {
+                    self.start_delete(q, 0);
+                    assert!(self.queues[q].busy.contains_key(&id));
+                    self.end_delete(q, 0, true);
+                }
+            }
+            self.check();
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The rules one by one: those that are easily broken, and those that random histories seldom meet.
+
+use super::check::walk;
+use crate::queue::layout::{BUSY, DELAYED, Head, LEASED};
+use crate::queue::{Busy, Counters, Entry, Options, Partition, QueueKey, Taken, Tid, Wake, format};
+use crate::words::{Words, allocate};
+use std::collections::BTreeMap;
+
+const NOW: i64 = 1_000_000_000;
+const SECOND: i64 = 1_000_000;
+const OPTIONS: Options = Options {
+    visibility_timeout: 30 * SECOND,
+    max_attempts: 2,
+    retry_backoff: 0,
+    retry_backoff_max: 0,
+    archive_for: 0,
+    paused: false,
+};
+
+fn key(relation: u32) -> QueueKey {
+    QueueKey { database: 1, relation }
+}
+
+fn entry(msg_id: i64) -> Entry {
+    Entry { msg_id, tid: Tid { block: 7, offset: 1 }, priority: 0, attempts: 0, deliver_at: None }
+}
+
+/// A partition with some queues whose tables have been read to their end.
+fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) {
+    format(words, NOW);
+    let p = Partition::new(words);
+    let slots = (1..=queues).map(|relation| p.attach(key(relation), OPTIONS).unwrap().unwrap()).collect::<Vec<_>>();
+    for &slot in &slots {
+        end_refill(&p, slot, i64::MAX, i64::MAX);
+    }
+    (p, slots)
+}
+
+fn end_refill(p: &Partition<'_>, slot: u32, frontier: i64, horizon: i64) {
+    p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
+    p.end_refill(slot, 1, Some(frontier), Some(horizon), &mut Wake::default()).unwrap();
+}
+
+fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
+    for id in ids {
+        p.sent(slot, &entry(id), NOW, &mut Wake::default()).unwrap();
+    }
+}
+
+fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Taken> {
+    let mut taken = Vec::with_capacity(want);
+    p.take(slot, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
+    taken
+}
+
+fn expire(p: &Partition<'_>, now: i64) {
+    p.expire(now, p.records, &mut Wake::default()).unwrap();
+}
+
+fn list(p: &Partition<'_>, slot: u32, id: i64) -> Option<usize> {
+    walk(p)[&slot].messages.get(&id).map(|message| message.list)
+}
+
+#[test]
+fn a_queue_is_detached_in_steps() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 2);
+    send(&p, slots[0], 1..=10);
+    send(&p, slots[1], 1..=10);
+    let taken = take(&p, slots[0], NOW, 4);
+    p.start_busy(slots[0], taken[0].msg_id, None, NOW).unwrap();
+    p.give_back(slots[0], taken[1].msg_id, taken[1].lease, NOW, SECOND, &mut Wake::default()).unwrap();
+    p.wait(slots[0], 5).unwrap().unwrap();
+    let mut wake = Wake::default();
+    for left in (1..11).rev() {
+        assert_eq!(p.detach(slots[0], 1, &mut wake), Ok(false));
+        let holding = &walk(&p)[&slots[0]];
+        assert_eq!(holding.messages.len() + holding.waiting.len(), left);
+    }
+    assert_eq!(p.detach(slots[0], 1, &mut wake), Ok(true));
+    assert_eq!(wake.processes(), [5]);
+    let shape = walk(&p);
+    assert_eq!(shape.keys().collect::<Vec<_>>(), [&slots[1]]);
+    assert_eq!(shape[&slots[1]].messages.len(), 10);
+    assert_eq!(p.find(key(1)), Ok(None));
+    // The next queue gets the slot and nothing of what was in it.
+    let slot = p.attach(key(3), OPTIONS).unwrap().unwrap();
+    assert_eq!(slot, slots[0]);
+    assert_eq!(p.counters(slot).unwrap(), Counters::default());
+    assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+}
+
+#[test]
+fn there_is_room_for_so_many_queues() {
+    let words = allocate(3 * 1024);
+    let (p, slots) = fresh(&words, 3);
+    assert_eq!(p.attach(key(4), OPTIONS), Ok(None));
+    assert_eq!(p.attach(key(2), OPTIONS), Ok(Some(slots[1])));
+    walk(&p);
+}
+
+#[test]
+fn a_full_wake_list_delays_detaching() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    for process in 0..70 {
+        p.wait(slots[0], process).unwrap().unwrap();
+    }
+    let mut wake = Wake::default();
+    assert_eq!(p.detach(slots[0], usize::MAX, &mut wake), Ok(false));
+    assert_eq!(wake.processes(), (0..64).collect::<Vec<_>>());
+    let mut wake = Wake::default();
+    assert_eq!(p.detach(slots[0], usize::MAX, &mut wake), Ok(true));
+    assert_eq!(wake.processes(), (64..70).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_wake_list_loses_nobody() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    for process in 0..70 {
+        p.wait(slots[0], process).unwrap().unwrap();
+    }
+    let mut wake = Wake::default();
+    for id in 1..=70 {
+        p.sent(slots[0], &entry(id), NOW, &mut wake).unwrap();
+    }
+    assert_eq!(wake.processes(), (0..64).collect::<Vec<_>>());
+    assert_eq!(walk(&p)[&slots[0]].waiting, (64..70).collect::<Vec<_>>());
+    let mut wake = Wake::default();
+    p.pass_on(slots[0], &mut wake).unwrap();
+    assert_eq!(wake.processes(), [64]);
+}
+
+#[test]
+fn timers_stop_at_a_full_wake_list_and_go_on() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    send(&p, slots[0], 1..=100);
+    let count = take(&p, slots[0], NOW, 100).len();
+    for process in 0..70 {
+        p.wait(slots[0], process).unwrap().unwrap();
+    }
+    let later = NOW + 31 * SECOND;
+    let mut wake = Wake::default();
+    p.expire(later, 1000, &mut wake).unwrap();
+    assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (64, 64));
+    assert!(p.outlook(slots[0], 1, later).unwrap().next.unwrap() <= later, "there are more");
+    let mut wake = Wake::default();
+    p.expire(later, 1000, &mut wake).unwrap();
+    assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (6, count));
+}
+
+#[test]
+fn a_queue_without_room_takes_it_from_another() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 2);
+    // Each takes what it may, and the first one the rest with leases.
+    let mut id = 0;
+    while p.head(Head::FreeRecords).unwrap() > 0 {
+        send(&p, slots[1], [id + 1]);
+        send(&p, slots[0], [id + 1]);
+        take(&p, slots[0], NOW, 1);
+        id += 1;
+    }
+    let ready = p.outlook(slots[1], 1, NOW).unwrap().ready;
+    assert!(ready > 0);
+    let others = walk(&p)[&slots[1]].ready.clone();
+    send(&p, slots[0], [id + 1]);
+    assert_eq!(list(&p, slots[0], id + 1), Some(0));
+    let left = walk(&p)[&slots[1]].ready.clone();
+    assert!(left.len() < others.len());
+    assert_eq!(left, others[..left.len()], "the last ones have gone");
+    let (frontier, _) = p.reach(slots[1]).unwrap();
+    assert_eq!(frontier, others[left.len()] - 1, "and the table is read again from the first of them on");
+}
+
+#[test]
+fn lease_numbers_never_repeat() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    send(&p, slots[0], [1]);
+    let mut last = 0;
+    for _ in 0..100 {
+        let taken = take(&p, slots[0], NOW, 1)[0];
+        assert!(taken.lease > last);
+        last = taken.lease;
+        p.put_back(slots[0], 1, taken.lease, &mut Wake::default()).unwrap();
+    }
+    // Nor when the memory was lost meanwhile: fewer leases are given than microseconds pass.
+    format(&words, NOW + SECOND);
+    let slot = p.attach(key(1), OPTIONS).unwrap().unwrap();
+    end_refill(&p, slot, i64::MAX, i64::MAX);
+    send(&p, slot, [1]);
+    let taken = take(&p, slot, NOW + SECOND, 1)[0];
+    assert!(taken.lease > last);
+    assert_eq!(p.start_busy(slot, 1, Some(last), NOW + SECOND), Ok(Busy::Stale));
+    assert_eq!(p.extend(slot, 1, Some(last), NOW + SECOND, NOW + 9 * SECOND, &mut Wake::default()), Ok(None));
+}
+
+#[test]
+fn a_lease_stands_still_while_a_transaction_deletes() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    send(&p, slots[0], [1]);
+    let lease = take(&p, slots[0], NOW, 1)[0].lease;
+    assert_eq!(p.start_busy(slots[0], 1, Some(lease), NOW), Ok(Busy::Yours(Tid { block: 7, offset: 1 })));
+    let much_later = NOW + 3600 * SECOND;
+    expire(&p, much_later);
+    assert_eq!(list(&p, slots[0], 1), Some(BUSY));
+    assert_eq!(take(&p, slots[0], much_later, 1), []);
+    assert_eq!(p.start_busy(slots[0], 1, None, much_later), Ok(Busy::Others));
+    assert_eq!(p.extend(slots[0], 1, None, much_later, much_later + SECOND, &mut Wake::default()), Ok(None));
+    p.end_busy(slots[0], 1, false, &mut Wake::default()).unwrap();
+    assert_eq!(list(&p, slots[0], 1), Some(LEASED));
+    // It has run out in the meantime.
+    assert_eq!(p.start_busy(slots[0], 1, Some(lease), much_later), Ok(Busy::Stale));
+    expire(&p, much_later);
+    assert_eq!(take(&p, slots[0], much_later, 1)[0].attempts, 2);
+}
+
+#[test]
+fn what_was_set_aside_returns_to_where_it_was() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, 1..=3);
+    let taken = take(&p, slot, NOW, 1)[0];
+    p.give_back(slot, taken.msg_id, taken.lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
+    for id in [1, 2] {
+        assert!(matches!(p.start_busy(slot, id, None, NOW), Ok(Busy::Yours(_))));
+    }
+    expire(&p, NOW + 60 * SECOND);
+    assert_eq!((list(&p, slot, 1), list(&p, slot, 2)), (Some(BUSY), Some(BUSY)));
+    for id in [1, 2] {
+        p.end_busy(slot, id, false, &mut Wake::default()).unwrap();
+    }
+    assert_eq!(list(&p, slot, 1), Some(DELAYED));
+    assert_eq!(walk(&p)[&slot].ready, [2, 3], "in front, where it was");
+    expire(&p, NOW + 60 * SECOND);
+    assert_eq!(walk(&p)[&slot].ready, [2, 3, 1], "what has rested goes behind those that wait");
+}
+
+#[test]
+fn a_lease_that_ran_out_is_no_lease() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, [1]);
+    let lease = take(&p, slot, NOW, 1)[0].lease;
+    let end = NOW + 30 * SECOND;
+    let extend = |lease, now| p.extend(slot, 1, lease, now, now + SECOND, &mut Wake::default());
+    // Before anyone has looked at the timers, and after.
+    assert_eq!(extend(Some(lease), end), Ok(None));
+    assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
+    expire(&p, end);
+    assert_eq!(extend(Some(lease), end), Ok(None));
+    assert_eq!(extend(None, end), Ok(None));
+    assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
+    // Under the next one's lease the old one changes nothing.
+    let next = take(&p, slot, end, 1)[0];
+    p.give_back(slot, 1, lease, end, 0, &mut Wake::default()).unwrap();
+    p.put_back(slot, 1, lease, &mut Wake::default()).unwrap();
+    assert_eq!(extend(Some(lease), end), Ok(None));
+    assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
+    assert_eq!(list(&p, slot, 1), Some(LEASED));
+    assert_eq!(extend(Some(next.lease), end), Ok(Some(end + SECOND)));
+    assert_eq!(p.start_busy(slot, 9, None, end), Ok(Busy::Unknown));
+    assert_eq!(p.start_busy(slot, 9, Some(lease), end), Ok(Busy::Stale));
+}
+
+#[test]
+fn deliveries_are_counted_to_the_last() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.sent(slot, &Entry { attempts: 1, ..entry(1) }, NOW, &mut Wake::default()).unwrap();
+    let taken = take(&p, slot, NOW, 1)[0];
+    assert_eq!((taken.attempts, taken.exhausted), (2, false));
+    // As if it had not been read at all.
+    p.put_back(slot, 1, taken.lease, &mut Wake::default()).unwrap();
+    let taken = take(&p, slot, NOW, 1)[0];
+    assert_eq!((taken.attempts, taken.exhausted), (2, false));
+    p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
+    for _ in 0..3 {
+        // To be buried, and however often that fails, it isn't delivered any more.
+        let taken = take(&p, slot, NOW, 1)[0];
+        assert_eq!((taken.attempts, taken.exhausted), (2, true));
+        p.put_back(slot, 1, taken.lease, &mut Wake::default()).unwrap();
+    }
+    let taken = take(&p, slot, NOW, 1)[0];
+    p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
+    assert!(take(&p, slot, NOW, 1)[0].exhausted);
+    expire(&p, NOW + 60 * SECOND);
+    assert!(take(&p, slot, NOW + 60 * SECOND, 1)[0].exhausted);
+}
+
+#[test]
+fn a_higher_priority_goes_in_from_beyond_the_frontier() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    end_refill(&p, slot, 5, i64::MAX);
+    send(&p, slot, 4..=7);
+    p.sent(slot, &Entry { priority: 3, ..entry(9) }, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(walk(&p)[&slot].ready, [9, 4, 5]);
+    assert_eq!(p.reach(slot), Ok((5, i64::MAX)));
+    let refill = p.start_refill(slot, 2, NOW, None).unwrap().unwrap();
+    assert_eq!((refill.after, refill.later), (Some(5), None));
+    for found in [entry(6), entry(7), Entry { priority: 3, ..entry(9) }] {
+        assert_eq!(p.found(slot, &found, NOW, &mut Wake::default()), Ok(true));
+    }
+    p.end_refill(slot, 2, Some(i64::MAX), None, &mut Wake::default()).unwrap();
+    assert_eq!(walk(&p)[&slot].ready, [9, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_higher_priority_displaces_a_lower_one() {
+    let words = allocate(6000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, 1..=1000);
+    let full = p.outlook(slot, 1, NOW).unwrap().ready;
+    assert!(full < 1000, "the partition has no room for all");
+    let last = *walk(&p)[&slot].ready.last().unwrap();
+    p.sent(slot, &Entry { priority: 9, ..entry(1001) }, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(p.outlook(slot, 1, NOW).unwrap().ready, full);
+    assert_eq!(walk(&p)[&slot].ready[..2], [1001, 1]);
+    assert_eq!(list(&p, slot, last), None);
+    assert!(p.reach(slot).unwrap().0 < last);
+    // Not one of its own priority.
+    for id in 1002..1000 + 2 * full as i64 {
+        p.sent(slot, &Entry { priority: 9, ..entry(id) }, NOW, &mut Wake::default()).unwrap();
+    }
+    assert_eq!(walk(&p)[&slot].ready, (1001..1001 + full as i64).collect::<Vec<_>>());
+}
+
+#[test]
+fn delayed_messages_leave_room_and_are_counted() {
+    let words = allocate(6000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.start_counting(slot).unwrap();
+    p.counted(slot, 0, 0, 0, 0).unwrap();
+    let delayed = |id| Entry { deliver_at: Some(NOW + SECOND * (1 + id / 100)), ..entry(id) };
+    for id in 1..=1000 {
+        p.sent(slot, &delayed(id), NOW, &mut Wake::default()).unwrap();
+    }
+    assert_eq!(p.counters(slot).unwrap().delayed, 1000);
+    let (_, horizon) = p.reach(slot).unwrap();
+    assert!(NOW < horizon && horizon < NOW + 11 * SECOND, "some are outside");
+    assert!(!p.outlook(slot, 1, horizon).unwrap().refill, "and not wanted yet");
+    assert!(p.outlook(slot, 1, horizon + 1).unwrap().refill);
+    send(&p, slot, [2000]);
+    assert_eq!(take(&p, slot, NOW, 10).len(), 1, "a ready one still goes in");
+    p.drop_message(slot, 2000).unwrap();
+    // All of them are had when their time comes, and none is counted as delayed then.
+    let mut rows: BTreeMap<(i64, i64), Entry> =
+        (1..=1000).map(delayed).map(|row| ((row.deliver_at.unwrap(), row.msg_id), row)).collect();
+    let mut now = NOW;
+    while !rows.is_empty() {
+        now += SECOND;
+        assert!(now < NOW + 1000 * SECOND, "{} are left", rows.len());
+        expire(&p, now);
+        if p.outlook(slot, 1, now).unwrap().refill {
+            let later = p.start_refill(slot, 1, now, None).unwrap().unwrap().later.unwrap();
+            let mut left = rows.range((later + 1, 0)..);
+            let refused = left.find(|(_, row)| !p.found(slot, row, now, &mut Wake::default()).unwrap());
+            let reached = refused.map_or(i64::MAX, |((at, _), _)| at - 1);
+            p.end_refill(slot, 1, None, Some(reached), &mut Wake::default()).unwrap();
+        }
+        for taken in take(&p, slot, now, 1000) {
+            let at = delayed(taken.msg_id).deliver_at.unwrap();
+            assert!(at <= now && rows.remove(&(at, taken.msg_id)).is_some());
+            p.drop_message(slot, taken.msg_id).unwrap();
+        }
+    }
+    assert_eq!(p.counters(slot).unwrap().delayed, 0);
+}
+
+#[test]
+fn a_paused_queue_hands_out_nothing() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    p.set_options(slots[0], Options { paused: true, ..OPTIONS }).unwrap();
+    send(&p, slots[0], [1]);
+    assert_eq!(take(&p, slots[0], NOW, 1), []);
+    assert!(p.outlook(slots[0], 1, NOW).unwrap().paused);
+    p.set_options(slots[0], OPTIONS).unwrap();
+    assert_eq!(take(&p, slots[0], NOW, 1).len(), 1);
+}
+
+#[test]
+fn a_message_left_out_wakes_whoever_waits() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    let mut id = 0;
+    while p.head(Head::FreeRecords).unwrap() > 1 {
+        id += 1;
+        send(&p, slot, [id]);
+        take(&p, slot, NOW, 1);
+    }
+    // The last free record is the waiting session's own.
+    p.wait(slot, 3).unwrap().unwrap();
+    let mut wake = Wake::default();
+    p.sent(slot, &entry(id + 1), NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [3]);
+    assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+}
+
+#[test]
+fn a_place_is_left_once() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    // Process numbers begin with 0, as does what a record holds that isn't a place.
+    let place = p.wait(slot, 0).unwrap().unwrap();
+    assert_eq!(p.leave(slot, place, 1), Ok(false), "another's");
+    assert_eq!(p.leave(slot, place, 0), Ok(true));
+    assert_eq!(p.leave(slot, place, 0), Ok(false));
+    // The record is a message now.
+    send(&p, slot, [1]);
+    assert_eq!(walk(&p)[&slot].messages.len(), 1);
+    assert_eq!(p.leave(slot, place, 0), Ok(false));
+    assert_eq!(walk(&p)[&slot].messages.len(), 1);
+    // Woken is left.
+    let place = p.wait(slot, 0).unwrap().unwrap();
+    let mut wake = Wake::default();
+    p.sent(slot, &entry(2), NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [0]);
+    assert_eq!(p.leave(slot, place, 0), Ok(false));
+}

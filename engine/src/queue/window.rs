@@ -1,0 +1,317 @@
+//! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
+
+use super::layout::{DELAYED, Head, PRIORITIES, Partition, Q, R};
+use super::records::Kind;
+use super::{Tid, Wake};
+use crate::words::Corrupt;
+
+/// A queue keeps at least so many ready messages in the index before others may take its room.
+const SHARE: u64 = 64;
+/// The most that one refill brings, of ready and of delayed messages each.
+const REFILL: u64 = 4096;
+
+/// A message as a sender or a scan of the table knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub msg_id: i64,
+    /// Where its row is.
+    pub tid: Tid,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Failed deliveries that the row knows of.
+    pub attempts: u32,
+    /// The delivery time in the row, in microseconds; a row without one is ready at once.
+    pub deliver_at: Option<i64>,
+}
+
+/// How a queue stands, for deciding whether to read the table or to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// Ready messages in the index.
+    pub ready: u64,
+    /// Whether the table may hold ready or due messages that aren't in the index and are wanted now.
+    pub refill: bool,
+    /// The process that is refilling the queue.
+    pub refiller: Option<u32>,
+    /// When the next timer runs out, or the next delayed message outside of the index may come due.
+    pub next: Option<i64>,
+    /// Whether reads return nothing on purpose.
+    pub paused: bool,
+}
+
+/// Where a refill has to start and how much it may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refill {
+    /// Scan rows without a delivery time with greater numbers than this; `None`: they are all in the index.
+    pub after: Option<i64>,
+    /// Scan rows with a delivery time later than this; `None`: they are all in the index.
+    pub later: Option<i64>,
+    /// The most to bring of each.
+    pub limit: u64,
+}
+
+impl Partition<'_> {
+    /// Whether the queue may take more of the partition, for a ready or a delayed message. Of what only ready messages
+    /// may fill, a part is kept for them: without it a queue would stand still.
+    fn has_room(&self, slot: u32, delayed: bool) -> Result<bool, Corrupt> {
+        let (free, records) = (self.head(Head::FreeRecords)?, self.records as u64);
+        if delayed {
+            // Nobody can take its place before its time comes, so half of the partition is out of its reach.
+            return Ok(free > records / 2);
+        }
+        let ready = self.ready(slot)?;
+        Ok(ready < SHARE || (free > records / 8 && ready < records / 4))
+    }
+
+    /// A record for the queue; where none is free, another queue with more than its share loses some.
+    pub(super) fn record_for(&self, slot: u32) -> Result<Option<u32>, Corrupt> {
+        if let Some(record) = self.allocate()? {
+            return Ok(Some(record));
+        }
+        for least in [SHARE, 0] {
+            for _ in 0..self.queues {
+                let other = (self.head(Head::ReclaimHand)? as usize % self.queues) as u32 + 1;
+                self.set_head(Head::ReclaimHand, u64::from(other))?;
+                if self.q(other, Q::Key)? == 0 || other == slot || self.ready(other)? <= least {
+                    continue;
+                }
+                for _ in 0..SHARE / 2 {
+                    if self.ready(other)? > least {
+                        self.drop_last(other)?;
+                    }
+                }
+                return self.allocate();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops the queue's last ready message of the lowest priority from the index.
+    fn drop_last(&self, slot: u32) -> Result<(), Corrupt> {
+        let bitmap = self.q(slot, Q::Bitmap)?;
+        if bitmap == 0 {
+            return Ok(());
+        }
+        let (_, last, _) = self.list(slot, bitmap.trailing_zeros() as usize)?;
+        let msg_id = self.r(last, R::MsgId)?.cast_signed();
+        if self.kind(last)?.timed {
+            // Its delivery time has been overwritten by leases since; any time before it will do.
+            self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
+            self.count(slot, Q::TimedOutside, 1)?;
+        } else {
+            self.lower(slot, Q::Frontier, Q::FrontierFloor, msg_id.saturating_sub(1))?;
+        }
+        self.forget(slot, last)
+    }
+
+    fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
+        self.set_q_i64(slot, mark, self.q_i64(slot, mark)?.min(to))?;
+        self.set_q_i64(slot, floor, self.q_i64(slot, floor)?.min(to))
+    }
+
+    /// Leaves a message out of the index.
+    fn leave_out(&self, slot: u32, entry: &Entry, wake: &mut Wake) -> Result<(), Corrupt> {
+        let (mark, floor, place) = match entry.deliver_at {
+            None => (Q::Frontier, Q::FrontierFloor, entry.msg_id),
+            Some(at) => (Q::Horizon, Q::HorizonFloor, at),
+        };
+        if place <= self.q_i64(slot, mark)? {
+            // Whoever waits took it that everything up to the mark is in the index.
+            self.wake_one(slot, wake)?;
+        }
+        self.lower(slot, mark, floor, place.saturating_sub(1))
+    }
+
+    /// Whether the table may hold messages, due or not, that aren't in the index.
+    pub(super) fn outside(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q_i64(slot, Q::Frontier)? != i64::MAX || self.q_i64(slot, Q::Horizon)? != i64::MAX)
+    }
+
+    /// A sender's message, committed now. Wakes a session that waits for it.
+    pub fn sent(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        self.count(slot, Q::Sent, 1)?;
+        self.count(slot, Q::Live, 1)?;
+        let refilling = self.q(slot, Q::Refiller)? != 0;
+        let (mark, place) = match entry.deliver_at {
+            None => (self.q_i64(slot, Q::Frontier)?, entry.msg_id),
+            Some(at) => (self.q_i64(slot, Q::Horizon)?, at),
+        };
+        if self.lookup(slot, entry.msg_id)?.is_some() {
+            // A refill was faster.
+            return Ok(());
+        }
+        // A message of a higher priority is worth a place in any case: it overtakes those that are in.
+        if refilling || place <= mark || entry.priority > 0 {
+            let delayed = entry.deliver_at.is_some_and(|at| at > now);
+            let room = self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?);
+            if room && self.insert(slot, entry, now, wake)? {
+                return Ok(());
+            }
+            self.leave_out(slot, entry, wake)?;
+        }
+        if entry.deliver_at.is_some() {
+            self.count(slot, Q::TimedOutside, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for a ready message at the cost of one with a lower priority; false where there is none.
+    fn displace(&self, slot: u32, priority: u8) -> Result<bool, Corrupt> {
+        let lower = self.q(slot, Q::Bitmap)? & ((1 << usize::from(priority).min(PRIORITIES - 1)) - 1);
+        if lower == 0 {
+            return Ok(false);
+        }
+        self.drop_last(slot)?;
+        Ok(true)
+    }
+
+    /// Puts a message into the index that isn't in it; false where there is no room for it.
+    fn insert(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let Some(record) = self.record_for(slot)? else {
+            return Ok(false);
+        };
+        let priority = usize::from(entry.priority).min(PRIORITIES - 1);
+        self.set_r(record, R::MsgId, entry.msg_id.cast_unsigned())?;
+        self.set_r(record, R::Tid, entry.tid.pack())?;
+        self.set_r(record, R::Lease, 0)?;
+        self.set_r(record, R::Attempts, u64::from(entry.attempts) << 32 | u64::from(slot))?;
+        let timed = entry.deliver_at.is_some();
+        self.set_kind(record, Kind { list: 0, priority, timed, counted: false, origin: 0, process: 0 })?;
+        self.hash_in(record, slot, entry.msg_id)?;
+        let due = entry.deliver_at.unwrap_or(i64::MIN);
+        self.set_r(record, R::Due, due.cast_unsigned())?;
+        if due > now {
+            self.link(slot, record, DELAYED, false)?;
+            self.set_timer(record)?;
+            if self.first_timer()?.is_some_and(|(first, _)| first == record) {
+                // Whoever waits has set its alarm for a later time.
+                self.wake_one(slot, wake)?;
+            }
+        } else {
+            self.link(slot, record, priority, false)?;
+            self.wake_one(slot, wake)?;
+        }
+        Ok(true)
+    }
+
+    /// How the queue stands. A refill is wanted when fewer than `low` ready messages are in the index.
+    pub fn outlook(&self, slot: u32, low: u64, now: i64) -> Result<Outlook, Corrupt> {
+        let ready = self.ready(slot)?;
+        let horizon = self.q_i64(slot, Q::Horizon)?;
+        let outside = self.q_i64(slot, Q::Frontier)? != i64::MAX;
+        let refiller = self.q(slot, Q::Refiller)?;
+        let timer = self.first_timer()?.map(|(_, due)| due);
+        let due = (horizon != i64::MAX).then(|| horizon.saturating_add(1));
+        Ok(Outlook {
+            ready,
+            refill: (outside && ready < low) || (horizon < now && self.has_room(slot, false)?),
+            refiller: refiller.checked_sub(1).map(|process| process as u32),
+            next: match (timer, due) {
+                (Some(timer), Some(due)) => Some(timer.min(due)),
+                (timer, due) => timer.or(due),
+            },
+            paused: self.paused(slot)?,
+        })
+    }
+
+    /// Takes the refill mark. `None` where another process has it, unless `take_over` says that this one is gone.
+    pub fn start_refill(
+        &self,
+        slot: u32,
+        process: u32,
+        now: i64,
+        take_over: Option<u32>,
+    ) -> Result<Option<Refill>, Corrupt> {
+        let owner = self.q(slot, Q::Refiller)?;
+        if owner != 0 && take_over.is_none_or(|gone| u64::from(gone) + 1 != owner) {
+            return Ok(None);
+        }
+        self.set_q(slot, Q::Refiller, u64::from(process) + 1)?;
+        self.set_q_i64(slot, Q::FrontierFloor, i64::MAX)?;
+        self.set_q_i64(slot, Q::HorizonFloor, i64::MAX)?;
+        let (frontier, horizon) = (self.q_i64(slot, Q::Frontier)?, self.q_i64(slot, Q::Horizon)?);
+        Ok(Some(Refill {
+            after: (frontier != i64::MAX).then_some(frontier),
+            later: (horizon < now.saturating_add(60_000_000)).then_some(horizon),
+            limit: REFILL.min(self.records as u64 / 8).max(1),
+        }))
+    }
+
+    /// Whether a message is in the index.
+    pub fn knows(&self, slot: u32, msg_id: i64) -> Result<bool, Corrupt> {
+        Ok(self.lookup(slot, msg_id)?.is_some())
+    }
+
+    /// How far the table has been read: by number, and by delivery time.
+    pub fn reach(&self, slot: u32) -> Result<(i64, i64), Corrupt> {
+        Ok((self.q_i64(slot, Q::Frontier)?, self.q_i64(slot, Q::Horizon)?))
+    }
+
+    /// A message that the refill's scan found; false where there is no room and the scan should stop before it.
+    pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        if self.lookup(slot, entry.msg_id)?.is_some() {
+            return Ok(true);
+        }
+        if !self.bring(slot, entry, now, wake)? {
+            return Ok(false);
+        }
+        if entry.deliver_at.is_some() {
+            let outside = self.q_i64(slot, Q::TimedOutside)?;
+            self.set_q_i64(slot, Q::TimedOutside, outside.saturating_sub(1).max(0))?;
+        }
+        Ok(true)
+    }
+
+    fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let delayed = entry.deliver_at.is_some_and(|at| at > now);
+        Ok(self.has_room(slot, delayed)? && self.insert(slot, entry, now, wake)?)
+    }
+
+    /// A message that should be in the index by what is known of the table, and isn't: put in, or left for a refill.
+    pub fn stray(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if self.knows(slot, entry.msg_id)? || self.bring(slot, entry, now, wake)? {
+            return Ok(());
+        }
+        if entry.deliver_at.is_some() {
+            self.count(slot, Q::TimedOutside, 1)?;
+        }
+        self.leave_out(slot, entry, wake)
+    }
+
+    /// Ends a refill by the process that holds the mark: everything at or below `frontier` has been scanned, and
+    /// everything due at or before `horizon`; `None` for what wasn't scanned, `i64::MAX` where the scan came to its end.
+    /// Sessions that waited for the refill are woken.
+    pub fn end_refill(
+        &self,
+        slot: u32,
+        process: u32,
+        frontier: Option<i64>,
+        horizon: Option<i64>,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        if self.q(slot, Q::Refiller)? != u64::from(process) + 1 {
+            return Ok(());
+        }
+        self.set_q(slot, Q::Refiller, 0)?;
+        let ends = [(Q::Frontier, Q::FrontierFloor, frontier), (Q::Horizon, Q::HorizonFloor, horizon)];
+        for (mark, floor, scanned) in ends {
+            if let Some(scanned) = scanned {
+                self.set_q_i64(slot, mark, scanned.min(self.q_i64(slot, floor)?))?;
+            }
+        }
+        for _ in 0..self.ready(slot)?.max(1) {
+            if wake.is_full() || !self.wake_one(slot, wake)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets how far the table has been read, so that the next read scans all of it: after COPY, restore or
+    /// replication has put rows into the table behind the index's back.
+    pub fn distrust(&self, slot: u32) -> Result<(), Corrupt> {
+        self.lower(slot, Q::Frontier, Q::FrontierFloor, i64::MIN)?;
+        self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)
+    }
+}

@@ -1,0 +1,268 @@
+-- Rate limits: answers that don't depend on how fast the test runs. Periods are long where nothing may expire; where
+-- time has to pass, the test waits for as long as it is told to.
+
+-- The three algorithms: what is allowed, and what a cost of n does.
+SELECT algorithm, n, cost, allowed, remaining, retry_after IS NULL AS never,
+       retry_after > '0' AS has_to_wait, reset_after BETWEEN '1 second' AND '2 hours' AS resets
+FROM unnest(ARRAY['fixed_window', 'sliding_window', 'token_bucket']) AS algorithm,
+     unnest(ARRAY[1, 1, 3, 2, 1, 6, 0]) WITH ORDINALITY AS cost(cost, n),
+     LATERAL enough.rate_limit('plain', 5, '1 hour', cost, algorithm)
+ORDER BY algorithm, n;
+
+-- The short call is sliding_window with a cost of 1.
+SELECT allowed, remaining FROM enough.rate_limit('short', 5, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit('short', 5, '1 hour', 1, 'sliding_window', NULL);
+-- Untyped parameters find their function.
+PREPARE untyped AS SELECT allowed, remaining FROM enough.rate_limit($1, $2, $3, $4, $5, $6);
+EXECUTE untyped('short', 5, '1 hour', 1, 'sliding_window', NULL);
+
+-- burst is the capacity of a token bucket, which starts full.
+SELECT allowed, remaining FROM enough.rate_limit('burst', 1, '1 hour', 8, 'token_bucket', 10);
+SELECT allowed, remaining, retry_after BETWEEN '59 minutes' AND '1 hour' AS an_hour, reset_after BETWEEN '7 hours' AND '8 hours' AS eight_hours
+FROM enough.rate_limit('burst', 1, '1 hour', 3, 'token_bucket', 10);
+SELECT allowed, retry_after FROM enough.rate_limit('burst', 1, '1 hour', 11, 'token_bucket', 10);
+
+-- A key that nothing is known of is as good as new.
+SELECT * FROM enough.rate_limit_peek('unknown', 7, '1 hour');
+SELECT * FROM enough.rate_limit('unknown', 7, '1 hour', 8);
+SELECT * FROM enough.rate_limit('unknown', 7, '1 hour', 0);
+
+-- A peek tells what a call would find, and neither it nor a cost of 0 consumes.
+SELECT allowed, remaining FROM enough.rate_limit('peek', 2, '1 hour', 2);
+SELECT allowed, remaining FROM enough.rate_limit_peek('peek', 3, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit_peek('peek', 3, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit('peek', 3, '1 hour', 0);
+SELECT allowed, remaining FROM enough.rate_limit('peek', 3, '1 hour');
+SELECT allowed, remaining, retry_after > '0' AS has_to_wait FROM enough.rate_limit_peek('peek', 3, '1 hour');
+SELECT allowed, remaining, retry_after > '0' AS has_to_wait FROM enough.rate_limit('peek', 3, '1 hour', 0);
+
+-- Limits may change from call to call; they apply to what was consumed so far.
+SELECT max_requests, allowed, remaining
+FROM unnest(ARRAY[10, 10, 2, 3, 4, 1000000000]) AS max_requests, LATERAL enough.rate_limit('dynamic', max_requests, '1 hour');
+SELECT burst, allowed, remaining
+FROM unnest(ARRAY[10, 10, 2, 3, 4, 1000000000]) AS burst,
+     LATERAL enough.rate_limit('dynamic', 1, '1 hour', 1, 'token_bucket', burst);
+
+-- State belongs to key, algorithm and period; a reset clears all of a key's.
+SELECT algorithm, period, remaining
+FROM unnest(ARRAY['fixed_window', 'sliding_window', 'token_bucket']) AS algorithm,
+     unnest(ARRAY['1 hour', '60 minutes', '2 hours']::interval[]) AS period,
+     LATERAL enough.rate_limit('state', 9, period, 1, algorithm);
+SELECT enough.rate_limit_reset('state');
+SELECT enough.rate_limit_reset('state');
+SELECT DISTINCT remaining
+FROM unnest(ARRAY['fixed_window', 'sliding_window', 'token_bucket']) AS algorithm,
+     unnest(ARRAY['1 hour', '2 hours']::interval[]) AS period,
+     LATERAL enough.rate_limit_peek('state', 9, period, algorithm);
+SELECT allowed, remaining FROM enough.rate_limit_peek('short', 5, '1 hour');
+
+-- Keys are any text up to 512 bytes.
+SELECT length(key), octet_length(key), remaining
+FROM (VALUES (''), (' '), ('a''b"c\d'), ('ключ'), ('🔑'), (E'line\nfeed'), (repeat('k', 512)), (repeat('é', 256))) AS keys(key),
+     LATERAL enough.rate_limit(key, 5, '1 hour');
+SELECT remaining FROM enough.rate_limit('ключ', 5, '1 hour');
+
+-- What was consumed stays consumed when the caller rolls back.
+BEGIN;
+SELECT allowed, remaining FROM enough.rate_limit('rollback', 5, '1 hour');
+SAVEPOINT a;
+SELECT allowed, remaining FROM enough.rate_limit('rollback', 5, '1 hour');
+ROLLBACK TO a;
+ROLLBACK;
+DO $$
+BEGIN
+    PERFORM enough.rate_limit('rollback', 5, '1 hour');
+    RAISE 'the login has failed';
+EXCEPTION WHEN raise_exception THEN
+    NULL;
+END $$;
+SELECT allowed, remaining FROM enough.rate_limit_peek('rollback', 5, '1 hour');
+
+-- It needs no right to write, in no transaction.
+BEGIN READ ONLY;
+SELECT allowed, remaining FROM enough.rate_limit('read only', 5, '1 hour');
+SELECT enough.rate_limit_reset('read only');
+COMMIT;
+CREATE ROLE regress_rate_limit_nobody;
+SET ROLE regress_rate_limit_nobody;
+SELECT allowed, remaining FROM enough.rate_limit('nobody', 5, '1 hour');
+RESET ROLE;
+DROP ROLE regress_rate_limit_nobody;
+
+-- A caller that sleeps retry_after and calls again is allowed; one that sleeps reset_after has all of it.
+CREATE FUNCTION waits(limited text, cost int, burst int) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    answer record;
+BEGIN
+    FOR attempt IN 1 .. 3 LOOP
+        LOOP
+            SELECT * INTO answer FROM enough.rate_limit('waits', 7, '150 ms', cost, limited, burst);
+            EXIT WHEN NOT answer.allowed;
+        END LOOP;
+        PERFORM pg_sleep(extract(epoch FROM answer.retry_after));
+        SELECT * INTO answer FROM enough.rate_limit('waits', 7, '150 ms', cost, limited, burst);
+        IF NOT answer.allowed THEN
+            RETURN format('denied after its retry_after; to wait for another %s', answer.retry_after);
+        END IF;
+    END LOOP;
+    PERFORM pg_sleep(extract(epoch FROM answer.reset_after));
+    SELECT * INTO answer FROM enough.rate_limit_peek('waits', 7, '150 ms', limited, burst);
+    RETURN format('has %s, to be reset in %s', answer.remaining, answer.reset_after);
+END $$;
+SELECT algorithm, cost, burst, waits(algorithm, cost, burst)
+FROM (VALUES ('fixed_window', 1, NULL), ('fixed_window', 5, NULL), ('sliding_window', 1, NULL), ('sliding_window', 5, NULL),
+             ('token_bucket', 1, NULL), ('token_bucket', 5, NULL), ('token_bucket', 2, 3)) AS cases(algorithm, cost, burst);
+
+-- A refund gives back at most what was consumed.
+SELECT algorithm, consumed.remaining, refunded.remaining, refunded.allowed, over.remaining, over.reset_after
+FROM unnest(ARRAY['fixed_window', 'sliding_window', 'token_bucket']) AS algorithm,
+     LATERAL enough.rate_limit('refund', 5, '1 hour', 5, algorithm) AS consumed,
+     LATERAL enough.rate_limit_refund('refund', 5, '1 hour', 2, algorithm) AS refunded,
+     LATERAL enough.rate_limit_refund('refund', 5, '1 hour', 1000000000, algorithm) AS over;
+SELECT * FROM enough.rate_limit_refund('never seen', 5, '1 hour');
+SELECT remaining FROM enough.rate_limit('refund', 5, '1 hour', 4);
+SELECT remaining FROM enough.rate_limit_refund('refund', 5, '1 hour');
+SELECT remaining FROM enough.rate_limit_refund('refund', 5, '1 hour', 0);
+
+-- As much as there is.
+SELECT n, granted, allowed, remaining, retry_after IS NULL AS never, retry_after > '0' AS has_to_wait
+FROM unnest(ARRAY[3, 3, 3]) WITH ORDINALITY AS calls(cost, n), LATERAL enough.rate_limit_up_to('up to', 5, '1 hour', cost);
+SELECT granted, allowed, remaining, retry_after FROM enough.rate_limit_up_to('up to all', 5, '1 hour', 1000000000);
+SELECT granted, allowed, remaining FROM enough.rate_limit_up_to('up to none', 5, '1 hour', 0);
+
+-- Bad input: the SQLSTATE, the message and the hint; nothing is consumed.
+CREATE FUNCTION outcome(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text;
+    hint text;
+BEGIN
+    EXECUTE 'SELECT ' || call;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    RETURN format('%s: %s (%s)', SQLSTATE, message, hint);
+END $$;
+SELECT call, outcome('enough.rate_limit' || call)
+FROM unnest(ARRAY[
+    $$(NULL, 5, '1 hour')$$,
+    $$('bad', NULL, '1 hour')$$,
+    $$('bad', 5, NULL)$$,
+    $$('bad', 5, '1 hour', NULL)$$,
+    $$('bad', 5, '1 hour', 1, NULL)$$,
+    $$('bad', 0, '1 hour')$$,
+    $$('bad', -1, '1 hour')$$,
+    $$('bad', 1000000001, '1 hour')$$,
+    $$('bad', 2147483647, '1 hour')$$,
+    $$('bad', '-2147483648', '1 hour')$$,
+    $$('bad', 5, '0')$$,
+    $$('bad', 5, '-1 hour')$$,
+    $$('bad', 5, '0.999 ms')$$,
+    $$('bad', 5, '366 days 0.000001 seconds')$$,
+    $$('bad', 5, '178000000 years')$$,
+    $$('bad', 5, '-178000000 years')$$,
+    $$('bad', 5, '1 hour', -1)$$,
+    $$('bad', 5, '1 hour', 1000000001)$$,
+    $$('bad', 5, '1 hour', 1, '')$$,
+    $$('bad', 5, '1 hour', 1, 'Token_Bucket')$$,
+    $$('bad', 5, '1 hour', 1, E'x\ny')$$,
+    $$('bad', 5, '1 hour', 1, 'token_bucket', 0)$$,
+    $$('bad', 5, '1 hour', 1, 'token_bucket', 1000000001)$$,
+    $$('bad', 5, '1 hour', 1, 'sliding_window', 5)$$,
+    $$('bad', 5, '1 hour', 1, 'fixed_window', 5)$$,
+    $$(repeat('k', 513), 5, '1 hour')$$,
+    $$(repeat('é', 257), 5, '1 hour')$$,
+    $$_peek(NULL, 5, '1 hour')$$,
+    $$_peek('bad', 5, '1 hour', 'none')$$,
+    $$_refund('bad', 5, '1 hour', -1)$$,
+    $$_refund('bad', 5, '1 hour', NULL)$$,
+    $$_up_to('bad', 5, '1 hour', -1)$$,
+    $$_enforce(NULL, 5, '1 hour')$$,
+    $$_enforce('bad', 5, '1 hour', -1)$$,
+    $$_reset(NULL)$$,
+    $$_reset(repeat('k', 513))$$]) AS call;
+-- Intervals can be infinite since 17.
+SELECT DISTINCT CASE WHEN current_setting('server_version_num')::int >= 170000
+    THEN left(outcome(format('enough.rate_limit(%L, 5, %L)', 'bad', period)), 5) ELSE '22023' END
+FROM unnest(ARRAY['infinity', '-infinity']) AS period;
+SELECT allowed, remaining FROM enough.rate_limit_peek('bad', 5, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit_peek('bad', 5, '1 hour', 'token_bucket');
+
+-- The ends of the ranges.
+SELECT allowed, remaining, retry_after, reset_after > '200000 years' AS saturated
+FROM enough.rate_limit('extreme', 1, '366 days', 1000000000, 'token_bucket', 1000000000);
+SELECT algorithm, allowed, remaining, retry_after
+FROM unnest(ARRAY['fixed_window', 'sliding_window', 'token_bucket']) AS algorithm,
+     LATERAL enough.rate_limit('extreme ' || algorithm, 1000000000, '366 days', 1000000000, algorithm);
+SELECT allowed, remaining FROM enough.rate_limit('extreme', 1, '1 ms');
+
+-- Enforced: an error instead of an answer, and the count survives the rollback that it causes.
+SELECT enough.rate_limit_enforce('enforce', 2, '1 hour');
+BEGIN;
+SELECT enough.rate_limit_enforce('enforce', 2, '1 hour');
+ROLLBACK;
+SELECT remaining FROM enough.rate_limit_peek('enforce', 2, '1 hour');
+CREATE FUNCTION enforced(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text;
+    detail text;
+    hint text;
+BEGIN
+    EXECUTE call;
+    RETURN 'done';
+EXCEPTION WHEN SQLSTATE 'PT429' THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN format('%s, %s (%s)', message, CASE detail WHEN 'never' THEN detail ELSE (detail::numeric BETWEEN 1 AND 3600)::text END, hint);
+END $$;
+SELECT enforced($$SELECT enough.rate_limit_enforce('enforce', 2, '1 hour')$$);
+SELECT enforced($$SELECT enough.rate_limit_enforce('enforce', 2, '1 hour', 3)$$);
+SELECT enforced($$SELECT enough.rate_limit_enforce('enforce token', 1, '1 hour', 9, 'token_bucket', 9)$$);
+SELECT enforced($$SELECT enough.rate_limit_enforce('enforce token', 1, '1 hour', 1, 'token_bucket', 9)$$);
+-- By a trigger: what a tenant may insert. The third row fails, and with it the statement; the fourth finds it counted.
+CREATE TABLE limited (tenant text, n int);
+CREATE FUNCTION limit_inserts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM enough.rate_limit_enforce('inserts of ' || NEW.tenant, 2, '1 hour');
+    RETURN NEW;
+END $$;
+CREATE TRIGGER limited BEFORE INSERT ON limited FOR EACH ROW EXECUTE FUNCTION limit_inserts();
+SELECT enforced($$INSERT INTO limited SELECT 'a', generate_series(1, 3)$$);
+SELECT enforced($$INSERT INTO limited VALUES ('a', 4)$$);
+SELECT enforced($$INSERT INTO limited VALUES ('b', 5)$$);
+SELECT * FROM limited;
+DROP TRIGGER limited ON limited;
+-- By a row security policy: how often a role may read.
+CREATE FUNCTION may_read() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM enough.rate_limit_enforce('reads of ' || current_user, 2, '1 hour');
+    RETURN true;
+END $$;
+CREATE ROLE regress_rate_limit_reader;
+GRANT SELECT ON limited TO regress_rate_limit_reader;
+ALTER TABLE limited ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reads ON limited FOR SELECT USING ((SELECT may_read()));
+SET ROLE regress_rate_limit_reader;
+SELECT enforced('SELECT * FROM limited') FROM generate_series(1, 3);
+RESET ROLE;
+SELECT allowed, remaining FROM enough.rate_limit_peek('reads of regress_rate_limit_reader', 2, '1 hour');
+DROP TABLE limited;
+DROP FUNCTION limit_inserts, may_read, enforced;
+DROP ROLE regress_rate_limit_reader;
+
+-- Statistics are the whole server's, which other tests use, too: only what can't shrink is compared.
+CREATE TEMP TABLE before AS SELECT * FROM enough.rate_limit_stats();
+SELECT sum(1) FROM generate_series(1, 5) AS n, LATERAL enough.rate_limit('stats ' || n % 2, 2, '1 hour') AS answer;
+SELECT sum(1) FROM generate_series(1, 5) AS n, LATERAL enough.rate_limit_peek('stats ' || n, 2, '1 hour') AS answer;
+SELECT after.allowed - before.allowed >= 4 AS allowed, after.denied - before.denied >= 1 AS denied, after.keys > 0 AS keys,
+       after.bytes_used BETWEEN after.keys AND 64 * after.keys AS bytes_used, after.bytes_used <= after.bytes_max AS fits,
+       after.evictions >= after.evictions_of_active AS evictions
+FROM before, enough.rate_limit_stats() AS after;
+CREATE ROLE regress_rate_limit_nobody;
+CREATE ROLE regress_rate_limit_monitor IN ROLE pg_monitor;
+SET ROLE regress_rate_limit_nobody;
+SELECT outcome('enough.rate_limit_stats()');
+SET ROLE regress_rate_limit_monitor;
+SELECT outcome('enough.rate_limit_stats()');
+RESET ROLE;
+DROP ROLE regress_rate_limit_nobody, regress_rate_limit_monitor;
+
+DROP FUNCTION waits, outcome;

@@ -1,0 +1,124 @@
+//! REPEATABLE READ and SERIALIZABLE: what a transaction can't see is left to others.
+
+use anyhow::{Result, ensure};
+use enough_pg_test::check::{eventually, refused};
+use enough_pg_test::queue;
+use enough_pg_test::server::Database;
+use postgres::Client;
+use serde_json::json;
+
+const LEVELS: [&str; 2] = ["REPEATABLE READ", "SERIALIZABLE"];
+
+fn made() -> Result<(Database, Client, Client)> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(
+        "SELECT enough.queue_create('q', visibility_timeout => '1 hour', retry_backoff => '1 millisecond')",
+    )?;
+    let other = database.client()?;
+    Ok((database, client, other))
+}
+
+#[test]
+fn what_the_snapshot_does_not_show_is_left_to_others() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    for level in LEVELS {
+        let seen = queue::send(&mut client, "q", &json!("before"))?;
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
+        let unseen = queue::send_numbers(&mut other, "q", 3)?;
+        ensure!(queue::ids(&queue::read(&mut client, "q", 10)?) == [seen], "{level}");
+        ensure!(queue::read(&mut client, "q", 10)?.is_empty(), "{level}");
+        ensure!(queue::receive(&mut client, "queue_pop('q', wait => '20 milliseconds')")?.is_empty(), "{level}");
+        // They are ready, in their order, and not counted as delivered.
+        let read = queue::read(&mut other, "q", 10)?;
+        ensure!(queue::ids(&read) == unseen && read.iter().all(|message| message.attempts == 1), "{level}: {read:?}");
+        client.batch_execute("COMMIT")?;
+        other.batch_execute("DELETE FROM enough.q_q")?;
+        ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_consumer_works_in_each_level() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    client.batch_execute("CREATE TABLE done (n bigint PRIMARY KEY)")?;
+    for level in LEVELS {
+        queue::send_numbers(&mut other, "q", 20)?;
+        let mut left = 20;
+        while left > 0 {
+            client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))?;
+            let read = queue::read(&mut client, "q", 3)?;
+            ensure!(!read.is_empty(), "{level}: a read came back empty while {left} messages are ready");
+            for message in &read {
+                client.execute("INSERT INTO done SELECT ($1::jsonb)::bigint", &[&message.message])?;
+                ensure!(queue::delete(&mut client, "q", message.msg_id, message.lease)?);
+            }
+            client.batch_execute("COMMIT")?;
+            left -= read.len();
+        }
+        let done: i64 = client.query_one("SELECT count(*) FROM done", &[])?.get(0);
+        ensure!(done == 20);
+        client.batch_execute("TRUNCATE done")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_message_that_changed_since_is_a_conflict() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    for level in LEVELS {
+        let sent = queue::send(&mut client, "q", &json!(1))?;
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
+        other.execute("UPDATE enough.q_q SET message = '2' WHERE msg_id = $1", &[&sent])?;
+        refused(queue::delete(&mut client, "q", sent, None), "40001")?;
+        client.batch_execute("ROLLBACK")?;
+        // The message is as it was, for all.
+        let read = queue::read(&mut other, "q", 1)?;
+        ensure!(queue::ids(&read) == [sent] && read[0].message == json!(2), "{level}: {read:?}");
+        ensure!(queue::delete(&mut client, "q", sent, read[0].lease)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_message_deleted_since_is_gone() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    for level in LEVELS {
+        let sent = queue::send(&mut client, "q", &json!(1))?;
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
+        ensure!(queue::delete(&mut other, "q", sent, None)?);
+        ensure!(queue::read(&mut client, "q", 1)?.is_empty());
+        ensure!(!queue::delete(&mut client, "q", sent, None)?, "{level}");
+        client.batch_execute("COMMIT")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_delete_waits_for_who_is_changing_the_row() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q', retry_backoff => '1 millisecond')")?;
+    for commit in [true, false] {
+        let sent = queue::send(&mut client, "q", &json!(1))?;
+        client.batch_execute("BEGIN")?;
+        ensure!(queue::delete(&mut client, "q", sent, None)?);
+        let mut second = database.client()?;
+        let pid = enough_pg_test::server::backend(&mut second)?;
+        let thread = std::thread::spawn(move || queue::delete(&mut second, "q", sent, None));
+        let mut watcher = database.client()?;
+        eventually("the second one waits for the first", || {
+            let row = watcher.query_opt(
+                "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'",
+                &[&i32::try_from(pid)?],
+            )?;
+            Ok(row.map(drop))
+        })?;
+        client.batch_execute(if commit { "COMMIT" } else { "ROLLBACK" })?;
+        let deleted = thread.join().expect("the second session panicked")?;
+        ensure!(deleted != commit, "deleted by {} sessions", u8::from(commit) + u8::from(deleted));
+        ensure!(queue::read(&mut client, "q", 1)?.is_empty());
+    }
+    Ok(())
+}

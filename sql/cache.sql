@@ -1,0 +1,122 @@
+-- The cache. What a call of these functions does lies in shared memory alone, so none of them needs a table, and all of
+-- them work on a hot standby and in a read-only transaction.
+--
+-- All are VOLATILE, because their results change within a statement, and PARALLEL UNSAFE, because a parallel worker
+-- knows nothing of what its leader's transaction has written. All are CALLED ON NULL INPUT: NULL is an error that names
+-- the argument, or means a default.
+
+CREATE FUNCTION enough.cache_set(key text, value jsonb, ttl interval DEFAULT NULL, mode text DEFAULT 'always',
+                          keep_ttl boolean DEFAULT false) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set';
+COMMENT ON FUNCTION enough.cache_set(text, jsonb, interval, text, boolean) IS
+'Caches a value under a key.
+ttl: how long the entry lives; NULL: until it is evicted. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
+Returns true where the value was, or at commit will be, stored. Shows in its own transaction at once, to others when that commits, and never if it rolls back. With ''if_absent'' it is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has removed the key, it waits for the commit as that does.
+Fails with 22004 for a NULL key, value, mode or keep_ttl, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
+
+CREATE FUNCTION enough.cache_get(key text, slide_ttl interval DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get';
+COMMENT ON FUNCTION enough.cache_get(text, interval) IS
+'Returns the value cached under a key.
+slide_ttl: a hit also moves the expiry, to that long from now, at once: for sessions that end when they are idle; NULL: it stays.
+NULL where there is none or it has expired; a cached JSON null is ''null''::jsonb. Sees what its own transaction has written.
+Fails with 22004 for a NULL key, 54000 for a key of more than 512 bytes, 22023 where the entry was written by cache_set_bytes() or slide_ttl is not positive and finite.';
+
+CREATE FUNCTION enough.cache_mget(keys text[]) RETURNS TABLE (key text, value jsonb)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mget';
+COMMENT ON FUNCTION enough.cache_mget(text[]) IS
+'Returns the values cached under several keys.
+One row for each key asked for, in that order, with a NULL value on a miss.
+Fails as cache_get() does, and with 22004 for a NULL among the keys.';
+
+CREATE FUNCTION enough.cache_mset(entries jsonb, ttl interval DEFAULT NULL) RETURNS integer
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mset';
+COMMENT ON FUNCTION enough.cache_mset(jsonb, interval) IS
+'Caches each member of a JSON object under its name.
+ttl: how long the entries live; NULL: until they are evicted.
+Returns their number. Shows when cache_set() would, and fails as it does, with nothing written; 22023 where entries is not an object.';
+
+CREATE FUNCTION enough.cache_delete(key text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_delete';
+COMMENT ON FUNCTION enough.cache_delete(text) IS
+'Removes the entry under a key.
+Returns true where there was one. Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores under the key until then is removed, too.
+Fails with 22004 for a NULL key, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_mdelete(keys text[]) RETURNS integer
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mdelete';
+COMMENT ON FUNCTION enough.cache_mdelete(text[]) IS
+'Removes the entries under several keys.
+Returns how many there were. Shows when cache_delete() would, and fails as it does, with nothing removed; 22004 for a NULL among the keys.';
+
+CREATE FUNCTION enough.cache_take(key text) RETURNS jsonb
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_take';
+COMMENT ON FUNCTION enough.cache_take(text) IS
+'Returns the value cached under a key and removes it.
+NULL where there is none. Of several sessions that ask at once, one gets it: it is removed at once, and a rollback does not bring it back. A value that this transaction itself has set is removed when it commits.
+Fails as cache_get() does.';
+
+CREATE FUNCTION enough.cache_exists(key text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_exists';
+COMMENT ON FUNCTION enough.cache_exists(text) IS
+'Returns whether there is an entry under a key.
+Fails with 22004 for a NULL key, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_expires_at(key text) RETURNS timestamptz
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_expires_at';
+COMMENT ON FUNCTION enough.cache_expires_at(text) IS
+'Returns when the entry under a key expires.
+NULL where there is no entry; ''infinity'' for one that never expires.
+Fails with 22004 for a NULL key, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_touch(key text, ttl interval) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_touch';
+COMMENT ON FUNCTION enough.cache_touch(text, interval) IS
+'Changes when the entry under a key expires.
+ttl: how long from now; NULL: it never expires.
+Returns true where there is an entry. Shows in its own transaction at once, to others when that commits, and never if it rolls back.
+Fails with 22004 for a NULL key, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_compare_and_set(key text, expected jsonb, value jsonb, ttl interval DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_compare_and_set';
+COMMENT ON FUNCTION enough.cache_compare_and_set(text, jsonb, jsonb, interval) IS
+'Puts a value in the place of one that equals the expected one.
+ttl: how long the new entry lives; NULL: until it is evicted.
+Returns true where it did, false where there is another value or none. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
+Fails with 22004 for a NULL key, expected or value, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
+
+CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_incr';
+COMMENT ON FUNCTION enough.cache_incr(text, bigint, interval) IS
+'Adds to the number cached under a key; one that is not there counts as 0.
+by: may be negative. ttl: how long an entry that this call creates lives; one that is there keeps its expiry.
+Returns the new number. It is decided and stored at once, atomically among sessions, so no count is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
+Fails with 22004 for a NULL key or by, 22023 where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set_bytes';
+COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval) IS
+'Caches bytes under a key, in place of whatever is there.
+ttl: how long the entry lives; NULL: until it is evicted.
+Returns true. Shows when cache_set() would, and fails as it does.';
+
+CREATE FUNCTION enough.cache_get_bytes(key text) RETURNS bytea
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get_bytes';
+COMMENT ON FUNCTION enough.cache_get_bytes(text) IS
+'Returns the bytes cached under a key.
+NULL where there are none or they have expired.
+Fails as cache_get() does; with 22023 where the entry was written by cache_set().';
+
+CREATE FUNCTION enough.cache_clear() RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_clear';
+COMMENT ON FUNCTION enough.cache_clear() IS
+'Removes all entries of this database.
+In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back.';
+
+CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,
+                            OUT misses bigint, OUT sets bigint, OUT deletes bigint, OUT evictions bigint,
+                            OUT expirations bigint) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_stats';
+COMMENT ON FUNCTION enough.cache_stats() IS
+'Returns what the cache of this server holds and has done since its memory was made, in all databases.
+entries and bytes_used: now, heads of entries included; bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired.';

@@ -1,0 +1,97 @@
+-- Rate limits. Their state is in the server's shared memory, not in tables: nothing here writes a row, so all of it
+-- works in read-only transactions and on standbys, and what was consumed stays consumed when the caller rolls back.
+--
+-- All are VOLATILE, because their results change within a statement, and PARALLEL UNSAFE, because they change shared
+-- state. All are CALLED ON NULL INPUT: NULL is an error that names the argument, or means a default.
+
+CREATE FUNCTION enough.rate_limit(
+    key text, max_requests integer, period interval, cost integer DEFAULT 1,
+    algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL,
+    OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit';
+COMMENT ON FUNCTION enough.rate_limit(text, integer, interval, integer, text, integer) IS
+'Consumes cost of what a key is allowed, max_requests per period, or nothing where less is left.
+key: up to 512 bytes. max_requests: 1 to 10^9. period: 1 ms to 366 days. cost: 0 to 10^9; 0 consumes nothing and answers as rate_limit_peek(). algorithm: ''sliding_window'', ''fixed_window'' or ''token_bucket''. burst: the capacity of a token bucket, 1 to 10^9; NULL: max_requests. What was consumed is counted by key, algorithm and period; max_requests and burst may differ from call to call and apply to all that was consumed so far.
+Returns one row. allowed. remaining: how many more of cost 1 would be allowed now. retry_after: how long until the same call would be allowed; 0 where it was, NULL where it never can be because cost is above the capacity. reset_after: how long until the key is as good as new. A denied call consumes nothing; what an allowed one has consumed stays consumed when its transaction rolls back.
+Fails with 22004 for a NULL key, max_requests, period, cost or algorithm, 22023 for an argument out of range, another algorithm, or a burst without a token bucket, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.rate_limit_peek(
+    key text, max_requests integer, period interval, algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL,
+    OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_peek';
+COMMENT ON FUNCTION enough.rate_limit_peek(text, integer, interval, text, integer) IS
+'Tells what rate_limit() with a cost of 1 would find, and consumes nothing.
+Arguments as of rate_limit().
+Returns one row: allowed and retry_after as that call would return them; remaining and reset_after as they are without it.
+Fails as rate_limit() does.';
+
+CREATE FUNCTION enough.rate_limit_refund(
+    key text, max_requests integer, period interval, amount integer DEFAULT 1,
+    algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL,
+    OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_refund';
+COMMENT ON FUNCTION enough.rate_limit_refund(text, integer, interval, integer, text, integer) IS
+'Gives back what a key has consumed, say because the work it was consumed for has failed.
+amount: 0 to 10^9; where less was consumed and still counts, all of that. The others as of rate_limit(). A sliding window takes it from its current bucket first.
+Returns one row as rate_limit_peek() then would. It is not undone by a rollback.
+Fails as rate_limit() does.';
+
+CREATE FUNCTION enough.rate_limit_up_to(
+    key text, max_requests integer, period interval, cost integer DEFAULT 1,
+    algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL,
+    OUT granted integer, OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_up_to';
+COMMENT ON FUNCTION enough.rate_limit_up_to(text, integer, interval, integer, text, integer) IS
+'Consumes as much of cost as a key is still allowed.
+Arguments as of rate_limit().
+Returns one row. granted: how much was consumed, 0 to cost. allowed: whether that is all of cost. retry_after: how long until all of cost would be granted at once, nothing else consuming. The others as of rate_limit().
+Fails as rate_limit() does.';
+
+CREATE FUNCTION enough.rate_limit_reset(key text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_reset';
+COMMENT ON FUNCTION enough.rate_limit_reset(text) IS
+'Forgets all that a key has consumed, under every algorithm and period.
+key: up to 512 bytes.
+Returns true where there was something to forget. It is not undone by a rollback.
+Fails with 22004 for a NULL key, 54000 for one of more than 512 bytes.';
+
+CREATE FUNCTION enough.rate_limit_stats(
+    OUT keys bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT allowed bigint, OUT denied bigint,
+    OUT evictions bigint, OUT evictions_of_active bigint) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_stats';
+COMMENT ON FUNCTION enough.rate_limit_stats() IS
+'Returns what the rate limiter of this server holds and has done since its memory was made, in all databases.
+keys: states now, one per key, algorithm and period, those included that are as good as new and will be removed by maintain() or when room is needed; bytes_used: by them; bytes_max: by enough.rate_limit_memory; allowed and denied: calls that consumed something, and calls that got nothing; evictions: states that gave way to others; evictions_of_active: those of them that were not as good as new.
+May be called by members of pg_monitor.';
+REVOKE ALL ON FUNCTION enough.rate_limit_stats() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION enough.rate_limit_stats() TO pg_monitor;
+
+-- In PL/pgSQL, because PT429 isn't among the SQLSTATEs that a Rust function can raise; what it costs over rate_limit()
+-- is a microsecond. Without a search_path of its own, which would cost another: every name is qualified.
+CREATE FUNCTION enough.rate_limit_enforce(
+    key text, max_requests integer, period interval, cost integer DEFAULT 1,
+    algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS $$
+DECLARE
+    answer record;
+BEGIN
+    SELECT * INTO STRICT answer FROM enough.rate_limit($1, $2, $3, $4, $5, $6);
+    IF answer.allowed THEN
+        RETURN;
+    ELSIF answer.retry_after IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'PT429',
+            MESSAGE = pg_catalog.format('rate limit of key "%s" exceeded: %s is more than can ever be had at once', $1, $4),
+            DETAIL = 'never',
+            HINT = 'Ask for less at a time.';
+    ELSE
+        RAISE EXCEPTION USING ERRCODE = 'PT429',
+            MESSAGE = pg_catalog.format('rate limit of key "%s" exceeded: %s left of %s per %s', $1, answer.remaining, $2, $3),
+            DETAIL = EXTRACT(epoch FROM answer.retry_after)::pg_catalog.text,
+            HINT = 'Retry after as many seconds as the detail says.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION enough.rate_limit_enforce(text, integer, interval, integer, text, integer) IS
+'Consumes cost of what a key is allowed, or raises an error where less is left.
+Arguments as of rate_limit().
+Returns nothing. The count survives the rollback that the error causes.
+Fails with PT429, which PostgREST turns into HTTP 429, where the limit is exceeded: DETAIL is retry_after in seconds, or never where cost is above the capacity. Otherwise as rate_limit() does.';

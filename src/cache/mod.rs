@@ -1,0 +1,39 @@
+//! The cache: values under text keys, with a time to live, in the segment alone.
+//!
+//! No table, no WAL: a value that is lost is a miss. What is promised is that nothing wrong is ever returned: a set, a
+//! delete or a touch shows in its own transaction at once, to others when that commits, and never if it (or its
+//! savepoint) rolls back. So it waits in this process's memory ([`pending`]); before the commit its memory in the
+//! segment is reserved, and the commit callback, which can't fail, publishes it.
+//!
+//! Where a decision must hold among sessions (`mode => 'if_absent'`, [`take`](store::take)), it is made at once, in the
+//! segment, and a rollback doesn't undo it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `sql.rs` | arguments in, rows out |
+//! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
+//! | `pending.rs` | what waits for the commit, by savepoint |
+//! | `store.rs` | what is committed: the calls into the segment |
+//! | `number.rs` | counters: whole numbers as jsonb, without the server |
+//! | `entries.rs` | the entries of `cache_mset`, out of a jsonb's binary form |
+
+mod entries;
+mod number;
+mod pending;
+mod sql;
+mod store;
+mod transactional;
+
+pub use pending::PARTICIPANT;
+
+use crate::error::Error;
+use crate::segment::segment;
+
+/// Frees the memory of entries that have expired or been cleared, for maintenance. Until `deadline` (microseconds of
+/// the server's clock); how many entries were removed, and whether it got to the end.
+pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
+    let segment = segment()?;
+    let before = store::stats(segment)?.expirations;
+    let finished = store::sweep(segment, deadline)?;
+    Ok((store::stats(segment)?.expirations.saturating_sub(before), finished))
+}

@@ -1,0 +1,267 @@
+//! Arguments in, rows out.
+
+use super::store::{self, Count};
+use super::transactional::{self, Mode};
+use super::{entries, pending};
+use crate::error::{Error, required};
+use crate::segment::call::{Buffer, Call, Time, Value};
+use crate::segment::{Region, Segment, segment};
+use enough_engine::cache::{Kind, NEVER};
+use enough_engine::hash::KeyHash;
+
+/// Longest key in bytes.
+const LONGEST_KEY: usize = 512;
+
+/// What a function of type void returns: anything but NULL.
+const VOID: Value<'static> = Value::Bool(false);
+
+/// The first instant past `PostgreSQL`'s timestamps, in microseconds since its epoch.
+const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
+
+crate::export!(
+    enough_cache_set = cache_set,
+    enough_cache_get = cache_get,
+    enough_cache_mget = cache_mget,
+    enough_cache_mset = cache_mset,
+    enough_cache_delete = cache_delete,
+    enough_cache_mdelete = cache_mdelete,
+    enough_cache_compare_and_set = cache_compare_and_set,
+    enough_cache_incr = cache_incr,
+    enough_cache_take = cache_take,
+    enough_cache_exists = cache_exists,
+    enough_cache_expires_at = cache_expires_at,
+    enough_cache_touch = cache_touch,
+    enough_cache_set_bytes = cache_set_bytes,
+    enough_cache_get_bytes = cache_get_bytes,
+    enough_cache_clear = cache_clear,
+    enough_cache_stats = cache_stats,
+);
+
+fn hashed(segment: &Segment, key: &[u8]) -> Result<KeyHash, Error> {
+    if key.len() > LONGEST_KEY {
+        return Err(Error::TooLarge {
+            what: "cache key",
+            size: key.len(),
+            limit: LONGEST_KEY,
+            hint: "Limits are in bytes. Hash what identifies the entry, with sha256() or the like, and use that.",
+        });
+    }
+    Ok(segment.hash(Region::Cache, key))
+}
+
+fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
+    hashed(segment, required(call.bytes(0), "key")?)
+}
+
+fn keys<'c>(call: &Call<'c>) -> Result<Vec<&'c [u8]>, Error> {
+    required(call.text_array(0), "keys")?.into_iter().map(|key| required(key, "keys")).collect()
+}
+
+/// Checks a value's size.
+fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8], Error> {
+    let limit = segment.cache_max_value;
+    if value.len() > limit {
+        return Err(Error::TooLarge {
+            what: "cache value",
+            size: value.len(),
+            limit,
+            hint: "Limits are in bytes of the stored form. Raise enough.cache_max_value, or cache less in one value.",
+        });
+    }
+    Ok(value)
+}
+
+/// When something with this TTL is over that begins now.
+fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
+    let Some(ttl) = ttl else { return Ok(NEVER) };
+    let expiry = match ttl {
+        Time::Micros(micros @ 1..) => pending::now().checked_add(micros.unsigned_abs()),
+        _ => None,
+    };
+    expiry.filter(|&expiry| expiry < END_OF_TIME).ok_or_else(|| {
+        Error::invalid(
+            argument,
+            ttl.describe(),
+            "longer than nothing and finite, or NULL for an entry that never expires",
+        )
+    })
+}
+
+fn mode(name: &[u8]) -> Result<Mode, Error> {
+    match name {
+        b"always" => Ok(Mode::Always),
+        b"if_absent" => Ok(Mode::IfAbsent),
+        b"if_present" => Ok(Mode::IfPresent),
+        _ => {
+            let name = format!("\"{}\"", String::from_utf8_lossy(name));
+            Err(Error::invalid("mode", name, "\"always\", \"if_absent\" or \"if_present\""))
+        }
+    }
+}
+
+/// A value of the kind that the called function returns; `None` where there is none.
+fn of_kind(found: Option<(Buffer, Kind)>, kind: Kind) -> Result<Value<'static>, Error> {
+    match found {
+        None => Ok(Value::Null),
+        Some((buffer, found)) if found == kind => Ok(buffer.into_value()),
+        Some((_, Kind::Bytes)) => {
+            Err(Error::invalid("key", "the entry holds a bytea", "the key of a jsonb; see cache_get_bytes()"))
+        }
+        Some((_, Kind::Json)) => {
+            Err(Error::invalid("key", "the entry holds a jsonb", "the key of a bytea; see cache_get()"))
+        }
+    }
+}
+
+fn cache_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let value = fitting(segment, required(call.jsonb(1), "value")?.payload())?;
+    let expiry = expiry("ttl", call.interval(2))?;
+    let mode = mode(required(call.bytes(3), "mode")?)?;
+    let keep_ttl = required(call.bool(4), "keep_ttl")?;
+    transactional::set(segment, key, value, Kind::Json, expiry, mode, keep_ttl).map(Value::Bool)
+}
+
+fn cache_get(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let found = match call.interval(1) {
+        None => transactional::get(segment, key, pending::now()),
+        ttl => transactional::get_and_slide(segment, key, expiry("slide_ttl", ttl)?),
+    };
+    of_kind(found?, Kind::Json)
+}
+
+fn cache_compare_and_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let expected = required(call.jsonb(1), "expected")?.payload();
+    let value = fitting(segment, required(call.jsonb(2), "value")?.payload())?;
+    let expiry = expiry("ttl", call.interval(3))?;
+    transactional::compare_and_set(segment, key, expected, value, expiry).map(Value::Bool)
+}
+
+fn cache_incr(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let by = required(call.i64(1), "by")?;
+    let expiry = expiry("ttl", call.interval(2))?;
+    match transactional::add(segment, key, by, expiry)? {
+        Count::Is(new) => Ok(Value::I64(new)),
+        Count::OutOfRange => Err(Error::invalid("by", by, "so that the sum fits a bigint")),
+        Count::NotANumber => {
+            Err(Error::invalid("key", "the entry is not a whole number", "the key of a number, or of nothing yet"))
+        }
+        Count::Again | Count::Full => Err(Error::NotReady {
+            problem: "the cache's memory is reserved by transactions that are about to commit".into(),
+            hint: "Call again, or raise enough.cache_memory.".into(),
+        }),
+    }
+}
+
+fn cache_set_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let value = fitting(segment, required(call.bytes(1), "value")?)?;
+    let expiry = expiry("ttl", call.interval(2))?;
+    transactional::set(segment, key, value, Kind::Bytes, expiry, Mode::Always, false).map(Value::Bool)
+}
+
+fn cache_get_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    of_kind(transactional::get(segment, key(call, segment)?, pending::now())?, Kind::Bytes)
+}
+
+fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let keys = keys(call)?;
+    let hashes = keys.iter().map(|key| hashed(segment, key)).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = call.rows()?;
+    let now = pending::now();
+    for (key, hash) in keys.into_iter().zip(hashes) {
+        let value = of_kind(transactional::get(segment, hash, now)?, Kind::Json)?;
+        rows.push(&[Value::Bytes(key), value])?;
+    }
+    Ok(rows.end())
+}
+
+fn cache_mset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let entries = entries::members("entries", required(call.jsonb(0), "entries")?.payload())?;
+    let expiry = expiry("ttl", call.interval(1))?;
+    // All of it is checked before any of it is written.
+    let mut checked = Vec::with_capacity(entries.len());
+    for (key, value) in &entries {
+        checked.push((hashed(segment, key)?, fitting(segment, value)?));
+    }
+    for &(key, value) in &checked {
+        transactional::set(segment, key, value, Kind::Json, expiry, Mode::Always, false)?;
+    }
+    Ok(Value::I32(i32::try_from(checked.len()).unwrap_or(i32::MAX)))
+}
+
+fn cache_delete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    transactional::delete(segment, key(call, segment)?, pending::now()).map(Value::Bool)
+}
+
+fn cache_mdelete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let keys = keys(call)?;
+    let hashes = keys.iter().map(|key| hashed(segment, key)).collect::<Result<Vec<_>, _>>()?;
+    let (mut deleted, now) = (0, pending::now());
+    for hash in hashes {
+        deleted += i32::from(transactional::delete(segment, hash, now)?);
+    }
+    Ok(Value::I32(deleted))
+}
+
+fn cache_take(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    of_kind(transactional::take(segment, key(call, segment)?)?, Kind::Json)
+}
+
+fn cache_exists(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    Ok(Value::Bool(transactional::expiry(segment, key(call, segment)?, pending::now())?.is_some()))
+}
+
+fn cache_expires_at(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let expiry = transactional::expiry(segment, key(call, segment)?, pending::now())?;
+    // The server's infinity is the largest number, too.
+    Ok(Value::or_null(expiry, |expiry| Value::Instant(i64::try_from(expiry).unwrap_or(i64::MAX))))
+}
+
+fn cache_touch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let expiry = expiry("ttl", call.interval(1))?;
+    transactional::touch(segment, key, expiry).map(Value::Bool)
+}
+
+fn cache_clear(_: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    segment()?;
+    pending::clear();
+    Ok(VOID)
+}
+
+fn cache_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    // So that what is over isn't counted among the entries.
+    store::sweep(segment, i64::MAX)?;
+    let stats = store::stats(segment)?;
+    let columns = [
+        stats.entries,
+        stats.bytes_used,
+        stats.bytes_max,
+        stats.hits,
+        stats.misses,
+        stats.sets,
+        stats.deletes,
+        stats.evictions,
+        stats.expirations,
+    ];
+    call.row(&columns.map(|count| Value::I64(i64::try_from(count).unwrap_or(i64::MAX))))
+}

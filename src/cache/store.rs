@@ -1,0 +1,287 @@
+//! What is committed: the calls into the segment.
+//!
+//! Keys are hashed, values detoasted and results allocated before a lock is taken. A get takes its partition's lock
+//! shared and once, unless the value is larger than what was allocated for it. A set takes it exclusively twice: to
+//! reserve memory, and to publish.
+
+use super::{number, pending};
+use crate::error::Error;
+use crate::segment::call::Buffer;
+use crate::segment::{Partition, Region, Segment, server};
+use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats};
+use enough_engine::hash::KeyHash;
+use std::num::IntErrorKind;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Bytes allocated for a result before its length is known.
+const FIRST_ROOM: usize = 1000;
+
+/// Values up to this length are copied under the exclusive lock that reserves their memory: cheaper than to take the
+/// lock once more.
+const FILL_AT_ONCE: usize = 4096;
+
+/// Entries or runs looked at under one exclusive lock by the walks over everything.
+const WALK: u32 = 256;
+
+/// Which of the counters' stripes this process uses.
+#[inline]
+fn stripe() -> usize {
+    static STRIPE: AtomicUsize = AtomicUsize::new(0);
+    let known = STRIPE.load(Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let own = std::process::id() as usize;
+    STRIPE.store(own, Relaxed);
+    own
+}
+
+fn partition(segment: &Segment, key: KeyHash) -> &Partition {
+    segment.partition_of(Region::Cache, key)
+}
+
+/// The value under a key. A hit moves the expiry to `slide`.
+pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<u64>) -> Result<Option<(Buffer, Found)>, Error> {
+    let partition = partition(segment, key);
+    let mut room = FIRST_ROOM;
+    loop {
+        let mut buffer = Buffer::allocate(room);
+        let mut slid = true;
+        let found = partition.shared(|words| {
+            let cache = Cache::open(words)?;
+            let Some(found) = cache.find(key, now)? else {
+                cache.count_miss(stripe());
+                return Ok(None);
+            };
+            if let Some(out) = buffer.bytes().get_mut(..found.len) {
+                cache.copy(found, out)?;
+                cache.count_hit(stripe());
+                slid = slide.map_or(Ok(true), |expiry| cache.slide(found, expiry))?;
+            }
+            Ok(Some(found))
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        if found.len <= room {
+            if let (false, Some(expiry)) = (slid, slide) {
+                touch(segment, key, now, expiry)?;
+            }
+            buffer.shorten(found.len);
+            return Ok(Some((buffer, found)));
+        }
+        room = found.len;
+    }
+}
+
+/// When the entry under a key is over, in microseconds since `PostgreSQL`'s epoch.
+pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, Error> {
+    partition(segment, key).shared(|words| Ok(Cache::open(words)?.find(key, now)?.map(|found| found.expiry)))
+}
+
+/// Reads the value under a key and removes it, atomically among sessions: one of them gets it.
+pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+    let partition = partition(segment, key);
+    let mut room = FIRST_ROOM;
+    loop {
+        let mut buffer = Buffer::allocate(room);
+        let found = partition.exclusive(|words| {
+            let cache = Cache::open(words)?;
+            let Some(found) = cache.find(key, now)? else {
+                cache.count_miss(stripe());
+                return Ok(None);
+            };
+            if let Some(out) = buffer.bytes().get_mut(..found.len) {
+                cache.copy(found, out)?;
+                cache.count_hit(stripe());
+                cache.remove(key, now)?;
+            }
+            Ok(Some(found))
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        if found.len <= room {
+            buffer.shorten(found.len);
+            return Ok(Some((buffer, found.kind)));
+        }
+        room = found.len;
+    }
+}
+
+/// Memory for `value`, filled. A value for which there is none (others have reserved it) gets a reservation that
+/// publishes as absent: as if it had been evicted at once.
+pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], now: u64) -> Result<Reservation, Error> {
+    let partition = partition(segment, key);
+    let mut request = Reservation::new(value.len());
+    let at_once = value.len() <= FILL_AT_ONCE;
+    loop {
+        let progress = partition.exclusive(|words| {
+            let cache = Cache::open(words)?;
+            let progress = cache.reserve(&mut request, now)?;
+            if at_once && progress == Progress::Ready {
+                cache.fill(&request, value)?;
+            }
+            Ok(progress)
+        })?;
+        match progress {
+            // What is reserved is nobody else's: the shared lock only keeps the partition from being formatted.
+            Progress::Ready if !at_once => {
+                partition.shared(|words| Cache::open(words)?.fill(&request, value))?;
+                return Ok(request);
+            }
+            Progress::Ready | Progress::Full => return Ok(request),
+            Progress::More => {}
+        }
+    }
+}
+
+/// Puts a reserved value under its key. Fails only where the partition was found damaged, which empties it.
+pub fn publish(segment: &Segment, reservation: &mut Reservation, item: &Item) -> Result<bool, Error> {
+    partition(segment, item.key).exclusive(|words| Cache::open(words)?.publish(reservation, item))
+}
+
+/// Puts a reserved value under its key unless there is one; atomic among sessions.
+pub fn publish_if_absent(
+    segment: &Segment,
+    reservation: &mut Reservation,
+    item: &Item,
+    now: u64,
+) -> Result<bool, Error> {
+    partition(segment, item.key).exclusive(|words| {
+        let cache = Cache::open(words)?;
+        if cache.find(item.key, now)?.is_some() {
+            cache.release(reservation)?;
+            return Ok(false);
+        }
+        cache.publish(reservation, item)
+    })
+}
+
+/// Puts a reserved value in place of the one that was found, unless that is gone or another one by now; atomic among
+/// sessions.
+pub fn publish_in_place_of(
+    segment: &Segment,
+    found: Found,
+    reservation: &mut Reservation,
+    item: &Item,
+    now: u64,
+) -> Result<bool, Error> {
+    partition(segment, item.key).exclusive(|words| {
+        let cache = Cache::open(words)?;
+        if cache.find(item.key, now)?.is_none_or(|current| current.stamp != found.stamp) {
+            cache.release(reservation)?;
+            return Ok(false);
+        }
+        cache.publish(reservation, item)
+    })
+}
+
+/// What became of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Its new value.
+    Is(i64),
+    /// The entry isn't a whole number.
+    NotANumber,
+    /// The new value, or the old one, has more than 64 bits.
+    OutOfRange,
+    /// Some memory must be freed first.
+    Again,
+    /// There is no memory that isn't reserved.
+    Full,
+}
+
+/// Adds to the number under a key, atomically among sessions. One that isn't there counts as 0 and gets `expiry`.
+pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64, now: u64) -> Result<Count, Error> {
+    let partition = partition(segment, key);
+    loop {
+        let count = partition.exclusive(|words| {
+            let cache = Cache::open(words)?;
+            let found = cache.find(key, now)?;
+            // A number may have come with two bytes more than it needs.
+            let mut bytes = [0; number::LONGEST + 2];
+            let old = match found {
+                None => Ok(0),
+                Some(found) if found.kind != Kind::Json => return Ok(Count::NotANumber),
+                Some(found) => match bytes.get_mut(..found.len) {
+                    Some(bytes) => {
+                        cache.copy(found, bytes)?;
+                        number::decode(bytes)
+                    }
+                    None => return Ok(Count::NotANumber),
+                },
+            };
+            let new = match old.map(|old| old.checked_add(by)) {
+                Ok(Some(new)) => new,
+                Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => return Ok(Count::OutOfRange),
+                Err(_) => return Ok(Count::NotANumber),
+            };
+            let encoded = number::encode(new);
+            let expiry = found.map_or(expiry, |found| found.expiry);
+            let mut request = Reservation::new(encoded.bytes().len());
+            match cache.reserve(&mut request, now)? {
+                Progress::Ready => {}
+                Progress::Full => return Ok(Count::Full),
+                Progress::More => {
+                    cache.release(&mut request)?;
+                    return Ok(Count::Again);
+                }
+            }
+            cache.fill(&request, encoded.bytes())?;
+            let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
+            cache.publish(&mut request, &item)?;
+            Ok(Count::Is(new))
+        })?;
+        if count != Count::Again {
+            return Ok(count);
+        }
+    }
+}
+
+/// Gives reserved memory back.
+pub fn release(segment: &Segment, key: KeyHash, reservation: &mut Reservation) -> Result<(), Error> {
+    partition(segment, key).exclusive(|words| Cache::open(words)?.release(reservation))
+}
+
+/// Removes a key.
+pub fn remove(segment: &Segment, key: KeyHash, now: u64) -> Result<bool, Error> {
+    partition(segment, key).exclusive(|words| Cache::open(words)?.remove(key, now))
+}
+
+/// Changes when an entry is over.
+pub fn touch(segment: &Segment, key: KeyHash, now: u64, expiry: u64) -> Result<bool, Error> {
+    partition(segment, key).exclusive(|words| Cache::open(words)?.touch(key, now, expiry))
+}
+
+/// Ends all entries of a database, in a time that doesn't depend on their number.
+pub fn clear(segment: &Segment, database: u32) {
+    for partition in segment.partitions(Region::Cache) {
+        // An error says that the partition was damaged and is empty now, which is what was asked for.
+        let _ = partition.exclusive(|words| Cache::open(words)?.clear(database));
+    }
+}
+
+/// Frees what has expired or been cleared, a little under each lock. Stops at `deadline` (microseconds of the server's
+/// clock); true where it got to the end.
+pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
+    let now = pending::now();
+    for partition in segment.partitions(Region::Cache) {
+        let mut passed = 0;
+        let mut step = |words| {
+            let cache = Cache::open(words)?;
+            Ok(cache.expire(now, WALK)? || cache.sweep(&mut passed, now, WALK)?)
+        };
+        while partition.exclusive(&mut step)? {
+            if server::now() >= deadline {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The counters of all partitions, added up.
+pub fn stats(segment: &Segment) -> Result<Stats, Error> {
+    let mut sum = Stats::default();
+    for partition in segment.partitions(Region::Cache) {
+        sum += partition.shared(|words| Cache::open(words)?.stats())?;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,232 @@
+//! What a transaction sees and does: its own pending writes over what is committed.
+
+use super::number;
+use super::pending::{self, Effect, is_over, now};
+use super::store::{self, Count};
+use crate::error::Error;
+use crate::segment::call::Buffer;
+use crate::segment::{Segment, jsonb, server};
+use enough_engine::cache::{Item, Kind};
+use enough_engine::hash::KeyHash;
+use std::num::IntErrorKind;
+use std::rc::Rc;
+
+/// When a value is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Whatever is there.
+    Always,
+    /// Only where nothing is there; decided at once, atomically among sessions.
+    IfAbsent,
+    /// Only where something is there.
+    IfPresent,
+}
+
+/// What this transaction has made of a key.
+enum View {
+    /// Gone, for this transaction.
+    Absent,
+    /// A value of its own.
+    Own { value: Rc<[u8]>, kind: Kind, expiry: u64 },
+    /// What is committed, maybe with another expiry.
+    Committed { touched: Option<u64> },
+}
+
+fn view(key: KeyHash, now: u64) -> View {
+    match pending::effect(key) {
+        None => View::Committed { touched: None },
+        Some(Effect::Touch { expiry }) if !is_over(expiry, now) => View::Committed { touched: Some(expiry) },
+        Some(Effect::Set { value, kind, expiry }) if !is_over(expiry, now) => View::Own { value, kind, expiry },
+        Some(_) => View::Absent,
+    }
+}
+
+fn copied(value: &[u8]) -> Buffer {
+    let buffer = Buffer::allocate(value.len());
+    buffer.bytes().copy_from_slice(value);
+    buffer
+}
+
+/// The value under a key; `now` as [`pending::now`] tells it.
+#[inline]
+pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+    match view(key, now) {
+        View::Absent => Ok(None),
+        View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
+        View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(|(value, found)| (value, found.kind))),
+    }
+}
+
+/// The same, where a hit also moves the expiry: of what is committed at once, of what isn't with it.
+pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+    let now = now();
+    match view(key, now) {
+        View::Absent => Ok(None),
+        View::Own { value, kind, .. } => {
+            let buffer = copied(&value);
+            pending::write(key, Effect::Set { value, kind, expiry });
+            Ok(Some((buffer, kind)))
+        }
+        View::Committed { touched } => {
+            if touched.is_some() {
+                pending::write(key, Effect::Touch { expiry });
+            }
+            Ok(store::read(segment, key, now, Some(expiry))?.map(|(value, found)| (value, found.kind)))
+        }
+    }
+}
+
+/// Puts a value in the place of one that equals `expected`: of what is committed at once, atomically among sessions; of
+/// what isn't with it. False where there is another one or none.
+pub fn compare_and_set(
+    segment: &Segment,
+    key: KeyHash,
+    expected: &[u8],
+    value: &[u8],
+    expiry: u64,
+) -> Result<bool, Error> {
+    loop {
+        let now = now();
+        match view(key, now) {
+            View::Absent => return Ok(false),
+            View::Own { value: current, kind, .. } => {
+                let equal = kind == Kind::Json && jsonb::equal(&current, expected);
+                if equal {
+                    pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+                }
+                return Ok(equal);
+            }
+            View::Committed { .. } => {
+                let Some((current, found)) = store::read(segment, key, now, None)? else { return Ok(false) };
+                if found.kind != Kind::Json || !jsonb::equal(current.bytes(), expected) {
+                    return Ok(false);
+                }
+                let mut reservation = store::reserve(segment, key, value, now)?;
+                let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
+                if store::publish_in_place_of(segment, found, &mut reservation, &item, now)? {
+                    return Ok(true);
+                }
+            }
+        }
+        // Another session was faster: look at what it has put there.
+        server::check_for_interrupts();
+    }
+}
+
+/// Adds to the number under a key: of what is committed at once, atomically among sessions; of what isn't with it.
+pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Count, Error> {
+    let now = now();
+    let (old, expiry) = match view(key, now) {
+        View::Committed { .. } => return store::add(segment, key, by, expiry, now),
+        View::Absent => (Ok(0), expiry),
+        View::Own { kind: Kind::Bytes, .. } => return Ok(Count::NotANumber),
+        View::Own { value, expiry, .. } => (number::decode(&value), expiry),
+    };
+    match old.map(|old| old.checked_add(by)) {
+        Ok(Some(new)) => {
+            let value = number::encode(new).bytes().into();
+            pending::write(key, Effect::Set { value, kind: Kind::Json, expiry });
+            Ok(Count::Is(new))
+        }
+        Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => Ok(Count::OutOfRange),
+        Err(_) => Ok(Count::NotANumber),
+    }
+}
+
+/// When the entry under a key is over; `None` where there is no entry.
+pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, Error> {
+    match view(key, now) {
+        View::Absent => Ok(None),
+        View::Own { expiry, .. } => Ok(Some(expiry)),
+        View::Committed { touched } => {
+            let expiry = store::expiry(segment, key, now)?;
+            Ok(expiry.map(|expiry| touched.unwrap_or(expiry)))
+        }
+    }
+}
+
+/// Stores a value; true where it was, or will be when the transaction commits.
+pub fn set(
+    segment: &Segment,
+    key: KeyHash,
+    value: &[u8],
+    kind: Kind,
+    expiry: u64,
+    mode: Mode,
+    keep_ttl: bool,
+) -> Result<bool, Error> {
+    let mut expiry = expiry;
+    if mode == Mode::IfAbsent {
+        return set_if_absent(segment, key, value, kind, expiry);
+    }
+    if keep_ttl || mode == Mode::IfPresent {
+        let present = self::expiry(segment, key, now())?;
+        if present.is_none() && mode == Mode::IfPresent {
+            return Ok(false);
+        }
+        expiry = present.filter(|_| keep_ttl).unwrap_or(expiry);
+    }
+    pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+    Ok(true)
+}
+
+fn set_if_absent(segment: &Segment, key: KeyHash, value: &[u8], kind: Kind, expiry: u64) -> Result<bool, Error> {
+    let now = now();
+    match view(key, now) {
+        View::Own { .. } => Ok(false),
+        // It is this transaction that has removed the key, and that shows at its commit, as this does.
+        View::Absent => {
+            pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+            Ok(true)
+        }
+        View::Committed { .. } => {
+            if store::expiry(segment, key, now)?.is_some() {
+                return Ok(false);
+            }
+            let mut reservation = store::reserve(segment, key, value, now)?;
+            let item = Item { key, database: server::database(), expiry, kind };
+            store::publish_if_absent(segment, &mut reservation, &item, now)
+        }
+    }
+}
+
+/// Removes a key; true where it was there. Even where it wasn't, the removal is carried out at the commit: whatever
+/// another session puts there until then was computed before it.
+pub fn delete(segment: &Segment, key: KeyHash, now: u64) -> Result<bool, Error> {
+    let present = expiry(segment, key, now)?.is_some();
+    pending::write(key, Effect::Delete);
+    Ok(present)
+}
+
+/// Reads and removes a key. What others have committed is removed at once, so that one session alone gets it.
+pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, Error> {
+    let now = now();
+    match view(key, now) {
+        View::Absent => Ok(None),
+        View::Own { value, kind, .. } => {
+            let buffer = copied(&value);
+            pending::write(key, Effect::Delete);
+            Ok(Some((buffer, kind)))
+        }
+        View::Committed { .. } => store::take(segment, key, now),
+    }
+}
+
+/// Changes when an entry is over; true where there is one.
+pub fn touch(segment: &Segment, key: KeyHash, expiry: u64) -> Result<bool, Error> {
+    let now = now();
+    match view(key, now) {
+        View::Absent => Ok(false),
+        View::Own { value, kind, .. } => {
+            pending::write(key, Effect::Set { value, kind, expiry });
+            Ok(true)
+        }
+        View::Committed { .. } => {
+            let present = store::expiry(segment, key, now)?.is_some();
+            if present {
+                pending::write(key, Effect::Touch { expiry });
+            }
+            Ok(present)
+        }
+    }
+}

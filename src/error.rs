@@ -1,0 +1,158 @@
+//! Everything that can go wrong, in one type, and the one place where each gets its SQLSTATE, message, detail and hint.
+//!
+//! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/call.rs`), the error
+//! becomes a report.
+
+use enough_engine::words::Corrupt;
+use pgrx::PgSqlErrorCode as Code;
+use pgrx::pg_sys::panic::ErrorReport;
+
+/// What can go wrong. Fields are what the message names: the object and the value that was wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// NULL for an argument where it has no meaning.
+    Null { argument: &'static str },
+    /// An argument outside of what it may be.
+    Invalid { argument: &'static str, value: String, expected: String },
+    /// A name that isn't one.
+    Name { what: &'static str, name: String, expected: &'static str },
+    /// No object of that kind has that name.
+    Missing { what: &'static str, name: String, hint: &'static str },
+    /// An object of that kind has that name already.
+    Exists { what: &'static str, name: String, hint: &'static str },
+    /// The role lacks a privilege.
+    Denied { what: String, hint: String },
+    /// A key, value or batch above its limit.
+    TooLarge { what: &'static str, size: usize, limit: usize, hint: &'static str },
+    /// A region of the shared memory has no room left.
+    Full { what: &'static str, hint: &'static str },
+    /// The call must write a table and can't, in this transaction or on this server.
+    ReadOnly { function: &'static str },
+    /// `PREPARE TRANSACTION` after calls whose effect waits for the commit.
+    Prepared { what: &'static str },
+    /// The shared segment can't be had.
+    NoSegment { reason: String, hint: String },
+    /// What the call needs isn't there.
+    NotReady { problem: String, hint: String },
+    /// A row changed under a transaction whose snapshot forbids to go on.
+    Serialization { queue: String, msg_id: i64 },
+    /// A part of the segment was damaged twice in a row; it has been reset.
+    Damaged { region: &'static str },
+    /// The server refused something that can't be refused; a bug in `pg_enough`.
+    Internal { problem: String },
+}
+
+impl From<Corrupt> for Error {
+    fn from(_: Corrupt) -> Self {
+        Error::Damaged { region: "shared" }
+    }
+}
+
+impl Error {
+    /// An argument out of its range.
+    #[allow(clippy::needless_pass_by_value, reason = "called with numbers and texts alike, most of them made for it")]
+    pub fn invalid(argument: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Invalid { argument, value: value.to_string(), expected: expected.into() }
+    }
+}
+
+/// SQLSTATE, message, detail and hint of an error.
+fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
+    match error {
+        Error::Null { argument } => (
+            Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}\" must not be NULL"),
+            None,
+            Some("Leave the argument out to get its default, or pass a value.".into()),
+        ),
+        Error::Invalid { argument, value, expected } => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("invalid value for argument \"{argument}\": {value}"),
+            None,
+            Some(format!("It must be {expected}.")),
+        ),
+        Error::Name { what, name, expected } => (
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("invalid {what} name: \"{name}\""),
+            None,
+            Some(format!("It must be {expected}.")),
+        ),
+        Error::Missing { what, name, hint } => {
+            (Code::ERRCODE_UNDEFINED_OBJECT, format!("{what} \"{name}\" does not exist"), None, Some(hint.into()))
+        }
+        Error::Exists { what, name, hint } => {
+            (Code::ERRCODE_DUPLICATE_OBJECT, format!("{what} \"{name}\" already exists"), None, Some(hint.into()))
+        }
+        Error::Denied { what, hint } => {
+            (Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {what}"), None, Some(hint))
+        }
+        Error::TooLarge { what, size, limit, hint } => (
+            Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("{what} is too large: {size}, where at most {limit} is allowed"),
+            None,
+            Some(hint.into()),
+        ),
+        Error::Full { what, hint } => {
+            (Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("{what} is full"), None, Some(hint.into()))
+        }
+        Error::ReadOnly { function } => (
+            Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            format!("cannot execute {function}() in a read-only transaction or on a standby"),
+            None,
+            Some("Call it on the primary, in a transaction that may write.".into()),
+        ),
+        Error::Prepared { what } => (
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("cannot PREPARE a transaction that has used {what}"),
+            Some("Its effect on the shared memory of this server waits for the commit.".into()),
+            Some("Use COMMIT.".into()),
+        ),
+        Error::NoSegment { reason, hint } => (
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_enough's shared memory is not available".into(),
+            Some(reason),
+            Some(hint),
+        ),
+        Error::NotReady { problem, hint } => {
+            (Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, problem, None, Some(hint))
+        }
+        Error::Serialization { queue, msg_id } => (
+            Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("message {msg_id} of queue \"{queue}\" was changed by a concurrent transaction"),
+            None,
+            Some("Retry the transaction.".into()),
+        ),
+        Error::Damaged { region } => (
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("pg_enough's {region} memory was damaged and has been reset"),
+            Some("Nothing durable is lost: the tables hold it.".into()),
+            Some("Call again.".into()),
+        ),
+        Error::Internal { problem } => (
+            Code::ERRCODE_INTERNAL_ERROR,
+            format!("pg_enough: {problem}"),
+            None,
+            Some("This is a bug in pg_enough; please report it.".into()),
+        ),
+    }
+}
+
+impl From<Error> for ErrorReport {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        let (code, message, detail, hint) = describe(error);
+        let mut report = ErrorReport::new(code, message, "pg_enough");
+        if let Some(detail) = detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = hint {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+/// `argument`, or the error that names it.
+pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T, Error> {
+    argument.ok_or(Error::Null { argument: name })
+}

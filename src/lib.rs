@@ -1,0 +1,45 @@
+//! `pg_enough`: a message queue, a cache and a rate limiter inside PostgreSQL.
+//!
+//! One idea carries it: the durable truth lives in ordinary tables, everything fast lives in one shared-memory segment,
+//! and nothing in that segment is the only copy of anything durable.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`queue`] | durable messages in a table, with an index of what is ready, leased and delayed in the segment |
+//! | [`cache`] | values with a TTL, in the segment alone |
+//! | [`rate_limit`] | limiter states, in the segment alone |
+//! | [`maintenance`] | what time asks for and no call has done yet |
+//! | [`segment`] | the shared memory, and every call of the server's C interface |
+//! | [`error`] | what can go wrong, with its SQLSTATE |
+//! | [`guc`] | the settings |
+//!
+//! Dependencies point one way: a capability's `sql.rs` → the capability → `segment` → the crate `enough_engine`, which
+//! has the data structures and knows nothing of PostgreSQL. A capability never imports another one.
+
+mod cache;
+mod error;
+mod guc;
+mod maintenance;
+mod queue;
+mod rate_limit;
+mod segment;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!();
+
+// The order in which CREATE EXTENSION runs them.
+extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["schema"]);
+extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"]);
+extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"], finalize);
+
+/// Called by the server when it loads the library: at its start where `pg_enough` is preloaded, else when a session
+/// first calls one of its functions.
+#[pg_guard]
+#[allow(non_snake_case, reason = "the server looks for this name")]
+pub extern "C-unwind" fn _PG_init() {
+    guc::define();
+    segment::init();
+}

@@ -1,0 +1,207 @@
+//! Durable messages in an ordinary table, with an index of what is ready, leased and delayed in shared memory. Sending
+//! and finishing write the table; reading writes nothing.
+//!
+//! The table is the truth. The index (crate `enough_engine`, module `queue`) is a hint: every entry is checked against
+//! its row before it is delivered, and whatever is missing is found by scanning the table. What a transaction does to
+//! the index waits for its end (`pending.rs`).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `sql.rs` | arguments in, rows out |
+//! | `admin.rs` | making and dropping a queue |
+//! | `send.rs` | sending |
+//! | `read.rs` | reading, refilling, waiting |
+//! | `finish.rs` | deleting, extending, burying |
+//! | `stats.rs` | what a queue has seen and holds |
+//! | `archive.rs` | what is over: old archive rows, dropped queues |
+//! | `reconcile.rs` | finding what got into the table behind the index's back |
+//! | `pending.rs` | what waits for the end of the transaction |
+
+mod admin;
+pub mod archive;
+mod finish;
+pub mod pending;
+mod read;
+pub mod reconcile;
+mod send;
+mod sql;
+mod stats;
+
+use crate::error::Error;
+use crate::segment::sql::{Parameter, each_row};
+use crate::segment::table::{self, OpenTable, Privilege, QueueTable};
+use crate::segment::{Partition, Region, segment, server};
+use enough_engine::queue::{Options, Partition as Index, QueueKey};
+use enough_engine::words::Corrupt;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::rc::Rc;
+
+/// A queue as this session knows it.
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// What the catalogs say of its table.
+    pub table: QueueTable,
+    key: QueueKey,
+}
+
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    queues: HashMap<Vec<u8>, Rc<Queue>>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
+/// The longest name of a queue, in bytes; `q_` and an index's suffix must fit beside it into 63.
+const LONGEST_NAME: usize = 48;
+
+/// A queue's name, or the error that says what a name is.
+fn valid_name(name: &[u8]) -> Result<&str, Error> {
+    let first = name.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_');
+    let rest = name.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
+    match std::str::from_utf8(name) {
+        Ok(text) if first && rest && name.len() <= LONGEST_NAME => Ok(text),
+        _ => Err(Error::Name {
+            what: "queue",
+            name: String::from_utf8_lossy(name).chars().take(LONGEST_NAME).collect(),
+            expected: "1 to 48 letters, digits, '_', '.' or '-', the first a letter or '_'",
+        }),
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Missing { what: "queue", name: name.into(), hint: "Create it with enough.queue_create()." }
+}
+
+fn relation(prefix: &str, name: &str) -> Option<u32> {
+    // A valid name has no NUL byte.
+    CString::new(format!("{prefix}{name}")).ok().and_then(|name| table::relation_named(&name))
+}
+
+impl Queue {
+    /// The queue of that name.
+    pub fn open(name: &[u8]) -> Result<Rc<Queue>, Error> {
+        let known = KNOWN.with_borrow_mut(|known| {
+            let now = table::generation();
+            if known.generation != now {
+                known.generation = now;
+                known.queues.clear();
+            }
+            known.queues.get(name).cloned()
+        });
+        known.map_or_else(|| Self::look_up(name), Ok)
+    }
+
+    #[cold]
+    fn look_up(name: &[u8]) -> Result<Rc<Queue>, Error> {
+        let text = valid_name(name)?;
+        let found = relation("q_", text).ok_or_else(|| missing(text))?;
+        let table = QueueTable::read(found, relation("a_", text).unwrap_or(0))?.ok_or_else(|| missing(text))?;
+        let key = QueueKey { database: server::database(), relation: found };
+        let queue = Rc::new(Queue { name: text.into(), table, key });
+        // From here on its sends are counted, and go into the index.
+        queue.index(|_, _| Ok(()))?;
+        KNOWN.with_borrow_mut(|known| {
+            // Reading the catalogs may itself have taken in an invalidation.
+            if known.generation == table::generation() {
+                known.queues.insert(name.into(), Rc::clone(&queue));
+            }
+        });
+        Ok(queue)
+    }
+
+    /// Fails where the current role lacks the privilege.
+    pub fn require(&self, privilege: Privilege) -> Result<(), Error> {
+        if table::has_privilege(self.table.relation, privilege) {
+            return Ok(());
+        }
+        let needed = match privilege {
+            Privilege::Send => "INSERT",
+            Privilege::Consume => "SELECT and DELETE",
+            Privilege::Observe => "SELECT",
+        };
+        Err(Error::Denied {
+            what: format!("queue \"{}\"", self.name),
+            hint: format!("This needs {needed} on the table enough.\"q_{}\".", self.name),
+        })
+    }
+
+    /// The table, opened.
+    pub fn open_table(&self, write: bool) -> Result<OpenTable<'_>, Error> {
+        self.table.open(write).ok_or_else(|| missing(&self.name))
+    }
+
+    /// Its name as part of a statement, with a prefix: `enough."q_orders"`.
+    pub fn relation(&self, prefix: &str) -> String {
+        format!("enough.\"{prefix}{}\"", self.name)
+    }
+
+    /// Does `work` on the index's entry of this queue, which is made where it isn't there. The rules of
+    /// [`Partition::exclusive`] hold.
+    pub fn index<R>(&self, mut work: impl FnMut(&Index<'static>, u32) -> Result<R, Corrupt>) -> Result<R, Error> {
+        let partition = partition(self.key)?;
+        for _ in 0..3 {
+            let done = partition.exclusive(|words| {
+                let index = Index::new(words);
+                index.find(self.key)?.map(|slot| work(&index, slot)).transpose()
+            })?;
+            match done {
+                Some(result) => return Ok(result),
+                None => self.attach(partition)?,
+            }
+        }
+        Err(Error::Damaged { region: Region::Queue.name() })
+    }
+
+    #[cold]
+    fn attach(&self, partition: &Partition) -> Result<(), Error> {
+        let options = load_options(&self.name)?;
+        match partition.exclusive(|words| Index::new(words).attach(self.key, options))? {
+            Some(_) => Ok(()),
+            None => Err(Error::NotReady {
+                problem: "the shared memory has no room for another queue".into(),
+                hint: "Raise enough.queue_memory (8 kB a queue) and restart the server, or run enough.maintain(), \
+                       which forgets queues of dropped databases."
+                    .into(),
+            }),
+        }
+    }
+}
+
+/// The partition that a queue belongs to.
+fn partition(key: QueueKey) -> Result<&'static Partition, Error> {
+    let partitions = segment()?.partitions(Region::Queue);
+    partitions.get(key.partition(partitions.len())).ok_or(Error::Damaged { region: Region::Queue.name() })
+}
+
+/// A queue's options from `enough.queue`.
+fn load_options(name: &str) -> Result<Options, Error> {
+    let mut found = None;
+    let micros = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| Ok::<_, Error>(row.get::<i64>(column)?);
+    let [visible, backoff, most, archive] = ["visibility_timeout", "retry_backoff", "retry_backoff_max", "archive_for"]
+        .map(|column| format!("(EXTRACT(EPOCH FROM {column}) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"));
+    each_row(
+        &format!(
+            "SELECT {visible}, max_attempts, {backoff}, {most}, {archive}, paused FROM enough.queue \
+             WHERE name OPERATOR(pg_catalog.=) $1"
+        ),
+        &[Parameter::Text(name)],
+        |row| {
+            found = Some(Options {
+                visibility_timeout: micros(row, 1)?.unwrap_or(0),
+                max_attempts: row.get::<i32>(2)?.unwrap_or(1).max(1) as u32,
+                retry_backoff: micros(row, 3)?.unwrap_or(0),
+                retry_backoff_max: micros(row, 4)?.unwrap_or(0),
+                archive_for: micros(row, 5)?.unwrap_or(i64::MAX),
+                paused: row.get::<bool>(6)?.unwrap_or(false),
+            });
+            Ok(())
+        },
+    )?;
+    found.ok_or_else(|| missing(name))
+}

@@ -1,0 +1,298 @@
+//! What waits for the end of the transaction: messages that become ready, leases that are given back, rows that are gone.
+//!
+//! All of it lives in this process's memory and needs none at the end: the lists are made when the calls are.
+
+use super::archive::forget;
+use super::partition;
+use crate::error::Error;
+use crate::segment::{server, wait, xact};
+use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Wake};
+use enough_engine::words::Corrupt;
+use pgrx::pg_sys::SubTransactionId;
+use std::cell::RefCell;
+
+/// What becomes true at commit, or is undone at rollback.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    /// A row was inserted.
+    Sent(Entry),
+    /// A message was leased to this session: nothing at commit, given back at rollback.
+    Leased { msg_id: i64, lease: u64, attempts: u32 },
+    /// A row was deleted. `busy`: its message was set aside in the index.
+    Finished { msg_id: i64, busy: bool },
+    /// A leased message's row was moved to the archive.
+    Buried { msg_id: i64 },
+    /// The index may have taken the table for what this transaction alone sees: it looked at the table, or dropped a hint,
+    /// after it had deleted rows (which a rollback brings back) or written some by hand (`at_commit`).
+    Doubt { at_commit: bool },
+    /// The queue was made.
+    Created,
+    /// The queue was dropped.
+    Dropped,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    savepoint: SubTransactionId,
+    key: QueueKey,
+    action: Action,
+}
+
+/// Something that this session holds in a queue while one call works, and that an error must give up.
+#[derive(Debug, Clone, Copy)]
+enum Held {
+    Refill,
+    Place(u32),
+}
+
+#[derive(Default)]
+struct Pending {
+    items: Vec<Item>,
+    held: Vec<(QueueKey, Held)>,
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = const { RefCell::new(Pending { items: Vec::new(), held: Vec::new() }) };
+}
+
+/// Messages handled under one hold of a lock.
+const CHUNK: usize = 256;
+
+/// Remembers an action until the end of the transaction.
+pub(super) fn remember(key: QueueKey, action: Action) {
+    xact::join();
+    let savepoint = xact::current();
+    PENDING.with_borrow_mut(|pending| pending.items.push(Item { savepoint, key, action }));
+}
+
+/// Remembers that the index must look at the table again should this transaction be rolled back; with `own_rows`, also
+/// when it commits. A transaction that has written nothing sees what all others see.
+pub(super) fn doubt(key: QueueKey, own_rows: bool) {
+    if own_rows || server::has_written() {
+        remember(key, Action::Doubt { at_commit: own_rows });
+    }
+}
+
+/// Forgets the action that was remembered last: it turned out to be none.
+pub(super) fn forget_last() {
+    PENDING.with_borrow_mut(|pending| pending.items.pop());
+}
+
+fn hold(key: QueueKey, held: Held) {
+    xact::join();
+    PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
+}
+
+fn give_up() {
+    PENDING.with_borrow_mut(|pending| pending.held.pop());
+}
+
+/// Notes that this session refills a queue, until [`refilled`].
+pub(super) fn refilling(key: QueueKey) {
+    hold(key, Held::Refill);
+}
+
+/// The refill has been ended.
+pub(super) fn refilled() {
+    give_up();
+}
+
+/// Notes that this session waits at a place in a queue's list, until [`left`].
+pub(super) fn waiting(key: QueueKey, place: u32) {
+    hold(key, Held::Place(place));
+}
+
+/// The place has been left.
+pub(super) fn left() {
+    give_up();
+}
+
+/// The rest that a message gets after its `attempts`-th delivery failed, in microseconds: doubling with each, capped, and
+/// a tenth more or less, so that messages that failed together don't come back together.
+pub(super) fn backoff(options: &Options, attempts: u32, seed: u64) -> i64 {
+    let doubled = i128::from(options.retry_backoff) << attempts.saturating_sub(1).min(62);
+    let capped = doubled.min(i128::from(options.retry_backoff_max.max(0)));
+    // 0 to 2047 of a seed that differs from message to message.
+    let scatter = i128::from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53);
+    let rest = capped * (9 * 2047 + 2 * scatter) / (10 * 2047);
+    i64::try_from(rest.min(i128::from(options.retry_backoff_max.max(0)))).unwrap_or(i64::MAX)
+}
+
+/// Does `step` for all items, by runs of the same queue, in chunks under its lock; then wakes whom it woke. A queue that
+/// isn't in the index has nothing to be told: its first refill finds everything.
+fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, &mut Wake) -> Result<(), Corrupt>) {
+    for run in items.chunk_by(|a, b| a.key == b.key) {
+        for chunk in run.chunks(CHUNK) {
+            let mut done = 0;
+            // The list of sessions to wake is of fixed size: when it is full, they are woken in between.
+            while let Some(rest) = chunk.get(done..).filter(|rest| !rest.is_empty()) {
+                let mut wake = Wake::default();
+                let Ok(partition) = partition(rest[0].key) else { return };
+                let outcome = partition.exclusive(|words| {
+                    let index = Index::new(words);
+                    let Some(slot) = index.find(rest[0].key)? else { return Ok(rest.len()) };
+                    let mut count = 0;
+                    for item in rest {
+                        if wake.is_full() {
+                            break;
+                        }
+                        step(&index, slot, item, &mut wake)?;
+                        count += 1;
+                    }
+                    Ok(count)
+                });
+                wait::wake(wake.processes());
+                match outcome {
+                    Ok(count) => done += count.max(1),
+                    // The partition was damaged and is empty now: refills find everything.
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+}
+
+fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    match item.action {
+        Action::Sent(entry) => index.sent(slot, &entry, now, wake),
+        Action::Finished { msg_id, busy } => {
+            // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
+            if busy {
+                index.end_busy(slot, msg_id, true, wake)?
+            } else {
+                index.drop_message(slot, msg_id)?
+            }
+            index.finished(slot, 1)
+        }
+        Action::Buried { msg_id } => {
+            index.drop_message(slot, msg_id)?;
+            index.buried(slot, 1)
+        }
+        Action::Doubt { at_commit: true } => look_again(index, slot, wake),
+        Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
+    }
+}
+
+fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    match item.action {
+        Action::Leased { msg_id, lease, attempts } => {
+            let delay = backoff(&index.options(slot)?, attempts, lease);
+            index.give_back(slot, msg_id, lease, now, delay, wake)
+        }
+        Action::Finished { msg_id, busy: true } => index.end_busy(slot, msg_id, false, wake),
+        Action::Doubt { .. } => look_again(index, slot, wake),
+        Action::Sent(_) | Action::Finished { .. } | Action::Buried { .. } | Action::Created | Action::Dropped => Ok(()),
+    }
+}
+
+/// The next read scans the whole table.
+fn look_again(index: &Index<'_>, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+    index.distrust(slot)?;
+    index.pass_on(slot, wake)
+}
+
+/// Queues that this transaction's end takes away leave the index in steps, each under its own hold of the lock; a damaged
+/// partition has forgotten them already.
+fn forget_all(items: &[Item], gone: impl Fn(&Action) -> bool) {
+    for item in items.iter().filter(|item| gone(&item.action)) {
+        let _ = forget(item.key);
+    }
+}
+
+fn roll_back(mut items: Vec<Item>) {
+    // The last one first: a message that was leased and then deleted is leased again before it is given back.
+    items.reverse();
+    let now = server::now();
+    apply(&items, |index, slot, item, wake| abort_one(index, slot, item, now, wake));
+    forget_all(&items, |action| matches!(action, Action::Created));
+}
+
+fn give_up_all() {
+    let held = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.held));
+    let process = wait::process();
+    for (key, what) in held {
+        let mut wake = Wake::default();
+        let Ok(partition) = partition(key) else { return };
+        // Where the partition was damaged nothing is left to be given up.
+        let _ = partition.exclusive(|words| {
+            let index = Index::new(words);
+            let Some(slot) = index.find(key)? else { return Ok(()) };
+            match what {
+                Held::Refill => index.end_refill(slot, process, None, None, &mut wake),
+                Held::Place(place) => {
+                    if !index.leave(slot, place, process)? {
+                        // Woken for a message that this session won't take any more.
+                        index.pass_on(slot, &mut wake)?;
+                    }
+                    Ok(())
+                }
+            }
+        });
+        wait::wake(wake.processes());
+    }
+}
+
+/// The queue's part in the end of transactions.
+pub struct Queues;
+
+/// See [`Queues`].
+pub static PARTICIPANT: Queues = Queues;
+
+impl xact::Participant for Queues {
+    fn name(&self) -> &'static str {
+        "queues"
+    }
+
+    fn waiting(&self) -> bool {
+        PENDING.with_borrow(|pending| !pending.items.is_empty())
+    }
+
+    fn pre_commit(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn commit(&self) {
+        let items = PENDING.with_borrow_mut(|pending| {
+            // Leases stand; what is left must be told.
+            pending.items.retain(|item| !matches!(item.action, Action::Leased { .. } | Action::Created));
+            std::mem::take(&mut pending.items)
+        });
+        if !items.is_empty() {
+            let now = server::now();
+            apply(&items, |index, slot, item, wake| commit_one(index, slot, item, now, wake));
+        }
+        forget_all(&items, |action| matches!(action, Action::Dropped));
+        keep_capacity(items);
+    }
+
+    fn abort(&self) {
+        give_up_all();
+        roll_back(PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items)));
+    }
+
+    fn merge(&self, from: SubTransactionId, to: SubTransactionId) {
+        PENDING.with_borrow_mut(|pending| {
+            for item in pending.items.iter_mut().rev().take_while(|item| item.savepoint >= from) {
+                item.savepoint = to;
+            }
+        });
+    }
+
+    fn undo(&self, from: SubTransactionId) {
+        give_up_all();
+        // Numbers of savepoints grow, and those inside of `from` have ended before it.
+        let undone = PENDING.with_borrow_mut(|pending| {
+            let keep = pending.items.iter().position(|item| item.savepoint >= from).unwrap_or(pending.items.len());
+            pending.items.split_off(keep)
+        });
+        roll_back(undone);
+    }
+}
+
+/// Gives the list back, empty, so that the next transaction needn't allocate one; unless it was a large one.
+fn keep_capacity(mut items: Vec<Item>) {
+    if items.capacity() <= CHUNK {
+        items.clear();
+        PENDING.with_borrow_mut(|pending| pending.items = items);
+    }
+}

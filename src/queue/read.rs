@@ -1,0 +1,444 @@
+//! Reading: leases from the index, rows from the table; refilling the index from the table; waiting.
+//!
+//! A reader takes messages out of the index under the partition's lock, lets go of it, and looks at each row. It goes to
+//! the table for more only when the index runs dry while the table may hold more; then one reader refills, and whoever
+//! needs the outcome waits for it, so that no read comes back empty while messages are ready.
+
+use super::finish;
+use super::pending::{self, Action, remember};
+use super::{Queue, missing};
+use crate::error::Error;
+use crate::segment::call::{Rows, Value};
+use crate::segment::sql::{Parameter, run};
+use crate::segment::table::{Latest, OpenTable, Order, Privilege, Row, fixed_snapshot};
+use crate::segment::{server, wait};
+use enough_engine::queue::{Entry, Outlook, Refill, Taken, Wake};
+use std::rc::Rc;
+
+/// Messages leased under one hold of the lock.
+const LEASES: usize = 256;
+/// Timers that one read lets run out.
+const TIMERS: usize = 256;
+/// Rows that a refill puts into the index under one hold of the lock.
+const BATCH: usize = 64;
+/// How long a reader sleeps at the most while another one refills.
+const REFILL_SLEEP: i64 = 10_000;
+
+/// What a read wants.
+pub(super) struct Wish {
+    /// At most so many messages.
+    pub qty: usize,
+    /// How long the leases last, in microseconds; `None` for the queue's own.
+    pub timeout: Option<i64>,
+    /// How long to wait for the first message, in microseconds.
+    pub wait: i64,
+    /// Delete what is read, in the same transaction.
+    pub delete: bool,
+    /// For errors.
+    pub function: &'static str,
+}
+
+/// Reads messages into `rows`.
+pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
+    queue.require(Privilege::Consume)?;
+    if server::in_recovery() || (wish.delete && !server::may_write()) {
+        return Err(Error::ReadOnly { function: wish.function });
+    }
+    let deadline = server::now().saturating_add(wish.wait);
+    let mut current = Rc::clone(queue);
+    loop {
+        if wish.wait > 0 {
+            wait::forget_wake_ups();
+        }
+        let mut reader = Reader { queue: &current, wish, table: None, hidden: Vec::new() };
+        let outlook = reader.attempt(rows)?;
+        reader.put_back_hidden()?;
+        let Some(outlook) = outlook else { return Ok(()) };
+        if server::now() >= deadline {
+            return Ok(());
+        }
+        // Without a lock on the table, so that it can be altered, cleaned and dropped while this session sleeps.
+        reader.unlock();
+        reader.sleep(&outlook, deadline)?;
+        current = Queue::open(queue.name.as_bytes())?;
+        if current.table.relation != queue.table.relation {
+            return Err(missing(&queue.name));
+        }
+    }
+}
+
+struct Reader<'q> {
+    queue: &'q Queue,
+    wish: &'q Wish,
+    /// Opened when the first row is looked at.
+    table: Option<OpenTable<'q>>,
+    /// Leased, but not shown by this transaction's snapshot: given back at the end, for others.
+    hidden: Vec<Taken>,
+}
+
+impl<'q> Reader<'q> {
+    fn table(&mut self) -> Result<&OpenTable<'q>, Error> {
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => self.queue.open_table(self.wish.delete)?,
+        };
+        Ok(self.table.insert(table))
+    }
+
+    fn unlock(&mut self) {
+        if let Some(table) = self.table.take() {
+            table.unlock();
+        }
+    }
+
+    /// Reads what is there now. `None` when something was read; else how the queue stands.
+    fn attempt(&mut self, rows: &mut Rows<'_>) -> Result<Option<Outlook>, Error> {
+        let mut got = 0;
+        let mut taken: Vec<Taken> = Vec::new();
+        loop {
+            let want = (self.wish.qty - got).min(LEASES);
+            taken.clear();
+            taken.reserve(want);
+            let outlook = self.take(want, &mut taken)?;
+            let any = !taken.is_empty();
+            got += self.deliver_all(&taken, rows)?;
+            if got == self.wish.qty {
+                // With messages ready, what the table may hold besides is delayed ones that have come due.
+                if outlook.refill && outlook.ready > 0 {
+                    self.refill(&outlook)?;
+                }
+                return Ok(None);
+            }
+            let more_due = outlook.next.is_some_and(|next| next <= server::now());
+            if outlook.paused {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
+            if outlook.refill {
+                if !any && !self.refill(&outlook)? {
+                    return Err(full());
+                }
+            } else if !any && !more_due {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
+            // Rows that turned out to be gone, timers that are due, a refill: look again.
+            server::check_for_interrupts();
+        }
+    }
+
+    fn take(&self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
+        let now = server::now();
+        let mut wake = Wake::default();
+        let outlook = self.queue.index(|index, slot| {
+            taken.clear();
+            wake = Wake::default();
+            index.expire(now, TIMERS, &mut wake)?;
+            let timeout = match self.wish.timeout {
+                Some(timeout) => timeout,
+                None => index.options(slot)?.visibility_timeout,
+            };
+            index.take(slot, now, want, timeout, taken)?;
+            index.delivered(slot, taken.len() as i64)?;
+            let outlook = index.outlook(slot, 1, now)?;
+            if outlook.refill && !taken.is_empty() {
+                // This session leaves with what it has; the next one that waits may refill.
+                index.pass_on(slot, &mut wake)?;
+            }
+            Ok(outlook)
+        })?;
+        wait::wake(wake.processes());
+        Ok(outlook)
+    }
+
+    /// Gives leased messages to the caller; how many there were to give.
+    fn deliver_all(&mut self, taken: &[Taken], rows: &mut Rows<'_>) -> Result<usize, Error> {
+        for one in taken {
+            // Before any row is looked at: an error gives them all back.
+            let (msg_id, lease, attempts) = (one.msg_id, one.lease, one.attempts);
+            remember(self.queue.key, Action::Leased { msg_id, lease, attempts });
+        }
+        let mut got = 0;
+        for one in taken {
+            got += usize::from(self.deliver(one, rows)?);
+        }
+        let missed = taken.len() - got;
+        if missed > 0 {
+            self.queue.index(|index, slot| index.delivered(slot, -(missed as i64)))?;
+        }
+        Ok(got)
+    }
+
+    /// Gives one leased message to the caller; false where there was nothing to give.
+    fn deliver(&mut self, taken: &Taken, rows: &mut Rows<'_>) -> Result<bool, Error> {
+        let Some(row) = self.table()?.fetch(taken.msg_id, taken.tid) else {
+            self.queue.index(|index, slot| index.drop_message(slot, taken.msg_id))?;
+            pending::doubt(self.queue.key, false);
+            return Ok(false);
+        };
+        let shown =
+            (!fixed_snapshot() || self.table()?.shown(&row)) && (self.queue.table.plain || self.permitted(&row)?);
+        if !shown {
+            self.hidden.push(*taken);
+            return Ok(false);
+        }
+        if row.deliver_at.is_some_and(|at| at > server::now()) {
+            self.postpone(&row)?;
+            return Ok(false);
+        }
+        if taken.exhausted {
+            if server::may_write() {
+                finish::bury(self.queue, taken.msg_id, taken.attempts)?;
+            }
+            return Ok(false);
+        }
+        if self.wish.delete {
+            let queue = self.queue;
+            if !finish::delete(queue, self.table()?, taken.msg_id, Some(taken.lease))? {
+                return Ok(false);
+            }
+        } else {
+            self.note_delivery(taken, &row)?;
+        }
+        let leased = |value| if self.wish.delete { Value::Null } else { value };
+        rows.push(&[
+            Value::I64(taken.msg_id),
+            Value::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX)),
+            Value::Instant(row.enqueued_at),
+            leased(Value::Instant(taken.until)),
+            leased(Value::I64(taken.lease.cast_signed())),
+            Value::I16(row.priority),
+            Value::or_null(row.headers, Value::Raw),
+            Value::Raw(row.message),
+        ])?;
+        Ok(true)
+    }
+
+    /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
+    fn postpone(&self, row: &Row) -> Result<(), Error> {
+        let now = server::now();
+        let entry = Entry {
+            msg_id: row.msg_id,
+            tid: row.tid,
+            priority: row.priority.clamp(0, 9) as u8,
+            attempts: row.attempts.max(0) as u32,
+            deliver_at: row.deliver_at,
+        };
+        let mut wake = Wake::default();
+        self.queue.index(|index, slot| {
+            wake = Wake::default();
+            index.drop_message(slot, row.msg_id)?;
+            index.stray(slot, &entry, now, &mut wake)
+        })?;
+        wait::wake(wake.processes());
+        Ok(())
+    }
+
+    /// From the second delivery on the number of deliveries is durable, where this transaction may write and nobody else
+    /// is changing the row.
+    fn note_delivery(&self, taken: &Taken, row: &Row) -> Result<(), Error> {
+        if taken.attempts < 2 || !server::may_write() || !self.queue.table.plain {
+            return Ok(());
+        }
+        let writer = self.queue.open_table(true)?;
+        if let Some(tid) = writer.write_attempts(row, taken.attempts) {
+            self.queue.index(|index, slot| index.moved(slot, taken.msg_id, tid))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the policies of the table let this role see the row.
+    fn permitted(&self, row: &Row) -> Result<bool, Error> {
+        let statement = format!("SELECT 1 FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", self.queue.relation("q_"));
+        Ok(run(&statement, &[Parameter::I64(row.msg_id)])? > 0)
+    }
+
+    fn put_back_hidden(&self) -> Result<(), Error> {
+        let mut wake = Wake::default();
+        for taken in self.hidden.iter().rev() {
+            self.queue.index(|index, slot| index.put_back(slot, taken.msg_id, taken.lease, &mut wake))?;
+        }
+        wait::wake(wake.processes());
+        Ok(())
+    }
+
+    /// Brings more messages from the table into the index, or waits for who does. False where not a single one found room.
+    fn refill(&mut self, outlook: &Outlook) -> Result<bool, Error> {
+        let process = wait::process();
+        let gone = outlook.refiller.filter(|&other| other == process || !wait::is_alive(other));
+        let now = server::now();
+        let refill = self.queue.index(|index, slot| index.start_refill(slot, process, now, gone))?;
+        let Some(refill) = refill else {
+            wait::forget_wake_ups();
+            self.with_place(|_| wait::sleep(REFILL_SLEEP))?;
+            return Ok(true);
+        };
+        let queue = self.queue;
+        pending::refilling(queue.key);
+        let room = refill_from(queue, self.table()?, &refill)?;
+        pending::refilled();
+        Ok(room)
+    }
+
+    /// Sleeps until there may be something to read.
+    fn sleep(&self, outlook: &Outlook, deadline: i64) -> Result<(), Error> {
+        if !self.hidden.is_empty() {
+            // What is ready isn't for this transaction's snapshot to see.
+            wait::sleep(deadline.saturating_sub(server::now()));
+            return Ok(());
+        }
+        // Timers don't matter while the queue is paused.
+        let alarm = if outlook.paused { deadline } else { outlook.next.unwrap_or(i64::MAX).min(deadline) };
+        self.with_place(|now| wait::sleep(alarm.saturating_sub(now)))
+    }
+
+    /// Does `nap` while this session stands in the queue's list of waiting ones, unless there is something to read by
+    /// now: both are decided under the same lock, so that no wake-up is missed.
+    fn with_place(&self, nap: impl FnOnce(i64)) -> Result<(), Error> {
+        let process = wait::process();
+        let now = server::now();
+        let (idle, place) = self.queue.index(|index, slot| {
+            let outlook = index.outlook(slot, 1, now)?;
+            // What is due while another session refills is that session's to find.
+            let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
+            let idle = outlook.paused || (outlook.ready == 0 && !due);
+            Ok((idle, if idle { index.wait(slot, process)? } else { None }))
+        })?;
+        if !idle {
+            return Ok(());
+        }
+        let Some(place) = place else {
+            // No room for another waiting session: look again soon.
+            wait::sleep(REFILL_SLEEP);
+            return Ok(());
+        };
+        pending::waiting(self.queue.key, place);
+        nap(now);
+        self.queue.index(|index, slot| index.leave(slot, place, process))?;
+        pending::left();
+        Ok(())
+    }
+}
+
+fn full() -> Error {
+    Error::Full {
+        what: "the queues' index in shared memory",
+        hint: "It is full of leases: finish messages, shorten their visibility timeout, or raise enough.queue_memory and \
+               restart the server.",
+    }
+}
+
+/// Scans the table for what the index lacks. False where there is something and not a single message found room.
+fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<bool, Error> {
+    // One snapshot for both scans: a row whose delivery time is changed by hand in between is in one of them.
+    let snapshot = Latest::take();
+    let mut progress = Progress {
+        queue,
+        table,
+        snapshot: &snapshot,
+        limit: refill.limit,
+        brought: 0,
+        refused: false,
+        own: false,
+        batch: Vec::with_capacity(BATCH),
+    };
+    let frontier = refill.after.map(|after| progress.scan(Order::Number, after)).transpose()?;
+    let by_number = progress.brought;
+    let horizon = refill.later.map(|later| progress.scan(Order::Time, later)).transpose()?;
+    let (brought, refused) = (by_number + progress.brought, progress.refused);
+    pending::doubt(queue.key, progress.own);
+    let process = wait::process();
+    let mut wake = Wake::default();
+    let ready = queue.index(|index, slot| {
+        wake = Wake::default();
+        index.end_refill(slot, process, frontier, horizon, &mut wake)?;
+        // At a time when nothing is due: only the ready ones are asked for.
+        Ok(index.outlook(slot, 1, i64::MIN)?.ready)
+    })?;
+    wait::wake(wake.processes());
+    Ok(!refused || brought > 0 || ready > 0)
+}
+
+struct Progress<'q, 't> {
+    queue: &'q Queue,
+    table: &'q OpenTable<'t>,
+    snapshot: &'q Latest,
+    limit: u64,
+    /// By the current scan.
+    brought: u64,
+    /// Whether a row found no room in the index.
+    refused: bool,
+    /// Whether rows of this transaction were left out.
+    own: bool,
+    batch: Vec<Entry>,
+}
+
+impl Progress<'_, '_> {
+    /// Scans in one order; how far it came, `i64::MAX` for the end.
+    fn scan(&mut self, order: Order, after: i64) -> Result<i64, Error> {
+        self.brought = 0;
+        self.batch.clear();
+        let mut reached = after;
+        let mut failure = None;
+        let (table, snapshot) = (self.table, self.snapshot);
+        let scanned = table.scan(snapshot, order, after, |entry| {
+            self.batch.push(*entry);
+            if self.batch.len() < BATCH {
+                return true;
+            }
+            match self.flush(order, &mut reached) {
+                Ok(room) => room && self.brought < self.limit,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.own |= scanned.own;
+        if !scanned.ended {
+            return Ok(reached);
+        }
+        Ok(if self.flush(order, &mut reached)? { i64::MAX } else { reached })
+    }
+
+    /// Puts the batch into the index; false where one of it found no room.
+    fn flush(&mut self, order: Order, reached: &mut i64) -> Result<bool, Error> {
+        let batch = std::mem::take(&mut self.batch);
+        let now = server::now();
+        let mut wake = Wake::default();
+        let (new, refused) = self.queue.index(|index, slot| {
+            wake = Wake::default();
+            let mut new = 0;
+            for entry in &batch {
+                if index.knows(slot, entry.msg_id)? {
+                    continue;
+                }
+                if !index.found(slot, entry, now, &mut wake)? {
+                    return Ok((new, Some(*entry)));
+                }
+                new += 1;
+            }
+            Ok((new, None))
+        })?;
+        wait::wake(wake.processes());
+        self.brought += new;
+        self.refused |= refused.is_some();
+        // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
+        let place = |entry: &Entry| match order {
+            Order::Number => entry.msg_id,
+            Order::Time => entry.deliver_at.unwrap_or(i64::MIN).saturating_sub(1),
+        };
+        *reached = match (&refused, batch.last()) {
+            (Some(entry), _) => match order {
+                Order::Number => entry.msg_id.saturating_sub(1),
+                Order::Time => place(entry),
+            },
+            (None, Some(last)) => place(last),
+            (None, None) => *reached,
+        };
+        self.batch = batch;
+        self.batch.clear();
+        Ok(refused.is_none())
+    }
+}

@@ -1,0 +1,242 @@
+//! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
+
+use super::{Queue, admin, finish, read, send, stats};
+use crate::error::{Error, required};
+use crate::export;
+use crate::segment::call::{Call, Jsonb, Time, Value};
+use crate::segment::server;
+use crate::segment::table::{NewRow, Privilege};
+use std::rc::Rc;
+
+const MILLISECOND: i64 = 1_000;
+const HOUR: i64 = 3_600_000_000;
+const DAY: i64 = 24 * HOUR;
+/// As `EXTRACT(EPOCH …)` counts ten years.
+const TEN_YEARS: i64 = 3652 * DAY + 12 * HOUR;
+const YEAR: i64 = 366 * DAY;
+/// The most messages that one call sends, reads or finishes.
+const MOST: usize = 10_000;
+
+export!(
+    enough_queue_create = create,
+    enough_queue_drop = drop_queue,
+    enough_queue_send = send_one,
+    enough_queue_send_batch = send_batch,
+    enough_queue_read = read_some,
+    enough_queue_pop = pop,
+    enough_queue_delete = delete,
+    enough_queue_delete_batch = delete_batch,
+    enough_queue_extend = extend,
+    enough_queue_stats = describe,
+);
+
+type Answer = Result<Value<'static>, Error>;
+
+/// A duration between `least` and `most` microseconds.
+fn duration(value: Option<Time>, argument: &'static str, least: i64, most: i64) -> Result<i64, Error> {
+    match required(value, argument)? {
+        Time::Micros(micros) if (least..=most).contains(&micros) => Ok(micros),
+        other => {
+            let (least, most) = (Time::Micros(least).describe(), Time::Micros(most).describe());
+            Err(Error::invalid(argument, other.describe(), format!("an interval from {least} to {most}")))
+        }
+    }
+}
+
+fn whole(value: Option<i32>, argument: &'static str, least: i32, most: i32) -> Result<i32, Error> {
+    let value = required(value, argument)?;
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::invalid(argument, value, format!("from {least} to {most}")))
+}
+
+fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
+    Queue::open(required(call.bytes(0), "queue")?)
+}
+
+fn name<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
+    required(call.bytes(0), "name")
+}
+
+fn create(call: &mut Call<'_>) -> Answer {
+    let archive_for = match call.interval(5) {
+        None | Some(Time::Infinite) => None,
+        given => Some(duration(given, "archive_for", 0, i64::MAX)?),
+    };
+    let new = admin::NewQueue {
+        visibility_timeout: duration(call.interval(1), "visibility_timeout", MILLISECOND, YEAR)?,
+        max_attempts: whole(call.i32(2), "max_attempts", 1, 1_000_000)?,
+        retry_backoff: duration(call.interval(3), "retry_backoff", 0, YEAR)?,
+        retry_backoff_max: duration(call.interval(4), "retry_backoff_max", 0, YEAR)?,
+        archive_for,
+        unlogged: required(call.bool(6), "unlogged")?,
+        if_not_exists: required(call.bool(7), "if_not_exists")?,
+    };
+    Ok(Value::Bool(admin::create(name(call)?, &new)?))
+}
+
+fn drop_queue(call: &mut Call<'_>) -> Answer {
+    let if_exists = required(call.bool(1), "if_exists")?;
+    Ok(Value::Bool(admin::drop_queue(name(call)?, if_exists)?))
+}
+
+/// When a message is to be delivered, in microseconds; `None` for at once.
+fn delivery(delay: Option<Time>, deliver_at: Option<Time>, now: i64) -> Result<Option<i64>, Error> {
+    let delay = duration(delay, "delay", 0, TEN_YEARS)?;
+    let at = match deliver_at {
+        None => return Ok((delay > 0).then(|| now.saturating_add(delay))),
+        Some(_) if delay > 0 => {
+            return Err(Error::invalid("deliver_at", "given together with a delay", "left out where delay is given"));
+        }
+        Some(Time::Micros(at)) => at,
+        Some(other) => return Err(Error::invalid("deliver_at", other.describe(), "a finite time")),
+    };
+    if at > now.saturating_add(TEN_YEARS) {
+        return Err(Error::invalid("deliver_at", Time::Micros(at - now).describe() + " ahead", "within ten years"));
+    }
+    Ok((at > now).then_some(at))
+}
+
+fn send_one(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let enqueued_at = server::now();
+    let row = NewRow {
+        enqueued_at,
+        message: required(call.jsonb(1), "message")?,
+        deliver_at: delivery(call.interval(2), call.instant(5), enqueued_at)?,
+        priority: whole(call.i32(3), "priority", 0, 9)? as i16,
+        headers: call.jsonb(4),
+    };
+    let numbers = send::send(&queue, "queue_send", &[row])?;
+    Ok(Value::or_null(numbers.first().copied(), Value::I64))
+}
+
+/// Fails where a batch has no elements, or more than a call takes.
+fn check_batch(argument: &'static str, len: usize) -> Result<(), Error> {
+    match len {
+        0 => Err(Error::invalid(argument, "an empty array", format!("an array of 1 to {MOST} elements"))),
+        1..=MOST => Ok(()),
+        _ => Err(Error::TooLarge { what: "the batch", size: len, limit: MOST, hint: "Split it into several calls." }),
+    }
+}
+
+fn send_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let enqueued_at = server::now();
+    let deliver_at = delivery(call.interval(2), call.instant(5), enqueued_at)?;
+    let priority = whole(call.i32(3), "priority", 0, 9)? as i16;
+    let messages = required(call.jsonb_array(1), "messages")?;
+    check_batch("messages", messages.len())?;
+    let headers: Option<Vec<Option<Jsonb<'_>>>> = call.jsonb_array(4);
+    if let Some(headers) = &headers
+        && headers.len() != messages.len()
+    {
+        let expected = format!("an array of {} elements, one a message", messages.len());
+        return Err(Error::invalid("headers", format!("an array of {}", headers.len()), expected));
+    }
+    let header = |place: usize| headers.as_ref().and_then(|headers| headers.get(place).copied().flatten());
+    let rows: Vec<NewRow<'_>> = messages
+        .into_iter()
+        .enumerate()
+        .map(|(place, message)| {
+            let message = required(message, "messages[…]")?;
+            Ok(NewRow { enqueued_at, deliver_at, priority, headers: header(place), message })
+        })
+        .collect::<Result<_, Error>>()?;
+    let numbers = send::send(&queue, "queue_send_batch", &rows)?;
+    all(call, numbers)
+}
+
+fn all(call: &mut Call<'_>, numbers: impl IntoIterator<Item = i64>) -> Answer {
+    let mut answer = call.rows()?;
+    for number in numbers {
+        answer.push(&[Value::I64(number)])?;
+    }
+    Ok(answer.end())
+}
+
+fn read_some(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let timeout = call.interval(2).map(|given| duration(Some(given), "visibility_timeout", MILLISECOND, YEAR));
+    let wish = read::Wish {
+        qty: whole(call.i32(1), "qty", 1, MOST as i32)? as usize,
+        timeout: timeout.transpose()?,
+        wait: duration(call.interval(3), "wait", 0, HOUR)?,
+        delete: false,
+        function: "queue_read",
+    };
+    let mut rows = call.rows()?;
+    read::read(&queue, &wish, &mut rows)?;
+    Ok(rows.end())
+}
+
+fn pop(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let wish = read::Wish {
+        qty: whole(call.i32(1), "qty", 1, MOST as i32)? as usize,
+        timeout: None,
+        wait: duration(call.interval(2), "wait", 0, HOUR)?,
+        delete: true,
+        function: "queue_pop",
+    };
+    let mut rows = call.rows()?;
+    read::read(&queue, &wish, &mut rows)?;
+    Ok(rows.end())
+}
+
+fn lease(call: &Call<'_>, index: usize) -> Option<u64> {
+    call.i64(index).map(i64::cast_unsigned)
+}
+
+fn delete(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    finish::require_delete(&queue, "queue_delete")?;
+    let table = queue.open_table(true)?;
+    Ok(Value::Bool(finish::delete(&queue, &table, msg_id, lease(call, 2))?))
+}
+
+fn delete_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let numbers = required(call.i64_array(1), "msg_ids")?;
+    check_batch("msg_ids", numbers.len())?;
+    let numbers = numbers.into_iter().map(|number| required(number, "msg_ids[…]")).collect::<Result<Vec<_>, _>>()?;
+    finish::require_delete(&queue, "queue_delete_batch")?;
+    let table = queue.open_table(true)?;
+    let mut deleted = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        if finish::delete(&queue, &table, number, None)? {
+            deleted.push(number);
+        }
+    }
+    all(call, deleted)
+}
+
+fn extend(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    let timeout = duration(call.interval(2), "visibility_timeout", 0, YEAR)?;
+    Ok(Value::or_null(finish::extend(&queue, msg_id, timeout, lease(call, 3))?, Value::Instant))
+}
+
+fn describe(call: &mut Call<'_>) -> Answer {
+    let queues: Vec<Rc<Queue>> = match call.bytes(0) {
+        Some(name) => {
+            let queue = Queue::open(name)?;
+            queue.require(Privilege::Observe)?;
+            vec![queue]
+        }
+        // Of all queues those that the role may see.
+        None => stats::names()?
+            .iter()
+            .filter_map(|name| Queue::open(name.as_bytes()).ok())
+            .filter(|queue| stats::visible(queue))
+            .collect(),
+    };
+    let mut rows = call.rows()?;
+    for queue in queues {
+        stats::describe(&queue, &mut rows)?;
+    }
+    Ok(rows.end())
+}

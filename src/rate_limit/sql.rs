@@ -1,0 +1,145 @@
+//! The SQL functions of `sql/rate_limit.sql`: arguments in, rows out.
+
+use super::MAX_KEY;
+use crate::error::{Error, required};
+use crate::segment::call::{Call, Time, Value};
+use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
+
+crate::export!(
+    enough_rate_limit = rate_limit,
+    enough_rate_limit_peek = rate_limit_peek,
+    enough_rate_limit_refund = rate_limit_refund,
+    enough_rate_limit_up_to = rate_limit_up_to,
+    enough_rate_limit_reset = rate_limit_reset,
+    enough_rate_limit_stats = rate_limit_stats,
+);
+
+/// `(key, max_requests, period, cost, algorithm, burst)`
+fn rate_limit(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let cost = amount(call, 3, "cost")?;
+    let decision = super::request(key, &limit, Request::All(cost))?;
+    call.row(&row(&decision))
+}
+
+/// `(key, max_requests, period, algorithm, burst)`
+fn rate_limit_peek(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let (key, limit) = (key(call)?, limit(call, 3)?);
+    let decision = super::request(key, &limit, Request::Peek(1))?;
+    call.row(&row(&decision))
+}
+
+/// `(key, max_requests, period, amount, algorithm, burst)`
+fn rate_limit_refund(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let amount = amount(call, 3, "amount")?;
+    let decision = super::refund(key, &limit, amount)?;
+    call.row(&row(&decision))
+}
+
+/// `(key, max_requests, period, cost, algorithm, burst)`
+fn rate_limit_up_to(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let cost = amount(call, 3, "cost")?;
+    let decision = super::request(key, &limit, Request::UpTo(cost))?;
+    let [allowed, remaining, retry_after, reset_after] = row(&decision);
+    // At most `cost`, which came as an int.
+    let granted = Value::I32(decision.granted.cast_signed());
+    call.row(&[granted, allowed, remaining, retry_after, reset_after])
+}
+
+/// `(key)`
+fn rate_limit_reset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    super::reset(key(call)?).map(Value::Bool)
+}
+
+/// `()`
+fn rate_limit_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let stats = super::stats()?;
+    let columns = [
+        stats.keys,
+        stats.bytes_used,
+        stats.bytes_max,
+        stats.allowed,
+        stats.denied,
+        stats.evictions,
+        stats.evictions_of_active,
+    ];
+    call.row(&columns.map(|count| Value::I64(i64::try_from(count).unwrap_or(i64::MAX))))
+}
+
+/// The columns that every answer has: allowed, remaining, `retry_after`, `reset_after`.
+#[inline]
+fn row(decision: &Decision) -> [Value<'static>; 4] {
+    [
+        Value::Bool(decision.allowed),
+        Value::I64(i64::from(decision.remaining)),
+        Value::or_null(decision.retry_after, interval),
+        interval(decision.reset_after),
+    ]
+}
+
+/// What an interval can't hold is some 292,000 years: the longest that it can.
+#[inline]
+fn interval(micros: u64) -> Value<'static> {
+    Value::Interval(i64::try_from(micros).unwrap_or(i64::MAX))
+}
+
+/// Argument 0.
+#[inline]
+fn key<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
+    let key = required(call.bytes(0), "key")?;
+    if key.len() > MAX_KEY {
+        return Err(Error::TooLarge {
+            what: "rate limit key",
+            size: key.len(),
+            limit: MAX_KEY,
+            hint: "Limits are in bytes. Hash what identifies the caller, with sha256() or the like, and use that.",
+        });
+    }
+    Ok(key)
+}
+
+/// Arguments 1 and 2, `algorithm` at `at` and `burst` after it.
+#[inline]
+fn limit(call: &Call<'_>, at: usize) -> Result<Limit, Error> {
+    let max_requests = required(call.i32(1), "max_requests")?;
+    let period = required(call.interval(2), "period")?;
+    let algorithm = algorithm(required(call.bytes(at), "algorithm")?)?;
+    let burst = call.i32(at + 1);
+    // What is negative is out of range as 0 is.
+    let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
+    let micros = if let Time::Micros(micros) = period { u64::try_from(micros).unwrap_or(0) } else { 0 };
+    Limit::new(algorithm, unsigned(max_requests), micros, burst.map(unsigned)).map_err(|out| match out {
+        OutOfRange::MaxRequests => Error::invalid("max_requests", max_requests, "from 1 to 1000000000"),
+        OutOfRange::Period => Error::invalid("period", period.describe(), "from 1 millisecond to 366 days"),
+        OutOfRange::Burst => Error::invalid("burst", burst.unwrap_or(0), "from 1 to 1000000000"),
+        OutOfRange::BurstWithoutBucket => {
+            Error::invalid("burst", burst.unwrap_or(0), "left out with any algorithm but 'token_bucket'")
+        }
+    })
+}
+
+#[inline]
+fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
+    match name {
+        b"sliding_window" => Ok(Algorithm::SlidingWindow),
+        b"fixed_window" => Ok(Algorithm::FixedWindow),
+        b"token_bucket" => Ok(Algorithm::TokenBucket),
+        other => Err(Error::invalid(
+            "algorithm",
+            format!("\"{}\"", String::from_utf8_lossy(other)),
+            "'sliding_window', 'fixed_window' or 'token_bucket'",
+        )),
+    }
+}
+
+/// A cost, or an amount to refund.
+#[inline]
+fn amount(call: &Call<'_>, at: usize, name: &'static str) -> Result<u32, Error> {
+    let amount = required(call.i32(at), name)?;
+    u32::try_from(amount)
+        .ok()
+        .filter(|amount| *amount <= MAX_REQUESTS)
+        .ok_or_else(|| Error::invalid(name, amount, "from 0 to 1000000000"))
+}

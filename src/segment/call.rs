@@ -1,0 +1,487 @@
+//! From SQL into Rust and back: arguments and results without copies that nobody needs.
+//!
+//! The SQL side of every function is written by hand in `sql/`, where its defaults, volatility, strictness and comment
+//! can be seen; the Rust side is a plain function from a [`Call`] to a [`Value`], exported by [`export!`](crate::export)
+//! under the name `enough_<function>`. This is thinner than pgrx's `#[pg_extern]`: a `jsonb` stays in the server's own
+//! binary form, and a result row's descriptor is looked up once a statement instead of once a call.
+//!
+//! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
+//! argument or means a default, never a NULL result.
+
+use crate::error::Error;
+use pgrx::pg_sys::{self, Datum};
+use pgrx::varlena::{set_varsize_4b, vardata_any, varsize_any_exhdr};
+use std::marker::PhantomData;
+
+/// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`.
+#[macro_export]
+macro_rules! export {
+    ($($symbol:ident = $body:path),+ $(,)?) => { $(
+        pastey::paste! {
+            #[doc(hidden)]
+            #[unsafe(no_mangle)]
+            #[allow(unsafe_code, reason = "the server finds its functions by symbol")]
+            pub extern "C-unwind" fn [<pg_finfo_ $symbol>]() -> &'static pgrx::pg_sys::Pg_finfo_record {
+                const V1: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        }
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        #[allow(unsafe_code, reason = "the server finds its functions by symbol")]
+        pub unsafe extern "C-unwind" fn $symbol(call: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            // SAFETY: the server calls this with a valid call.
+            unsafe { $crate::segment::call::enter(call, $body) }
+        }
+    )+ };
+}
+
+/// Runs `body` for a call of the server; its errors and panics become the server's.
+///
+/// # Safety
+/// `info` is what the server passed to a function of the version-1 calling convention.
+#[inline]
+pub unsafe fn enter<'c>(
+    info: pg_sys::FunctionCallInfo,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+) -> Datum {
+    // SAFETY: the guard wants to be the last frame before the server's, which it is.
+    unsafe {
+        pg_sys::submodules::panic::pgrx_extern_c_guard(move || {
+            let mut call = Call { info, lifetime: PhantomData };
+            let answer = body(&mut call).map_err(pg_sys::panic::ErrorReport::from);
+            let value = pg_sys::submodules::panic::ErrorReportable::unwrap_or_report(answer);
+            let datum = value.into_datum();
+            (*info).isnull = datum.is_none();
+            datum.unwrap_or(Datum::from(0))
+        })
+    }
+}
+
+/// One call of an SQL function. Lives as long as the memory that the arguments are in.
+pub struct Call<'c> {
+    info: pg_sys::FunctionCallInfo,
+    lifetime: PhantomData<&'c ()>,
+}
+
+/// A `jsonb` argument as it came: maybe compressed, maybe out of line.
+#[derive(Clone, Copy)]
+pub struct Jsonb<'c> {
+    datum: Datum,
+    lifetime: PhantomData<&'c ()>,
+}
+
+impl<'c> Jsonb<'c> {
+    /// Its binary form, without the varlena header.
+    #[inline]
+    pub fn payload(self) -> &'c [u8] {
+        // SAFETY: made from an argument of a varlena type.
+        unsafe { payload(self.datum) }
+    }
+
+    /// For calls into the server.
+    #[inline]
+    pub(in crate::segment) fn datum(self) -> Datum {
+        self.datum
+    }
+}
+
+/// The bytes of a varlena, fetched and decompressed where it must be.
+///
+/// # Safety
+/// `datum` is a varlena that lives as long as `'c`.
+#[inline]
+unsafe fn payload<'c>(datum: Datum) -> &'c [u8] {
+    // SAFETY: the caller's promise; what detoasting allocates lives in the call's memory context.
+    unsafe {
+        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        std::slice::from_raw_parts(vardata_any(varlena).cast(), varsize_any_exhdr(varlena))
+    }
+}
+
+/// A duration or instant that isn't a number of microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Time {
+    /// Microseconds; of an instant, since PostgreSQL's epoch.
+    Micros(i64),
+    /// Beyond what a 64-bit number of microseconds holds.
+    TooLong,
+    /// `'infinity'`
+    Infinite,
+    /// `'-infinity'`
+    NegativeInfinite,
+}
+
+impl Time {
+    /// For messages.
+    pub fn describe(self) -> String {
+        match self {
+            Time::Micros(micros) => {
+                let (sign, size) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+                format!("{sign}{}.{:06} s", size / 1_000_000, size % 1_000_000)
+            }
+            Time::TooLong => "an interval of over 292,000 years".into(),
+            Time::Infinite => "infinity".into(),
+            Time::NegativeInfinite => "-infinity".into(),
+        }
+    }
+}
+
+/// An interval in microseconds, as `EXTRACT(EPOCH …)` counts: a year has 365.25 days, a month 30.
+fn interval_micros(interval: pg_sys::Interval) -> Time {
+    const DAY: i128 = 86_400_000_000;
+    // Since 17 an interval can be infinite, which is told by its fields' extremes.
+    if interval.month == i32::MAX && interval.day == i32::MAX && interval.time == i64::MAX {
+        return Time::Infinite;
+    }
+    if interval.month == i32::MIN && interval.day == i32::MIN && interval.time == i64::MIN {
+        return Time::NegativeInfinite;
+    }
+    let (years, months) = (i128::from(interval.month / 12), i128::from(interval.month % 12));
+    let micros = years * (DAY * 1461 / 4) + months * 30 * DAY + i128::from(interval.day) * DAY;
+    i64::try_from(micros + i128::from(interval.time)).map_or(Time::TooLong, Time::Micros)
+}
+
+impl<'c> Call<'c> {
+    #[inline]
+    fn argument(&self, index: usize) -> Option<Datum> {
+        // SAFETY: the server fills as many arguments as the function has; a number beyond them is answered by None.
+        unsafe {
+            if index >= usize::try_from((*self.info).nargs).unwrap_or(0) {
+                return None;
+            }
+            let argument = &*(*self.info).args.as_ptr().add(index);
+            (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    /// A `boolean` argument.
+    #[inline]
+    pub fn bool(&self, index: usize) -> Option<bool> {
+        self.argument(index).map(|datum| datum.value() != 0)
+    }
+
+    /// An `int` argument.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "an int's Datum holds it in its lower half")]
+    pub fn i32(&self, index: usize) -> Option<i32> {
+        self.argument(index).map(|datum| datum.value() as i32)
+    }
+
+    /// A `bigint` argument.
+    #[inline]
+    #[allow(clippy::cast_possible_wrap, reason = "a bigint's Datum holds its bits")]
+    pub fn i64(&self, index: usize) -> Option<i64> {
+        self.argument(index).map(|datum| datum.value() as i64)
+    }
+
+    /// A `text` or `bytea` argument; text in the database's encoding.
+    #[inline]
+    pub fn bytes(&self, index: usize) -> Option<&'c [u8]> {
+        // SAFETY: the SQL declarations give such arguments a varlena type.
+        self.argument(index).map(|datum| unsafe { payload(datum) })
+    }
+
+    /// A `text` argument for people; what isn't UTF-8 is replaced.
+    pub fn text(&self, index: usize) -> Option<String> {
+        self.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// A `jsonb` argument.
+    #[inline]
+    pub fn jsonb(&self, index: usize) -> Option<Jsonb<'c>> {
+        self.argument(index).map(|datum| Jsonb { datum, lifetime: PhantomData })
+    }
+
+    /// An `interval` argument.
+    #[inline]
+    pub fn interval(&self, index: usize) -> Option<Time> {
+        // SAFETY: the SQL declarations give such arguments the type interval, passed by reference.
+        self.argument(index).map(|datum| interval_micros(unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() }))
+    }
+
+    /// A `timestamptz` argument.
+    #[inline]
+    pub fn instant(&self, index: usize) -> Option<Time> {
+        self.i64(index).map(|micros| match micros {
+            i64::MAX => Time::Infinite,
+            i64::MIN => Time::NegativeInfinite,
+            micros => Time::Micros(micros),
+        })
+    }
+
+    /// A `text[]` argument's elements; an array of more than one dimension gives them in storage order.
+    pub fn text_array(&self, index: usize) -> Option<Vec<Option<&'c [u8]>>> {
+        // SAFETY: elements of a text array are varlenas.
+        self.array(index, pg_sys::TEXTOID, -1, false, b'i')
+            .map(|items| items.into_iter().map(|item| item.map(|datum| unsafe { payload(datum) })).collect())
+    }
+
+    /// A `jsonb[]` argument's elements.
+    pub fn jsonb_array(&self, index: usize) -> Option<Vec<Option<Jsonb<'c>>>> {
+        self.array(index, pg_sys::JSONBOID, -1, false, b'i').map(|items| {
+            items.into_iter().map(|item| item.map(|datum| Jsonb { datum, lifetime: PhantomData })).collect()
+        })
+    }
+
+    /// A `bigint[]` argument's elements.
+    #[allow(clippy::cast_possible_wrap, reason = "a bigint's Datum holds its bits")]
+    pub fn i64_array(&self, index: usize) -> Option<Vec<Option<i64>>> {
+        self.array(index, pg_sys::INT8OID, 8, true, b'd')
+            .map(|items| items.into_iter().map(|item| item.map(|datum| datum.value() as i64)).collect())
+    }
+
+    fn array(
+        &self,
+        index: usize,
+        element: pg_sys::Oid,
+        len: i32,
+        by_value: bool,
+        align: u8,
+    ) -> Option<Vec<Option<Datum>>> {
+        let datum = self.argument(index)?;
+        let (mut items, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        // SAFETY: the SQL declarations give such arguments that array type; the server allocates both lists with
+        // `count` elements each, in the call's memory context.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr());
+            pg_sys::deconstruct_array(
+                array.cast(),
+                element,
+                len as _,
+                by_value,
+                align as std::ffi::c_char,
+                &raw mut items,
+                &raw mut nulls,
+                &raw mut count,
+            );
+            Some((0..usize::try_from(count).unwrap_or(0)).map(|i| (!*nulls.add(i)).then_some(*items.add(i))).collect())
+        }
+    }
+
+    /// The result row of a function that returns one row.
+    pub fn row(&mut self, values: &[Value<'_>]) -> Result<Value<'static>, Error> {
+        // SAFETY: `flinfo` belongs to this call's statement, which keeps `fn_extra` for its function alone; the
+        // descriptor is copied into the memory that lives as long.
+        unsafe {
+            let function = (*self.info).flinfo;
+            let mut descriptor: pg_sys::TupleDesc = (*function).fn_extra.cast();
+            if descriptor.is_null() {
+                descriptor = self.describe_row()?;
+                (*function).fn_extra = descriptor.cast();
+            }
+            check_width(values.len(), (*descriptor).natts)?;
+            let (mut datums, mut nulls) = split(values);
+            let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
+            Ok(Value::Raw(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)))
+        }
+    }
+
+    /// # Safety
+    /// To be called once a statement.
+    #[cold]
+    unsafe fn describe_row(&self) -> Result<pg_sys::TupleDesc, Error> {
+        // SAFETY: the call is valid; the memory context outlives the statement's calls.
+        unsafe {
+            let mut descriptor = std::ptr::null_mut();
+            let kind = pg_sys::get_call_result_type(self.info, std::ptr::null_mut(), &raw mut descriptor);
+            if kind != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
+                return Err(Error::Internal { problem: "a function is not declared to return a row".into() });
+            }
+            let caller = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*(*self.info).flinfo).fn_mcxt;
+            let descriptor = pg_sys::BlessTupleDesc(pg_sys::CreateTupleDescCopy(descriptor));
+            pg_sys::CurrentMemoryContext = caller;
+            Ok(descriptor)
+        }
+    }
+
+    /// Starts the result of a function that returns a set of rows, or of single values.
+    pub fn rows(&mut self) -> Result<Rows<'c>, Error> {
+        // SAFETY: the call is valid; the server checks that the caller takes a set, and makes the store.
+        unsafe {
+            let result: *mut pg_sys::ReturnSetInfo = (*self.info).resultinfo.cast();
+            if result.is_null() || (*result).type_ != pg_sys::NodeTag::T_ReturnSetInfo {
+                return Err(Error::Internal { problem: "called where a set of rows can't be taken".into() });
+            }
+            // A set of single values has no row type to be looked up: expectedDesc then has its one column.
+            let flags = if is_scalar(self.info) { pg_sys::MAT_SRF_USE_EXPECTED_DESC } else { 0 };
+            pg_sys::InitMaterializedSRF(self.info, flags);
+            Ok(Rows { result, lifetime: PhantomData })
+        }
+    }
+}
+
+/// # Safety
+/// `info` is a valid call.
+unsafe fn is_scalar(info: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::get_call_result_type(info, std::ptr::null_mut(), std::ptr::null_mut())
+            == pg_sys::TypeFuncClass::TYPEFUNC_SCALAR
+    }
+}
+
+fn check_width(values: usize, columns: i32) -> Result<(), Error> {
+    if usize::try_from(columns) == Ok(values) {
+        return Ok(());
+    }
+    Err(Error::Internal { problem: format!("{values} values for a row of {columns}: library and SQL differ") })
+}
+
+/// The rows of a set, as they are added.
+pub struct Rows<'c> {
+    result: *mut pg_sys::ReturnSetInfo,
+    lifetime: PhantomData<&'c ()>,
+}
+
+impl Rows<'_> {
+    /// Adds a row.
+    pub fn push(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
+        // SAFETY: `rows` made the store and its descriptor, which live as long as the call; the store copies.
+        unsafe {
+            let descriptor = (*self.result).setDesc;
+            check_width(values.len(), (*descriptor).natts)?;
+            let (mut datums, mut nulls) = split(values);
+            pg_sys::tuplestore_putvalues((*self.result).setResult, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
+        }
+        Ok(())
+    }
+
+    /// What the function returns when all rows are added.
+    #[allow(clippy::unused_self, reason = "nothing can be added after it")]
+    pub fn end(self) -> Value<'static> {
+        Value::Null
+    }
+}
+
+/// The widest row that any function returns.
+const MOST_COLUMNS: usize = 24;
+
+fn split(values: &[Value<'_>]) -> ([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS]) {
+    let (mut datums, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
+    for (index, value) in values.iter().take(MOST_COLUMNS).enumerate() {
+        if let Some(datum) = value.into_datum() {
+            datums[index] = datum;
+            nulls[index] = false;
+        }
+    }
+    (datums, nulls)
+}
+
+/// A result. What isn't a plain number is allocated in the call's memory context when it is made into a Datum.
+#[derive(Clone, Copy)]
+pub enum Value<'v> {
+    /// NULL
+    Null,
+    /// `boolean`
+    Bool(bool),
+    /// `smallint`
+    I16(i16),
+    /// `int`
+    I32(i32),
+    /// `bigint`
+    I64(i64),
+    /// `timestamptz`, in microseconds since PostgreSQL's epoch
+    Instant(i64),
+    /// `interval` of that many microseconds
+    Interval(i64),
+    /// `text`, `bytea` or `jsonb`, by its payload, which is copied
+    Bytes(&'v [u8]),
+    /// What the server made
+    Raw(Datum),
+}
+
+impl Value<'_> {
+    /// NULL where there is nothing.
+    pub fn or_null<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
+        value.map_or(Value::Null, make)
+    }
+
+    #[inline]
+    #[allow(clippy::cast_sign_loss, reason = "a Datum holds the bits")]
+    fn into_datum(self) -> Option<Datum> {
+        Some(match self {
+            Value::Null => return None,
+            Value::Bool(value) => Datum::from(value),
+            Value::I16(value) => Datum::from(value),
+            Value::I32(value) => Datum::from(value),
+            Value::I64(value) | Value::Instant(value) => Datum::from(value),
+            Value::Interval(micros) => interval(micros),
+            Value::Bytes(bytes) => {
+                let buffer = Buffer::allocate(bytes.len());
+                buffer.bytes().copy_from_slice(bytes);
+                buffer.datum()
+            }
+            Value::Raw(datum) => datum,
+        })
+    }
+}
+
+fn interval(micros: i64) -> Datum {
+    const DAY: i64 = 86_400_000_000;
+    // SAFETY: palloc answers with that much memory or an error.
+    unsafe {
+        let interval = pg_sys::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        // Days and the rest apart, so that it reads well.
+        let days = i32::try_from(micros / DAY).unwrap_or(0);
+        let time = micros - i64::from(days) * DAY;
+        interval.write(pg_sys::Interval { time, day: days, month: 0 });
+        Datum::from(interval)
+    }
+}
+
+/// A varlena result that is filled in place, so that a value is copied once: from the segment into the result.
+pub struct Buffer {
+    varlena: *mut pg_sys::varlena,
+    len: usize,
+}
+
+impl Buffer {
+    /// Room for `len` bytes, in the call's memory context. Its content is whatever was there.
+    #[inline]
+    pub fn allocate(len: usize) -> Self {
+        // SAFETY: palloc answers with that much memory or an error; a varlena's header has 4 bytes.
+        unsafe {
+            let varlena = pg_sys::palloc(len + pg_sys::VARHDRSZ).cast::<pg_sys::varlena>();
+            Buffer { varlena, len }
+        }
+    }
+
+    /// The room.
+    #[inline]
+    #[allow(clippy::mut_from_ref, reason = "the buffer owns the memory and hands it to one caller at a time")]
+    pub fn bytes(&self) -> &mut [u8] {
+        // SAFETY: allocated with that length and owned by this buffer; uninitialised bytes are written before read by
+        // every caller, and u8 has no invalid values.
+        unsafe { std::slice::from_raw_parts_mut(vardata(self.varlena), self.len) }
+    }
+
+    /// Says that only the first `len` bytes count.
+    #[inline]
+    pub fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    #[inline]
+    fn datum(self) -> Datum {
+        // SAFETY: the header lies in the allocated memory. Sizes are capped at 1 GB by palloc.
+        unsafe { set_varsize_4b(self.varlena, i32::try_from(self.len + pg_sys::VARHDRSZ).unwrap_or(i32::MAX)) };
+        Datum::from(self.varlena)
+    }
+
+    /// As `text`, `bytea` or `jsonb`.
+    #[inline]
+    pub fn into_value(self) -> Value<'static> {
+        Value::Raw(self.datum())
+    }
+}
+
+/// # Safety
+/// `varlena` has a 4-byte header.
+#[inline]
+unsafe fn vardata(varlena: *mut pg_sys::varlena) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe { varlena.cast::<u8>().add(pg_sys::VARHDRSZ) }
+}

@@ -1,0 +1,143 @@
+//! What lies where in the segment.
+//!
+//! ```text
+//! Header | partition | partition | …            (queues, then cache, then rate limits)
+//! partition = PartitionHead (lock, torn mark) | words
+//! ```
+//! Everything in the header is written before any other process can see the segment and never again.
+
+use crate::guc::Sizes;
+use enough_engine::words::Words;
+use enough_engine::{cache, limiter, queue};
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// "enough" and a byte for luck, so that a foreign segment is told apart.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"enough\x1b\x01");
+
+/// Raised whenever anything in the segment changes its place or meaning; a library that finds another number leaves
+/// the segment alone.
+pub(super) const LAYOUT_VERSION: u64 = 1;
+
+/// Below this a partition would be too small to be worth its lock, or to hold the leases of one busy queue.
+const QUEUE_PARTITION_BYTES: usize = 8 << 20;
+const RATE_LIMIT_PARTITION_BYTES: usize = 64 << 10;
+/// A cache partition holds at least this many of the largest values.
+const LARGEST_VALUES_PER_CACHE_PARTITION: usize = 4;
+const MOST_PARTITIONS: usize = 64;
+
+/// The parts of the segment, each with its own memory and its own locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Region {
+    /// Windows, leases and timers of the queues.
+    Queue,
+    /// Cached values.
+    Cache,
+    /// States of rate limits.
+    RateLimit,
+}
+
+impl Region {
+    /// All of them, in the order in which they lie in the segment.
+    pub(super) const ALL: [Region; 3] = [Region::Queue, Region::Cache, Region::RateLimit];
+
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Region::Queue => "queue",
+            Region::Cache => "cache",
+            Region::RateLimit => "rate limit",
+        }
+    }
+
+    /// Makes a partition empty, whatever it holds. `now` is in microseconds.
+    pub(super) fn format(self, words: Words<'_>, now: i64) {
+        match self {
+            Region::Queue => queue::format(words, now),
+            Region::Cache => cache::format(words),
+            Region::RateLimit => limiter::format(words),
+        }
+    }
+}
+
+/// The first bytes of the segment.
+#[repr(C, align(128))]
+pub(super) struct Header {
+    pub magic: u64,
+    pub layout: u64,
+    /// Random; the registry holds it too, so that a segment that took over an old one's handle isn't mistaken for it.
+    pub nonce: u64,
+    pub bytes: u64,
+    pub secret: [u64; 2],
+    pub cache_max_value: u64,
+    pub tranche: u64,
+    /// Microseconds since PostgreSQL's epoch.
+    pub created_at: i64,
+    pub regions: [RegionHead; 3],
+}
+const _: () = assert!(size_of::<Header>() == 256 && align_of::<Header>() == 128);
+
+/// Where a region lies.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct RegionHead {
+    /// Of the first partition's head, in bytes from the start of the segment.
+    pub offset: u64,
+    pub partitions: u64,
+    /// A partition's words, without its head.
+    pub words: u64,
+}
+
+/// What stands before a partition's words. Alone in its cache lines, so that taking one partition's lock doesn't
+/// disturb another's readers.
+#[repr(C, align(128))]
+pub(super) struct PartitionHead {
+    pub lock: pg_sys::LWLock,
+    /// Not 0 while an exclusive section is at work, or when one didn't get to its end.
+    pub torn: AtomicU64,
+    /// How often the partition has been found torn or corrupt and was made empty.
+    pub resets: AtomicU64,
+}
+const _: () = assert!(size_of::<PartitionHead>() == 128);
+
+/// The layout that follows from the settings.
+pub(super) struct Plan {
+    pub bytes: usize,
+    pub regions: [RegionHead; 3],
+    pub cache_max_value: usize,
+}
+
+impl Plan {
+    pub(super) fn new(sizes: Sizes) -> Self {
+        let mut offset = size_of::<Header>();
+        let regions = Region::ALL.map(|region| {
+            let (memory, least) = match region {
+                Region::Queue => (sizes.queue, QUEUE_PARTITION_BYTES),
+                Region::Cache => (sizes.cache, sizes.cache_max_value.max(1) * LARGEST_VALUES_PER_CACHE_PARTITION),
+                Region::RateLimit => (sizes.rate_limit, RATE_LIMIT_PARTITION_BYTES),
+            };
+            let partitions = (memory / least).clamp(1, MOST_PARTITIONS);
+            // The heads come out of the setting, which is a hard cap; a partition is a multiple of its alignment.
+            let partition = (memory / partitions) & !(align_of::<PartitionHead>() - 1);
+            let words = partition.saturating_sub(size_of::<PartitionHead>()) / size_of::<u64>();
+            let head = RegionHead { offset: offset as u64, partitions: partitions as u64, words: words as u64 };
+            offset += partitions * partition;
+            head
+        });
+        Plan { bytes: offset, regions, cache_max_value: sizes.cache_max_value }
+    }
+}
+
+impl RegionHead {
+    /// Bytes from one partition's head to the next one's.
+    pub(super) fn stride(&self) -> usize {
+        size_of::<PartitionHead>() + self.words as usize * size_of::<u64>()
+    }
+}
+
+impl PartitionHead {
+    /// Counts and marks that a partition was made empty.
+    pub(super) fn count_reset(&self) {
+        self.resets.fetch_add(1, Relaxed);
+    }
+}

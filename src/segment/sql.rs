@@ -1,0 +1,107 @@
+//! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
+
+use super::call::Jsonb;
+use crate::error::Error;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::{self, Oid};
+use pgrx::prelude::*;
+use pgrx::spi;
+
+/// A parameter of a statement.
+pub enum Parameter<'p> {
+    /// `bigint`
+    I64(i64),
+    /// `int`
+    I32(i32),
+    /// `smallint`
+    I16(i16),
+    /// `text`
+    Text(&'p str),
+    /// `timestamptz`, in microseconds since PostgreSQL's epoch
+    Instant(Option<i64>),
+    /// `double precision`: a number of microseconds to multiply an interval with
+    Micros(Option<i64>),
+    /// `jsonb`
+    Json(Option<Jsonb<'p>>),
+}
+
+impl<'p> Parameter<'p> {
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 285 years, which is more than any option takes")]
+    fn datum(&self) -> DatumWithOid<'p> {
+        match *self {
+            Parameter::I64(value) => value.into(),
+            Parameter::I32(value) => value.into(),
+            Parameter::I16(value) => value.into(),
+            Parameter::Text(value) => value.into(),
+            // SAFETY: the type belongs to the value: a number of microseconds is what a timestamptz is.
+            Parameter::Instant(value) => unsafe { DatumWithOid::new(value, pg_sys::TIMESTAMPTZOID) },
+            Parameter::Micros(value) => value.map(|micros| micros as f64).into(),
+            // SAFETY: made from an argument of that type.
+            Parameter::Json(value) => unsafe { DatumWithOid::new(value.map(Jsonb::datum), pg_sys::JSONBOID) },
+        }
+    }
+}
+
+impl From<spi::Error> for Error {
+    fn from(error: spi::Error) -> Self {
+        Error::Internal { problem: format!("a statement of its own failed: {error}") }
+    }
+}
+
+/// Runs a statement and gives each row to `each`.
+pub fn each_row(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    Spi::connect_mut(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        let table = client.update(statement, None, &parameters)?;
+        let count = table.len();
+        for row in table {
+            each(&row)?;
+        }
+        Ok(count)
+    })
+}
+
+/// Runs a statement for its effect; the answer is how many rows it returned or changed.
+pub fn run(statement: &str, parameters: &[Parameter<'_>]) -> Result<usize, Error> {
+    each_row(statement, parameters, |_| Ok(()))
+}
+
+/// Does `work` with the rights of a relation's owner, as the server does for foreign keys. Only statements of the
+/// extension's own run in it, by names that are qualified.
+pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    struct Restore(Oid, i32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: what `GetUserIdAndSecContext` answered.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
+        }
+    }
+    let owner = owner_of(relation).ok_or_else(|| Error::Internal { problem: "a relation has no owner".into() })?;
+    let (mut user, mut context) = (Oid::INVALID, 0);
+    // SAFETY: both are variables of this process; an ERROR restores them too, with the transaction or savepoint.
+    let _restore = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let within = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32;
+        pg_sys::SetUserIdAndSecContext(owner, within);
+        Restore(user, context)
+    };
+    work()
+}
+
+fn owner_of(relation: u32) -> Option<Oid> {
+    // SAFETY: a catalog row is read while it is held.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, Oid::from(relation).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}

@@ -1,0 +1,111 @@
+//! The steps that cargo runs, and how its tests are counted.
+
+use super::Tally;
+use anyhow::{Context, Result};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use xtask::install::Installation;
+use xtask::pg::Pg;
+use xtask::{paths, shell};
+
+/// cargo on this machine, in the workspace.
+pub(super) fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(paths::workspace()).stdin(Stdio::null());
+    command
+}
+
+/// The format of the whole workspace.
+pub(super) fn fmt() -> Result<Tally> {
+    held(cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// The lints of the whole workspace; in another release's root those of the extension alone, since nothing else
+/// depends on the version.
+pub(super) fn clippy(installation: &Installation) -> Result<Tally> {
+    let mut command = installation.cargo()?;
+    command.args(["clippy", "--quiet", "--all-targets", "--no-default-features"]);
+    command.args(["--features", &installation.pg.feature()]);
+    command.arg(if installation.pg.root().is_some() { "--package=pg_enough" } else { "--workspace" });
+    held(command.args(["--", "-D", "warnings"]))
+}
+
+/// The tests of the data structures.
+pub(super) fn engine() -> Result<Tally> {
+    count(cargo().args(["test", "--quiet", "--no-fail-fast", "--package", "enough_engine"]))
+}
+
+/// The tests of packages that start servers of `pg`.
+pub(super) fn tests(packages: &[&str], pg: Pg) -> Result<Tally> {
+    // A server is several processes: more tests at once than this only make each other slow.
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]).args(packages.iter().flat_map(|package| ["--package", *package]));
+    command.args(["--", "--test-threads", &threads.to_string()]);
+    count(command.env("ENOUGH_PG", pg.to_string()))
+}
+
+/// Runs one check whose exit status is the answer.
+fn held(command: &mut Command) -> Result<Tally> {
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.with_context(|| format!("can't start `{}`", shell::line(command)))?;
+    Ok(Tally::of(status.success()))
+}
+
+/// Runs a test program (or cargo with several), shows its output and counts its tests.
+pub(super) fn count(command: &mut Command) -> Result<Tally> {
+    let name = shell::line(command);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("can't start `{name}`"))?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(child.stdout.take().context("no pipe to the tests")?).split(b'\n') {
+        let line = line.with_context(|| format!("can't read the output of `{name}`"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        if let Some(result) = result_line(&line) {
+            tally.add(result);
+        }
+    }
+    let status = child.wait().with_context(|| format!("lost `{name}`"))?;
+    if !status.success() && tally.failed == 0 {
+        // It didn't compile, or a test ended the whole program.
+        println!("`{name}` ended with {status}");
+        tally.failed = 1;
+    }
+    if status.success() && tally.passed == 0 {
+        println!("`{name}` ran no test at all");
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// The counts in the line by which Rust's test programs end: `test result: ok. 5 passed; 0 failed; …`.
+fn result_line(line: &str) -> Option<Tally> {
+    let counts = line.trim().strip_prefix("test result: ")?;
+    let number =
+        |what: &str| counts.split(['.', ';']).find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok());
+    Some(Tally { passed: number(" passed")?, failed: number(" failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.12s";
+        assert_eq!(result_line(line), Some(Tally { passed: 12, failed: 3 }));
+        assert_eq!(result_line("test result::parses ... ok"), None);
+        assert_eq!(result_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_program_that_fails_or_tests_nothing_is_a_failure() -> Result<()> {
+        let tally = |script: &str| count(Command::new("sh").args(["-c", script]));
+        let ok = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+        assert_eq!(tally(ok)?, Tally { passed: 2, failed: 0 });
+        assert_eq!(tally(&format!("{ok}; exit 101"))?, Tally { passed: 2, failed: 1 });
+        assert_eq!(tally("exit 0")?, Tally { passed: 0, failed: 1 });
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask`: the project's tasks on the command line.
+
+mod check;
+mod demo;
+mod package;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use xtask::install::Installation;
+use xtask::pg::Pg;
+use xtask::{paths, provision};
+
+/// Sets up what is missing, then builds, shows, tests, measures or packages the extension.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Set up, then run the main job on every package record that apt knows.
+    Demo {
+        /// The PostgreSQL version: 15, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+        /// Use these records, one JSON object a line, instead of apt's.
+        #[arg(long, value_name = "FILE.jsonl")]
+        input: Option<PathBuf>,
+        /// Leave the server up and print how to connect.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// One of the demo's workers.
+    #[command(hide = true)]
+    DemoWorker {
+        #[arg(long)]
+        url: String,
+        #[arg(long)]
+        number: i32,
+    },
+    /// Set up, then check everything; the last line is the total.
+    Test {
+        /// The PostgreSQL version: 15, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+        /// Run only this step (may be given several times).
+        #[arg(long, value_name = "STEP")]
+        only: Vec<check::Step>,
+        /// Make the output of failed regression and isolation tests the expected one.
+        #[arg(long)]
+        accept: bool,
+    },
+    /// Set up, then measure; what can be measured is listed by `bench --help`.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// The PostgreSQL version: 15, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+        /// What the benchmark program gets.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build an archive of the extension for Debian's PostgreSQL.
+    Package {
+        /// The PostgreSQL version: 15, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+    },
+    /// Build the extension into a private PostgreSQL installation.
+    Install {
+        /// The PostgreSQL version: 15, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            // Without the backtrace that anyhow would add: the chain says which step failed and why.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Demo { pg, input, keep } => demo::run(pg, input.as_deref(), keep),
+        Task::DemoWorker { url, number } => demo::worker::run(&url, number).map(|()| ExitCode::SUCCESS),
+        Task::Test { pg, only, accept } => check::run(pg, &only, accept),
+        Task::Bench { pg, arguments } => bench(pg, &arguments),
+        Task::Package { pg } => package::run(pg).map(|archive| {
+            println!("{}", archive.display());
+            ExitCode::SUCCESS
+        }),
+        Task::Install { pg } => install(pg).map(|_| ExitCode::SUCCESS),
+    }
+}
+
+/// Provisions and installs.
+fn install(pg: Pg) -> Result<Installation> {
+    provision::ensure(pg)?;
+    let installation = Installation::prepare(pg)?;
+    installation.install()?;
+    Ok(installation)
+}
+
+/// Sets up, then runs the benchmark program, a release build like what it measures.
+fn bench(pg: Pg, arguments: &[String]) -> Result<ExitCode> {
+    install(pg)?;
+    let mut command = Command::new("cargo");
+    command.args(["run", "--quiet", "--release", "--package", "enough_bench", "--"]).args(arguments);
+    command.current_dir(paths::workspace()).env("ENOUGH_PG", pg.to_string());
+    let status = command.status().context("can't start cargo")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
