@@ -48,13 +48,13 @@ noop_jsonb(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(copy);
 }
 
-/* rate_limit: (allowed, remaining, retry_after, reset_after) */
+/* rate_limit: (allowed, remaining, retry_after, reset_after), with numbers that take as long to print as real ones */
 Datum
 noop_limit(PG_FUNCTION_ARGS)
 {
 	static TupleDesc row = NULL;
 	static Interval zero = {0, 0, 0};
-	static Interval second = {INT64CONST(1000000), 0, 0};
+	static Interval later = {INT64CONST(119123456), 0, 0};
 	Datum		values[4];
 	bool		nulls[4] = {false, false, false, false};
 
@@ -72,8 +72,8 @@ noop_limit(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(old);
 	}
 	values[0] = BoolGetDatum(true);
-	values[1] = Int64GetDatum(1);
+	values[1] = Int64GetDatum(999990);
 	values[2] = IntervalPGetDatum(&zero);
-	values[3] = IntervalPGetDatum(&second);
+	values[3] = IntervalPGetDatum(&later);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(row, values, nulls)));
 }

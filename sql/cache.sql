@@ -6,13 +6,13 @@
 -- the argument, or means a default.
 
 CREATE FUNCTION enough.cache_set(key text, value jsonb, ttl interval DEFAULT NULL, mode text DEFAULT 'always',
-                          keep_ttl boolean DEFAULT false) RETURNS boolean
+                                 tags text[] DEFAULT NULL, keep_ttl boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set';
-COMMENT ON FUNCTION enough.cache_set(text, jsonb, interval, text, boolean) IS
+COMMENT ON FUNCTION enough.cache_set(text, jsonb, interval, text, text[], boolean) IS
 'Caches a value under a key.
-ttl: how long the entry lives; NULL: until it is evicted. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
+ttl: how long the entry lives; NULL: until it is evicted. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. tags: at most 8, by which cache_invalidate() finds the entry. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
 Returns true where the value was, or at commit will be, stored. Shows in its own transaction at once, to others when that commits, and never if it rolls back. With ''if_absent'' it is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has removed the key, it waits for the commit as that does.
-Fails with 22004 for a NULL key, value, mode or keep_ttl, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
+Fails with 22004 for a NULL key, value, mode, keep_ttl or tag among others, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes.';
 
 CREATE FUNCTION enough.cache_get(key text, slide_ttl interval DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get';
@@ -29,11 +29,11 @@ COMMENT ON FUNCTION enough.cache_mget(text[]) IS
 One row for each key asked for, in that order, with a NULL value on a miss.
 Fails as cache_get() does, and with 22004 for a NULL among the keys.';
 
-CREATE FUNCTION enough.cache_mset(entries jsonb, ttl interval DEFAULT NULL) RETURNS integer
+CREATE FUNCTION enough.cache_mset(entries jsonb, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS integer
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mset';
-COMMENT ON FUNCTION enough.cache_mset(jsonb, interval) IS
+COMMENT ON FUNCTION enough.cache_mset(jsonb, interval, text[]) IS
 'Caches each member of a JSON object under its name.
-ttl: how long the entries live; NULL: until they are evicted.
+ttl: how long the entries live; NULL: until they are evicted. tags: at most 8, by which cache_invalidate() finds them.
 Returns their number. Shows when cache_set() would, and fails as it does, with nothing written; 22023 where entries is not an object.';
 
 CREATE FUNCTION enough.cache_delete(key text) RETURNS boolean
@@ -81,7 +81,7 @@ CREATE FUNCTION enough.cache_compare_and_set(key text, expected jsonb, value jso
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_compare_and_set';
 COMMENT ON FUNCTION enough.cache_compare_and_set(text, jsonb, jsonb, interval) IS
 'Puts a value in the place of one that equals the expected one.
-ttl: how long the new entry lives; NULL: until it is evicted.
+ttl: how long the new entry lives; NULL: until it is evicted. The tags stay.
 Returns true where it did, false where there is another value or none. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
 Fails with 22004 for a NULL key, expected or value, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
 
@@ -93,11 +93,11 @@ by: may be negative. ttl: how long an entry that this call creates lives; one th
 Returns the new number. It is decided and stored at once, atomically among sessions, so no count is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
 Fails with 22004 for a NULL key or by, 22023 where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
 
-CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set_bytes';
-COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval) IS
+COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval, text[]) IS
 'Caches bytes under a key, in place of whatever is there.
-ttl: how long the entry lives; NULL: until it is evicted.
+ttl: how long the entry lives; NULL: until it is evicted. tags: at most 8, by which cache_invalidate() finds the entry.
 Returns true. Shows when cache_set() would, and fails as it does.';
 
 CREATE FUNCTION enough.cache_get_bytes(key text) RETURNS bytea
@@ -107,11 +107,76 @@ COMMENT ON FUNCTION enough.cache_get_bytes(text) IS
 NULL where there are none or they have expired.
 Fails as cache_get() does; with 22023 where the entry was written by cache_set().';
 
+CREATE FUNCTION enough.cache_invalidate(tag text) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate';
+COMMENT ON FUNCTION enough.cache_invalidate(text) IS
+'Removes all entries with a tag.
+In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores with the tag until then is removed, too.
+Fails with 22004 for a NULL tag, 54000 for one of more than 128 bytes.';
+
 CREATE FUNCTION enough.cache_clear() RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_clear';
 COMMENT ON FUNCTION enough.cache_clear() IS
 'Removes all entries of this database.
 In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back.';
+
+-- A trigger function can't be given a tag as an argument, so it finds it in TG_ARGV.
+CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+BEGIN
+    PERFORM enough.cache_invalidate(TG_ARGV[0]);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION enough.cache_invalidate_by_trigger() IS
+'Removes all entries with the tag that is the trigger''s argument.
+For triggers that run once a statement; cache_tag_table() makes them. Fails as cache_invalidate() does.';
+
+CREATE FUNCTION enough.cache_tag_table(tbl regclass, tag text DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    chosen text := coalesce(tag, (SELECT c.relname FROM pg_class c WHERE c.oid = tbl));
+BEGIN
+    IF tbl IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'argument "tbl" must not be NULL', HINT = 'Pass the name of a table.';
+    ELSIF octet_length(chosen) > 128 THEN
+        RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded',
+            MESSAGE = format('cache tag is too large: %s, where at most 128 is allowed', octet_length(chosen)),
+            HINT = 'Limits are in bytes. Use a shorter tag.';
+    ELSIF chosen IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+            MESSAGE = format('table with OID %s does not exist', tbl::oid), HINT = 'Pass the name of a table.';
+    END IF;
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
+                   'enough_cache_tag_' || left(md5(chosen), 16), tbl, chosen);
+END $$;
+COMMENT ON FUNCTION enough.cache_tag_table(regclass, text) IS
+'Makes every INSERT, UPDATE, DELETE and TRUNCATE on a table remove all cache entries with a tag.
+tag: the table''s own name, without its schema, if NULL. A table may have several.
+Returns nothing. Makes a trigger that runs once a statement, so it takes the right to create triggers on the table; what is changed in a partition itself runs the partition''s triggers, not those of its parent.
+Fails with 22004 for a NULL table, 54000 for a tag of more than 128 bytes, 42501 without the right, 42809 for what can have no such trigger, 25006 in a read-only transaction or on a standby.';
+
+CREATE FUNCTION enough.cache_untag_table(tbl regclass) RETURNS void
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text;
+BEGIN
+    IF tbl IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
+            MESSAGE = 'argument "tbl" must not be NULL', HINT = 'Pass the name of a table.';
+    END IF;
+    FOR name IN
+        SELECT t.tgname FROM pg_trigger t
+         WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure
+    LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', name, tbl);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION enough.cache_untag_table(regclass) IS
+'Undoes cache_tag_table(), for all tags of a table.
+Returns nothing, also where there is nothing to undo.
+Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,
                             OUT misses bigint, OUT sets bigint, OUT deletes bigint, OUT evictions bigint,
@@ -119,4 +184,7 @@ CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OU
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_stats';
 COMMENT ON FUNCTION enough.cache_stats() IS
 'Returns what the cache of this server holds and has done since its memory was made, in all databases.
-entries and bytes_used: now, heads of entries included; bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired.';
+entries and bytes_used: now, heads of entries included; bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated.
+May be called by members of pg_monitor.';
+REVOKE ALL ON FUNCTION enough.cache_stats() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION enough.cache_stats() TO pg_monitor;

@@ -47,6 +47,18 @@ Arguments as of rate_limit().
 Returns one row. granted: how much was consumed, 0 to cost. allowed: whether that is all of cost. retry_after: how long until all of cost would be granted at once, nothing else consuming. The others as of rate_limit().
 Fails as rate_limit() does.';
 
+CREATE FUNCTION enough.rate_limit_all(
+    keys text[], max_requests integer[], periods interval[], cost integer DEFAULT 1,
+    algorithm text DEFAULT 'sliding_window',
+    OUT key text, OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval)
+RETURNS SETOF record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 3 AS 'MODULE_PATHNAME', 'enough_rate_limit_all';
+COMMENT ON FUNCTION enough.rate_limit_all(text[], integer[], interval[], integer, text) IS
+'Consumes cost of what each of several keys is allowed, or nothing of any where one has less left.
+keys: up to 100, of up to 512 bytes each; max_requests and periods: one for each key. A key may come several times, with several periods, say. cost and algorithm: as of rate_limit(), the same for all.
+Returns a row a key, in the order of keys. allowed: whether each of them has consumed cost; the same in all rows. The others as of rate_limit(); where nothing was consumed, retry_after is how long until that key would no longer be in the way, 0 for those that are not, and the longest of them is how long to wait. A cost of 0 consumes nothing and answers as a peek.
+Fails as rate_limit() does, and with 22004 for a NULL in an array, 22023 for arrays of different lengths or two max_requests for the same key and period, 54000 for more than 100 keys.';
+
 CREATE FUNCTION enough.rate_limit_reset(key text) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_reset';
 COMMENT ON FUNCTION enough.rate_limit_reset(text) IS
@@ -95,3 +107,63 @@ COMMENT ON FUNCTION enough.rate_limit_enforce(text, integer, interval, integer, 
 Arguments as of rate_limit().
 Returns nothing. The count survives the rollback that the error causes.
 Fails with PT429, which PostgREST turns into HTTP 429, where the limit is exceeded: DETAIL is retry_after in seconds, or never where cost is above the capacity. Otherwise as rate_limit() does.';
+
+CREATE TABLE enough.rate_limit_policy (
+    name         text PRIMARY KEY,
+    max_requests integer NOT NULL,
+    period       interval NOT NULL,
+    algorithm    text NOT NULL,
+    burst        integer,
+    shadow       boolean NOT NULL
+);
+COMMENT ON TABLE enough.rate_limit_policy IS
+'The policies of rate_limit_by(). Written by rate_limit_policy_set() and rate_limit_policy_drop(); burst NULL is max_requests.';
+-- Whoever calls rate_limit_by() has to read its policy; who may write one is for the owner to grant.
+GRANT SELECT ON enough.rate_limit_policy TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_policy', '');
+
+CREATE FUNCTION enough.rate_limit_policy_set(
+    name text, max_requests integer, period interval, algorithm text DEFAULT 'sliding_window',
+    burst integer DEFAULT NULL, shadow boolean DEFAULT false) RETURNS void
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_policy_set';
+COMMENT ON FUNCTION enough.rate_limit_policy_set(text, integer, interval, text, integer, boolean) IS
+'Defines a policy of rate_limit_by(), or changes it; calls find it so from the commit on, and apply it to what was consumed so far.
+name: 1 to 63 bytes. max_requests, period, algorithm and burst: as of rate_limit(). shadow: the policy allows everything and is counted as if it did not, to see in rate_limit_stats() and in remaining what it would do.
+Returns nothing. Needs INSERT and UPDATE on enough.rate_limit_policy, which the extension''s owner may grant.
+Fails with 22004 for NULL but in burst, 22023 as rate_limit() does or for a malformed name, 25006 in a read-only transaction or on a standby, 42501 without the privileges.';
+
+CREATE FUNCTION enough.rate_limit_policy_drop(name text) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_policy_drop';
+COMMENT ON FUNCTION enough.rate_limit_policy_drop(text) IS
+'Removes a policy of rate_limit_by().
+Returns true where there was one. Needs DELETE on enough.rate_limit_policy, which the extension''s owner may grant. What was consumed under it is forgotten with time; until then a policy defined anew under that name finds it.
+Fails with 22004 for a NULL name, 22023 for a malformed one, 25006 in a read-only transaction or on a standby, 42501 without the privilege.';
+
+CREATE FUNCTION enough.rate_limit_by(
+    policy text, key text, cost integer DEFAULT 1,
+    OUT allowed boolean, OUT remaining bigint, OUT retry_after interval, OUT reset_after interval) RETURNS record
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_by';
+COMMENT ON FUNCTION enough.rate_limit_by(text, text, integer) IS
+'Consumes cost of what a policy allows a key, or nothing where less is left.
+policy: as defined by rate_limit_policy_set(). key and cost: as of rate_limit(). A policy''s keys are its own: what is consumed of the same key under another policy, or by rate_limit(), does not count here, and rate_limit_reset() does not touch it.
+Returns one row as rate_limit() does; under a policy in shadow mode, allowed is always true and retry_after 0.
+Fails with 42704 where there is no such policy, otherwise as rate_limit() does.';
+
+CREATE FUNCTION enough.rate_limit_headers(
+    key text, max_requests integer, period interval, algorithm text DEFAULT 'sliding_window', burst integer DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+BEGIN ATOMIC
+    -- A token bucket of another capacity is, in the terms of the fields, that quota in the time that refills it.
+    SELECT pg_catalog.jsonb_build_object(
+        'RateLimit', pg_catalog.format('"default";r=%s;t=%s', found.remaining,
+            pg_catalog.ceil(EXTRACT(epoch FROM found.reset_after))),
+        'RateLimit-Policy', pg_catalog.format('"default";q=%s;w=%s', COALESCE($5, $2),
+            pg_catalog.ceil(EXTRACT(epoch FROM $3) OPERATOR(pg_catalog.*) COALESCE($5, $2)::numeric OPERATOR(pg_catalog./) NULLIF($2, 0)::numeric)))
+    FROM enough.rate_limit_peek($1, $2, $3, $4, $5) AS found;
+END;
+COMMENT ON FUNCTION enough.rate_limit_headers(text, integer, interval, text, integer) IS
+'Tells how a key stands in the fields RateLimit and RateLimit-Policy of HTTP (IETF draft-ietf-httpapi-ratelimit-headers), and consumes nothing.
+Arguments as of rate_limit_peek().
+Returns an object with the two fields. r: how many more of cost 1 would be allowed now; t: seconds until the key is as good as new; q: the quota, max_requests or the burst of a token bucket; w: the seconds it is for. Seconds are rounded up.
+Fails as rate_limit() does.';

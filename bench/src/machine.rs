@@ -62,6 +62,8 @@ impl Circumstances {
         let server = text("SHOW server_version")?;
         let extension = text("SELECT extversion::text FROM pg_extension WHERE extname = 'pg_enough'")?;
         let versions = [("PostgreSQL", server), ("pg_enough", extension), ("pgmq", pgmq::VERSION.to_owned())];
+        // A library that no function of the session has needed yet has no settings.
+        client.batch_execute("LOAD 'pg_enough'")?;
         let settings = client.query(SETTINGS, &[])?;
         Ok(Self {
             at,

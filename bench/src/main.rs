@@ -23,11 +23,12 @@ struct Arguments {
     /// Measure only this part (may be given several times).
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// Rounds of each side, three or more. From five on, medians have an interval of 90 % confidence.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(3..))]
+    /// Rounds of each side, three or more. From five on, medians have an interval of 90 % confidence; many short rounds
+    /// tell more on a busy machine than a few long ones.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(3..))]
     rounds: u16,
     /// Seconds of a round.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Save the results to bench/results/.
     #[arg(long)]

@@ -12,12 +12,14 @@
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
-//! | `pending.rs` | what waits for the commit, by savepoint |
+//! | `log.rs` | what a transaction has done, by savepoint |
+//! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `number.rs` | counters: whole numbers as jsonb, without the server |
 //! | `entries.rs` | the entries of `cache_mset`, out of a jsonb's binary form |
 
 mod entries;
+mod log;
 mod number;
 mod pending;
 mod sql;

@@ -1,16 +1,19 @@
 //! Arguments in, rows out.
 
 use super::store::{self, Count};
-use super::transactional::{self, Mode};
+use super::transactional::{self, Mode, NewValue};
 use super::{entries, pending};
 use crate::error::{Error, required};
 use crate::segment::call::{Buffer, Call, Time, Value};
 use crate::segment::{Region, Segment, segment};
-use enough_engine::cache::{Kind, NEVER};
+use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
 /// Longest key in bytes.
 const LONGEST_KEY: usize = 512;
+
+/// Longest tag in bytes.
+const LONGEST_TAG: usize = 128;
 
 /// What a function of type void returns: anything but NULL.
 const VOID: Value<'static> = Value::Bool(false);
@@ -33,6 +36,7 @@ crate::export!(
     enough_cache_touch = cache_touch,
     enough_cache_set_bytes = cache_set_bytes,
     enough_cache_get_bytes = cache_get_bytes,
+    enough_cache_invalidate = cache_invalidate,
     enough_cache_clear = cache_clear,
     enough_cache_stats = cache_stats,
 );
@@ -55,6 +59,41 @@ fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
 
 fn keys<'c>(call: &Call<'c>) -> Result<Vec<&'c [u8]>, Error> {
     required(call.text_array(0), "keys")?.into_iter().map(|key| required(key, "keys")).collect()
+}
+
+/// What a tag is known by.
+fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
+    if tag.len() > LONGEST_TAG {
+        return Err(Error::TooLarge {
+            what: "cache tag",
+            size: tag.len(),
+            limit: LONGEST_TAG,
+            hint: "Limits are in bytes. Use a shorter tag.",
+        });
+    }
+    // No key holds a zero byte, so no tag is hashed like a key.
+    let mut named = [0; LONGEST_TAG + 1];
+    let (named, _) = named.split_at_mut(tag.len() + 1);
+    named[1..].copy_from_slice(tag);
+    Ok(segment.hash(Region::Cache, named).high)
+}
+
+/// The tags of a new entry.
+fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error> {
+    let mut tags = Tags::default();
+    let names = call.text_array(index).unwrap_or_default();
+    if names.len() > MAX_TAGS {
+        return Err(Error::TooLarge {
+            what: "list of cache tags",
+            size: names.len(),
+            limit: MAX_TAGS,
+            hint: "Give an entry fewer tags, each for more of what it was made from.",
+        });
+    }
+    for name in names {
+        tags.push(hashed_tag(segment, required(name, "tags")?)?);
+    }
+    Ok(tags)
 }
 
 /// Checks a value's size.
@@ -119,8 +158,10 @@ fn cache_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let value = fitting(segment, required(call.jsonb(1), "value")?.payload())?;
     let expiry = expiry("ttl", call.interval(2))?;
     let mode = mode(required(call.bytes(3), "mode")?)?;
-    let keep_ttl = required(call.bool(4), "keep_ttl")?;
-    transactional::set(segment, key, value, Kind::Json, expiry, mode, keep_ttl).map(Value::Bool)
+    let tags = tags(call, segment, 4)?;
+    let keep_ttl = required(call.bool(5), "keep_ttl")?;
+    let value = NewValue { bytes: value, kind: Kind::Json, expiry, tags };
+    transactional::set(segment, key, value, mode, keep_ttl).map(Value::Bool)
 }
 
 fn cache_get(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
@@ -165,7 +206,8 @@ fn cache_set_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let key = key(call, segment)?;
     let value = fitting(segment, required(call.bytes(1), "value")?)?;
     let expiry = expiry("ttl", call.interval(2))?;
-    transactional::set(segment, key, value, Kind::Bytes, expiry, Mode::Always, false).map(Value::Bool)
+    let value = NewValue { bytes: value, kind: Kind::Bytes, expiry, tags: tags(call, segment, 3)? };
+    transactional::set(segment, key, value, Mode::Always, false).map(Value::Bool)
 }
 
 fn cache_get_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
@@ -195,8 +237,10 @@ fn cache_mset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     for (key, value) in &entries {
         checked.push((hashed(segment, key)?, fitting(segment, value)?));
     }
-    for &(key, value) in &checked {
-        transactional::set(segment, key, value, Kind::Json, expiry, Mode::Always, false)?;
+    let tags = tags(call, segment, 2)?;
+    for &(key, bytes) in &checked {
+        let value = NewValue { bytes, kind: Kind::Json, expiry, tags };
+        transactional::set(segment, key, value, Mode::Always, false)?;
     }
     Ok(Value::I32(i32::try_from(checked.len()).unwrap_or(i32::MAX)))
 }
@@ -243,7 +287,14 @@ fn cache_touch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn cache_clear(_: &mut Call<'_>) -> Result<Value<'static>, Error> {
     segment()?;
-    pending::clear();
+    pending::end(None);
+    Ok(VOID)
+}
+
+fn cache_invalidate(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let tag = hashed_tag(segment, required(call.bytes(0), "tag")?)?;
+    pending::end(Some(tag));
     Ok(VOID)
 }
 

@@ -8,7 +8,7 @@ use super::{number, pending};
 use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Partition, Region, Segment, server};
-use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats};
+use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use std::num::IntErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -105,11 +105,19 @@ pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer,
     }
 }
 
+/// The tags of the entry under a key; none where there is no entry.
+pub fn tags(segment: &Segment, key: KeyHash, now: u64) -> Result<Tags, Error> {
+    partition(segment, key).shared(|words| {
+        let cache = Cache::open(words)?;
+        cache.find(key, now)?.map_or(Ok(Tags::default()), |found| cache.tags(found))
+    })
+}
+
 /// Memory for `value`, filled. A value for which there is none (others have reserved it) gets a reservation that
 /// publishes as absent: as if it had been evicted at once.
-pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], now: u64) -> Result<Reservation, Error> {
+pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], tags: Tags, now: u64) -> Result<Reservation, Error> {
     let partition = partition(segment, key);
-    let mut request = Reservation::new(value.len());
+    let mut request = Reservation::tagged(value.len(), tags);
     let at_once = value.len() <= FILL_AT_ONCE;
     loop {
         let progress = partition.exclusive(|words| {
@@ -215,7 +223,8 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64, now: u64) -> R
             };
             let encoded = number::encode(new);
             let expiry = found.map_or(expiry, |found| found.expiry);
-            let mut request = Reservation::new(encoded.bytes().len());
+            let tags = found.map_or(Ok(Tags::default()), |found| cache.tags(found))?;
+            let mut request = Reservation::tagged(encoded.bytes().len(), tags);
             match cache.reserve(&mut request, now)? {
                 Progress::Ready => {}
                 Progress::Full => return Ok(Count::Full),
@@ -255,6 +264,14 @@ pub fn clear(segment: &Segment, database: u32) {
     for partition in segment.partitions(Region::Cache) {
         // An error says that the partition was damaged and is empty now, which is what was asked for.
         let _ = partition.exclusive(|words| Cache::open(words)?.clear(database));
+    }
+}
+
+/// Ends all entries with a tag, in a time that doesn't depend on their number.
+pub fn invalidate(segment: &Segment, tag: u64) {
+    for partition in segment.partitions(Region::Cache) {
+        // As for clearing.
+        let _ = partition.exclusive(|words| Cache::open(words)?.invalidate(tag));
     }
 }
 

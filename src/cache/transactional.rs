@@ -1,12 +1,13 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
+use super::log::Effect;
 use super::number;
-use super::pending::{self, Effect, is_over, now};
+use super::pending::{self, is_over, now};
 use super::store::{self, Count};
 use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Segment, jsonb, server};
-use enough_engine::cache::{Item, Kind};
+use enough_engine::cache::{Item, Kind, Tags};
 use enough_engine::hash::KeyHash;
 use std::num::IntErrorKind;
 use std::rc::Rc;
@@ -27,18 +28,29 @@ enum View {
     /// Gone, for this transaction.
     Absent,
     /// A value of its own.
-    Own { value: Rc<[u8]>, kind: Kind, expiry: u64 },
+    Own { value: Rc<[u8]>, kind: Kind, expiry: u64, tags: Tags },
     /// What is committed, maybe with another expiry.
     Committed { touched: Option<u64> },
 }
 
-fn view(key: KeyHash, now: u64) -> View {
-    match pending::effect(key) {
-        None => View::Committed { touched: None },
-        Some(Effect::Touch { expiry }) if !is_over(expiry, now) => View::Committed { touched: Some(expiry) },
-        Some(Effect::Set { value, kind, expiry }) if !is_over(expiry, now) => View::Own { value, kind, expiry },
-        Some(_) => View::Absent,
+#[inline]
+fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
+    if pending::is_empty() {
+        return Ok(View::Committed { touched: None });
     }
+    let touched = match pending::effect(key) {
+        None => None,
+        Some(Effect::Touch { expiry }) if !is_over(expiry, now) => Some(expiry),
+        Some(Effect::Set { value, kind, expiry, tags }) if !is_over(expiry, now) => {
+            return Ok(View::Own { value, kind, expiry, tags });
+        }
+        Some(_) => return Ok(View::Absent),
+    };
+    let invalidated = pending::invalidated();
+    if !invalidated.is_empty() && store::tags(segment, key, now)?.any_of(&invalidated) {
+        return Ok(View::Absent);
+    }
+    Ok(View::Committed { touched })
 }
 
 fn copied(value: &[u8]) -> Buffer {
@@ -50,7 +62,7 @@ fn copied(value: &[u8]) -> Buffer {
 /// The value under a key; `now` as [`pending::now`] tells it.
 #[inline]
 pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Absent => Ok(None),
         View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
         View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(|(value, found)| (value, found.kind))),
@@ -60,11 +72,11 @@ pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, 
 /// The same, where a hit also moves the expiry: of what is committed at once, of what isn't with it.
 pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     let now = now();
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { value, kind, .. } => {
+        View::Own { value, kind, tags, .. } => {
             let buffer = copied(&value);
-            pending::write(key, Effect::Set { value, kind, expiry });
+            pending::write(key, Effect::Set { value, kind, expiry, tags });
             Ok(Some((buffer, kind)))
         }
         View::Committed { touched } => {
@@ -87,12 +99,12 @@ pub fn compare_and_set(
 ) -> Result<bool, Error> {
     loop {
         let now = now();
-        match view(key, now) {
+        match view(segment, key, now)? {
             View::Absent => return Ok(false),
-            View::Own { value: current, kind, .. } => {
+            View::Own { value: current, kind, tags, .. } => {
                 let equal = kind == Kind::Json && jsonb::equal(&current, expected);
                 if equal {
-                    pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+                    pending::write(key, Effect::Set { value: value.into(), kind, expiry, tags });
                 }
                 return Ok(equal);
             }
@@ -101,7 +113,9 @@ pub fn compare_and_set(
                 if found.kind != Kind::Json || !jsonb::equal(current.bytes(), expected) {
                     return Ok(false);
                 }
-                let mut reservation = store::reserve(segment, key, value, now)?;
+                // Should the entry be another one by now, it isn't replaced.
+                let tags = store::tags(segment, key, now)?;
+                let mut reservation = store::reserve(segment, key, value, tags, now)?;
                 let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
                 if store::publish_in_place_of(segment, found, &mut reservation, &item, now)? {
                     return Ok(true);
@@ -116,16 +130,16 @@ pub fn compare_and_set(
 /// Adds to the number under a key: of what is committed at once, atomically among sessions; of what isn't with it.
 pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Count, Error> {
     let now = now();
-    let (old, expiry) = match view(key, now) {
+    let (old, expiry, tags) = match view(segment, key, now)? {
         View::Committed { .. } => return store::add(segment, key, by, expiry, now),
-        View::Absent => (Ok(0), expiry),
+        View::Absent => (Ok(0), expiry, Tags::default()),
         View::Own { kind: Kind::Bytes, .. } => return Ok(Count::NotANumber),
-        View::Own { value, expiry, .. } => (number::decode(&value), expiry),
+        View::Own { value, expiry, tags, .. } => (number::decode(&value), expiry, tags),
     };
     match old.map(|old| old.checked_add(by)) {
         Ok(Some(new)) => {
             let value = number::encode(new).bytes().into();
-            pending::write(key, Effect::Set { value, kind: Kind::Json, expiry });
+            pending::write(key, Effect::Set { value, kind: Kind::Json, expiry, tags });
             Ok(Count::Is(new))
         }
         Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => Ok(Count::OutOfRange),
@@ -135,7 +149,7 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Coun
 
 /// When the entry under a key is over; `None` where there is no entry.
 pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, Error> {
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Absent => Ok(None),
         View::Own { expiry, .. } => Ok(Some(expiry)),
         View::Committed { touched } => {
@@ -145,46 +159,57 @@ pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, 
     }
 }
 
+/// A value as it is to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct NewValue<'v> {
+    /// Its bytes.
+    pub bytes: &'v [u8],
+    /// What they mean.
+    pub kind: Kind,
+    /// When it is over.
+    pub expiry: u64,
+    /// What it may be invalidated by.
+    pub tags: Tags,
+}
+
+impl NewValue<'_> {
+    fn effect(self) -> Effect {
+        Effect::Set { value: self.bytes.into(), kind: self.kind, expiry: self.expiry, tags: self.tags }
+    }
+}
+
 /// Stores a value; true where it was, or will be when the transaction commits.
-pub fn set(
-    segment: &Segment,
-    key: KeyHash,
-    value: &[u8],
-    kind: Kind,
-    expiry: u64,
-    mode: Mode,
-    keep_ttl: bool,
-) -> Result<bool, Error> {
-    let mut expiry = expiry;
+pub fn set(segment: &Segment, key: KeyHash, value: NewValue<'_>, mode: Mode, keep_ttl: bool) -> Result<bool, Error> {
+    let mut value = value;
     if mode == Mode::IfAbsent {
-        return set_if_absent(segment, key, value, kind, expiry);
+        return set_if_absent(segment, key, value);
     }
     if keep_ttl || mode == Mode::IfPresent {
-        let present = self::expiry(segment, key, now())?;
+        let present = expiry(segment, key, now())?;
         if present.is_none() && mode == Mode::IfPresent {
             return Ok(false);
         }
-        expiry = present.filter(|_| keep_ttl).unwrap_or(expiry);
+        value.expiry = present.filter(|_| keep_ttl).unwrap_or(value.expiry);
     }
-    pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+    pending::write(key, value.effect());
     Ok(true)
 }
 
-fn set_if_absent(segment: &Segment, key: KeyHash, value: &[u8], kind: Kind, expiry: u64) -> Result<bool, Error> {
+fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result<bool, Error> {
     let now = now();
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Own { .. } => Ok(false),
         // It is this transaction that has removed the key, and that shows at its commit, as this does.
         View::Absent => {
-            pending::write(key, Effect::Set { value: value.into(), kind, expiry });
+            pending::write(key, value.effect());
             Ok(true)
         }
         View::Committed { .. } => {
             if store::expiry(segment, key, now)?.is_some() {
                 return Ok(false);
             }
-            let mut reservation = store::reserve(segment, key, value, now)?;
-            let item = Item { key, database: server::database(), expiry, kind };
+            let mut reservation = store::reserve(segment, key, value.bytes, value.tags, now)?;
+            let item = Item { key, database: server::database(), expiry: value.expiry, kind: value.kind };
             store::publish_if_absent(segment, &mut reservation, &item, now)
         }
     }
@@ -201,7 +226,7 @@ pub fn delete(segment: &Segment, key: KeyHash, now: u64) -> Result<bool, Error> 
 /// Reads and removes a key. What others have committed is removed at once, so that one session alone gets it.
 pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, Error> {
     let now = now();
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Absent => Ok(None),
         View::Own { value, kind, .. } => {
             let buffer = copied(&value);
@@ -215,10 +240,10 @@ pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, E
 /// Changes when an entry is over; true where there is one.
 pub fn touch(segment: &Segment, key: KeyHash, expiry: u64) -> Result<bool, Error> {
     let now = now();
-    match view(key, now) {
+    match view(segment, key, now)? {
         View::Absent => Ok(false),
-        View::Own { value, kind, .. } => {
-            pending::write(key, Effect::Set { value, kind, expiry });
+        View::Own { value, kind, tags, .. } => {
+            pending::write(key, Effect::Set { value, kind, expiry, tags });
             Ok(true)
         }
         View::Committed { .. } => {

@@ -1,8 +1,8 @@
 //! Running `maintain()` by `pg_cron`, one job a database.
 
 use crate::error::Error;
+use crate::segment::catalog;
 use crate::segment::sql::{Parameter, each_row, run};
-use crate::segment::table;
 
 /// The job's name; `pg_cron` keys jobs by name and role.
 const JOB: &str = "pg_enough maintenance";
@@ -34,7 +34,7 @@ pub(super) fn unschedule() -> Result<bool, Error> {
 }
 
 fn require_cron() -> Result<(), Error> {
-    if table::extension_exists(c"pg_cron") {
+    if catalog::extension_exists(c"pg_cron") {
         return Ok(());
     }
     Err(Error::NotReady {

@@ -3,9 +3,9 @@
 use super::pending::{Action, remember};
 use super::{missing, relation, valid_name};
 use crate::error::Error;
+use crate::segment::catalog;
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, run};
-use crate::segment::table;
 use enough_engine::queue::QueueKey;
 
 /// What `queue_create` was asked for; times in microseconds.
@@ -106,7 +106,7 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
     let Some(found) = relation("q_", name) else {
         return if if_exists { Ok(false) } else { Err(missing(name)) };
     };
-    if !table::is_owner(found) {
+    if !catalog::is_owner(found) {
         return Err(Error::Denied {
             what: format!("dropping queue \"{name}\""),
             hint: format!("Only the owner of the table enough.\"q_{name}\" may do that."),
@@ -121,6 +121,6 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
 
 /// Whoever may make or drop a queue's tables may do so; the list of queues follows with the rights of its owner.
 fn in_registry(work: impl FnOnce() -> Result<usize, Error>) -> Result<usize, Error> {
-    let registry = table::relation_named(c"queue").ok_or_else(|| missing("enough.queue"))?;
+    let registry = catalog::relation_named(c"queue").ok_or_else(|| missing("enough.queue"))?;
     as_owner_of(registry, work)
 }

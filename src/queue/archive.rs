@@ -2,8 +2,8 @@
 
 use super::{Queue, partition, stats};
 use crate::error::Error;
+use crate::segment::catalog::{self, Deletion};
 use crate::segment::sql::{Parameter, run};
-use crate::segment::table::{self, Deletion};
 use crate::segment::{Region, segment, server, wait};
 use enough_engine::queue::{Partition as Index, QueueKey, Wake};
 
@@ -21,7 +21,7 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
     for name in stats::names()? {
         let Ok(queue) = Queue::open(name.as_bytes()) else { continue };
         let keep = queue.index(|index, slot| index.options(slot))?.archive_for;
-        if keep == i64::MAX || table::privilege_to_delete(queue.table.archive) != Deletion::Allowed {
+        if keep == i64::MAX || catalog::privilege_to_delete(queue.table.archive) != Deletion::Allowed {
             continue;
         }
         loop {
@@ -62,9 +62,9 @@ pub fn forget_dropped(deadline: i64) -> Result<(i64, bool), Error> {
                 return Ok((forgotten, false));
             }
             let exists = if key.database == server::database() {
-                table::relation_exists(key.relation)
+                catalog::relation_exists(key.relation)
             } else {
-                table::database_exists(key.database)
+                catalog::database_exists(key.database)
             };
             if !exists {
                 forget(key)?;

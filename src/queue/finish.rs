@@ -1,17 +1,25 @@
 //! Finishing a message: deleting its row, extending or ending its lease, burying it.
 
 use super::Queue;
-use super::pending::{Action, doubt, forget_last, remember};
+use super::pending::{Action, doubt, forget_finished, remember};
 use crate::error::Error;
+use crate::segment::catalog::Privilege;
+use crate::segment::rows::{Deleted, OpenTable};
 use crate::segment::sql::{Parameter, as_owner_of, run};
-use crate::segment::table::{Deleted, OpenTable, Privilege};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Busy, Tid, Wake};
 
 /// Deletes a message; false where there is none, or where `lease` isn't the current one.
 pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<bool, Error> {
     let now = server::now();
-    let (busy, tid) = match queue.index(|index, slot| index.start_busy(slot, msg_id, lease, now))? {
+    let mut state = queue.index(|index, slot| index.start_busy(slot, msg_id, lease, now))?;
+    if state == Busy::Unknown {
+        // Not read from the table yet: without a place in the index it would be, while this transaction is open.
+        let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(false) };
+        let entry = row.entry();
+        state = queue.index(|index, slot| index.set_aside(slot, &entry, now))?;
+    }
+    let (busy, tid) = match state {
         Busy::Stale => return Ok(false),
         Busy::Yours(tid) => (true, tid),
         Busy::Others | Busy::Unknown => (false, Tid::default()),
@@ -30,9 +38,16 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
         }
         Deleted::Gone => {
             if busy {
-                forget_last();
+                forget_finished(queue.key, msg_id);
+                // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the
+                // message stays whose it is.
+                let gone = queue.table.plain;
                 let mut wake = Wake::default();
-                queue.index(|index, slot| index.end_busy(slot, msg_id, true, &mut wake))?;
+                queue.index(|index, slot| {
+                    wake = Wake::default();
+                    index.end_busy(slot, msg_id, gone, &mut wake)
+                })?;
+                wait::wake(wake.processes());
                 doubt(queue.key, false);
             }
             Ok(false)

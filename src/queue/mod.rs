@@ -28,8 +28,10 @@ mod sql;
 mod stats;
 
 use crate::error::Error;
+use crate::segment::catalog::{self, Privilege};
+use crate::segment::rows::OpenTable;
 use crate::segment::sql::{Parameter, each_row};
-use crate::segment::table::{self, OpenTable, Privilege, QueueTable};
+use crate::segment::table::QueueTable;
 use crate::segment::{Partition, Region, segment, server};
 use enough_engine::queue::{Options, Partition as Index, QueueKey};
 use enough_engine::words::Corrupt;
@@ -80,14 +82,14 @@ fn missing(name: &str) -> Error {
 
 fn relation(prefix: &str, name: &str) -> Option<u32> {
     // A valid name has no NUL byte.
-    CString::new(format!("{prefix}{name}")).ok().and_then(|name| table::relation_named(&name))
+    CString::new(format!("{prefix}{name}")).ok().and_then(|name| catalog::relation_named(&name))
 }
 
 impl Queue {
     /// The queue of that name.
     pub fn open(name: &[u8]) -> Result<Rc<Queue>, Error> {
         let known = KNOWN.with_borrow_mut(|known| {
-            let now = table::generation();
+            let now = catalog::generation();
             if known.generation != now {
                 known.generation = now;
                 known.queues.clear();
@@ -108,7 +110,7 @@ impl Queue {
         queue.index(|_, _| Ok(()))?;
         KNOWN.with_borrow_mut(|known| {
             // Reading the catalogs may itself have taken in an invalidation.
-            if known.generation == table::generation() {
+            if known.generation == catalog::generation() {
                 known.queues.insert(name.into(), Rc::clone(&queue));
             }
         });
@@ -117,7 +119,7 @@ impl Queue {
 
     /// Fails where the current role lacks the privilege.
     pub fn require(&self, privilege: Privilege) -> Result<(), Error> {
-        if table::has_privilege(self.table.relation, privilege) {
+        if catalog::has_privilege(self.table.relation, privilege) {
             return Ok(());
         }
         let needed = match privilege {

@@ -73,9 +73,16 @@ pub(super) fn doubt(key: QueueKey, own_rows: bool) {
     }
 }
 
-/// Forgets the action that was remembered last: it turned out to be none.
-pub(super) fn forget_last() {
-    PENDING.with_borrow_mut(|pending| pending.items.pop());
+/// Forgets that a message was to be finished: nothing was deleted. What triggers have sent meanwhile stands.
+pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
+    PENDING.with_borrow_mut(|pending| {
+        let is_it = |item: &Item| {
+            item.key == key && matches!(item.action, Action::Finished { msg_id: other, .. } if other == msg_id)
+        };
+        if let Some(place) = pending.items.iter().rposition(is_it) {
+            pending.items.remove(place);
+        }
+    });
 }
 
 fn hold(key: QueueKey, held: Held) {
@@ -158,9 +165,9 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Finished { msg_id, busy } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
             if busy {
-                index.end_busy(slot, msg_id, true, wake)?
+                index.end_busy(slot, msg_id, true, wake)?;
             } else {
-                index.drop_message(slot, msg_id)?
+                index.drop_message(slot, msg_id)?;
             }
             index.finished(slot, 1)
         }

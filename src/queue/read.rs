@@ -9,8 +9,9 @@ use super::pending::{self, Action, remember};
 use super::{Queue, missing};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
+use crate::segment::catalog::Privilege;
+use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::sql::{Parameter, run};
-use crate::segment::table::{Latest, OpenTable, Order, Privilege, Row, fixed_snapshot};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Entry, Outlook, Refill, Taken, Wake};
 use std::rc::Rc;
@@ -215,13 +216,7 @@ impl<'q> Reader<'q> {
     /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
     fn postpone(&self, row: &Row) -> Result<(), Error> {
         let now = server::now();
-        let entry = Entry {
-            msg_id: row.msg_id,
-            tid: row.tid,
-            priority: row.priority.clamp(0, 9) as u8,
-            attempts: row.attempts.max(0) as u32,
-            deliver_at: row.deliver_at,
-        };
+        let entry = row.entry();
         let mut wake = Wake::default();
         self.queue.index(|index, slot| {
             wake = Wake::default();

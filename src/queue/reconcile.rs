@@ -2,7 +2,7 @@
 
 use super::{Queue, stats};
 use crate::error::Error;
-use crate::segment::table::{Latest, Order};
+use crate::segment::rows::{Latest, Order};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Entry, Wake};
 

@@ -3,9 +3,10 @@
 use super::pending::{Action, remember};
 use super::{Queue, missing};
 use crate::error::Error;
+use crate::segment::catalog::Privilege;
 use crate::segment::server;
 use crate::segment::sql::{Parameter, each_row};
-use crate::segment::table::{NewRow, Privilege};
+use crate::segment::table::NewRow;
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys;
 

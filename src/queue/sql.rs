@@ -4,8 +4,9 @@ use super::{Queue, admin, finish, read, send, stats};
 use crate::error::{Error, required};
 use crate::export;
 use crate::segment::call::{Call, Jsonb, Time, Value};
+use crate::segment::catalog::Privilege;
 use crate::segment::server;
-use crate::segment::table::{NewRow, Privilege};
+use crate::segment::table::NewRow;
 use std::rc::Rc;
 
 const MILLISECOND: i64 = 1_000;

@@ -3,9 +3,9 @@
 use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
+use crate::segment::catalog::Privilege;
 use crate::segment::server;
-use crate::segment::sql::each_row;
-use crate::segment::table::Privilege;
+use crate::segment::sql::{as_owner_of, each_row};
 use enough_engine::queue::Counters;
 
 /// The names of all queues.
@@ -46,28 +46,36 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
     }
     queue.index(|index, slot| index.start_counting(slot))?;
     let [mut live, mut delayed, mut archived, mut dead] = [0; 4];
-    each_row(
-        &format!(
-            "SELECT l.live, l.delayed, a.done, a.dead FROM \
-             (SELECT pg_catalog.count(*) AS live, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \
-                     pg_catalog.clock_timestamp()) AS delayed FROM {}) AS l, \
-             (SELECT pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'done') AS done, \
-                     pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') AS dead FROM {}) AS a",
-            queue.relation("q_"),
-            queue.relation("a_"),
-        ),
-        &[],
-        |row| {
-            live = row.get::<i64>(1)?.unwrap_or(0);
-            delayed = row.get::<i64>(2)?.unwrap_or(0);
-            archived = row.get::<i64>(3)?.unwrap_or(0);
-            dead = row.get::<i64>(4)?.unwrap_or(0);
-            Ok(())
-        },
-    )?;
+    // Who may read the queue's table may see its counts, those of the archive among them.
+    as_owner_of(queue.table.relation, || {
+        each_row(
+            &format!(
+                "SELECT l.live, l.delayed, a.done, a.dead FROM \
+                 (SELECT pg_catalog.count(*) AS live, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \
+                         pg_catalog.clock_timestamp()) AS delayed FROM {}) AS l, \
+                 (SELECT pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'done') AS done, \
+                         pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') AS dead FROM {}) AS a",
+                queue.relation("q_"),
+                queue.relation("a_"),
+            ),
+            &[],
+            |row| {
+                live = row.get::<i64>(1)?.unwrap_or(0);
+                delayed = row.get::<i64>(2)?.unwrap_or(0);
+                archived = row.get::<i64>(3)?.unwrap_or(0);
+                dead = row.get::<i64>(4)?.unwrap_or(0);
+                Ok(())
+            },
+        )
+    })?;
     queue.index(|index, slot| {
         index.counted(slot, live, delayed, archived, dead)?;
-        index.counters(slot)
+        let counters = index.counters(slot)?;
+        if server::in_recovery() {
+            // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion.
+            index.start_counting(slot)?;
+        }
+        Ok(counters)
     })
 }
 

@@ -7,6 +7,8 @@
 //!
 //! A torn partition is made empty, which gives its keys fresh limits.
 
+mod all;
+mod policy;
 mod sql;
 
 use crate::error::Error;

@@ -1,22 +1,26 @@
 //! The SQL functions of `sql/rate_limit.sql`: arguments in, rows out.
 
-use super::MAX_KEY;
+use super::{MAX_KEY, all};
 use crate::error::{Error, required};
 use crate::segment::call::{Call, Time, Value};
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
+
+/// The most keys of one call: their partitions are locked at the same time.
+const MAX_KEYS: usize = 100;
 
 crate::export!(
     enough_rate_limit = rate_limit,
     enough_rate_limit_peek = rate_limit_peek,
     enough_rate_limit_refund = rate_limit_refund,
     enough_rate_limit_up_to = rate_limit_up_to,
+    enough_rate_limit_all = rate_limit_all,
     enough_rate_limit_reset = rate_limit_reset,
     enough_rate_limit_stats = rate_limit_stats,
 );
 
 /// `(key, max_requests, period, cost, algorithm, burst)`
 fn rate_limit(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let (key, limit) = (key(call, 0)?, limit(call, 4)?);
     let cost = amount(call, 3, "cost")?;
     let decision = super::request(key, &limit, Request::All(cost))?;
     call.row(&row(&decision))
@@ -24,14 +28,14 @@ fn rate_limit(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 /// `(key, max_requests, period, algorithm, burst)`
 fn rate_limit_peek(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let (key, limit) = (key(call)?, limit(call, 3)?);
+    let (key, limit) = (key(call, 0)?, limit(call, 3)?);
     let decision = super::request(key, &limit, Request::Peek(1))?;
     call.row(&row(&decision))
 }
 
 /// `(key, max_requests, period, amount, algorithm, burst)`
 fn rate_limit_refund(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let (key, limit) = (key(call, 0)?, limit(call, 4)?);
     let amount = amount(call, 3, "amount")?;
     let decision = super::refund(key, &limit, amount)?;
     call.row(&row(&decision))
@@ -39,7 +43,7 @@ fn rate_limit_refund(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 /// `(key, max_requests, period, cost, algorithm, burst)`
 fn rate_limit_up_to(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let (key, limit) = (key(call)?, limit(call, 4)?);
+    let (key, limit) = (key(call, 0)?, limit(call, 4)?);
     let cost = amount(call, 3, "cost")?;
     let decision = super::request(key, &limit, Request::UpTo(cost))?;
     let [allowed, remaining, retry_after, reset_after] = row(&decision);
@@ -48,9 +52,47 @@ fn rate_limit_up_to(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     call.row(&[granted, allowed, remaining, retry_after, reset_after])
 }
 
+/// `(keys, max_requests, periods, cost, algorithm)`
+fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let keys = elements(call.text_array(0), "keys")?;
+    let max_requests = elements(call.i32_array(1), "max_requests")?;
+    let periods = elements(call.interval_array(2), "periods")?;
+    let cost = amount(call, 3, "cost")?;
+    let algorithm = algorithm(required(call.bytes(4), "algorithm")?)?;
+    for (name, len) in [("max_requests", max_requests.len()), ("periods", periods.len())] {
+        if len != keys.len() {
+            let expected = format!("as many as there are keys, {}", keys.len());
+            return Err(Error::invalid(name, format!("{len} elements"), expected));
+        }
+    }
+    if keys.len() > MAX_KEYS {
+        let hint = "Split the call, or count several things under one key.";
+        return Err(Error::TooLarge { what: "number of keys", size: keys.len(), limit: MAX_KEYS, hint });
+    }
+    keys.iter().try_for_each(|key| fitting(key).map(drop))?;
+    let limits = max_requests
+        .into_iter()
+        .zip(periods)
+        .map(|(max_requests, period)| valid(max_requests, "periods", period, algorithm, None))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (granted, decisions) = all::request(&keys, &limits, cost)?;
+    let mut rows = call.rows()?;
+    for (key, decision) in keys.into_iter().zip(&decisions) {
+        // A key that isn't in the way has nothing to wait for, but isn't allowed either.
+        let [_, remaining, retry_after, reset_after] = row(decision);
+        rows.push(&[Value::Bytes(key), Value::Bool(granted), remaining, retry_after, reset_after])?;
+    }
+    Ok(rows.end())
+}
+
+/// The elements of an array, none of which may be NULL.
+fn elements<T>(array: Option<Vec<Option<T>>>, name: &'static str) -> Result<Vec<T>, Error> {
+    required(array, name)?.into_iter().map(|element| required(element, name)).collect()
+}
+
 /// `(key)`
 fn rate_limit_reset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    super::reset(key(call)?).map(Value::Bool)
+    super::reset(key(call, 0)?).map(Value::Bool)
 }
 
 /// `()`
@@ -70,7 +112,7 @@ fn rate_limit_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 /// The columns that every answer has: allowed, remaining, `retry_after`, `reset_after`.
 #[inline]
-fn row(decision: &Decision) -> [Value<'static>; 4] {
+pub(super) fn row(decision: &Decision) -> [Value<'static>; 4] {
     [
         Value::Bool(decision.allowed),
         Value::I64(i64::from(decision.remaining)),
@@ -85,10 +127,15 @@ fn interval(micros: u64) -> Value<'static> {
     Value::Interval(i64::try_from(micros).unwrap_or(i64::MAX))
 }
 
-/// Argument 0.
+/// The key, argument `at`.
 #[inline]
-fn key<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
-    let key = required(call.bytes(0), "key")?;
+pub(super) fn key<'c>(call: &Call<'c>, at: usize) -> Result<&'c [u8], Error> {
+    fitting(required(call.bytes(at), "key")?)
+}
+
+/// Checks a key's size.
+#[inline]
+fn fitting(key: &[u8]) -> Result<&[u8], Error> {
     if key.len() > MAX_KEY {
         return Err(Error::TooLarge {
             what: "rate limit key",
@@ -106,13 +153,24 @@ fn limit(call: &Call<'_>, at: usize) -> Result<Limit, Error> {
     let max_requests = required(call.i32(1), "max_requests")?;
     let period = required(call.interval(2), "period")?;
     let algorithm = algorithm(required(call.bytes(at), "algorithm")?)?;
-    let burst = call.i32(at + 1);
+    valid(max_requests, "period", period, algorithm, call.i32(at + 1))
+}
+
+/// The limit, if all of it is in range; `name` is that of the argument that holds the period.
+#[inline]
+pub(super) fn valid(
+    max_requests: i32,
+    name: &'static str,
+    period: Time,
+    algorithm: Algorithm,
+    burst: Option<i32>,
+) -> Result<Limit, Error> {
     // What is negative is out of range as 0 is.
     let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
     let micros = if let Time::Micros(micros) = period { u64::try_from(micros).unwrap_or(0) } else { 0 };
     Limit::new(algorithm, unsigned(max_requests), micros, burst.map(unsigned)).map_err(|out| match out {
         OutOfRange::MaxRequests => Error::invalid("max_requests", max_requests, "from 1 to 1000000000"),
-        OutOfRange::Period => Error::invalid("period", period.describe(), "from 1 millisecond to 366 days"),
+        OutOfRange::Period => Error::invalid(name, period.describe(), "from 1 millisecond to 366 days"),
         OutOfRange::Burst => Error::invalid("burst", burst.unwrap_or(0), "from 1 to 1000000000"),
         OutOfRange::BurstWithoutBucket => {
             Error::invalid("burst", burst.unwrap_or(0), "left out with any algorithm but 'token_bucket'")
@@ -121,7 +179,7 @@ fn limit(call: &Call<'_>, at: usize) -> Result<Limit, Error> {
 }
 
 #[inline]
-fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
+pub(super) fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
     match name {
         b"sliding_window" => Ok(Algorithm::SlidingWindow),
         b"fixed_window" => Ok(Algorithm::FixedWindow),
@@ -136,7 +194,7 @@ fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
 
 /// A cost, or an amount to refund.
 #[inline]
-fn amount(call: &Call<'_>, at: usize, name: &'static str) -> Result<u32, Error> {
+pub(super) fn amount(call: &Call<'_>, at: usize, name: &'static str) -> Result<u32, Error> {
     let amount = required(call.i32(at), name)?;
     u32::try_from(amount)
         .ok()

@@ -231,6 +231,20 @@ impl<'c> Call<'c> {
             .map(|items| items.into_iter().map(|item| item.map(|datum| datum.value() as i64)).collect())
     }
 
+    /// An `int[]` argument's elements.
+    pub fn i32_array(&self, index: usize) -> Option<Vec<Option<i32>>> {
+        self.array(index, pg_sys::INT4OID, 4, true, b'i')
+            .map(|items| items.into_iter().map(|item| item.map(|datum| datum.value() as i32)).collect())
+    }
+
+    /// An `interval[]` argument's elements.
+    pub fn interval_array(&self, index: usize) -> Option<Vec<Option<Time>>> {
+        // SAFETY: elements of such an array are intervals, passed by reference.
+        let micros = |datum: Datum| interval_micros(unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() });
+        self.array(index, pg_sys::INTERVALOID, size_of::<pg_sys::Interval>() as i32, false, b'd')
+            .map(|items| items.into_iter().map(|item| item.map(micros)).collect())
+    }
+
     fn array(
         &self,
         index: usize,
@@ -420,14 +434,11 @@ impl Value<'_> {
 }
 
 fn interval(micros: i64) -> Datum {
-    const DAY: i64 = 86_400_000_000;
     // SAFETY: palloc answers with that much memory or an error.
     unsafe {
         let interval = pg_sys::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
-        // Days and the rest apart, so that it reads well.
-        let days = i32::try_from(micros / DAY).unwrap_or(0);
-        let time = micros - i64::from(days) * DAY;
-        interval.write(pg_sys::Interval { time, day: days, month: 0 });
+        // Without days, which are 23 or 25 hours long where the clock changes: added to a time it is exact.
+        interval.write(pg_sys::Interval { time: micros, day: 0, month: 0 });
         Datum::from(interval)
     }
 }

@@ -18,7 +18,7 @@
 //! Whatever the registry says is checked against the segment's own header: magic, nonce, layout version.
 
 use super::layout::{Header, LAYOUT_VERSION, MAGIC, PartitionHead, Plan, Region};
-use super::{server, table, xact};
+use super::{catalog, server, xact};
 use crate::error::Error;
 use crate::guc;
 use pgrx::pg_sys::{self, PgTryBuilder};
@@ -69,7 +69,7 @@ static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
 /// What must happen when the library is loaded, be it at the server's start or in a session.
 pub fn init() {
     xact::init();
-    table::init();
+    catalog::init();
     // SAFETY: hooks are installed by the postmaster alone, while it loads libraries.
     unsafe {
         if pg_sys::process_shared_preload_libraries_in_progress {

@@ -2,7 +2,8 @@
 //! `engine/`, the only place with `unsafe` in it: what needs the server's C interface goes through the safe calls here.
 //!
 //! # Rules of the locks
-//! * Each partition has one lock, which protects its words and nothing else. Nobody holds two at a time.
+//! * Each partition has one lock, which protects its words and nothing else. Nobody holds two at a time, but for `rate_limit_all`,
+//!   which takes those that it needs in the order in which they lie.
 //! * Under a lock nothing can fail: no palloc, no ereport, no detoasting, no hashing, no SPI, no panic. The structures
 //!   of the engine answer a violated bound with [`Corrupt`] instead.
 //! * An exclusive section sets the partition's `torn` mark and clears it at its end. Whoever takes the lock and finds
@@ -17,7 +18,8 @@
 //! | `wait.rs` | sleeping until another session wakes this one |
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
-//! | `table.rs` | rows of a queue's table, past the executor |
+//! | `catalog.rs` | what the catalogs say of relations |
+//! | `table.rs`, `rows.rs` | a queue's table and its rows, past the executor |
 //! | `sql.rs` | statements of the extension's own |
 //! | `call.rs` | from SQL into Rust and back |
 
@@ -28,9 +30,11 @@
 )]
 
 pub mod call;
+pub mod catalog;
 mod find;
 pub mod jsonb;
 mod layout;
+pub mod rows;
 pub mod server;
 pub mod sql;
 pub mod table;

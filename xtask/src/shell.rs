@@ -69,7 +69,7 @@ pub fn filtered(name: &str, command: &mut Command, shown: impl Fn(&str) -> bool)
     if !status.success() {
         let text = fs::read(&path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.lines().filter(|line| !shown(line)).collect();
         let end = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         bail!("`{}` failed: {status}\n{end}\n(all of it: {})", line(command), path.display());
     }

@@ -133,8 +133,8 @@ impl Partition<'_> {
                 let len = self.value_len(block)? as u64;
                 let runs = census.runs;
                 let blocks = self.check_chain(block, visited, census)?;
-                let overhead = 64 + (census.runs - runs - 1) * 8;
-                require(blocks * 64 >= overhead + len && blocks * 64 < overhead + len + 128)?;
+                let needed = 64 + (census.runs - runs - 1) * 8 + self.body_len(block)? as u64;
+                require(blocks * 64 >= needed && blocks * 64 < needed + 128)?;
                 census.entries += 1;
                 census.value_bytes += len;
                 expiring += u64::from(self.is_listed(block)?);

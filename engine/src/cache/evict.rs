@@ -5,9 +5,9 @@
 //! neighbours that go together become one run.
 
 use super::arena::RunKind;
-use super::entry::Reservation;
 use super::expiry::Step;
 use super::layout::{EVICTIONS, EXPIRATIONS, HAND, Partition, narrow};
+use super::write::Reservation;
 use crate::words::Corrupt;
 
 /// Times the hand may go around for one reservation. By the fourth every use count is zero; others may take what it

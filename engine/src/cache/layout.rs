@@ -85,6 +85,8 @@ const _: () = {
 pub struct Partition<'a> {
     pub(super) words: Words<'a>,
     pub(super) buckets: u32,
+    /// Sets of the tags' records.
+    pub(super) tag_sets: u32,
     /// First block of the arena.
     pub(super) first: u32,
     /// One past its last.
@@ -93,7 +95,7 @@ pub struct Partition<'a> {
 
 impl<'a> Partition<'a> {
     /// Fewest words that make a partition.
-    pub const MIN_WORDS: usize = (HEADER_BLOCKS + 8) * BLOCK_WORDS;
+    pub const MIN_WORDS: usize = (HEADER_BLOCKS + 10) * BLOCK_WORDS;
 
     fn geometry(words: Words<'a>) -> Result<Self, Corrupt> {
         if words.len() < Self::MIN_WORDS {
@@ -101,10 +103,13 @@ impl<'a> Partition<'a> {
         }
         let blocks = (words.len() / BLOCK_WORDS).min(MAX_BLOCKS);
         let bucket_blocks = (blocks - HEADER_BLOCKS) / 3 / BUCKETS_PER_BLOCK + 1;
+        // A set of records takes two blocks.
+        let tag_sets = (blocks - HEADER_BLOCKS) / 256 + 1;
         Ok(Self {
             words,
             buckets: narrow((bucket_blocks * BUCKETS_PER_BLOCK) as u64)?,
-            first: narrow((HEADER_BLOCKS + bucket_blocks) as u64)?,
+            tag_sets: narrow(tag_sets as u64)?,
+            first: narrow((HEADER_BLOCKS + bucket_blocks + 2 * tag_sets) as u64)?,
             end: narrow(blocks as u64)?,
         })
     }
@@ -173,6 +178,11 @@ impl<'a> Partition<'a> {
         let at = base + index / 2;
         let word = self.get(at)?;
         self.set(at, if index.is_multiple_of(2) { pair(value, high(word)) } else { pair(low(word), value) })
+    }
+
+    /// Word of the tag records' start.
+    pub(super) fn tags_at(&self) -> usize {
+        (self.first as usize - 2 * self.tag_sets as usize) * BLOCK_WORDS
     }
 
     /// Word of the bucket array's start, for [`Self::half`].

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | header, 64 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]) |
 //! | buckets | a `u32` per 3 blocks: the first entry of the chain |
+//! | tags | the records of invalidations ([`tags`]), a block in 128 |
 //! | blocks | runs of 64-byte blocks ([`arena`]): free, the head of an entry, or a continuation of one |
 //!
 //! A value lies in as many runs as it takes, so every free block can serve every value and memory can't fragment. The
@@ -32,15 +33,19 @@ mod expiry;
 mod layout;
 mod stats;
 mod table;
+mod tags;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use crate::words::Words;
 
 pub use check::Census;
-pub use entry::{Found, Item, Kind, NEVER, Progress, Reservation};
+pub use entry::{Found, Item, Kind, NEVER};
 pub use layout::{MAX_VALUE, Partition};
 pub use stats::Stats;
+pub use tags::{MAX_TAGS, Tags};
+pub use write::{Progress, Reservation};
 
 /// Makes `words` an empty partition, whatever they held. Exclusive lock. Words that are too few for one are left as
 /// they are: [`Partition::open`] refuses them.

@@ -1,7 +1,7 @@
 //! Reading a message, finishing it, giving it back; timers that run out.
 
 use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
-use super::{Tid, Wake};
+use super::{Entry, Tid, Wake};
 use crate::words::Corrupt;
 
 /// A message that was read: leased to the caller.
@@ -205,6 +205,15 @@ impl Partition<'_> {
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
         Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
+    }
+
+    /// The same for a message that may not be in the index, by its row; `Unknown` where there is no room for it.
+    pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
+        // Put in to be set aside: there is nothing to wake up for.
+        if self.lookup(slot, entry.msg_id)?.is_none() && !self.found(slot, entry, now, &mut Wake::nobody())? {
+            return Ok(Busy::Unknown);
+        }
+        self.start_busy(slot, entry.msg_id, None, now)
     }
 
     /// The transaction that set the message aside has ended: with `finished`, the row is gone; else the message is what

@@ -21,6 +21,11 @@ impl Default for Wake {
 impl Wake {
     const MOST: usize = 64;
 
+    /// A list in which no session has a place: nobody is woken.
+    pub(super) fn nobody() -> Self {
+        Wake { processes: [0; Self::MOST], len: Self::MOST }
+    }
+
     /// Whether no further session fits.
     pub fn is_full(&self) -> bool {
         self.len == Self::MOST

@@ -3,6 +3,20 @@ SET search_path = enough, public;
 
 CREATE TEMP TABLE at_start AS SELECT * FROM cache_stats();
 
+-- What a statement fails with.
+CREATE FUNCTION said(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text;
+    hint text;
+BEGIN
+    EXECUTE statement;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+    RETURN format('%s %s / %s', SQLSTATE, message, hint);
+END
+$$;
+
 -- Values come back as they are.
 SELECT cache_get('k') IS NULL AS miss;
 SELECT cache_set('k', '{"a": [1, 2.50, "x", null, true], "b": {}}');
@@ -194,6 +208,80 @@ SELECT cache_incr('n1'), cache_set('n3', '100'), cache_incr('n3'), cache_delete(
 ROLLBACK;
 SELECT cache_get('n1'), cache_get('n3'), cache_get('n4');
 
+-- Tags.
+SELECT cache_set('post 1', '1', tags => '{posts, "author 1"}'), cache_set('post 2', '2', tags => '{posts, "author 2"}'),
+       cache_set('user 1', '1', tags => '{"author 1"}'), cache_set('other', '1', tags => '{}'),
+       cache_mset('{"feed 1": 1, "feed 2": 2}', tags => '{feeds}'), cache_set_bytes('image', '\x01', tags => '{images}');
+SELECT cache_invalidate('author 1'), cache_invalidate('nobody');
+SELECT cache_get('post 1'), cache_get('post 2'), cache_get('user 1'), cache_get('other'), cache_exists('image');
+SELECT cache_set('post 1', '"again"', tags => '{posts, "author 1"}'), cache_invalidate('feeds'), cache_invalidate('images');
+SELECT cache_get('post 1'), cache_get('feed 1'), cache_get('feed 2'), cache_exists('image');
+-- In a transaction, with savepoints.
+BEGIN;
+SELECT cache_set('post 3', '3', tags => '{posts}');
+SELECT cache_invalidate('posts');
+SELECT cache_get('post 1'), cache_get('post 3'), cache_exists('post 2'), cache_take('post 2'), cache_delete('post 1'), cache_get('other');
+SELECT cache_set('post 4', '4', tags => '{posts}'), cache_set('post 3', '"later"', tags => '{posts}'), cache_set('post 2', '"if absent"', mode => 'if_absent');
+SAVEPOINT s;
+SELECT cache_invalidate('posts');
+SELECT cache_get('post 3'), cache_get('post 4'), cache_get('post 2');
+ROLLBACK TO s;
+SELECT cache_get('post 3'), cache_get('post 4'), cache_get('post 2');
+ROLLBACK;
+SELECT cache_get('post 1'), cache_get('post 2'), cache_get('post 3'), cache_get('post 4');
+BEGIN;
+SELECT cache_set('post 2', '"hidden"', tags => '{posts}'), cache_set('post 3', '3', tags => '{posts}');
+SELECT cache_invalidate('posts');
+SELECT cache_set('post 4', '4', tags => '{posts}');
+COMMIT;
+SELECT cache_get('post 1'), cache_get('post 2'), cache_get('post 3'), cache_get('post 4');
+-- What changes a value in its place leaves it its tags.
+SELECT cache_set('tagged', '1', tags => '{t}');
+SELECT cache_incr('tagged'), cache_touch('tagged', '1 hour');
+SELECT cache_compare_and_set('tagged', '2', '3');
+SELECT cache_get('tagged'), cache_invalidate('t');
+SELECT cache_get('tagged'), cache_set('tagged', '1', tags => '{t}'), cache_incr('tagged'), cache_touch('tagged', NULL), cache_compare_and_set('tagged', '2', '3');
+SELECT cache_get('tagged'), cache_invalidate('t'), cache_get('tagged');
+SELECT cache_get('tagged');
+SELECT cache_set('eight', '1', tags => '{1,2,3,4,5,6,7,8}'), cache_invalidate('7'), cache_get('eight');
+SELECT cache_mdelete('{post 4, eight, other}');
+
+-- Tables that invalidate tags.
+CREATE SCHEMA shop;
+CREATE TABLE shop."Orders" (id int PRIMARY KEY, amount int);
+SELECT cache_tag_table('shop."Orders"'), cache_tag_table('shop."Orders"', $$it's sales$$), cache_tag_table('shop."Orders"');
+SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'shop."Orders"'::regclass AND NOT tgisinternal ORDER BY 1;
+CREATE FUNCTION fill() RETURNS void LANGUAGE sql AS $$
+    SELECT enough.cache_set('orders', '1', tags => '{Orders}'), enough.cache_set('sales', '1', tags => ARRAY['it''s sales']), enough.cache_set('rest', '1', tags => '{rest}');
+$$;
+CREATE FUNCTION filled() RETURNS text LANGUAGE sql AS $$
+    SELECT string_agg(key, ' ') FROM enough.cache_mget('{orders, sales, rest}') WHERE value IS NOT NULL;
+$$;
+SELECT fill();
+SELECT filled();
+INSERT INTO shop."Orders" VALUES (1, 10), (2, 20);
+SELECT filled(), fill();
+UPDATE shop."Orders" SET amount = 11 WHERE id = 1;
+SELECT filled(), fill();
+DELETE FROM shop."Orders" WHERE id = 1;
+SELECT filled(), fill();
+TRUNCATE shop."Orders";
+SELECT filled(), fill();
+BEGIN;
+INSERT INTO shop."Orders" VALUES (3, 30);
+SELECT filled();
+ROLLBACK;
+SELECT filled();
+SELECT cache_untag_table('shop."Orders"'), cache_untag_table('shop."Orders"');
+INSERT INTO shop."Orders" VALUES (4, 40);
+SELECT filled();
+CREATE VIEW shop.seen AS SELECT 1 AS one;
+SELECT left(said($$SELECT cache_tag_table('pg_class')$$), 5), left(said($$SELECT cache_tag_table('shop.seen')$$), 5);
+SET client_min_messages = warning;
+DROP SCHEMA shop CASCADE;
+RESET client_min_messages;
+SELECT cache_mdelete('{orders, sales, rest}');
+
 -- Comparing.
 SELECT cache_compare_and_set('cas', '1', '2'), cache_exists('cas');
 SELECT cache_set('cas', '{"a": 1.0, "b": [true]}');
@@ -280,18 +368,6 @@ DROP DATABASE regress_cache_other;
 SELECT cache_get('k');
 
 -- Bad input: what it says, and that it changes nothing.
-CREATE FUNCTION said(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-    message text;
-    hint text;
-BEGIN
-    EXECUTE statement;
-    RETURN 'no error';
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-    RETURN format('%s %s / %s', SQLSTATE, message, hint);
-END
-$$;
 SELECT cache_set_bytes('b', 'b'), cache_set('half', '0.5'), cache_set('largest number', '9223372036854775807'), cache_set('larger', '1e20');
 CREATE TEMP TABLE before_bad AS SELECT entries, sets, deletes, cache_get('k') AS k FROM cache_stats();
 \pset format unaligned
@@ -335,6 +411,17 @@ SELECT statement || E'\n    ' || replace(said(statement), repeat('k', 513), '…
     ('SELECT cache_set(''k'', ''1'', mode => NULL)'),
     ('SELECT cache_set(''k'', ''1'', keep_ttl => NULL)'),
     ('SELECT cache_set(''b'', ''1'', mode => ''if_absent'', ttl => ''-1 hour'')'),
+    ('SELECT cache_set(''k'', ''1'', tags => ARRAY[''a'', NULL])'),
+    ('SELECT cache_set(''k'', ''1'', tags => ''{1,2,3,4,5,6,7,8,9}'')'),
+    ('SELECT cache_set(''k'', ''1'', tags => ARRAY[repeat(''t'', 129)])'),
+    ('SELECT cache_set_bytes(''k'', ''1'', tags => ARRAY[repeat(''t'', 129)])'),
+    ('SELECT cache_mset(''{"k": 1}'', tags => ARRAY[repeat(''t'', 129)])'),
+    ('SELECT cache_tag_table(NULL)'),
+    ('SELECT cache_tag_table(''pg_class'', repeat(''t'', 129))'),
+    ('SELECT cache_tag_table(4294967295::oid::regclass)'),
+    ('SELECT cache_untag_table(NULL)'),
+    ('SELECT cache_invalidate(NULL)'),
+    ('SELECT cache_invalidate(repeat(''t'', 129))'),
     ('SELECT cache_touch(NULL, ''1 hour'')'),
     ('SELECT cache_touch(''k'', ''0'')'),
     ('SELECT cache_touch(''k'', ''-1 month'')'),

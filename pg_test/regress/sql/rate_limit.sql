@@ -130,6 +130,28 @@ FROM unnest(ARRAY[3, 3, 3]) WITH ORDINALITY AS calls(cost, n), LATERAL enough.ra
 SELECT granted, allowed, remaining, retry_after FROM enough.rate_limit_up_to('up to all', 5, '1 hour', 1000000000);
 SELECT granted, allowed, remaining FROM enough.rate_limit_up_to('up to none', 5, '1 hour', 0);
 
+-- Several keys at once: all or none. Where it is none, retry_after tells who is in the way.
+SELECT key, allowed, remaining, retry_after, reset_after
+FROM enough.rate_limit_all(ARRAY['all a', 'all b'], ARRAY[2, 5], ARRAY['1 hour', '2 hours']::interval[]);
+SELECT key, allowed, remaining, retry_after = '0' AS at_once
+FROM enough.rate_limit_all(ARRAY['all a', 'all b', 'all c'], ARRAY[2, 5, 9], ARRAY['1 hour', '2 hours', '1 hour']::interval[]);
+SELECT key, allowed, remaining, retry_after = '0' AS at_once
+FROM enough.rate_limit_all(ARRAY['all b', 'all a'], ARRAY[5, 2], ARRAY['2 hours', '1 hour']::interval[]);
+SELECT key, allowed, remaining, retry_after IS NULL AS never
+FROM enough.rate_limit_all(ARRAY['all b', 'all a'], ARRAY[5, 2], ARRAY['2 hours', '1 hour']::interval[], 3);
+-- A key with several periods, and several times with the same one.
+SELECT key, allowed, remaining
+FROM enough.rate_limit_all(ARRAY['all d', 'all d'], ARRAY[3, 10], ARRAY['1 hour', '1 day']::interval[], 2, 'fixed_window');
+SELECT key, allowed, remaining
+FROM enough.rate_limit_all(ARRAY['all d', 'all d'], ARRAY[3, 10], ARRAY['1 hour', '1 day']::interval[], 2, 'fixed_window');
+SELECT key, allowed, remaining FROM enough.rate_limit_all(ARRAY['all e', 'all e'], ARRAY[3, 3], ARRAY['1 hour', '1 hour']::interval[]);
+SELECT key, allowed, remaining FROM enough.rate_limit_all(ARRAY['all e', 'all e'], ARRAY[3, 3], ARRAY['1 hour', '1 hour']::interval[]);
+SELECT key, allowed, remaining FROM enough.rate_limit_all(ARRAY['all e'], ARRAY[3], ARRAY['1 hour']::interval[], 0);
+SELECT * FROM enough.rate_limit_all('{}', '{}', '{}');
+SELECT count(*), bool_and(allowed)
+FROM enough.rate_limit_all(array_fill('all f'::text, ARRAY[100]), array_fill(100, ARRAY[100]), array_fill('1 hour'::interval, ARRAY[100]));
+SELECT remaining FROM enough.rate_limit_peek('all f', 100, '1 hour');
+
 -- Bad input: the SQLSTATE, the message and the hint; nothing is consumed.
 CREATE FUNCTION outcome(call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -176,6 +198,21 @@ FROM unnest(ARRAY[
     $$_refund('bad', 5, '1 hour', -1)$$,
     $$_refund('bad', 5, '1 hour', NULL)$$,
     $$_up_to('bad', 5, '1 hour', -1)$$,
+    $$_all(NULL, '{5}', '{1 hour}')$$,
+    $$_all('{bad}', NULL, '{1 hour}')$$,
+    $$_all('{bad}', '{5}', NULL)$$,
+    $$_all('{bad,NULL}', '{5,5}', '{1 hour,1 hour}')$$,
+    $$_all('{bad,b}', '{5,NULL}', '{1 hour,1 hour}')$$,
+    $$_all('{bad,b}', '{5,5}', '{1 hour,NULL}')$$,
+    $$_all('{bad}', '{5,5}', '{1 hour}')$$,
+    $$_all('{bad,b}', '{5,5}', '{1 hour}')$$,
+    $$_all('{bad,b}', '{5,0}', '{1 hour,1 hour}')$$,
+    $$_all('{bad,b}', '{5,5}', '{1 hour,0}')$$,
+    $$_all('{bad,bad}', '{5,6}', '{1 hour,1 hour}')$$,
+    $$_all('{bad}', '{5}', '{1 hour}', -1)$$,
+    $$_all('{bad}', '{5}', '{1 hour}', 1, 'none')$$,
+    $$_all(ARRAY['bad', repeat('k', 513)], '{5,5}', '{1 hour,1 hour}')$$,
+    $$_all(array_fill('bad'::text, ARRAY[101]), array_fill(5, ARRAY[101]), array_fill('1 hour'::interval, ARRAY[101]))$$,
     $$_enforce(NULL, 5, '1 hour')$$,
     $$_enforce('bad', 5, '1 hour', -1)$$,
     $$_reset(NULL)$$,
@@ -247,6 +284,73 @@ SELECT allowed, remaining FROM enough.rate_limit_peek('reads of regress_rate_lim
 DROP TABLE limited;
 DROP FUNCTION limit_inserts, may_read, enforced;
 DROP ROLE regress_rate_limit_reader;
+
+-- Policies have a name; their keys are their own.
+SELECT enough.rate_limit_policy_set('calls', 3, '1 hour');
+SELECT enough.rate_limit_policy_set('trial', 1, '1 hour', shadow => true);
+SELECT enough.rate_limit_policy_set('bucket', 2, '90 minutes', 'token_bucket', 5);
+SELECT * FROM enough.rate_limit_policy ORDER BY name;
+SELECT allowed, remaining FROM enough.rate_limit('a policy''s', 3, '1 hour', 3);
+SELECT n, allowed, remaining, retry_after > '0' AS has_to_wait FROM unnest(ARRAY[1, 2, 1]) WITH ORDINALITY AS calls(cost, n),
+    LATERAL enough.rate_limit_by('calls', 'a policy''s', cost);
+SELECT n, allowed, remaining, retry_after FROM unnest(ARRAY[1, 1, 2]) WITH ORDINALITY AS calls(cost, n),
+    LATERAL enough.rate_limit_by('trial', 'a policy''s', cost);
+SELECT allowed, remaining FROM enough.rate_limit_by('bucket', 'a policy''s');
+-- A change applies to what was consumed so far, in a session that has used the policy already, too.
+SELECT enough.rate_limit_policy_set('calls', 5, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit_by('calls', 'a policy''s');
+-- It is a row: it comes and goes with its transaction. What was consumed by then stays consumed.
+BEGIN;
+SELECT enough.rate_limit_policy_set('calls', 100, '1 hour');
+SELECT allowed, remaining FROM enough.rate_limit_by('calls', 'a policy''s', 10);
+ROLLBACK;
+SELECT allowed, remaining FROM enough.rate_limit_by('calls', 'a policy''s', 0);
+SELECT enough.rate_limit_policy_drop('calls');
+SELECT enough.rate_limit_policy_drop('calls');
+SELECT call, outcome('enough.rate_limit_' || call)
+FROM unnest(ARRAY[
+    $$by('calls', 'a policy''s')$$,
+    $$by(NULL, 'bad')$$,
+    $$by('bucket', NULL)$$,
+    $$by('bucket', 'bad', NULL)$$,
+    $$by('bucket', 'bad', -1)$$,
+    $$by('bucket', repeat('k', 513))$$,
+    $$policy_set(NULL, 3, '1 hour')$$,
+    $$policy_set('', 3, '1 hour')$$,
+    $$policy_set(repeat('n', 64), 3, '1 hour')$$,
+    $$policy_set('bad', NULL, '1 hour')$$,
+    $$policy_set('bad', 3, NULL)$$,
+    $$policy_set('bad', 3, '1 hour', NULL)$$,
+    $$policy_set('bad', 3, '1 hour', shadow => NULL)$$,
+    $$policy_set('bad', 0, '1 hour')$$,
+    $$policy_set('bad', 3, '1 year 1 month')$$,
+    $$policy_set('bad', 3, '1 hour', 'leaky')$$,
+    $$policy_set('bad', 3, '1 hour', 'fixed_window', 3)$$,
+    $$policy_set('bad', 3, '1 hour', 'token_bucket', 0)$$,
+    $$policy_drop(NULL)$$,
+    $$policy_drop('')$$]) AS call;
+SELECT name FROM enough.rate_limit_policy ORDER BY name;
+BEGIN READ ONLY;
+SELECT allowed, remaining FROM enough.rate_limit_by('bucket', 'a policy''s');
+SELECT outcome($$enough.rate_limit_policy_set('bucket', 3, '1 hour')$$);
+SELECT outcome($$enough.rate_limit_policy_drop('bucket')$$);
+COMMIT;
+CREATE ROLE regress_rate_limit_nobody;
+SET ROLE regress_rate_limit_nobody;
+SELECT allowed, remaining FROM enough.rate_limit_by('bucket', 'a policy''s');
+SELECT outcome($$enough.rate_limit_policy_set('bucket', 3, '1 hour')$$);
+SELECT outcome($$enough.rate_limit_policy_drop('bucket')$$);
+RESET ROLE;
+DROP ROLE regress_rate_limit_nobody;
+SELECT enough.rate_limit_policy_drop(name) FROM unnest(ARRAY['trial', 'bucket']) AS name;
+
+-- The fields of HTTP.
+SELECT enough.rate_limit_headers('headers', 5, '1 minute');
+SELECT remaining FROM enough.rate_limit('headers', 5, '1 hour', 2, 'fixed_window');
+SELECT regexp_replace(headers ->> 'RateLimit', 't=(3600|3599)$', 't=an hour'), headers ->> 'RateLimit-Policy'
+FROM enough.rate_limit_headers('headers', 5, '1 hour', 'fixed_window') AS headers;
+SELECT enough.rate_limit_headers('headers', 3, '1500 ms', 'token_bucket', 20);
+SELECT outcome($$enough.rate_limit_headers('headers', 0, '1 hour')$$);
 
 -- Statistics are the whole server's, which other tests use, too: only what can't shrink is compared.
 CREATE TEMP TABLE before AS SELECT * FROM enough.rate_limit_stats();

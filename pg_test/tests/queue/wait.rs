@@ -162,9 +162,10 @@ fn waiting_readers_of_one_queue_do_not_see_another_ones_messages() -> Result<()>
 fn the_table_is_free_while_a_reader_waits() -> Result<()> {
     let (database, mut client) = made("")?;
     let (reader, _) = sleeper(&database, "queue_read('q', wait => '1 hour')")?;
+    client.batch_execute("SET lock_timeout = '20 s'")?;
+    client.batch_execute("VACUUM FULL enough.q_q")?;
     client.batch_execute(
-        "SET lock_timeout = '20 s'; VACUUM FULL enough.q_q; TRUNCATE enough.q_q; \
-         ALTER TABLE enough.q_q ADD COLUMN note text; CREATE INDEX ON enough.q_q (priority)",
+        "TRUNCATE enough.q_q; ALTER TABLE enough.q_q ADD COLUMN note text; CREATE INDEX ON enough.q_q (priority)",
     )?;
     let sent = queue::send(&mut client, "q", &json!(1)).context("sending after the table was altered")?;
     ensure!(queue::ids(&join(reader)??) == [sent]);

@@ -30,7 +30,7 @@ const QUEUE: &str = "packages";
 const DATABASE: &str = "demo";
 
 /// How long a message that was read stays out of sight: as long as the killed worker's messages take to come back.
-const VISIBILITY_SECONDS: u32 = 5;
+const VISIBILITY: Duration = Duration::from_secs(5);
 
 /// How many messages of one maintainer may be delivered per [`MAINTAINER_PERIOD`].
 const MAINTAINER_LIMIT: u32 = 500;

@@ -2,16 +2,17 @@
 //!
 //! It takes messages with a visibility timeout, looks each one's maintainer up through the cache, asks the limiter
 //! whether that maintainer may have another one now, and deletes what it has done in the same transaction that records
-//! it. A message whose maintainer has had enough is kept, its lease extended past the time that the limiter names.
+//! it. Messages of a maintainer who has had enough are kept until the time that the limiter names, and their leases
+//! renewed before they run out.
 //!
 //! After each step a line of counters goes to the parent; when the parent closes the worker's input, it ends.
 
 use super::input::maintainer;
-use super::{MAINTAINER_LIMIT, MAINTAINER_PERIOD, QUEUE, VISIBILITY_SECONDS};
+use super::{MAINTAINER_LIMIT, MAINTAINER_PERIOD, QUEUE, VISIBILITY};
 use anyhow::{Context, Result};
 use postgres::{Client, NoTls, Statement};
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{Read, Write};
 use std::str::FromStr;
@@ -72,11 +73,16 @@ impl FromStr for Counters {
     }
 }
 
+/// A kept message's lease is renewed when it has no more than this left.
+const RENEW_BEFORE: Duration = Duration::from_secs(2);
+
 /// A message that this worker holds the lease of.
 struct Message {
     id: i64,
     attempts: i32,
-    record: Value,
+    maintainer: String,
+    /// When the lease runs out, by this process's clock: a little late, which [`RENEW_BEFORE`] makes up for.
+    leased_until: Instant,
 }
 
 /// A worker and its prepared calls.
@@ -91,8 +97,10 @@ struct Worker {
     extend: Statement,
     finish: Statement,
     counters: Counters,
-    /// What waits for the limiter, and until when.
-    kept: VecDeque<(Instant, Message)>,
+    /// What waits for the limiter.
+    kept: VecDeque<Message>,
+    /// Until when a maintainer has had enough.
+    closed: HashMap<String, Instant>,
 }
 
 /// Works until the standard input is closed.
@@ -114,9 +122,10 @@ pub fn run(url: &str, number: i32) -> Result<()> {
 impl Worker {
     fn connect(url: &str, number: i32) -> Result<Self> {
         let mut client = Client::connect(url, NoTls).context("a worker can't connect")?;
+        let visibility = VISIBILITY.as_secs();
         let read = client.prepare(&format!(
             "SELECT msg_id, attempts, message::text FROM enough.queue_read('{QUEUE}', $1, \
-             '{VISIBILITY_SECONDS} seconds', wait => $2::text::interval)"
+             '{visibility} seconds', wait => $2::text::interval)"
         ))?;
         let get = client.prepare("SELECT enough.cache_get($1)::text")?;
         let resolve = client.prepare("SELECT to_jsonb(m)::text FROM maintainers m WHERE address = $1")?;
@@ -125,39 +134,39 @@ impl Worker {
             "SELECT allowed, extract(epoch FROM retry_after)::float8 \
              FROM enough.rate_limit($1, {MAINTAINER_LIMIT}, '{MAINTAINER_PERIOD}')"
         ))?;
-        let extend = client.prepare(&format!(
-            "SELECT enough.queue_extend('{QUEUE}', $1, make_interval(secs => $2::float8 + {VISIBILITY_SECONDS})) IS NOT NULL"
-        ))?;
+        let extend = client
+            .prepare(&format!("SELECT enough.queue_extend('{QUEUE}', $1, '{visibility} seconds') IS NOT NULL"))?;
         // One statement, one transaction: what is deleted is recorded and what isn't is not, whoever dies when.
         let finish = client.prepare(&format!(
             "INSERT INTO delivered (msg_id, worker, attempts) SELECT d.msg_id, $3, i.attempts \
              FROM enough.queue_delete_batch('{QUEUE}', $1) AS d(msg_id) \
              JOIN unnest($1::bigint[], $2::int[]) AS i(msg_id, attempts) USING (msg_id)"
         ))?;
-        let (counters, kept) = (Counters::default(), VecDeque::new());
-        Ok(Self { client, number, read, get, resolve, set, limit, extend, finish, counters, kept })
+        let (counters, kept, closed) = (Counters::default(), VecDeque::new(), HashMap::new());
+        Ok(Self { client, number, read, get, resolve, set, limit, extend, finish, counters, kept, closed })
     }
 
     /// Reads a batch and works through it and through what was kept and is due.
     fn round(&mut self) -> Result<()> {
         let now = Instant::now();
-        let due = self.kept.iter().filter(|(at, _)| *at <= now).count();
+        self.closed.retain(|_, until| *until > now);
         let mut batch: Vec<Message> = Vec::new();
         for _ in 0..self.kept.len() {
-            if let Some((at, message)) = self.kept.pop_front() {
-                if at <= now {
-                    batch.push(message);
-                } else {
-                    self.kept.push_back((at, message));
-                }
+            let Some(message) = self.kept.pop_front() else { break };
+            if self.closed.contains_key(&message.maintainer) {
+                self.keep(message)?;
+            } else {
+                batch.push(message);
             }
         }
         if self.kept.len() < KEPT {
             // With something due there is no reason to wait for something new.
-            let wait = if due > 0 { "0" } else { "50 milliseconds" };
+            let wait = if batch.is_empty() { "50 milliseconds" } else { "0" };
+            let leased_until = Instant::now() + VISIBILITY;
             for row in self.client.query(&self.read, &[&BATCH, &wait])? {
-                let record = serde_json::from_str(row.get(2)).context("a message isn't JSON")?;
-                batch.push(Message { id: row.get(0), attempts: row.get(1), record });
+                let record: Value = serde_json::from_str(row.get(2)).context("a message isn't JSON")?;
+                let maintainer = maintainer(&record).to_owned();
+                batch.push(Message { id: row.get(0), attempts: row.get(1), maintainer, leased_until });
                 self.counters.read += 1;
             }
         } else if batch.is_empty() {
@@ -171,7 +180,11 @@ impl Worker {
     fn work(&mut self, batch: Vec<Message>) -> Result<()> {
         let (mut ids, mut attempts) = (Vec::new(), Vec::new());
         for message in batch {
-            let who = self.look_up(maintainer(&message.record))?;
+            if self.closed.contains_key(&message.maintainer) {
+                self.keep(message)?;
+                continue;
+            }
+            let who = self.look_up(&message.maintainer)?;
             let row = self.client.query_one(&self.limit, &[&format!("maintainer/{who}")])?;
             if row.get::<_, bool>(0) {
                 self.counters.allowed += 1;
@@ -181,14 +194,26 @@ impl Worker {
             }
             self.counters.denied += 1;
             let seconds: f64 = row.get(1);
-            if self.client.query_one(&self.extend, &[&message.id, &seconds])?.get(0) {
-                self.kept.push_back((Instant::now() + Duration::from_secs_f64(seconds.max(0.0)), message));
-            }
-            // Otherwise its lease ran out meanwhile, and whoever reads it next has it.
+            let until = Instant::now() + Duration::from_secs_f64(seconds.max(0.0));
+            self.closed.insert(message.maintainer.clone(), until);
+            self.keep(message)?;
         }
         if !ids.is_empty() {
             self.counters.done += self.client.execute(&self.finish, &[&ids, &attempts, &self.number])?;
         }
+        Ok(())
+    }
+
+    /// Keeps a message for later. If its lease has run out meanwhile, it belongs to whoever reads it next.
+    fn keep(&mut self, mut message: Message) -> Result<()> {
+        let now = Instant::now();
+        if message.leased_until.saturating_duration_since(now) < RENEW_BEFORE {
+            if !self.client.query_one(&self.extend, &[&message.id])?.get::<_, bool>(0) {
+                return Ok(());
+            }
+            message.leased_until = now + VISIBILITY;
+        }
+        self.kept.push_back(message);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ mod basics;
 mod corruption;
 mod model;
 mod quality;
+mod tags;
 
 use super::{Item, Kind, Partition, Progress, Reservation};
 use crate::hash::{KeyHash, key_hash};

@@ -1,7 +1,7 @@
 //! Several keys at once, against the same requests one by one.
 
 use super::arithmetic::algorithms;
-use super::{Key, limit};
+use super::{Key, cases, limit};
 use crate::hash::{KeyHash, key_hash};
 use crate::limiter::all::{Claim, request_all};
 use crate::limiter::table::Table;
@@ -16,7 +16,7 @@ fn hash(key: usize) -> KeyHash {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn all_or_nothing(

@@ -1,7 +1,7 @@
 //! Properties of the arithmetic, each of them exact to the microsecond.
 
 use super::oracle;
-use super::{Key, limit};
+use super::{Key, cases, limit};
 use crate::limiter::{Algorithm, Limit, Request};
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn at(limit: &Limit, now: i64, (share, extra, cost): (u64, u64, u32)) -> (i64, u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases(2_000))]
 
     /// Exactly what the definition grants is granted, no more and no less; and that for all a caller can see: peeks
     /// predict, retry_after and reset_after and remaining are exact.

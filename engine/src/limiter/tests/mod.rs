@@ -7,8 +7,15 @@ mod sequences;
 mod table;
 
 use super::{Algorithm, Decision, Limit, Request, State};
+use proptest::prelude::ProptestConfig;
 
 pub(super) const SECOND: u64 = 1_000_000;
+
+/// `count` random cases, unless the environment's `PROPTEST_CASES` asks for another number.
+pub(super) fn cases(count: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { usual } else { ProptestConfig { cases: count, ..usual } }
+}
 
 /// A limit that is known to be valid.
 pub(super) fn limit(algorithm: Algorithm, max_requests: u32, period: u64, burst: Option<u32>) -> Limit {

@@ -1,7 +1,7 @@
 //! The table against a `HashMap`, under memory pressure, and in memory that something else has written to.
 
 use super::arithmetic::{algorithms, limits};
-use super::{SECOND, limit};
+use super::{SECOND, cases, limit};
 use crate::hash::{KeyHash, key_hash};
 use crate::limiter::entries::MAX_CHAIN;
 use crate::limiter::table::Table;
@@ -96,7 +96,7 @@ fn normal(request: Request) -> Request {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
 
     /// With room for every key, each answer is that of a map of states, whatever is swept when.
     #[test]

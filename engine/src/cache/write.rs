@@ -1,0 +1,224 @@
+//! Writing in two halves: memory is reserved and filled first, and published under its key later.
+
+use super::arena::{Run, RunKind};
+use super::entry::{
+    CHAIN, EXPIRY, Item, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, cleared_slot,
+};
+use super::layout::{
+    BLOCK_BYTES, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS, SEQUENCE, SETS,
+    VALUE_BYTES, at, narrow, pair,
+};
+use super::tags::Tags;
+use crate::words::{Corrupt, Words};
+
+/// Runs that one call to [`Partition::reserve`] takes, frees or looks at.
+const WORK: u32 = 128;
+
+/// How far [`Partition::reserve`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The memory is there: fill it.
+    Ready,
+    /// Let others have the lock, then call again.
+    More,
+    /// It can't be had: the value is larger than the partition, or others have reserved what it would need. Nothing
+    /// stays reserved.
+    Full,
+}
+
+/// Memory for a value that isn't published yet. Ends in [`Partition::publish`] or [`Partition::release`], which leave
+/// it void; one that is dropped instead keeps its memory until the partition is formatted.
+#[derive(Debug)]
+#[must_use]
+pub struct Reservation {
+    epoch: u64,
+    len: usize,
+    tags: Tags,
+    head: u32,
+    tail: u32,
+    /// Bytes for which there is no run yet.
+    missing: u64,
+    /// Blocks of its runs.
+    blocks: u64,
+    /// Blocks that the CLOCK hand passed for it.
+    pub(super) passed: u64,
+}
+
+impl Reservation {
+    /// Asks for `len` bytes; nothing is reserved yet.
+    pub fn new(len: usize) -> Self {
+        Self::tagged(len, Tags::default())
+    }
+
+    /// The same for a value with tags.
+    pub fn tagged(len: usize, tags: Tags) -> Self {
+        let missing = (len + tags.hashes().len() * 8) as u64;
+        Self { epoch: 0, len, tags, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
+    }
+
+    /// Bytes asked for.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the value is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Blocks that `bytes` take.
+fn blocks_for(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_BYTES)
+}
+
+impl Partition<'_> {
+    /// Works on finding the memory, evicting what it must.
+    pub fn reserve(&self, request: &mut Reservation, now: u64) -> Result<Progress, Corrupt> {
+        let epoch = self.get(EPOCH)?;
+        if request.epoch != epoch {
+            *request = Self::request(epoch, request);
+        }
+        for _ in 0..WORK {
+            if request.head != NIL && request.missing == 0 {
+                return Ok(Progress::Ready);
+            }
+            let overhead = if request.head == NIL { BLOCK_BYTES } else { 8 };
+            let wanted = blocks_for(request.missing + overhead);
+            // What isn't reserved can be freed, so this is the only way to be full.
+            if wanted.saturating_add(self.get(RESERVED_BLOCKS)?) > u64::from(self.end - self.first)
+                || request.len > MAX_VALUE
+            {
+                self.release(request)?;
+                *request = Self::request(epoch, request);
+                return Ok(Progress::Full);
+            }
+            // Waiting until all of it is free, instead of taking what there is, lets neighbours coalesce first.
+            if self.get(FREE_BLOCKS)? >= wanted {
+                self.take_into(request, narrow(wanted)?)?;
+            } else {
+                self.make_room(request, now)?;
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    fn request(epoch: u64, request: &Reservation) -> Reservation {
+        Reservation { epoch, ..Reservation::tagged(request.len, request.tags) }
+    }
+
+    /// Takes a run and appends it to the reservation.
+    fn take_into(&self, request: &mut Reservation, wanted: u32) -> Result<(), Corrupt> {
+        let (block, size) = self.take(wanted)?.ok_or(Corrupt)?;
+        let bytes = u64::from(size) * BLOCK_BYTES;
+        if request.head == NIL {
+            self.set_run(block, Run { kind: RunKind::Reserved, ..self.run(block)? })?;
+            self.set(at(block, CHAIN), pair(NIL, narrow(request.len as u64)?))?;
+            request.head = block;
+            request.missing = request.missing.saturating_sub(bytes - BLOCK_BYTES);
+        } else {
+            let tail = self.run(request.tail)?;
+            self.set_run(request.tail, Run { next: block, ..tail })?;
+            request.missing = request.missing.saturating_sub(bytes - 8);
+        }
+        request.tail = block;
+        request.blocks += u64::from(size);
+        self.add(RESERVED_BLOCKS, u64::from(size))
+    }
+
+    /// Whether the reservation is of this formatting of the partition and complete.
+    fn holds(&self, reservation: &Reservation) -> Result<bool, Corrupt> {
+        if reservation.head == NIL || reservation.missing != 0 || self.get(EPOCH)? != reservation.epoch {
+            return Ok(false);
+        }
+        if self.run(reservation.head)?.kind == RunKind::Reserved { Ok(true) } else { Err(Corrupt) }
+    }
+
+    /// Copies the value into what was reserved; shared lock is enough. False where the reservation is void or `value`
+    /// isn't of its length.
+    pub fn fill(&self, reservation: &Reservation, value: &[u8]) -> Result<bool, Corrupt> {
+        if value.len() != reservation.len || !self.holds(reservation)? {
+            return Ok(false);
+        }
+        let tags = reservation.tags.hashes();
+        let mut rest = tags;
+        self.each_piece(reservation.head, 0, tags.len() * 8, |piece, len| {
+            let (now, later) = rest.split_at_checked(len / 8).ok_or(Corrupt)?;
+            piece.iter().zip(now).for_each(|(word, &tag)| word.store(tag, std::sync::atomic::Ordering::Relaxed));
+            rest = later;
+            Ok(())
+        })?;
+        let mut value = value;
+        self.each_piece(reservation.head, tags.len(), value.len(), |piece, len| {
+            let (now, later) = value.split_at_checked(len).ok_or(Corrupt)?;
+            write_bytes(piece, now);
+            value = later;
+            Ok(())
+        })?;
+        Ok(true)
+    }
+
+    /// Puts the value under its key, in place of what was there. A void reservation leaves the key absent, so that
+    /// an older value can't stay, and counts as an eviction. True where it was published. The reservation is void
+    /// afterwards.
+    pub fn publish(&self, reservation: &mut Reservation, item: &Item) -> Result<bool, Corrupt> {
+        let old = self.lookup(item.key)?;
+        if let Some((block, before)) = old {
+            self.unlink_after(block, before, item.key)?;
+            self.free_entry(block)?;
+        }
+        if !self.holds(reservation)? {
+            self.release(reservation)?;
+            self.add(EVICTIONS, 1)?;
+            return Ok(false);
+        }
+        self.subtract(RESERVED_BLOCKS, reservation.blocks)?;
+        let block = std::mem::replace(&mut reservation.head, NIL);
+        let stamp = self.get(SEQUENCE)?.wrapping_add(1);
+        self.set(SEQUENCE, stamp)?;
+        self.set(at(block, KEY_HIGH), item.key.high)?;
+        self.set(at(block, KEY_LOW), item.key.low)?;
+        self.set(at(block, EXPIRY), item.expiry)?;
+        let kind = match item.kind {
+            Kind::Json => 0,
+            Kind::Bytes => KIND_BYTES,
+        };
+        let tags = reservation.tags.hashes().len() as u64;
+        self.set(at(block, META), kind | cleared_slot(item.database) << SLOT_SHIFT | tags << TAGS_SHIFT)?;
+        self.set(at(block, STAMP), stamp)?;
+        self.set_run(block, Run { kind: RunKind::Entry, ..self.run(block)? })?;
+        self.link(block, item.key)?;
+        self.list_expiry(block, item.expiry)?;
+        self.add(ENTRIES, 1)?;
+        self.add(VALUE_BYTES, reservation.len as u64)?;
+        self.add(SETS, 1)?;
+        Ok(true)
+    }
+
+    /// Gives reserved memory back, also of a reservation that isn't complete. It is void afterwards.
+    pub fn release(&self, reservation: &mut Reservation) -> Result<(), Corrupt> {
+        let head = std::mem::replace(&mut reservation.head, NIL);
+        if head == NIL || self.get(EPOCH)? != reservation.epoch {
+            return Ok(());
+        }
+        if self.run(head)?.kind != RunKind::Reserved {
+            return Err(Corrupt);
+        }
+        self.subtract(RESERVED_BLOCKS, reservation.blocks)?;
+        self.give_chain(head)
+    }
+}
+
+/// Copies bytes into words that have room for them; the last word's spare bytes become zero.
+#[inline]
+fn write_bytes(words: Words<'_>, value: &[u8]) {
+    let (chunks, rest) = value.as_chunks::<8>();
+    for (chunk, word) in chunks.iter().zip(words) {
+        word.store(u64::from_ne_bytes(*chunk), std::sync::atomic::Ordering::Relaxed);
+    }
+    if let (Some(word), false) = (words.get(chunks.len()), rest.is_empty()) {
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        word.store(u64::from_ne_bytes(last), std::sync::atomic::Ordering::Relaxed);
+    }
+}

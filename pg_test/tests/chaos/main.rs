@@ -1,0 +1,12 @@
+//! Eight producers and eight consumers while sessions are killed, terminated or cancelled at random.
+//!
+//! No committed message may be lost, none may be delivered under two live leases, and none after its delete has
+//! committed. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
+//!
+//! `ENOUGH_CHAOS_SECONDS` says how long each test goes on.
+
+mod consumer;
+mod ledger;
+mod producer;
+mod run;
+mod session;

@@ -1,0 +1,136 @@
+//! The two storms: one that crashes the server, and one that only ends sessions and statements.
+
+use crate::ledger::Ledger;
+use crate::session::NAME;
+use crate::{consumer, producer};
+use anyhow::{Context, Result, ensure};
+use enough_pg_test::check::{eventually, healthy};
+use enough_pg_test::server::{self, Database};
+use enough_pg_test::{queue, segment};
+use postgres::Client;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+use xtask::server::Server;
+
+const PRODUCERS: i64 = 8;
+const CONSUMERS: i64 = 8;
+/// Between two crashes.
+const CRASH_EVERY: Duration = Duration::from_secs(5);
+/// Between two milder blows.
+const HIT_EVERY: Duration = Duration::from_millis(15);
+
+fn length() -> Duration {
+    let seconds = std::env::var("ENOUGH_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(20))
+}
+
+fn start() -> Result<(Server, Database)> {
+    // Commits are as durable as they are by default.
+    let server = server::start(&server::options()?.conf("fsync", "on"))?;
+    let database = Database::on(&server)?;
+    // A message may be delivered as often as it takes.
+    database.client()?.batch_execute(
+        "SELECT enough.queue_create('q', visibility_timeout => '300 milliseconds', max_attempts => 1000000, \
+         retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds')",
+    )?;
+    Ok((server, database))
+}
+
+/// Lets all of them work while `storm` rages; `storm` returns when the time is over.
+fn rage(database: &Database, ledger: &Ledger, storm: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let producers = (0..PRODUCERS).map(|number| {
+            let stop = &stop;
+            scope.spawn(move || producer::run(database, ledger, number, stop))
+        });
+        let consumers = (0..CONSUMERS).map(|_| scope.spawn(|| consumer::run(database, ledger, &stop)));
+        let workers: Vec<_> = producers.chain(consumers).collect::<Vec<_>>();
+        let storm = storm();
+        stop.store(true, Relaxed);
+        for worker in workers {
+            worker.join().expect("a worker panicked")?;
+        }
+        storm
+    })
+}
+
+/// The process of a worker's session, picked at random.
+fn victim(client: &mut Client) -> Result<Option<i32>> {
+    let row = client.query_opt(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY state <> 'active', random() LIMIT 1",
+        &[&NAME],
+    )?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+#[test]
+fn killing_a_random_backend_every_five_seconds() -> Result<()> {
+    let (mut server, database) = start()?;
+    let ledger = Ledger::default();
+    let end = Instant::now() + length();
+    let mut crashes = 0;
+    rage(&database, &ledger, || {
+        loop {
+            thread::sleep(CRASH_EVERY.min(end.saturating_duration_since(Instant::now())));
+            if Instant::now() >= end {
+                return Ok(());
+            }
+            let mut watcher = database.client()?;
+            let pid = eventually("there is a session to kill", || victim(&mut watcher))?;
+            if server.backend_kill9(u32::try_from(pid)?).is_ok() {
+                crashes += 1;
+            }
+            server.wait_until_up()?;
+        }
+    })?;
+    server.wait_until_up()?;
+    consumer::drain(&database, &ledger)?;
+    println!("{crashes} crashes");
+    ledger.judge()?;
+    ensure!(length() < 2 * CRASH_EVERY || crashes > 0, "nothing was killed");
+    healthy(&server.log(), true)
+}
+
+#[test]
+fn terminating_sessions_and_cancelling_statements() -> Result<()> {
+    let (server, database) = start()?;
+    let ledger = Ledger::default();
+    let end = Instant::now() + length() / 2;
+    let mut hits = [0_u64; 2];
+    rage(&database, &ledger, || {
+        let mut watcher = database.client()?;
+        while Instant::now() < end {
+            thread::sleep(HIT_EVERY);
+            let Some(pid) = victim(&mut watcher)? else { continue };
+            let terminate = fastrand::u8(0..4) == 0;
+            let function = if terminate { "pg_terminate_backend" } else { "pg_cancel_backend" };
+            watcher.execute(&format!("SELECT {function}($1)"), &[&pid])?;
+            hits[usize::from(terminate)] += 1;
+        }
+        Ok(())
+    })?;
+    println!("{hits:?} statements cancelled and sessions terminated");
+    let mut client = database.client()?;
+    // No crash has tidied up: what the memory knows must be what is there. The last sessions may still be ending.
+    eventually("the counts agree with the table", || {
+        let stats = queue::stats(&mut client, "q")?;
+        let rows: i64 = client.query_one("SELECT count(*) FROM enough.q_q", &[])?.get(0);
+        let counted = stats.ready + stats.leased + stats.delayed;
+        Ok((counted == rows && stats.dead == 0).then_some(()))
+    })
+    .with_context(|| format!("{:?}", database.client().map(|mut client| queue::stats(&mut client, "q"))))?;
+    consumer::drain(&database, &ledger)?;
+    ledger.judge()?;
+    let stats = queue::stats(&mut client, "q")?;
+    ensure!(
+        stats == queue::Stats { ready: 0, leased: 0, delayed: 0, dead: 0 },
+        "the queue is empty, and yet: {stats:?}"
+    );
+    let resets: String = client.query_one("SELECT value FROM enough.status() WHERE item = 'queue_resets'", &[])?.get(0);
+    ensure!(resets == "0", "the queues' memory was damaged {resets} times");
+    // The memory is the one from the beginning.
+    ensure!(segment::SegmentFile::of_process(server::backend(&mut client)?)?.is_some());
+    healthy(&server.log(), false)
+}

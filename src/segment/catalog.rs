@@ -1,0 +1,115 @@
+//! What the catalogs say of relations: names, owners, privileges, and when to ask again.
+
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::prelude::*;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts the invalidations of the server's relation cache: what was read from the catalogs before the current number
+/// must be read again.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Registers for invalidations; once, when the library is loaded.
+pub(super) fn init() {
+    // SAFETY: the callback stays as long as the process lives.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn invalidated(_arg: Datum, _relation: Oid) {
+    GENERATION.fetch_add(1, Relaxed);
+}
+
+/// The current number of invalidations.
+pub fn generation() -> u64 {
+    GENERATION.load(Relaxed)
+}
+
+/// Privileges on a queue's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// INSERT
+    Send,
+    /// SELECT and DELETE
+    Consume,
+    /// SELECT
+    Observe,
+}
+
+/// The OID of a relation in the schema `enough`.
+pub fn relation_named(name: &CStr) -> Option<u32> {
+    // SAFETY: plain catalog look-ups by C strings.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"enough".as_ptr(), true);
+        let relation = pg_sys::get_relname_relid(name.as_ptr(), schema);
+        (relation != Oid::INVALID).then(|| relation.to_u32())
+    }
+}
+
+/// Whether the current role has a privilege on a relation; column privileges don't count.
+#[allow(clippy::useless_conversion, reason = "privileges became wider with 16")]
+pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
+    let mode = match privilege {
+        Privilege::Send => pg_sys::ACL_INSERT,
+        Privilege::Observe => pg_sys::ACL_SELECT,
+        Privilege::Consume => pg_sys::ACL_SELECT | pg_sys::ACL_DELETE,
+    };
+    // SAFETY: plain catalog look-up. All bits of the mode are asked for: NO_PRIVILEGES stands for "not all".
+    unsafe {
+        let mask = pg_sys::pg_class_aclmask(
+            Oid::from(relation),
+            pg_sys::GetUserId(),
+            mode.into(),
+            pg_sys::AclMaskHow::ACLMASK_ALL,
+        );
+        mask == pg_sys::AclMode::from(mode)
+    }
+}
+
+/// Whether the current role owns a relation, or is a member of the role that does.
+pub fn is_owner(relation: u32) -> bool {
+    // SAFETY: plain catalog look-ups.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let owner = pg_sys::pg_class_ownercheck(Oid::from(relation), pg_sys::GetUserId());
+        #[cfg(not(feature = "pg15"))]
+        let owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, Oid::from(relation), pg_sys::GetUserId());
+        owner
+    }
+}
+
+/// Whether rows of a relation may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// By the current role.
+    Allowed,
+    /// Not by the current role, or there is no such relation.
+    Refused,
+}
+
+/// Whether the current role may read and delete a relation's rows.
+pub fn privilege_to_delete(relation: u32) -> Deletion {
+    if relation != 0 && relation_exists(relation) && has_privilege(relation, Privilege::Consume) {
+        Deletion::Allowed
+    } else {
+        Deletion::Refused
+    }
+}
+
+/// Whether this database has a relation with that OID.
+pub fn relation_exists(relation: u32) -> bool {
+    // SAFETY: plain catalog look-up.
+    unsafe { !pg_sys::get_rel_name(Oid::from(relation)).is_null() }
+}
+
+/// Whether the server has a database with that OID.
+pub fn database_exists(database: u32) -> bool {
+    // SAFETY: plain catalog look-up.
+    unsafe { !pg_sys::get_database_name(Oid::from(database)).is_null() }
+}
+
+/// Whether this database has an extension of that name.
+pub fn extension_exists(name: &CStr) -> bool {
+    // SAFETY: plain catalog look-up by a C string.
+    unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != Oid::INVALID }
+}

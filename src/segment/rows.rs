@@ -1,0 +1,408 @@
+//! Rows of a queue's table: looking at one, deleting one, writing its attempts, scanning for more.
+//!
+//! A row is looked at with `SnapshotSelf`, which shows what is committed at this very moment: the index in the segment
+//! moves on with each commit, not with the statement's snapshot.
+
+use super::server;
+use super::table::{ATTEMPTS, COLUMNS, DELIVER_AT, MSG_ID, Open, QueueTable, insert_into_index, item_pointer, tid_of};
+use enough_engine::queue::{Entry, Tid};
+use pgrx::pg_sys::{self, Datum, Oid};
+
+/// A row, with what the reader is told of it.
+pub struct Row {
+    /// Its number.
+    pub msg_id: i64,
+    /// When it was sent, in microseconds.
+    pub enqueued_at: i64,
+    /// Where it is.
+    pub tid: Tid,
+    /// Not before, in microseconds.
+    pub deliver_at: Option<i64>,
+    /// What the row knows of failed deliveries.
+    pub attempts: i32,
+    /// 0 to 9.
+    pub priority: i16,
+    /// Optional.
+    pub headers: Option<Datum>,
+    /// The payload.
+    pub message: Datum,
+    tuple: pg_sys::HeapTuple,
+}
+
+impl Row {
+    /// The row as the index knows it.
+    pub fn entry(&self) -> Entry {
+        Entry {
+            msg_id: self.msg_id,
+            tid: self.tid,
+            priority: self.priority.clamp(0, 9) as u8,
+            attempts: self.attempts.max(0) as u32,
+            deliver_at: self.deliver_at,
+        }
+    }
+}
+
+/// What became of the wish to delete a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is deleted, when the transaction commits.
+    Yes,
+    /// There is no such row (any more).
+    Gone,
+    /// A concurrent transaction has changed it, and this transaction's isolation level forbids to look at the change.
+    Conflict,
+}
+
+/// A registered snapshot that shows everything committed by now.
+pub struct Latest(pg_sys::Snapshot);
+
+impl Latest {
+    /// Takes it.
+    pub fn take() -> Self {
+        // SAFETY: no preconditions; registered until dropped.
+        Latest(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) })
+    }
+}
+
+impl Drop for Latest {
+    fn drop(&mut self) {
+        // SAFETY: registered by `take`.
+        unsafe { pg_sys::UnregisterSnapshot(self.0) };
+    }
+}
+
+fn snapshot_self() -> pg_sys::Snapshot {
+    &raw mut pg_sys::SnapshotSelfData
+}
+
+/// Whether the transaction reads from one snapshot throughout (REPEATABLE READ, SERIALIZABLE).
+pub fn fixed_snapshot() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Whether this transaction has written that version of a row.
+///
+/// # Safety
+/// `tuple` is a whole tuple.
+unsafe fn written_here(tuple: pg_sys::HeapTuple) -> bool {
+    // SAFETY: the caller's promise. The mark of a committed writer is never there while the writer is at work.
+    unsafe {
+        let header = (*tuple).t_data;
+        u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_COMMITTED == 0
+            && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin)
+    }
+}
+
+/// A queue's table while a call works on it.
+pub struct OpenTable<'t> {
+    pub(super) facts: &'t QueueTable,
+    pub(super) table: Open,
+    pub(super) mode: u32,
+    pub(super) blocks: u32,
+}
+
+impl OpenTable<'_> {
+    /// Closes the table and lets go of its lock before the transaction ends; for who has changed nothing in it.
+    pub fn unlock(self) {
+        // SAFETY: opened by `open` with this mode.
+        unsafe { pg_sys::UnlockRelationOid(Oid::from(self.facts.relation), self.mode as _) };
+    }
+
+    /// The row of a message as it is committed now (or was changed by this transaction): by its place first, and where
+    /// another row is there, by its number.
+    pub fn fetch(&self, msg_id: i64, tid: Tid) -> Option<Row> {
+        // A version that was current when the index was read and another that becomes current while the look-up is on
+        // its way can both be missed by `SnapshotSelf`; a snapshot taken once shows one of them.
+        self.fetch_with(snapshot_self(), msg_id, tid).or_else(|| self.by_number(Latest::take().0, msg_id))
+    }
+
+    /// Whether the transaction's own snapshot shows this version of the row too: not an older one, whose change it can't
+    /// know of.
+    pub fn shown(&self, row: &Row) -> bool {
+        // SAFETY: the row's tuple is whole, and a call of a function has an active snapshot.
+        let (own, snapshot) = unsafe { (written_here(row.tuple), pg_sys::GetActiveSnapshot()) };
+        own || self.at_place(snapshot, row.tid).is_some()
+    }
+
+    fn fetch_with(&self, snapshot: pg_sys::Snapshot, msg_id: i64, tid: Tid) -> Option<Row> {
+        let by_place = self.at_place(snapshot, tid).filter(|row| row.msg_id == msg_id);
+        by_place.or_else(|| self.by_number(snapshot, msg_id))
+    }
+
+    fn at_place(&self, snapshot: pg_sys::Snapshot, tid: Tid) -> Option<Row> {
+        // After TRUNCATE a place may lie beyond the table's end, where reading would be an error.
+        if tid.block >= self.blocks || tid.offset == 0 {
+            return None;
+        }
+        // SAFETY: the block exists; an offset beyond its line pointers is answered by false. The tuple is copied while
+        // its buffer is pinned.
+        unsafe {
+            let mut tuple: pg_sys::HeapTupleData = std::mem::zeroed();
+            tuple.t_self = item_pointer(tid);
+            let mut buffer = 0;
+            if !pg_sys::heap_fetch(self.table.0, snapshot, &raw mut tuple, &raw mut buffer, false) {
+                return None;
+            }
+            let copy = pg_sys::heap_copytuple(&raw mut tuple);
+            pg_sys::ReleaseBuffer(buffer);
+            Some(self.row(copy))
+        }
+    }
+
+    fn by_number(&self, snapshot: pg_sys::Snapshot, msg_id: i64) -> Option<Row> {
+        // SAFETY: the key fits the primary key's one column; the tuple is copied before the scan ends.
+        unsafe {
+            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+            pg_sys::ScanKeyInit(
+                &raw mut key,
+                MSG_ID,
+                pg_sys::BTEqualStrategyNumber as u16,
+                Oid::from(pg_sys::F_INT8EQ),
+                Datum::from(msg_id),
+            );
+            let scan = pg_sys::systable_beginscan(self.table.0, self.facts.key_index, true, snapshot, 1, &raw mut key);
+            let tuple = pg_sys::systable_getnext(scan);
+            let row = (!tuple.is_null()).then(|| self.row(pg_sys::heap_copytuple(tuple)));
+            pg_sys::systable_endscan(scan);
+            row
+        }
+    }
+
+    /// # Safety
+    /// `tuple` is a whole tuple of this table in the call's memory context.
+    unsafe fn row(&self, tuple: pg_sys::HeapTuple) -> Row {
+        // SAFETY: the caller's promise; `columns_present` has compared the leading columns' types.
+        unsafe {
+            let (values, nulls) = self.deform(tuple);
+            // A value out of line is fetched now, while the row is sure to be there.
+            let here = |datum: Datum| Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+            Row {
+                msg_id: values[0].value() as i64,
+                enqueued_at: values[1].value() as i64,
+                tid: tid_of((*tuple).t_self),
+                deliver_at: (!nulls[2]).then(|| values[2].value() as i64),
+                attempts: values[3].value() as i32,
+                priority: values[4].value() as i16,
+                headers: (!nulls[5]).then(|| here(values[5])),
+                message: here(values[6]),
+                tuple,
+            }
+        }
+    }
+
+    /// # Safety
+    /// `tuple` is a tuple of this table.
+    unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> ([Datum; COLUMNS.len()], [bool; COLUMNS.len()]) {
+        let columns = self.table.descriptor();
+        // SAFETY: room for as many columns as the table has, of which the leading ones are wanted.
+        unsafe {
+            let count = (*columns).natts as usize;
+            if count == COLUMNS.len() {
+                let (mut values, mut nulls) = ([Datum::null(); COLUMNS.len()], [true; COLUMNS.len()]);
+                pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+                return (values, nulls);
+            }
+            let (mut values, mut nulls) = (vec![Datum::null(); count], vec![true; count]);
+            pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+            (std::array::from_fn(|i| values[i]), std::array::from_fn(|i| nulls[i]))
+        }
+    }
+
+    /// Deletes a row that was fetched, waiting for whoever is changing it.
+    pub fn delete(&self, msg_id: i64, tid: Tid) -> Deleted {
+        let mut at = tid;
+        loop {
+            let Some(row) = self.fetch(msg_id, at) else {
+                return Deleted::Gone;
+            };
+            if fixed_snapshot() && !self.shown(&row) {
+                return Deleted::Conflict;
+            }
+            match self.delete_at(&row) {
+                pg_sys::TM_Result::TM_Ok => return Deleted::Yes,
+                pg_sys::TM_Result::TM_Deleted | pg_sys::TM_Result::TM_SelfModified => return Deleted::Gone,
+                _ if fixed_snapshot() => return Deleted::Conflict,
+                // Changed by a transaction that has committed meanwhile: look where the row is now.
+                _ => at = Tid::default(),
+            }
+            server::check_for_interrupts();
+        }
+    }
+
+    fn delete_at(&self, row: &Row) -> pg_sys::TM_Result::Type {
+        // SAFETY: the row was just fetched from this table. What this very command inserted can't be deleted by it, so
+        // the command counter moves on first.
+        unsafe {
+            if written_here(row.tuple) {
+                pg_sys::CommandCounterIncrement();
+            }
+            let mut place = item_pointer(row.tid);
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            pg_sys::heap_delete(
+                self.table.0,
+                &raw mut place,
+                pg_sys::GetCurrentCommandId(true),
+                std::ptr::null_mut(),
+                true,
+                &raw mut failure,
+                false,
+            )
+        }
+    }
+
+    /// Writes the number of deliveries into a fetched row; `None` where somebody else is changing the row, which isn't
+    /// waited for: the number in the segment serves as long as the server runs. The answer is the row's new place.
+    pub fn write_attempts(&self, row: &Row, attempts: u32) -> Option<Tid> {
+        // SAFETY: the row was just fetched from this table, whose descriptor forms the new version; where the new
+        // version isn't on the same page, both indexes are told, as for any update.
+        unsafe {
+            if written_here(row.tuple) {
+                pg_sys::CommandCounterIncrement();
+            }
+            let columns = (*self.table.descriptor()).natts as usize;
+            let mut values = vec![Datum::null(); columns];
+            let nulls = vec![false; columns];
+            let mut replace = vec![false; columns];
+            values[ATTEMPTS as usize - 1] = Datum::from(attempts as i32);
+            replace[ATTEMPTS as usize - 1] = true;
+            let (mut values, mut nulls) = (values, nulls);
+            let new = pg_sys::heap_modify_tuple(
+                row.tuple,
+                self.table.descriptor(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                replace.as_mut_ptr(),
+            );
+            let mut place = item_pointer(row.tid);
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            let mut mode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+            let command = pg_sys::GetCurrentCommandId(true);
+            let none = std::ptr::null_mut();
+            #[cfg(feature = "pg15")]
+            let result = pg_sys::heap_update(
+                self.table.0,
+                &raw mut place,
+                new,
+                command,
+                none,
+                false,
+                &raw mut failure,
+                &raw mut mode,
+            );
+            #[cfg(not(feature = "pg15"))]
+            let mut indexes = pg_sys::TU_UpdateIndexes::TU_None;
+            #[cfg(not(feature = "pg15"))]
+            let result = pg_sys::heap_update(
+                self.table.0,
+                &raw mut place,
+                new,
+                command,
+                none,
+                false,
+                &raw mut failure,
+                &raw mut mode,
+                &raw mut indexes,
+            );
+            if result != pg_sys::TM_Result::TM_Ok {
+                return None;
+            }
+            let heap_only = (*(*new).t_data).t_infomask2 & pg_sys::HEAP_ONLY_TUPLE as u16 != 0;
+            if !heap_only {
+                self.index_again(new);
+            }
+            Some(tid_of((*new).t_self))
+        }
+    }
+
+    /// # Safety
+    /// `tuple` was just inserted into this table as a new version of a row.
+    unsafe fn index_again(&self, tuple: pg_sys::HeapTuple) {
+        // SAFETY: the caller's promise; the indexes are the table's own.
+        unsafe {
+            let (values, nulls) = self.deform(tuple);
+            let mut place = (*tuple).t_self;
+            let key_index = Open::index(self.facts.key_index);
+            let info = pg_sys::BuildIndexInfo(key_index.0);
+            insert_into_index(&key_index, info, &self.table, values[0], &mut place, true);
+            if !nulls[DELIVER_AT as usize - 1] {
+                let index = Open::index(self.facts.timed_index);
+                let info = pg_sys::BuildIndexInfo(index.0);
+                insert_into_index(&index, info, &self.table, values[DELIVER_AT as usize - 1], &mut place, false);
+            }
+        }
+    }
+
+    /// Reads committed rows in the order of their numbers, or of their delivery times, from above `after` on, until `each`
+    /// says that it has enough. Rows with a delivery time are only in the latter order, rows without one only in the
+    /// former; rows of this transaction's own are left out, because they become messages when it commits.
+    pub fn scan(&self, snapshot: &Latest, order: Order, after: i64, mut each: impl FnMut(&Entry) -> bool) -> Scanned {
+        let (index, column, greater) = match order {
+            Order::Number => (self.facts.key_index, MSG_ID, pg_sys::F_INT8GT),
+            Order::Time => (self.facts.timed_index, DELIVER_AT, pg_sys::F_TIMESTAMPTZ_GT),
+        };
+        let index = Open::index_to_read(index);
+        // From the very beginning there is no key: a delivery time of `-infinity` isn't above any.
+        let keys = i32::from(after != i64::MIN);
+        // SAFETY: the key fits the index's one column; each tuple is read before the next is asked for.
+        unsafe {
+            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+            pg_sys::ScanKeyInit(
+                &raw mut key,
+                column,
+                pg_sys::BTGreaterStrategyNumber as u16,
+                Oid::from(greater),
+                Datum::from(after),
+            );
+            let scan = pg_sys::systable_beginscan_ordered(self.table.0, index.0, snapshot.0, keys, &raw mut key);
+            let mut scanned = Scanned { ended: false, own: false };
+            loop {
+                server::check_for_interrupts();
+                let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                if tuple.is_null() {
+                    scanned.ended = true;
+                    break;
+                }
+                if written_here(tuple) {
+                    scanned.own = true;
+                    continue;
+                }
+                let (values, nulls) = self.deform(tuple);
+                let deliver_at = (!nulls[2]).then(|| values[2].value() as i64);
+                if order == Order::Number && deliver_at.is_some() {
+                    continue;
+                }
+                let entry = Entry {
+                    msg_id: values[0].value() as i64,
+                    tid: tid_of((*tuple).t_self),
+                    priority: (values[4].value() as i16).clamp(0, 9) as u8,
+                    attempts: (values[3].value() as i32).max(0) as u32,
+                    deliver_at,
+                };
+                if !each(&entry) {
+                    break;
+                }
+            }
+            pg_sys::systable_endscan_ordered(scan);
+            scanned
+        }
+    }
+}
+
+/// How a scan went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// It came to the table's end.
+    pub ended: bool,
+    /// It left out rows that this transaction has written.
+    pub own: bool,
+}
+
+/// In which order rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By message number.
+    Number,
+    /// By delivery time.
+    Time,
+}
