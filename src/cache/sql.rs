@@ -98,13 +98,13 @@ fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error>
 
 /// Checks a value's size.
 fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8], Error> {
-    let limit = segment.cache_max_value;
+    let limit = store::largest_value(segment)?;
     if value.len() > limit {
         return Err(Error::TooLarge {
             what: "cache value",
             size: value.len(),
             limit,
-            hint: "Limits are in bytes of the stored form. Raise enough.cache_max_value, or cache less in one value.",
+            hint: "Limits are in bytes of the stored form. Raise enough.cache_max_value and enough.cache_memory, or cache less in one value.",
         });
     }
     Ok(value)

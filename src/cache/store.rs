@@ -36,6 +36,22 @@ fn stripe() -> usize {
     own
 }
 
+/// The largest value in bytes that the cache takes: as set, or what a partition holds where that is less.
+pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
+    static LARGEST: AtomicUsize = AtomicUsize::new(0);
+    let known = LARGEST.load(Relaxed);
+    if known != 0 {
+        return Ok(known);
+    }
+    // All partitions are of one size, and there is at least one.
+    let mut largest = segment.cache_max_value;
+    if let Some(partition) = segment.partitions(Region::Cache).first() {
+        largest = largest.min(partition.shared(|words| Ok(Cache::open(words)?.largest_value()))?);
+    }
+    LARGEST.store(largest, Relaxed);
+    Ok(largest)
+}
+
 fn partition(segment: &Segment, key: KeyHash) -> &Partition {
     segment.partition_of(Region::Cache, key)
 }

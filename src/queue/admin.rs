@@ -34,6 +34,13 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
             })
         };
     }
+    if relation("a_", name).is_some() {
+        return Err(Error::Exists {
+            what: "archive of a queue",
+            name: format!("a_{name}"),
+            hint: "It is left over from a queue whose table was dropped by hand; drop or rename it.",
+        });
+    }
     let unlogged = if new.unlogged { "UNLOGGED" } else { "" };
     // Few dead rows are worth a visit already: they are what makes a queue's table grow.
     let vacuum = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000";

@@ -3,6 +3,7 @@
 //! The geometry follows from the number of words alone, so that no stored word can lead it astray. Block numbers count
 //! from the start of the partition; block 0 is the header's, so 0 serves as "none".
 
+use super::tags::MAX_TAGS;
 use crate::words::{Corrupt, Words, load, store, zero};
 
 /// Words of a block. A block is a cache line.
@@ -136,6 +137,12 @@ impl<'a> Partition<'a> {
         store(words, FREE_BLOCKS, u64::from(partition.end - partition.first))?;
         store(words, MAGIC, MAGIC_VALUE)?;
         Ok(partition)
+    }
+
+    /// Bytes of the largest value that fits when nothing else is there, with as many tags as there may be.
+    pub fn largest_value(&self) -> usize {
+        let bytes = self.capacity().saturating_sub(BLOCK_BYTES + MAX_TAGS as u64 * 8);
+        usize::try_from(bytes).unwrap_or(MAX_VALUE).min(MAX_VALUE)
     }
 
     /// Bytes that values and their headers can take.

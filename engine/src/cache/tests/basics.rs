@@ -201,6 +201,10 @@ fn a_scattered_value_is_whole_and_frees_everything() {
 fn what_cannot_fit_is_full_and_leaves_no_trace() {
     let words = allocate(1 << 14);
     let partition = formatted(&words);
+    assert!(
+        reserve(&partition, partition.largest_value(), 0)
+            .is_ok_and(|request| { request.is_some_and(|mut request| partition.release(&mut request).is_ok()) })
+    );
     let too_large = usize::try_from(partition.capacity()).expect("fits") - 63;
     assert!(reserve(&partition, too_large, 0).expect("sound").is_none());
     let mut whole = reserve(&partition, too_large - 1, 0).expect("sound").expect("fits exactly");

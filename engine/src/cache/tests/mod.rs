@@ -9,6 +9,22 @@ mod tags;
 use super::{Item, Kind, Partition, Progress, Reservation};
 use crate::hash::{KeyHash, key_hash};
 use crate::words::{Corrupt, Words};
+use proptest::test_runner::Config as ProptestConfig;
+
+/// `count` random cases, unless the environment's `PROPTEST_CASES` asks for another number.
+pub(super) fn cases(count: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    if is_hurried() { usual } else { ProptestConfig { cases: count, ..usual } }
+}
+
+/// `full` rounds of a test that isn't proptest's, or a twentieth where that is asked for few cases.
+pub(super) fn rounds(full: u64) -> u64 {
+    if is_hurried() { full / 20 } else { full }
+}
+
+fn is_hurried() -> bool {
+    std::env::var_os("PROPTEST_CASES").is_some()
+}
 
 pub(super) const DATABASE: u32 = 16384;
 

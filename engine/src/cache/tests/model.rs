@@ -1,7 +1,7 @@
 //! Random operations on a partition and on a `HashMap` side by side.
 
 use super::super::{NEVER, Partition, Progress, Reservation};
-use super::{formatted, get, item, key, reserve, set, value};
+use super::{cases, formatted, get, item, key, reserve, set, value};
 use crate::words::{Words, allocate};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -194,7 +194,7 @@ fn run(words: usize, keys: u64, roomy: bool, operations: Vec<Operation>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn with_room_nothing_is_ever_lost(operations in prop::collection::vec(operation(30, 5000), 1..180)) {

@@ -1,7 +1,7 @@
 //! How well memory is used: what share of it holds values under churn, and what eviction keeps.
 
 use super::super::{NEVER, Partition};
-use super::{Random, formatted, get, item, key, reserve, set, value};
+use super::{Random, formatted, get, item, key, reserve, rounds, set, value};
 use crate::words::allocate;
 use std::collections::{BTreeMap, HashMap};
 
@@ -38,14 +38,15 @@ fn churn(sets: u64, keys: u64, mut size: impl FnMut(&mut Random) -> usize) -> (f
 
 #[test]
 fn churn_keeps_most_of_the_memory_in_live_values() {
-    let (live, runs) = churn(60_000, 1 << 40, log_uniform);
+    let (live, runs) = churn(rounds(60_000), 1 << 40, log_uniform);
     assert!(live >= 0.85, "log-uniform: {live} in live values");
     assert!(runs < 20.0, "log-uniform: {runs} runs a value");
-    let (live, runs) = churn(3000, 1 << 40, |random| 10 + usize::try_from(random.below(999_990)).expect("small"));
+    let (live, runs) =
+        churn(rounds(3000).max(600), 1 << 40, |random| 10 + usize::try_from(random.below(999_990)).expect("small"));
     assert!(live >= 0.85, "uniform: {live} in live values");
     assert!(runs < 20.0, "uniform: {runs} runs a value");
     // The same keys again and again: what is replaced must not pile up.
-    let (live, _) = churn(60_000, 3000, log_uniform);
+    let (live, _) = churn(rounds(60_000), 3000, log_uniform);
     assert!(live >= 0.85, "replacing: {live} in live values");
 }
 
@@ -103,20 +104,20 @@ fn eviction_is_nearly_as_good_as_lru() {
     let capacity = usize::try_from(partition.capacity() / 192).expect("small");
     let zipf = Zipf::new(4 * capacity, 0.99);
     let mut lru = Lru { capacity, clock: 0, last: HashMap::new(), order: BTreeMap::new() };
-    let (mut hits, mut lru_hits, rounds) = (0_u64, 0_u64, 400_000);
-    for round in 0..2 * rounds {
+    let (mut hits, mut lru_hits, half) = (0_u64, 0_u64, rounds(400_000));
+    for round in 0..2 * half {
         let number = zipf.next(&mut random);
         let hit = get(&partition, key(number), 0).expect("sound").is_some();
         if !hit {
             assert_eq!(set(&partition, &item(number, NEVER), &value(number, 0, 100), 0), Ok(true));
         }
         let lru_hit = lru.hit(number);
-        if round >= rounds {
+        if round >= half {
             hits += u64::from(hit);
             lru_hits += u64::from(lru_hit);
         }
     }
-    let (rate, lru_rate) = (hits as f64 / f64::from(rounds), lru_hits as f64 / f64::from(rounds));
+    let (rate, lru_rate) = (hits as f64 / half as f64, lru_hits as f64 / half as f64);
     assert!(rate >= lru_rate - 0.03, "hit rate {rate}, exact LRU {lru_rate}");
     partition.check().expect("sound");
 }
@@ -125,7 +126,7 @@ fn eviction_is_nearly_as_good_as_lru() {
 fn a_scan_of_values_read_once_does_not_drive_out_what_is_read_often() {
     let words = allocate(MEGABYTE / 8);
     let partition: Partition<'_> = formatted(&words);
-    for round in 0..200_u64 {
+    for round in 0..rounds(200) {
         for number in 0..100 {
             if get(&partition, key(number), 0).expect("sound").is_none() {
                 assert_eq!(set(&partition, &item(number, NEVER), &value(number, 0, 100), 0), Ok(true));

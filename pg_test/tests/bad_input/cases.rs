@@ -1,0 +1,341 @@
+//! The functions, with arguments that are good and what is bad in place of each.
+
+use crate::arguments::{
+    ALGORITHM, BURST, BYTES, Bad, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, MAX_REQUESTS, MSG_IDS, NEW_QUEUE,
+    NOT_NEGATIVE, NOT_NULL, NULL, PERIOD, POLICY, PRIORITY, QTY, QUEUE, TAG, TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+};
+
+/// An argument: its name, what is good for it, and what is bad.
+pub(crate) struct Argument(pub &'static str, pub &'static str, pub &'static [&'static [Bad]]);
+
+/// A function. A call with all good arguments succeeds where it is rolled back.
+pub(crate) struct Function {
+    pub name: &'static str,
+    pub arguments: &'static [Argument],
+    /// Calls that are wrong as a whole.
+    pub calls: &'static [Bad],
+    /// What a good call gives; empty for success.
+    pub good: &'static str,
+}
+
+const fn function(name: &'static str, arguments: &'static [Argument], calls: &'static [Bad]) -> Function {
+    Function { name, arguments, calls, good: "" }
+}
+
+/// The functions of pg_cron, which isn't there.
+const fn without_cron(name: &'static str, arguments: &'static [Argument]) -> Function {
+    Function { name, arguments, calls: &[], good: "55000" }
+}
+
+const KEY_OF_CACHE: Argument = Argument("key", "'key'", &[KEY]);
+const TTL_OF_CACHE: Argument = Argument("ttl", "'1 hour'", &[TTL]);
+const TAGS_OF_CACHE: Argument = Argument("tags", "ARRAY['tag']", &[TAGS]);
+const OF_QUEUE: Argument = Argument("queue", "'q'", &[QUEUE]);
+const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
+const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
+const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
+const LIMIT_COST: Argument = Argument("cost", "1", &[COST]);
+const LIMIT_ALGORITHM: Argument = Argument("algorithm", "'sliding_window'", &[ALGORITHM]);
+const LIMIT_BURST: Argument = Argument("burst", "NULL", &[BURST]);
+
+/// A burst that is out of range where one may be given.
+const BUCKETS: &[Bad] = &[
+    ("'fresh', 10, '1 hour', algorithm => 'token_bucket', burst => 0", "22023"),
+    ("'fresh', 10, '1 hour', algorithm => 'token_bucket', burst => -1", "22023"),
+    ("'fresh', 10, '1 hour', algorithm => 'token_bucket', burst => 1000000001", "22023"),
+    ("'fresh', 10, '1 hour', algorithm => 'fixed_window', burst => 10", "22023"),
+];
+
+pub(crate) const FUNCTIONS: &[Function] = &[
+    function(
+        "cache_set",
+        &[
+            KEY_OF_CACHE,
+            Argument("value", "'1'", &[VALUE]),
+            TTL_OF_CACHE,
+            Argument("mode", "'always'", &[&[NULL, ("''", "22023"), ("'ALWAYS'", "22023"), ("'nx'", "22023")]]),
+            TAGS_OF_CACHE,
+            Argument("keep_ttl", "false", &[NOT_NULL]),
+        ],
+        &[],
+    ),
+    function("cache_get", &[KEY_OF_CACHE, Argument("slide_ttl", "'1 hour'", &[TTL])], &[("'bytes'", "22023")]),
+    function("cache_mget", &[Argument("keys", "ARRAY['key']", &[KEYS])], &[("ARRAY['bytes']", "22023")]),
+    function(
+        "cache_mset",
+        &[
+            Argument(
+                "entries",
+                "'{\"a\": 1}'",
+                &[&[
+                    NULL,
+                    ("'1'", "22023"),
+                    ("'[]'", "22023"),
+                    ("'null'", "22023"),
+                    ("'\"a\"'", "22023"),
+                    ("jsonb_build_object('new', 1, repeat('x', 513), 1)", "54000"),
+                    ("jsonb_build_object('new', 1, 'large', repeat('x', 1100000))", "54000"),
+                ]],
+            ),
+            TTL_OF_CACHE,
+            TAGS_OF_CACHE,
+        ],
+        &[],
+    ),
+    function("cache_delete", &[KEY_OF_CACHE], &[]),
+    function("cache_mdelete", &[Argument("keys", "ARRAY['key']", &[KEYS])], &[]),
+    function("cache_take", &[KEY_OF_CACHE], &[("'bytes'", "22023")]),
+    function("cache_exists", &[KEY_OF_CACHE], &[]),
+    function("cache_expires_at", &[KEY_OF_CACHE], &[]),
+    function("cache_touch", &[KEY_OF_CACHE, TTL_OF_CACHE], &[]),
+    function(
+        "cache_compare_and_set",
+        &[KEY_OF_CACHE, Argument("expected", "'\"value\"'", &[NOT_NULL]), Argument("value", "'1'", &[VALUE]), TTL_OF_CACHE],
+        &[],
+    ),
+    function(
+        "cache_incr",
+        &[Argument("key", "'good'", &[KEY]), Argument("by", "1", &[NOT_NULL]), TTL_OF_CACHE],
+        &[
+            ("'key'", "22023"),
+            ("'bytes'", "22023"),
+            ("'good', 9223372036854775807", "22023"),
+            ("'negative', -9223372036854775808", "22023"),
+        ],
+    ),
+    function(
+        "cache_set_bytes",
+        &[KEY_OF_CACHE, Argument("value", "'\\x00'", &[BYTES]), TTL_OF_CACHE, TAGS_OF_CACHE],
+        &[],
+    ),
+    function("cache_invalidate", &[Argument("tag", "'tag'", &[TAG])], &[]),
+    Function { name: "cache_invalidate_by_trigger", arguments: &[], calls: &[], good: "0A000" },
+    function(
+        "cache_tag_table",
+        &[
+            Argument("tbl", "'good_table'", &[&[NULL, ("999999::regclass", "42704"), ("'good_index'::regclass", "42809")]]),
+            Argument("tag", "'tag'", &[&[("repeat('x', 129)", "54000")]]),
+        ],
+        &[],
+    ),
+    function("cache_untag_table", &[Argument("tbl", "'good_table'", &[NOT_NULL])], &[]),
+    function("cache_get_bytes", &[Argument("key", "'bytes'", &[KEY])], &[("'key'", "22023")]),
+    function("cache_clear", &[], &[]),
+    function("cache_stats", &[], &[]),
+    function("rate_limit", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),
+    function("rate_limit_peek", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),
+    function(
+        "rate_limit_refund",
+        &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, Argument("amount", "1", &[COST]), LIMIT_ALGORITHM, LIMIT_BURST],
+        BUCKETS,
+    ),
+    function(
+        "rate_limit_up_to",
+        &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST],
+        BUCKETS,
+    ),
+    function(
+        "rate_limit_enforce",
+        &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST],
+        BUCKETS,
+    ),
+    function(
+        "rate_limit_all",
+        &[
+            Argument("keys", "ARRAY['fresh', 'other']", &[KEYS, &[("ARRAY['fresh']", "22023")]]),
+            Argument(
+                "max_requests",
+                "ARRAY[10, 20]",
+                &[&[
+                    NULL,
+                    ("ARRAY[10]", "22023"),
+                    ("ARRAY[10, 20, 30]", "22023"),
+                    ("ARRAY[10, NULL]", "22004"),
+                    ("ARRAY[10, 0]", "22023"),
+                    ("ARRAY[-1, 10]", "22023"),
+                ]],
+            ),
+            Argument(
+                "periods",
+                "ARRAY['1 hour', '1 day']::interval[]",
+                &[&[
+                    NULL,
+                    ("ARRAY['1 hour']::interval[]", "22023"),
+                    ("ARRAY['1 hour', NULL]::interval[]", "22004"),
+                    ("ARRAY['1 hour', '0']::interval[]", "22023"),
+                    ("ARRAY['1 hour', '-1 day']::interval[]", "22023"),
+                    ("ARRAY['1 hour', 'infinity']::interval[]", "22023"),
+                ]],
+            ),
+            LIMIT_COST,
+            LIMIT_ALGORITHM,
+        ],
+        &[],
+    ),
+    function(
+        "rate_limit_policy_set",
+        &[
+            Argument("name", "'new'", &[POLICY]),
+            LIMIT_MOST,
+            LIMIT_PERIOD,
+            LIMIT_ALGORITHM,
+            LIMIT_BURST,
+            Argument("shadow", "false", &[NOT_NULL]),
+        ],
+        &[],
+    ),
+    function("rate_limit_policy_drop", &[Argument("name", "'strict'", &[POLICY])], &[]),
+    function(
+        "rate_limit_by",
+        &[Argument("policy", "'strict'", &[POLICY, &[("'nope'", "42704"), ("'Strict'", "42704")]]), LIMIT_KEY, LIMIT_COST],
+        &[],
+    ),
+    function("rate_limit_headers", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),
+    function("rate_limit_reset", &[LIMIT_KEY], &[]),
+    function("rate_limit_stats", &[], &[]),
+    function(
+        "queue_create",
+        &[
+            Argument("name", "'new'", &[NEW_QUEUE]),
+            Argument("visibility_timeout", "'30 seconds'", &[NOT_NEGATIVE, LEASE, TOO_LONG]),
+            Argument("max_attempts", "10", &[&[NULL, ("0", "22023"), ("-1", "22023"), ("2147483647", "22023")]]),
+            Argument("retry_backoff", "'1 second'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
+            Argument("retry_backoff_max", "'1 hour'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
+            // NULL keeps the archive for ever.
+            Argument(
+                "archive_for",
+                "'7 days'",
+                &[&[("'-1 second'::interval", "22023"), ("'-infinity'::interval", "22023")]],
+            ),
+            Argument("unlogged", "false", &[NOT_NULL]),
+            Argument("if_not_exists", "false", &[NOT_NULL]),
+        ],
+        &[("'q', max_attempts => 0, if_not_exists => true", "22023")],
+    ),
+    function("queue_drop", &[Argument("name", "'q'", &[QUEUE]), Argument("if_exists", "false", &[NOT_NULL])], &[]),
+    function(
+        "queue_send",
+        &[
+            OF_QUEUE,
+            Argument("message", "'1'", &[NOT_NULL]),
+            Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
+            Argument("priority", "0", &[PRIORITY]),
+            Argument("headers", "NULL", &[]),
+            Argument("deliver_at", "NULL", &[DELIVER_AT]),
+        ],
+        &[("'q', '1', delay => '1 second', deliver_at => now()", "22023")],
+    ),
+    function(
+        "queue_send_batch",
+        &[
+            OF_QUEUE,
+            Argument(
+                "messages",
+                "ARRAY['1', '2']::jsonb[]",
+                &[&[
+                    NULL,
+                    ("ARRAY[]::jsonb[]", "22023"),
+                    ("ARRAY['1', NULL]::jsonb[]", "22004"),
+                    ("ARRAY[NULL]::jsonb[]", "22004"),
+                    ("array_fill('1'::jsonb, ARRAY[10001])", "54000"),
+                ]],
+            ),
+            Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
+            Argument("priority", "0", &[PRIORITY]),
+            Argument(
+                "headers",
+                "ARRAY['1', NULL]::jsonb[]",
+                &[&[
+                    ("ARRAY[]::jsonb[]", "22023"),
+                    ("ARRAY['1']::jsonb[]", "22023"),
+                    ("ARRAY['1', '2', '3']::jsonb[]", "22023"),
+                ]],
+            ),
+            Argument("deliver_at", "NULL", &[DELIVER_AT]),
+        ],
+        &[("'q', ARRAY['1']::jsonb[], delay => '1 second', deliver_at => now()", "22023")],
+    ),
+    function(
+        "queue_read",
+        &[
+            OF_QUEUE,
+            Argument("qty", "1", &[QTY]),
+            Argument("visibility_timeout", "NULL", &[LEASE, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+            Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_pop",
+        &[OF_QUEUE, Argument("qty", "1", &[QTY]), Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG])],
+        &[],
+    ),
+    function("queue_delete", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL]), Argument("lease", "NULL", &[])], &[]),
+    function("queue_delete_batch", &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS])], &[]),
+    function(
+        "queue_extend",
+        &[
+            OF_QUEUE,
+            Argument("msg_id", "1", &[NOT_NULL]),
+            Argument("visibility_timeout", "'1 hour'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
+            Argument("lease", "NULL", &[]),
+        ],
+        &[],
+    ),
+    // NULL: all queues.
+    function(
+        "queue_stats",
+        &[Argument("queue", "'q'", &[QUEUE.split_first_chunk::<1>().expect("has NULL first").1])],
+        &[],
+    ),
+    function("maintain", &[Argument("max_duration", "'10 seconds'", &[NOT_NEGATIVE])], &[]),
+    function("status", &[], &[]),
+    without_cron(
+        "maintenance_schedule",
+        &[Argument("schedule", "'* * * * *'", &[&[NULL, ("''", "22023"), ("'  '", "22023")]])],
+    ),
+    without_cron("maintenance_unschedule", &[]),
+];
+
+/// Calls that are right although they look odd: `SELECT enough.<call>` succeeds.
+pub(crate) const GOOD: &[&str] = &[
+    "queue_create('_')",
+    "queue_create(repeat('x', 48))",
+    "queue_create('A.b-c_1')",
+    "queue_create('new', visibility_timeout => '1 millisecond', max_attempts => 1, retry_backoff => '0', \
+     retry_backoff_max => '0', archive_for => NULL)",
+    "queue_create('new', visibility_timeout => '366 days', retry_backoff => '366 days', archive_for => '0')",
+    "queue_create('q', if_not_exists => true)",
+    "queue_drop('nope', if_exists => true)",
+    "queue_send('q', 'null')",
+    "queue_send('q', '1', delay => '10 years', priority => 9)",
+    "queue_send('q', '1', deliver_at => '1970-01-01')",
+    "queue_send('q', '1', deliver_at => '4700-01-01 BC'::timestamptz)",
+    "queue_read('q', 10000, '366 days')",
+    "queue_read('q', wait => '1 hour')",
+    "queue_delete('q', -1)",
+    "queue_delete('q', 9223372036854775807, -9223372036854775808)",
+    "queue_delete_batch('q', ARRAY[-9223372036854775808, 9223372036854775807])",
+    "queue_extend('q', -1, '0')",
+    "cache_set(repeat('x', 512), '1')",
+    "cache_set('', 'null')",
+    "cache_set('key', '1', ttl => NULL)",
+    "cache_set('key', '1', ttl => '1 microsecond')",
+    "cache_touch('key', NULL)",
+    "cache_mget(ARRAY[]::text[])",
+    "cache_mset('{}')",
+    "cache_set('ü' || chr(128512) || chr(1) || '''\";--', '1')",
+    "rate_limit(repeat('x', 512), 1000000000, '366 days', 1000000000)",
+    "rate_limit('', 1, '1 millisecond', 0)",
+    "rate_limit('fresh', 1, '366 days', 1000000000, 'token_bucket', 1000000000)",
+    "maintain('0')",
+    "cache_set('key', '1', tags => ARRAY[]::text[])",
+    "cache_set('key', '1', tags => ARRAY[repeat('x', 128), 'b', 'c', 'd', 'e', 'f', 'g', 'h'])",
+    "cache_invalidate('no such tag')",
+    "cache_incr('fresh', -9223372036854775808)",
+    "cache_compare_and_set('nope', '1', '2')",
+    "cache_tag_table('good_table', repeat('x', 128))",
+    "cache_untag_table('pg_class')",
+    "rate_limit_policy_drop('nope')",
+    "rate_limit_by('strict', '')",
+];

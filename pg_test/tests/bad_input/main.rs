@@ -1,0 +1,7 @@
+//! Every function with arguments that make no sense: the SQLSTATE of the conventions, and nothing changed.
+//!
+//! The functions are those that the catalog has: one without cases fails the test.
+
+mod arguments;
+mod cases;
+mod run;

@@ -1,0 +1,206 @@
+//! Trying them all.
+
+use crate::arguments::Bad;
+use crate::cases::{FUNCTIONS, Function, GOOD};
+use anyhow::{Context, Result, ensure};
+use enough_pg_test::check::{healthy, refused, state};
+use enough_pg_test::queue;
+use enough_pg_test::server::{self, Database};
+use postgres::Client;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// A server of its own, because what is compared is counted for all databases of one; with something of everything in it.
+fn prepared() -> Result<(xtask::server::Server, Database, Client)> {
+    let server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute(
+        "SELECT enough.queue_create('q', visibility_timeout => '1 hour'); \
+         SELECT enough.queue_send('q', '\"leased\"', priority => 9); SELECT enough.queue_read('q'); \
+         SELECT enough.queue_send('q', '\"ready\"'), enough.queue_send('q', '\"delayed\"', delay => '1 hour'); \
+         SELECT enough.cache_set('key', '\"value\"'), enough.cache_set('good', '1', ttl => '1 hour'), \
+                enough.cache_set_bytes('bytes', '\\x00ff'); \
+         SELECT enough.cache_set('negative', '-1', tags => ARRAY['tag']); \
+         SELECT enough.rate_limit('key', 10, '1 hour', 3), enough.rate_limit_policy_set('strict', 10, '1 hour'); \
+         CREATE TABLE good_table (a int); CREATE INDEX good_index ON good_table (a)",
+    )?;
+    Ok((server, database, client))
+}
+
+/// Everything that a refused call might have changed.
+fn fingerprint(client: &mut Client) -> Result<String> {
+    let row = client.query_one(
+        "SELECT jsonb_pretty(jsonb_build_object( \
+            'queues', (SELECT jsonb_agg(q ORDER BY q.name) FROM enough.queue AS q), \
+            'messages', (SELECT jsonb_agg(m ORDER BY m.msg_id) FROM enough.q_q AS m), \
+            'versions', (SELECT jsonb_agg(m.xmin::text || m.ctid::text ORDER BY m.msg_id) FROM enough.q_q AS m), \
+            'archive', (SELECT jsonb_agg(a ORDER BY a.msg_id) FROM enough.a_q AS a), \
+            'numbers', (SELECT jsonb_agg(last_value) FROM pg_sequences WHERE schemaname = 'enough'), \
+            'relations', (SELECT jsonb_agg(relname ORDER BY relname) FROM pg_class \
+                          WHERE relnamespace = 'enough'::regnamespace), \
+            'policies', (SELECT jsonb_agg(p ORDER BY p.name) FROM enough.rate_limit_policy AS p), \
+            'triggers', (SELECT jsonb_agg(tgname) FROM pg_trigger), \
+            'stats', (SELECT jsonb_agg(to_jsonb(s) - 'oldest_ready' ORDER BY s.queue) FROM enough.queue_stats() AS s), \
+            'cache', (SELECT to_jsonb(c) FROM enough.cache_stats() AS c), \
+            'limiter', (SELECT to_jsonb(l) FROM enough.rate_limit_stats() AS l), \
+            'limit', (SELECT to_jsonb(p) - 'reset_after' FROM enough.rate_limit_peek('key', 10, '1 hour') AS p), \
+            'resets', (SELECT jsonb_agg(value) FROM enough.status() WHERE item LIKE '%resets')))",
+        &[],
+    )?;
+    Ok(row.get(0))
+}
+
+/// What the catalog has in the schema, by name and argument.
+fn signatures(client: &mut Client) -> Result<BTreeSet<String>> {
+    let rows = client.query(
+        "SELECT proname || '(' || coalesce(array_to_string(proargnames[1:pronargs], ', '), '') || ')' FROM pg_proc \
+         WHERE pronamespace = 'enough'::regnamespace",
+        &[],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn signature(function: &Function) -> String {
+    let names: Vec<&str> = function.arguments.iter().map(|argument| argument.0).collect();
+    format!("{}({})", function.name, names.join(", "))
+}
+
+/// The call with all good arguments, but for one.
+fn call(function: &Function, bad: Option<(usize, &str)>) -> String {
+    let arguments: Vec<String> = function
+        .arguments
+        .iter()
+        .enumerate()
+        .map(|(number, argument)| {
+            let value = bad.filter(|(place, _)| *place == number).map_or(argument.1, |(_, value)| value);
+            format!("\"{}\" => {value}", argument.0)
+        })
+        .collect();
+    format!("{}({})", function.name, arguments.join(", "))
+}
+
+/// All that is wrong with a function's arguments.
+fn bad_calls(function: &Function) -> impl Iterator<Item = (String, Bad)> {
+    let by_argument = function.arguments.iter().enumerate().flat_map(move |(place, argument)| {
+        let values = argument.2.iter().flat_map(|values| values.iter());
+        values.map(move |bad| (call(function, Some((place, bad.0))), *bad))
+    });
+    let whole = function.calls.iter().map(|bad| (format!("{}({})", function.name, bad.0), ("", bad.1)));
+    by_argument.chain(whole)
+}
+
+/// Whether this version has the value at all.
+fn exists(client: &mut Client, value: &str) -> bool {
+    value.is_empty() || client.simple_query(&format!("SELECT {value}")).is_ok()
+}
+
+#[test]
+fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()> {
+    let (server, _database, mut client) = prepared()?;
+    let expected: BTreeSet<String> = FUNCTIONS.iter().map(signature).collect();
+    ensure!(
+        signatures(&mut client)? == expected,
+        "functions without cases, or cases without a function: {:?}",
+        signatures(&mut client)?.symmetric_difference(&expected).collect::<Vec<_>>()
+    );
+    let mut tried = 0;
+    let mut wrong = Vec::new();
+    let before = fingerprint(&mut client)?;
+    // Looking changes nothing either, or the comparison would be void.
+    ensure!(fingerprint(&mut client)? == before, "the fingerprint changes by itself");
+    for function in FUNCTIONS {
+        for (call, (value, code)) in bad_calls(function) {
+            if !exists(&mut client, value) {
+                continue;
+            }
+            tried += 1;
+            if let Err(error) = refused(client.simple_query(&format!("SELECT * FROM enough.{call}")), code) {
+                wrong.push(format!("{call}: {error:#}"));
+            }
+            let after = fingerprint(&mut client)?;
+            ensure!(after == before, "{call} has changed something:\nbefore: {before}\nafter: {after}");
+        }
+    }
+    ensure!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+    ensure!(tried > 300, "only {tried} calls were tried");
+    healthy(&server.log(), false)
+}
+
+#[test]
+fn an_error_names_the_argument_and_says_what_to_do() -> Result<()> {
+    let (_server, _database, mut client) = prepared()?;
+    for function in FUNCTIONS {
+        for (place, argument) in function.arguments.iter().enumerate() {
+            let nulls = argument.2.iter().flat_map(|values| values.iter()).filter(|bad| bad.0 == "NULL");
+            for (value, _) in nulls {
+                let call = call(function, Some((place, value)));
+                let error = client.simple_query(&format!("SELECT * FROM enough.{call}")).expect_err("NULL passes");
+                let error = error.as_db_error().context("not the server's error")?;
+                ensure!(error.message().contains(argument.0), "{call}: {}", error.message());
+                ensure!(error.hint().is_some(), "{call} has no hint");
+            }
+        }
+        for (call, (value, code)) in bad_calls(function) {
+            if code == "22004" || !exists(&mut client, value) {
+                continue;
+            }
+            let error = client.simple_query(&format!("SELECT * FROM enough.{call}")).expect_err("a bad call passes");
+            let error = error.as_db_error().context("not the server's error")?;
+            ensure!(error.hint().is_some_and(|hint| !hint.is_empty()), "{call} has no hint: {error:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn good_arguments_are_taken() -> Result<()> {
+    let (server, _database, mut client) = prepared()?;
+    for function in FUNCTIONS {
+        let call = call(function, None);
+        client.batch_execute("BEGIN")?;
+        let outcome = client.simple_query(&format!("SELECT * FROM enough.{call}"));
+        let code = outcome.as_ref().err().map_or("", |error| state(error));
+        ensure!(code == function.good, "{call}: {:?}", outcome.err());
+        client.batch_execute("ROLLBACK")?;
+    }
+    for call in GOOD {
+        client.batch_execute("BEGIN")?;
+        // So that no wait is a long one.
+        queue::send(&mut client, "q", &json!("for whoever waits"))?;
+        client.batch_execute("COMMIT; BEGIN")?;
+        client.simple_query(&format!("SELECT enough.{call}")).with_context(|| format!("in {call}"))?;
+        client.batch_execute("ROLLBACK")?;
+    }
+    healthy(&server.log(), false)
+}
+
+#[test]
+fn a_bad_call_in_a_transaction_leaves_the_rest_of_it() -> Result<()> {
+    let (_server, database, mut client) = prepared()?;
+    let before = fingerprint(&mut client)?;
+    let mut transaction = client.transaction()?;
+    for function in FUNCTIONS {
+        for (call, (value, _)) in bad_calls(function) {
+            // Evaluated where an error is expected in any case.
+            let mut savepoint = transaction.savepoint("s")?;
+            let outcome = savepoint.simple_query(&format!("SELECT * FROM enough.{call}"));
+            ensure!(outcome.is_err(), "{call} ({value}) passes");
+            savepoint.rollback()?;
+        }
+    }
+    let sent = queue::send(&mut transaction, "q", &json!("after all of them"))?;
+    transaction.execute("SELECT enough.cache_set('after', '1')", &[])?;
+    transaction.commit()?;
+    let mut other = database.client()?;
+    ensure!(
+        other.query_one("SELECT enough.cache_get('after')", &[])?.get::<_, Option<serde_json::Value>>(0)
+            == Some(json!(1))
+    );
+    ensure!(queue::delete(&mut other, "q", sent, None)?);
+    other.batch_execute("SELECT enough.cache_delete('after')")?;
+    let after = fingerprint(&mut client)?;
+    let counts = |text: &str| text.lines().filter(|line| line.contains("\"message\"")).count();
+    ensure!(counts(&before) == counts(&after), "before: {before}\nafter: {after}");
+    Ok(())
+}
