@@ -41,6 +41,7 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
             hint: "It is left over from a queue whose table was dropped by hand; drop or rename it.",
         });
     }
+    require_write("queue_create")?;
     let unlogged = if new.unlogged { "UNLOGGED" } else { "" };
     // Few dead rows are worth a visit already: they are what makes a queue's table grow.
     let vacuum = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000";
@@ -113,6 +114,7 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
     let Some(found) = relation("q_", name) else {
         return if if_exists { Ok(false) } else { Err(missing(name)) };
     };
+    require_write("queue_drop")?;
     if !catalog::is_owner(found) {
         return Err(Error::Denied {
             what: format!("dropping queue \"{name}\""),
@@ -124,6 +126,10 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
     in_registry(|| run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)]))?;
     remember(QueueKey { database: server::database(), relation: found }, Action::Dropped);
     Ok(true)
+}
+
+fn require_write(function: &'static str) -> Result<(), Error> {
+    if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
 }
 
 /// Whoever may make or drop a queue's tables may do so; the list of queues follows with the rights of its owner.

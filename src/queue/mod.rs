@@ -30,7 +30,7 @@ mod stats;
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::OpenTable;
-use crate::segment::sql::{Parameter, each_row};
+use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::table::QueueTable;
 use crate::segment::{Partition, Region, segment, server};
 use enough_engine::queue::{Options, Partition as Index, QueueKey};
@@ -187,7 +187,7 @@ fn load_options(name: &str) -> Result<Options, Error> {
     let micros = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| Ok::<_, Error>(row.get::<i64>(column)?);
     let [visible, backoff, most, archive] = ["visibility_timeout", "retry_backoff", "retry_backoff_max", "archive_for"]
         .map(|column| format!("(EXTRACT(EPOCH FROM {column}) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"));
-    each_row(
+    read_rows(
         &format!(
             "SELECT {visible}, max_attempts, {backoff}, {most}, {archive}, paused FROM enough.queue \
              WHERE name OPERATOR(pg_catalog.=) $1"

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
-use crate::segment::sql::{Parameter, run};
+use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Entry, Outlook, Refill, Taken, Wake};
 use std::rc::Rc;
@@ -243,7 +243,7 @@ impl<'q> Reader<'q> {
     /// Whether the policies of the table let this role see the row.
     fn permitted(&self, row: &Row) -> Result<bool, Error> {
         let statement = format!("SELECT 1 FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", self.queue.relation("q_"));
-        Ok(run(&statement, &[Parameter::I64(row.msg_id)])? > 0)
+        Ok(read_rows(&statement, &[Parameter::I64(row.msg_id)], |_| Ok(()))? > 0)
     }
 
     fn put_back_hidden(&self) -> Result<(), Error> {

@@ -5,13 +5,13 @@ use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::server;
-use crate::segment::sql::{as_owner_of, each_row};
+use crate::segment::sql::{as_owner_of, read_rows};
 use enough_engine::queue::Counters;
 
 /// The names of all queues.
 pub(super) fn names() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    each_row("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
+    read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
         names.extend(row.get::<String>(1)?);
         Ok(())
     })?;
@@ -48,7 +48,7 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
     let [mut live, mut delayed, mut archived, mut dead] = [0; 4];
     // Who may read the queue's table may see its counts, those of the archive among them.
     as_owner_of(queue.table.relation, || {
-        each_row(
+        read_rows(
             &format!(
                 "SELECT l.live, l.delayed, a.done, a.dead FROM \
                  (SELECT pg_catalog.count(*) AS live, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \

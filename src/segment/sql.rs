@@ -48,21 +48,51 @@ impl From<spi::Error> for Error {
     }
 }
 
-/// Runs a statement and gives each row to `each`.
+/// Runs a statement that may write, and gives each row to `each`.
 pub fn each_row(
     statement: &str,
     parameters: &[Parameter<'_>],
-    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
 ) -> Result<usize, Error> {
     Spi::connect_mut(|client| {
         let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        let table = client.update(statement, None, &parameters)?;
-        let count = table.len();
-        for row in table {
-            each(&row)?;
-        }
-        Ok(count)
+        all(client.update(statement, None, &parameters)?, each)
     })
+}
+
+/// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, so that it runs on a
+/// standby too, and sees everything that is committed by now.
+pub fn read_rows(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    struct Active;
+    impl Drop for Active {
+        fn drop(&mut self) {
+            // SAFETY: pushed below. After an ERROR the server clears away what is left, whichever that is.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+    // A statement that only reads takes the snapshot that is active, which may be as old as the call's own statement.
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let _active = Active;
+    Spi::connect(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        all(client.select(statement, None, &parameters)?, each)
+    })
+}
+
+fn all(
+    table: spi::SpiTupleTable<'_>,
+    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let count = table.len();
+    for row in table {
+        each(&row)?;
+    }
+    Ok(count)
 }
 
 /// Runs a statement for its effect; the answer is how many rows it returned or changed.

@@ -17,8 +17,11 @@ fn prepared() -> Result<(xtask::server::Server, Database, Client)> {
     let mut client = database.client()?;
     client.batch_execute(
         "SELECT enough.queue_create('q', visibility_timeout => '1 hour'); \
-         SELECT enough.queue_send('q', '\"leased\"', priority => 9); SELECT enough.queue_read('q'); \
-         SELECT enough.queue_send('q', '\"ready\"'), enough.queue_send('q', '\"delayed\"', delay => '1 hour'); \
+         SELECT enough.queue_send('q', '\"leased\"', priority => 9)",
+    )?;
+    ensure!(queue::read(&mut client, "q", 1)?.len() == 1);
+    client.batch_execute(
+        "SELECT enough.queue_send('q', '\"ready\"'), enough.queue_send('q', '\"delayed\"', delay => '1 hour'); \
          SELECT enough.cache_set('key', '\"value\"'), enough.cache_set('good', '1', ttl => '1 hour'), \
                 enough.cache_set_bytes('bytes', '\\x00ff'); \
          SELECT enough.cache_set('negative', '-1', tags => ARRAY['tag']); \
@@ -49,6 +52,20 @@ fn fingerprint(client: &mut Client) -> Result<String> {
         &[],
     )?;
     Ok(row.get(0))
+}
+
+/// The lines in which two fingerprints differ. What kind of value an entry has is known only by a hit, so a call that is
+/// refused for that counts as one.
+fn difference(before: &str, after: &str, hits: bool) -> Option<String> {
+    let lines = |text: &str| -> Vec<String> {
+        let counted = text.lines().filter(|line| !(hits && line.contains("\"hits\"")));
+        counted.map(|line| line.trim().to_owned()).collect()
+    };
+    let (before, after) = (lines(before), lines(after));
+    let missing = |some: &[String], others: &[String]| -> Vec<String> {
+        some.iter().filter(|line| !others.contains(line)).cloned().collect()
+    };
+    (before != after).then(|| format!("{:?} became {:?}", missing(&before, &after), missing(&after, &before)))
 }
 
 /// What the catalog has in the schema, by name and argument.
@@ -106,7 +123,7 @@ fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()
     );
     let mut tried = 0;
     let mut wrong = Vec::new();
-    let before = fingerprint(&mut client)?;
+    let mut before = fingerprint(&mut client)?;
     // Looking changes nothing either, or the comparison would be void.
     ensure!(fingerprint(&mut client)? == before, "the fingerprint changes by itself");
     for function in FUNCTIONS {
@@ -119,7 +136,10 @@ fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()
                 wrong.push(format!("{call}: {error:#}"));
             }
             let after = fingerprint(&mut client)?;
-            ensure!(after == before, "{call} has changed something:\nbefore: {before}\nafter: {after}");
+            if let Some(difference) = difference(&before, &after, value.is_empty()) {
+                wrong.push(format!("{call} has changed something: {difference}"));
+            }
+            before = after;
         }
     }
     ensure!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));

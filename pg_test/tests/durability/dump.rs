@@ -1,0 +1,87 @@
+//! `pg_dump` into an empty database: messages, options, rights, and numbers that go on.
+
+use anyhow::{Context, Result, ensure};
+use enough_pg_test::check::refused;
+use enough_pg_test::queue;
+use enough_pg_test::server::{Database, shared};
+use serde_json::json;
+use std::io::Write;
+use std::process::Stdio;
+
+#[test]
+fn a_dump_brings_everything_back() -> Result<()> {
+    let source = Database::new()?;
+    let user = source.role("user");
+    let mut client = source.client()?;
+    client.batch_execute(&format!(
+        "CREATE ROLE {user} LOGIN; \
+         SELECT enough.queue_create('q', visibility_timeout => '2 hours', max_attempts => 2, \
+                retry_backoff => '3 seconds', retry_backoff_max => '4 minutes', archive_for => NULL); \
+         SELECT enough.queue_create('Odd-Name.1', unlogged => true); SELECT enough.queue_create('empty'); \
+         GRANT INSERT ON enough.q_q TO {user}; \
+         SELECT enough.queue_send('Odd-Name.1', '\"odd\"')"
+    ))?;
+    let sent = queue::send_numbers(&mut client, "q", 1_500)?;
+    client.batch_execute("SELECT enough.queue_send('q', '\"urgent\"', priority => 9, headers => '{\"h\": 1}')")?;
+    client.batch_execute("SELECT enough.queue_send('q', '\"late\"', delay => '1 hour')")?;
+    // One is dead, one has been delivered twice, the rest of the read ones are leased.
+    let urgent = queue::read(&mut client, "q", 1)?;
+    for message in queue::read(&mut client, "q", 2)? {
+        client.execute("SELECT enough.queue_extend('q', $1, '0')", &[&message.msg_id])?;
+    }
+    let twice = queue::read(&mut client, "q", 2)?;
+    ensure!(twice.len() == 2 && twice.iter().all(|message| message.attempts == 2));
+    client.execute("SELECT enough.queue_extend('q', $1, '0')", &[&twice[0].msg_id])?;
+    queue::read(&mut client, "q", 1)?;
+    let dead: i64 = client.query_one("SELECT msg_id FROM enough.a_q", &[])?.get(0);
+
+    let (dump, mut restore, target) = {
+        let server = shared()?;
+        let dump = server.command("pg_dump")?.arg(&source.name).output()?;
+        let target = Database::empty(&server)?;
+        let mut restore = server.command("psql")?;
+        restore.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", &target.name]);
+        (dump, restore, target)
+    };
+    ensure!(dump.status.success(), "pg_dump: {}", String::from_utf8_lossy(&dump.stderr));
+    let mut psql = restore.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    psql.stdin.take().context("psql has no input")?.write_all(&dump.stdout)?;
+    let output = psql.wait_with_output()?;
+    ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+
+    let mut restored = target.client()?;
+    for table in ["queue", "q_q", "a_q", "\"q_Odd-Name.1\"", "q_empty"] {
+        let rows = format!("SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s");
+        let of = |client: &mut postgres::Client| -> Result<Option<String>> { Ok(client.query_one(&rows, &[])?.get(0)) };
+        ensure!(of(&mut client)? == of(&mut restored)?, "{table} differs");
+    }
+    let unlogged: bool =
+        restored.query_one("SELECT relpersistence = 'u' FROM pg_class WHERE relname = 'q_Odd-Name.1'", &[])?.get(0);
+    ensure!(unlogged);
+
+    // The queue works, by its options and rights. What was delivered twice before has no attempt left.
+    let all = queue::read(&mut restored, "q", 10_000)?;
+    ensure!(all.len() == 1_499, "{} messages", all.len());
+    ensure!(!all.iter().any(|message| message.msg_id == twice[1].msg_id));
+    ensure!(all[0].msg_id == urgent[0].msg_id && all[0].headers == Some(json!({"h": 1})));
+    ensure!(!all.iter().any(|message| message.msg_id == dead), "a dead message came back");
+    let attempts = |msg_id: i64| all.iter().find(|message| message.msg_id == msg_id).map(|message| message.attempts);
+    ensure!(attempts(sent[1_000]) == Some(1));
+    let row = restored.query_one("SELECT dead, delayed, leased FROM enough.queue_stats('q')", &[])?;
+    let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
+    ensure!(counts == [2, 1, 1_499], "{counts:?}");
+    let until: bool = restored
+        .query_one("SELECT $1::bigint > EXTRACT(EPOCH FROM now() + interval '119 minutes') * 1000000", &[&all[0].until])?
+        .get(0);
+    ensure!(until, "the queue's visibility timeout was lost");
+    let mut as_user = target.client_as(&user)?;
+    let next = queue::send(&mut as_user, "q", &json!("new"))?;
+    ensure!(all.iter().all(|message| message.msg_id < next), "a number was given twice");
+    refused(queue::read(&mut as_user, "q", 1), "42501")?;
+    ensure!(queue::read(&mut restored, "Odd-Name.1", 10)?.len() == 1);
+    ensure!(queue::read(&mut restored, "empty", 10)?.is_empty());
+    restored.batch_execute("SELECT enough.queue_drop('q'), enough.queue_create('q')")?;
+    // The source is as it was.
+    ensure!(queue::stats(&mut client, "q")?.dead == 1);
+    Ok(())
+}

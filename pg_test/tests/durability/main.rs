@@ -1,0 +1,5 @@
+//! What outlives the server: standbys and their promotion, dumps, backups; and other databases beside.
+
+mod databases;
+mod dump;
+mod standby;

@@ -1,0 +1,123 @@
+//! A hot standby has its own cache and limits; after its promotion it has every message.
+
+use anyhow::{Result, ensure};
+use enough_pg_test::check::{eventually, healthy, refused};
+use enough_pg_test::queue;
+use enough_pg_test::server::{self, Database};
+use postgres::Client;
+use serde_json::json;
+use std::time::{SystemTime, UNIX_EPOCH};
+use xtask::server::Server;
+
+/// Waits until the standby has what the primary has now.
+fn caught_up(primary: &mut Client, standby: &mut Client) -> Result<()> {
+    let now: String = primary.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])?.get(0);
+    eventually("the standby has caught up", || {
+        let there: bool =
+            standby.query_one("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", &[&now])?.get(0);
+        Ok(there.then_some(()))
+    })
+}
+
+fn primary() -> Result<(Server, Database, Client)> {
+    let server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour', max_attempts => 3)")?;
+    Ok((server, database, client))
+}
+
+#[test]
+fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
+    let (mut server, database, mut client) = primary()?;
+    let mut expected = queue::send_numbers(&mut client, "q", 100)?;
+    client.batch_execute("SELECT enough.cache_set('key', '\"of the primary\"')")?;
+    let standby = server.standby(&server::options()?)?;
+    let on_standby = Database::named(&standby, &database.name);
+    let mut other = on_standby.client()?;
+
+    // Both have their own memory.
+    ensure!(other.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0).is_none());
+    other.batch_execute("SELECT enough.cache_set('key', '\"of the standby\"', '1 hour')")?;
+    other.batch_execute("SELECT enough.cache_get('key'), enough.cache_touch('key', NULL), enough.cache_exists('key')")?;
+    let row = other.query_one("SELECT enough.cache_get('key')", &[])?;
+    ensure!(row.get::<_, Option<serde_json::Value>>(0) == Some(json!("of the standby")));
+    for expected in [true, false] {
+        let row = other.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?;
+        ensure!(row.get::<_, bool>(0) == expected);
+    }
+    ensure!(client.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?.get::<_, bool>(0));
+
+    // Queues are for the primary.
+    for call in [
+        "queue_send('q', '1')",
+        "queue_send_batch('q', ARRAY['1']::jsonb[])",
+        "queue_read('q')",
+        "queue_read('q', wait => '1 hour')",
+        "queue_pop('q')",
+        "queue_delete('q', 1)",
+        "queue_delete_batch('q', ARRAY[1])",
+        "queue_extend('q', 1, '1 hour')",
+        "queue_create('new')",
+        "queue_drop('q')",
+    ] {
+        refused(other.simple_query(&format!("SELECT enough.{call}")), "25006")
+            .map_err(|error| error.context(call.to_owned()))?;
+    }
+    refused(other.simple_query("SELECT enough.queue_read('nope')"), "42704")?;
+    let row = other.query_one("SELECT ready + leased FROM enough.queue_stats('q')", &[])?;
+    ensure!(row.get::<_, i64>(0) == 100);
+    other.batch_execute("SELECT * FROM enough.status(); SELECT * FROM enough.maintain()")?;
+
+    // A life on the primary: finished, leased, delivered twice, delayed, not committed.
+    let read = queue::read(&mut client, "q", 10)?;
+    for message in &read[..3] {
+        ensure!(queue::delete(&mut client, "q", message.msg_id, message.lease)?);
+    }
+    client.execute("SELECT enough.queue_extend('q', $1, '0')", &[&read[3].msg_id])?;
+    let twice = queue::read(&mut client, "q", 1)?;
+    ensure!(twice[0].msg_id == read[3].msg_id && twice[0].attempts == 2);
+    let late: i64 = client.query_one("SELECT enough.queue_send('q', '1', delay => '1 hour')", &[])?.get(0);
+    expected.retain(|msg_id| !queue::ids(&read[..3]).contains(msg_id));
+    let mut open = database.client()?;
+    open.batch_execute("BEGIN; SELECT enough.queue_send('q', '\"uncommitted\"')")?;
+    caught_up(&mut client, &mut other)?;
+
+    server.crash()?;
+    other.batch_execute("SELECT pg_promote()")?;
+    eventually("the standby is a primary", || {
+        Ok(other.query_one("SELECT NOT pg_is_in_recovery()", &[])?.get::<_, bool>(0).then_some(()))
+    })?;
+    let all = queue::read(&mut other, "q", 1000)?;
+    ensure!(queue::sorted_ids(&all) == expected, "{} of {} messages", all.len(), expected.len());
+    let again = all.iter().find(|message| message.msg_id == read[3].msg_id).map(|message| message.attempts);
+    ensure!(again == Some(3), "the count of deliveries came as {again:?}");
+    ensure!(queue::stats(&mut other, "q")?.delayed == 1);
+    // It goes on where the primary was.
+    let next = queue::send(&mut other, "q", &json!("after"))?;
+    ensure!(next > late, "a number was given twice");
+    ensure!(queue::ids(&queue::read(&mut on_standby.client()?, "q", 10)?) == [next]);
+    for message in &all {
+        ensure!(queue::delete(&mut other, "q", message.msg_id, message.lease)?);
+    }
+    healthy(&standby.log(), false)
+}
+
+#[test]
+fn a_base_backup_has_every_message_and_its_own_memory() -> Result<()> {
+    let (server, database, mut client) = primary()?;
+    let sent = queue::send_numbers(&mut client, "q", 100)?;
+    ensure!(queue::read(&mut client, "q", 50)?.len() == 50);
+    client.batch_execute("SELECT enough.cache_set('key', '1')")?;
+    let copy = server.from_backup(&server::options()?)?;
+    let mut other = Database::named(&copy, &database.name).client()?;
+    // Leases live in the memory of the server that gave them.
+    ensure!(queue::sorted_ids(&queue::read(&mut other, "q", 1000)?) == sent);
+    ensure!(other.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0).is_none());
+    let started: i64 = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
+    other.execute("SELECT enough.cache_set('key', to_jsonb($1::bigint))", &[&started])?;
+    ensure!(client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0) == Some(json!(1)));
+    ensure!(queue::read(&mut client, "q", 1000)?.len() == 50);
+    healthy(&copy.log(), false)?;
+    healthy(&server.log(), false)
+}
