@@ -134,18 +134,19 @@ For triggers that run once a statement; cache_tag_table() makes them. Fails as c
 CREATE FUNCTION enough.cache_tag_table(tbl regclass, tag text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    chosen text := coalesce(tag, (SELECT c.relname FROM pg_class c WHERE c.oid = tbl));
+    own_name text := (SELECT c.relname FROM pg_class c WHERE c.oid = tbl);
+    chosen text := coalesce(tag, own_name);
 BEGIN
     IF tbl IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
             MESSAGE = 'argument "tbl" must not be NULL', HINT = 'Pass the name of a table.';
+    ELSIF own_name IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+            MESSAGE = format('table with OID %s does not exist', tbl::oid), HINT = 'Pass the name of a table.';
     ELSIF octet_length(chosen) > 128 THEN
         RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded',
             MESSAGE = format('cache tag is too large: %s, where at most 128 is allowed', octet_length(chosen)),
             HINT = 'Limits are in bytes. Use a shorter tag.';
-    ELSIF chosen IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = 'undefined_object',
-            MESSAGE = format('table with OID %s does not exist', tbl::oid), HINT = 'Pass the name of a table.';
     END IF;
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
                    'FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',

@@ -153,6 +153,10 @@ impl From<Error> for ErrorReport {
 }
 
 /// `argument`, or the error that names it.
+#[inline]
 pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T, Error> {
-    argument.ok_or(Error::Null { argument: name })
+    match argument {
+        Some(argument) => Ok(argument),
+        None => Err(Error::Null { argument: name }),
+    }
 }

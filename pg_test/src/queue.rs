@@ -68,7 +68,7 @@ pub fn send(client: &mut impl GenericClient, queue: &str, message: &Value) -> Re
     Ok(client.query_one("SELECT enough.queue_send($1, $2)", &[&queue, message])?.get(0))
 }
 
-/// Sends the numbers from 1 to `count` as messages, in one batch; their msg_ids.
+/// Sends the numbers from 1 to `count` as messages, in one batch; the messages' numbers.
 pub fn send_numbers(client: &mut impl GenericClient, queue: &str, count: i64) -> Result<Vec<i64>, Error> {
     let rows = client.query(
         "SELECT * FROM enough.queue_send_batch($1, (SELECT array_agg(to_jsonb(n) ORDER BY n) \

@@ -31,12 +31,11 @@ pub fn shared() -> Result<MutexGuard<'static, Server>> {
     static SHARED: OnceLock<Mutex<Server>> = OnceLock::new();
     static STARTING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let server = match SHARED.get() {
-        Some(server) => server,
-        None => {
-            let server = start(&options()?)?;
-            SHARED.get_or_init(|| Mutex::new(server))
-        }
+    let server = if let Some(server) = SHARED.get() {
+        server
+    } else {
+        let server = start(&options()?)?;
+        SHARED.get_or_init(|| Mutex::new(server))
     };
     Ok(server.lock().unwrap_or_else(PoisonError::into_inner))
 }

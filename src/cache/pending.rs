@@ -1,14 +1,14 @@
 //! What waits for the commit, and how the commit carries it out.
 //!
-//! Before the commit, memory is reserved in the segment and filled; the commit callback only publishes it, which can't
-//! fail. Whatever goes wrong between the two leaves the key absent rather than with an older value.
+//! Before the commit, memory for large and tagged values is reserved in the segment and filled; the commit callback only
+//! publishes it. Small values it copies itself. Neither can fail. Whatever goes wrong between the two leaves the key absent rather than with an older value.
 
 use super::log::{Effect, Log, Write};
 use super::store;
 use crate::error::Error;
 use crate::segment::xact::{self, Participant};
 use crate::segment::{Segment, segment, server};
-use enough_engine::cache::{Item, NEVER};
+use enough_engine::cache::{Item, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -86,7 +86,9 @@ impl Participant for Pending {
             }
             // Where one transaction writes more than the memory holds, the last of it stays.
             for write in log.effective().rev() {
-                if let Effect::Set { value, tags, .. } = &write.effect {
+                if let Effect::Set { value, tags, .. } = &write.effect
+                    && !is_put(value, tags)
+                {
                     write.reservation = Some(store::reserve(segment, write.key, value, *tags, now)?);
                 }
             }
@@ -134,10 +136,20 @@ impl Participant for Pending {
     }
 }
 
+/// Whether a value is copied when the transaction has committed, instead of into memory reserved before: a small one,
+/// whose copy takes no longer than to take the lock twice. That can't fail either: a value for which there is no memory
+/// is absent, as if it had been evicted at once.
+fn is_put(value: &[u8], tags: &Tags) -> bool {
+    value.len() <= store::FILL_AT_ONCE && tags.hashes().is_empty()
+}
+
 fn apply(segment: &Segment, write: &mut Write, now: u64) -> Result<bool, Error> {
     match write.effect {
-        Effect::Set { kind, expiry, .. } => {
+        Effect::Set { ref value, kind, expiry, ref tags } => {
             let item = Item { key: write.key, database: server::database(), expiry, kind };
+            if is_put(value, tags) {
+                return store::put(segment, &item, value, now);
+            }
             match &mut write.reservation {
                 Some(reservation) => store::publish(segment, reservation, &item),
                 // Written after the reservations were made: an older value must not stay, and a new one can't come.

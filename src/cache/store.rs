@@ -18,7 +18,7 @@ const FIRST_ROOM: usize = 1000;
 
 /// Values up to this length are copied under the exclusive lock that reserves their memory: cheaper than to take the
 /// lock once more.
-const FILL_AT_ONCE: usize = 4096;
+pub const FILL_AT_ONCE: usize = 4096;
 
 /// Entries or runs looked at under one exclusive lock by the walks over everything.
 const WALK: u32 = 256;
@@ -72,7 +72,8 @@ pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<u64>) -> Re
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
                 cache.count_hit(stripe());
-                slid = slide.map_or(Ok(true), |expiry| cache.slide(found, expiry))?;
+                slid =
+                    slide.filter(|_| found.kind == Kind::Json).map_or(Ok(true), |expiry| cache.slide(found, expiry))?;
             }
             Ok(Some(found))
         })?;
@@ -93,7 +94,7 @@ pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, 
     partition(segment, key).shared(|words| Ok(Cache::open(words)?.find(key, now)?.map(|found| found.expiry)))
 }
 
-/// Reads the value under a key and removes it, atomically among sessions: one of them gets it.
+/// Reads the value under a key and removes it, if it is JSON, atomically among sessions: one of them gets it.
 pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     let partition = partition(segment, key);
     let mut room = FIRST_ROOM;
@@ -108,7 +109,10 @@ pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer,
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
                 cache.count_hit(stripe());
-                cache.remove(key, now)?;
+                // Bytes are refused, so they stay.
+                if found.kind == Kind::Json {
+                    cache.remove(key, now)?;
+                }
             }
             Ok(Some(found))
         })?;
@@ -152,6 +156,31 @@ pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], tags: Tags, now: u
             }
             Progress::Ready | Progress::Full => return Ok(request),
             Progress::More => {}
+        }
+    }
+}
+
+/// Puts a value of at most [`FILL_AT_ONCE`] bytes under its key.
+pub fn put(segment: &Segment, item: &Item, value: &[u8], now: u64) -> Result<bool, Error> {
+    let partition = partition(segment, item.key);
+    let mut request = Reservation::new(value.len());
+    loop {
+        let done = partition.exclusive(|words| {
+            let cache = Cache::open(words)?;
+            if cache.overwrite(item, value)? {
+                return Ok(Some(true));
+            }
+            let progress = cache.reserve(&mut request, now)?;
+            if progress == Progress::More {
+                return Ok(None);
+            }
+            if progress == Progress::Ready {
+                cache.fill(&request, value)?;
+            }
+            cache.publish(&mut request, item).map(Some)
+        })?;
+        if let Some(done) = done {
+            return Ok(done);
         }
     }
 }

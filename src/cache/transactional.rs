@@ -76,7 +76,9 @@ pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Opt
         View::Absent => Ok(None),
         View::Own { value, kind, tags, .. } => {
             let buffer = copied(&value);
-            pending::write(key, Effect::Set { value, kind, expiry, tags });
+            if kind == Kind::Json {
+                pending::write(key, Effect::Set { value, kind, expiry, tags });
+            }
             Ok(Some((buffer, kind)))
         }
         View::Committed { touched } => {
@@ -230,7 +232,9 @@ pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, E
         View::Absent => Ok(None),
         View::Own { value, kind, .. } => {
             let buffer = copied(&value);
-            pending::write(key, Effect::Delete);
+            if kind == Kind::Json {
+                pending::write(key, Effect::Delete);
+            }
             Ok(Some((buffer, kind)))
         }
         View::Committed { .. } => store::take(segment, key, now),

@@ -40,7 +40,7 @@ thread_local! {
 
 /// `(name, max_requests, period, algorithm, burst, shadow)`
 fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let name = valid_name(call)?;
+    let name = valid_name(call, "name")?;
     let max_requests = required(call.i32(1), "max_requests")?;
     let period = required(call.interval(2), "period")?;
     let algorithm = required(call.text(3), "algorithm")?;
@@ -68,7 +68,7 @@ fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 /// `(name)`
 fn rate_limit_policy_drop(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let name = valid_name(call)?;
+    let name = valid_name(call, "name")?;
     writable("rate_limit_policy_drop")?;
     let dropped = run(
         "DELETE FROM enough.rate_limit_policy WHERE name OPERATOR(pg_catalog.=) $1 RETURNING 1",
@@ -79,7 +79,7 @@ fn rate_limit_policy_drop(call: &mut Call<'_>) -> Result<Value<'static>, Error> 
 
 /// `(policy, key, cost)`
 fn rate_limit_by(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let name = required(call.text(0), "policy")?;
+    let name = valid_name(call, "policy")?;
     let key = key(call, 1)?;
     let cost = amount(call, 2, "cost")?;
     let policy = find(&name)?.ok_or(Error::Missing {
@@ -100,12 +100,13 @@ fn writable(function: &'static str) -> Result<(), Error> {
     if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
 }
 
-/// Argument 0 of the functions that define policies.
-fn valid_name(call: &Call<'_>) -> Result<String, Error> {
-    let name = required(call.text(0), "name")?;
+/// Argument 0 of the functions that define policies and of the one that uses them.
+fn valid_name(call: &Call<'_>, argument: &'static str) -> Result<String, Error> {
+    let name = required(call.text(0), argument)?;
     if (1..=LONGEST_NAME).contains(&name.len()) {
         return Ok(name);
     }
+    let name = name.chars().take(LONGEST_NAME).collect();
     Err(Error::Name { what: "rate limit policy", name, expected: "from 1 to 63 bytes long" })
 }
 

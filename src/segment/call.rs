@@ -94,7 +94,11 @@ impl<'c> Jsonb<'c> {
 unsafe fn payload<'c>(datum: Datum) -> &'c [u8] {
     // SAFETY: the caller's promise; what detoasting allocates lives in the call's memory context.
     unsafe {
-        let varlena = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+        let mut varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
+        // A guarded call for the few that are compressed or out of line.
+        if pgrx::varlena::varatt_is_4b_c(varlena) || pgrx::varlena::varatt_is_1b_e(varlena) {
+            varlena = pg_sys::pg_detoast_datum_packed(varlena);
+        }
         std::slice::from_raw_parts(vardata_any(varlena).cast(), varsize_any_exhdr(varlena))
     }
 }
@@ -281,19 +285,43 @@ impl<'c> Call<'c> {
             let function = (*self.info).flinfo;
             let mut descriptor: pg_sys::TupleDesc = (*function).fn_extra.cast();
             if descriptor.is_null() {
-                descriptor = self.describe_row()?;
+                descriptor = self.known_row()?;
                 (*function).fn_extra = descriptor.cast();
             }
             check_width(values.len(), (*descriptor).natts)?;
             let (mut datums, mut nulls) = split(values);
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
             // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
+            if u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL == 0 {
+                return Ok(Value::Raw(Datum::from((*tuple).t_data)));
+            }
             Ok(Value::Raw(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)))
         }
     }
 
+    /// The descriptor of the function's row. A statement that is executed again starts with an empty `fn_extra`, so
+    /// what was found is kept for the session: a function's row type never changes while it has the same OID.
+    ///
     /// # Safety
-    /// To be called once a statement.
+    /// The call is valid.
+    unsafe fn known_row(&self) -> Result<pg_sys::TupleDesc, Error> {
+        thread_local! {
+            static KNOWN: std::cell::RefCell<Vec<(pg_sys::Oid, pg_sys::TupleDesc)>> = const { std::cell::RefCell::new(Vec::new()) };
+        }
+        // SAFETY: the caller's promise.
+        let function = unsafe { (*(*self.info).flinfo).fn_oid };
+        let known = KNOWN.with_borrow(|known| known.iter().find(|known| known.0 == function).map(|known| known.1));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // SAFETY: the caller's promise.
+        let descriptor = unsafe { self.describe_row()? };
+        KNOWN.with_borrow_mut(|known| known.push((function, descriptor)));
+        Ok(descriptor)
+    }
+
+    /// # Safety
+    /// To be called once a session: what it allocates stays.
     #[cold]
     unsafe fn describe_row(&self) -> Result<pg_sys::TupleDesc, Error> {
         // SAFETY: the call is valid; the memory context outlives the statement's calls.
@@ -304,7 +332,7 @@ impl<'c> Call<'c> {
                 return Err(Error::Internal { problem: "a function is not declared to return a row".into() });
             }
             let caller = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = (*(*self.info).flinfo).fn_mcxt;
+            pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
             let descriptor = pg_sys::BlessTupleDesc(pg_sys::CreateTupleDescCopy(descriptor));
             pg_sys::CurrentMemoryContext = caller;
             Ok(descriptor)
@@ -433,10 +461,11 @@ impl Value<'_> {
     }
 }
 
+#[inline]
 fn interval(micros: i64) -> Datum {
     // SAFETY: palloc answers with that much memory or an error.
     unsafe {
-        let interval = pg_sys::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
+        let interval = super::bare::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
         // Without days, which are 23 or 25 hours long where the clock changes: added to a time it is exact.
         interval.write(pg_sys::Interval { time: micros, day: 0, month: 0 });
         Datum::from(interval)
@@ -453,11 +482,7 @@ impl Buffer {
     /// Room for `len` bytes, in the call's memory context. Its content is whatever was there.
     #[inline]
     pub fn allocate(len: usize) -> Self {
-        // SAFETY: palloc answers with that much memory or an error; a varlena's header has 4 bytes.
-        unsafe {
-            let varlena = pg_sys::palloc(len + pg_sys::VARHDRSZ).cast::<pg_sys::varlena>();
-            Buffer { varlena, len }
-        }
+        Buffer { varlena: super::bare::palloc(len + pg_sys::VARHDRSZ).cast(), len }
     }
 
     /// The room.

@@ -21,6 +21,7 @@
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `rows.rs` | a queue's table and its rows, past the executor |
 //! | `sql.rs` | statements of the extension's own |
+//! | `bare.rs` | calls of the server that can't fail, without a guard |
 //! | `call.rs` | from SQL into Rust and back |
 
 #![allow(unsafe_code, reason = "the one place that talks to the server's C interface")]
@@ -29,6 +30,7 @@
     reason = "the server aligns its memory to cache lines or pages; layout.rs asserts"
 )]
 
+mod bare;
 pub mod call;
 pub mod catalog;
 mod find;
@@ -159,7 +161,7 @@ struct Held(*mut pg_sys::LWLock);
 impl Drop for Held {
     fn drop(&mut self) {
         // SAFETY: made only after the lock was taken.
-        unsafe { pg_sys::LWLockRelease(self.0) };
+        unsafe { bare::LWLockRelease(self.0) };
     }
 }
 
@@ -169,7 +171,7 @@ impl Partition {
         // SAFETY: the head lies in the mapped segment, whose lock was initialised before it was published.
         let lock = unsafe { &raw mut (*self.head).lock };
         // SAFETY: as above; this process holds no other partition's lock.
-        unsafe { pg_sys::LWLockAcquire(lock, mode) };
+        unsafe { bare::LWLockAcquire(lock, mode) };
         Held(lock)
     }
 
@@ -198,7 +200,10 @@ impl Partition {
         compiler_fence(std::sync::atomic::Ordering::SeqCst);
         head.torn.store(0, Relaxed);
         drop(held);
-        result.map_err(|Corrupt| Error::Damaged { region: self.region.name() })
+        match result {
+            Ok(result) => Ok(result),
+            Err(Corrupt) => Err(Error::Damaged { region: self.region.name() }),
+        }
     }
 
     /// Does `work` on the words while no other process changes them, except for marks that any reader may set.

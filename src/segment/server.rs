@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 #[inline]
 pub fn now() -> i64 {
     // SAFETY: no preconditions.
-    unsafe { pg_sys::GetCurrentTimestamp() }
+    unsafe { super::bare::GetCurrentTimestamp() }
 }
 
 /// The OID of this session's database.

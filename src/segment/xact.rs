@@ -46,7 +46,7 @@ pub fn join() {
 #[inline]
 pub fn current() -> SubTransactionId {
     // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetCurrentSubTransactionId() }
+    unsafe { super::bare::GetCurrentSubTransactionId() }
 }
 
 /// Registers the callbacks; once, when the library is loaded.
@@ -67,12 +67,18 @@ fn unfailing(step: impl Fn(&dyn Participant)) {
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent as E;
-    if !JOINED.load(Relaxed) {
-        return;
+/// Called at the end of every transaction of a session that has loaded the library: without a guard, because most of
+/// them have nothing to do here.
+unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg: *mut std::ffi::c_void) {
+    if JOINED.load(Relaxed) {
+        // SAFETY: with the server's own arguments.
+        unsafe { joined_transaction_ends(event, arg) };
     }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn joined_transaction_ends(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent as E;
     match event {
         E::XACT_EVENT_PRE_COMMIT | E::XACT_EVENT_PRE_PREPARE => {
             for participant in PARTICIPANTS {

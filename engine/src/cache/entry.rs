@@ -82,7 +82,7 @@ pub(super) fn cleared_slot(database: u32) -> u64 {
 
 /// The number of tags that an entry's META tells.
 #[inline]
-fn tag_count(meta: u64) -> Result<usize, Corrupt> {
+pub(super) fn tag_count(meta: u64) -> Result<usize, Corrupt> {
     let count = (meta >> TAGS_SHIFT & TAGS_MASK) as usize;
     if count > MAX_TAGS { Err(Corrupt) } else { Ok(count) }
 }

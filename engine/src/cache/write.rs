@@ -3,13 +3,14 @@
 use super::arena::{Run, RunKind};
 use super::entry::{
     CHAIN, EXPIRY, Item, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, cleared_slot,
+    tag_count,
 };
 use super::layout::{
-    BLOCK_BYTES, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS, SEQUENCE, SETS,
-    VALUE_BYTES, at, narrow, pair,
+    BLOCK_BYTES, BLOCK_WORDS, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS,
+    SEQUENCE, SETS, VALUE_BYTES, at, low, narrow, pair,
 };
 use super::tags::Tags;
-use crate::words::{Corrupt, Words};
+use crate::words::{Corrupt, Words, part};
 
 /// Runs that one call to [`Partition::reserve`] takes, frees or looks at.
 const WORK: u32 = 128;
@@ -191,6 +192,41 @@ impl Partition<'_> {
         self.list_expiry(block, item.expiry)?;
         self.add(ENTRIES, 1)?;
         self.add(VALUE_BYTES, reservation.len as u64)?;
+        self.add(SETS, 1)?;
+        Ok(true)
+    }
+
+    /// Puts a value without tags over the entry under its key, where that has none either and lies in one run of just
+    /// the size that the value takes: the chain and the free lists stay as they are, so that only the entry's own lines
+    /// are touched. False where there is no such entry; then nothing was done.
+    pub fn overwrite(&self, item: &Item, value: &[u8]) -> Result<bool, Corrupt> {
+        let Some((block, _)) = self.lookup(item.key)? else { return Ok(false) };
+        let run = self.run(block)?;
+        if run.next != NIL || u64::from(run.size) != blocks_for(value.len() as u64 + BLOCK_BYTES) {
+            return Ok(false);
+        }
+        if tag_count(self.get(at(block, META))?)? != 0 {
+            return Ok(false);
+        }
+        let len = self.value_len(block)?;
+        write_bytes(part(self.words, at(block, BLOCK_WORDS), value.len().div_ceil(8))?, value);
+        let stamp = self.get(SEQUENCE)?.wrapping_add(1);
+        self.set(SEQUENCE, stamp)?;
+        if self.get(at(block, EXPIRY))? != item.expiry {
+            self.unlist_expiry(block)?;
+            self.set(at(block, EXPIRY), item.expiry)?;
+            self.list_expiry(block, item.expiry)?;
+        }
+        let chain = self.get(at(block, CHAIN))?;
+        self.set(at(block, CHAIN), pair(low(chain), narrow(value.len() as u64)?))?;
+        let kind = match item.kind {
+            Kind::Json => 0,
+            Kind::Bytes => KIND_BYTES,
+        };
+        self.set(at(block, META), kind | cleared_slot(item.database) << SLOT_SHIFT)?;
+        self.set(at(block, STAMP), stamp)?;
+        self.subtract(VALUE_BYTES, len as u64)?;
+        self.add(VALUE_BYTES, value.len() as u64)?;
         self.add(SETS, 1)?;
         Ok(true)
     }

@@ -161,4 +161,5 @@ pub(crate) const TAGS: &[Bad] = &[
 ];
 
 /// The name of a policy.
-pub(crate) const POLICY: &[Bad] = &[NULL, ("''", "22023"), ("repeat('x', 64)", "22023"), ("repeat('x', 1000000)", "22023")];
+pub(crate) const POLICY: &[Bad] =
+    &[NULL, ("''", "22023"), ("repeat('x', 64)", "22023"), ("repeat('x', 1000000)", "22023")];

@@ -22,7 +22,7 @@ const fn function(name: &'static str, arguments: &'static [Argument], calls: &'s
     Function { name, arguments, calls, good: "" }
 }
 
-/// The functions of pg_cron, which isn't there.
+/// The functions of `pg_cron`, which isn't there.
 const fn without_cron(name: &'static str, arguments: &'static [Argument]) -> Function {
     Function { name, arguments, calls: &[], good: "55000" }
 }
@@ -90,7 +90,12 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("cache_touch", &[KEY_OF_CACHE, TTL_OF_CACHE], &[]),
     function(
         "cache_compare_and_set",
-        &[KEY_OF_CACHE, Argument("expected", "'\"value\"'", &[NOT_NULL]), Argument("value", "'1'", &[VALUE]), TTL_OF_CACHE],
+        &[
+            KEY_OF_CACHE,
+            Argument("expected", "'\"value\"'", &[NOT_NULL]),
+            Argument("value", "'1'", &[VALUE]),
+            TTL_OF_CACHE,
+        ],
         &[],
     ),
     function(
@@ -113,7 +118,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(
         "cache_tag_table",
         &[
-            Argument("tbl", "'good_table'", &[&[NULL, ("999999::regclass", "42704"), ("'good_index'::regclass", "42809")]]),
+            Argument(
+                "tbl",
+                "'good_table'",
+                &[&[NULL, ("999999::regclass", "42704"), ("'good_index'::regclass", "42809")]],
+            ),
             Argument("tag", "'tag'", &[&[("repeat('x', 129)", "54000")]]),
         ],
         &[],
@@ -187,7 +196,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("rate_limit_policy_drop", &[Argument("name", "'strict'", &[POLICY])], &[]),
     function(
         "rate_limit_by",
-        &[Argument("policy", "'strict'", &[POLICY, &[("'nope'", "42704"), ("'Strict'", "42704")]]), LIMIT_KEY, LIMIT_COST],
+        &[
+            Argument("policy", "'strict'", &[POLICY, &[("'nope'", "42704"), ("'Strict'", "42704")]]),
+            LIMIT_KEY,
+            LIMIT_COST,
+        ],
         &[],
     ),
     function("rate_limit_headers", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),

@@ -38,7 +38,9 @@ pub(crate) fn drain(database: &Database, ledger: &Ledger) -> Result<()> {
         for message in &popped {
             ledger.received(message, asked, None, &session.life);
         }
-        popped.iter().for_each(|message| ledger.deleted(message.msg_id));
+        for message in &popped {
+            ledger.deleted(message.msg_id);
+        }
         let left: i64 = session.client.query_one("SELECT count(*) FROM enough.q_q", &[])?.get(0);
         Ok((left == 0 && ledger.missing() == 0).then_some(()))
     })
@@ -74,7 +76,9 @@ fn pop(session: &mut Session, rng: &mut Rng, ledger: &Ledger) -> Turn {
     }
     let (outcome, broken) = end(&mut session.client, commit, ledger)?;
     if outcome == Outcome::Committed {
-        popped.iter().for_each(|message| ledger.deleted(message.msg_id));
+        for message in &popped {
+            ledger.deleted(message.msg_id);
+        }
         ledger.count("pops");
     }
     Ok(broken)
@@ -189,21 +193,29 @@ fn read_in_transaction(session: &mut Session, rng: &mut Rng, ledger: &Ledger) ->
             Ok(false) => ledger.count("deletes fenced off"),
             Err(broken) => {
                 // The server may have rolled back some time before this was heard.
-                messages.iter().for_each(|message| ledger.releasing(message.msg_id, message.lease, 0));
+                for message in &messages {
+                    ledger.releasing(message.msg_id, message.lease, 0);
+                }
                 return Ok(Some(broken));
             }
         }
     }
     if !commit {
         let at = now();
-        messages.iter().for_each(|message| ledger.releasing(message.msg_id, message.lease, at));
+        for message in &messages {
+            ledger.releasing(message.msg_id, message.lease, at);
+        }
     }
     let (outcome, broken) = end(&mut session.client, commit, ledger)?;
     if outcome == Outcome::Committed {
-        deleted.iter().for_each(|msg_id| ledger.deleted(*msg_id));
+        for msg_id in &deleted {
+            ledger.deleted(*msg_id);
+        }
         ledger.count("transactions of a read and deletes");
     } else if commit {
-        messages.iter().for_each(|message| ledger.releasing(message.msg_id, message.lease, 0));
+        for message in &messages {
+            ledger.releasing(message.msg_id, message.lease, 0);
+        }
     }
     Ok(broken)
 }

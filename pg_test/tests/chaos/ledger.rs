@@ -35,9 +35,9 @@ struct Book {
     sent: BTreeMap<i64, Outcome>,
     /// Payloads that a consumer has got.
     received: BTreeSet<i64>,
-    /// msg_id → its deliveries under leases.
+    /// Message → its deliveries under leases.
     deliveries: HashMap<i64, Vec<Delivery>>,
-    /// msg_id → when its delete was known to have committed.
+    /// Message → when its delete was known to have committed.
     deleted: HashMap<i64, i64>,
     violations: Vec<String>,
     counts: BTreeMap<&'static str, u64>,

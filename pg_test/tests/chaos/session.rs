@@ -73,9 +73,8 @@ pub(crate) fn end(client: &mut Client, commit: bool, ledger: &Ledger) -> Result<
     let broken = broken(&error, ledger)?;
     // A cancel that comes before the commit has begun aborts the transaction; after that it has no effect.
     let outcome = match broken {
-        Broken::Cancelled => Outcome::RolledBack,
         Broken::Lost if commit => Outcome::Unknown,
-        Broken::Lost => Outcome::RolledBack,
+        Broken::Lost | Broken::Cancelled => Outcome::RolledBack,
     };
     Ok((outcome, Some(broken)))
 }

@@ -12,8 +12,7 @@ fn each_database_has_its_own() -> Result<()> {
     for (client, name) in [(&mut in_one, "one"), (&mut in_two, "two")] {
         client.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour')")?;
         client.execute("SELECT enough.cache_set('key', to_jsonb($1::text))", &[&name])?;
-        let allowed: bool =
-            client.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?.get(0);
+        let allowed: bool = client.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?.get(0);
         ensure!(allowed, "the limit of another database counts");
         queue::send(client, "q", &json!(name))?;
     }
@@ -44,9 +43,8 @@ fn each_database_has_its_own() -> Result<()> {
 
     // A dropped database is forgotten by maintain() in another.
     shared()?.client()?.batch_execute(&format!("DROP DATABASE {}", copy.name))?;
-    let forgotten: i64 = in_two
-        .query_one("SELECT sum(items)::bigint FROM enough.maintain() WHERE task = 'queue_forget'", &[])?
-        .get(0);
+    let forgotten: i64 =
+        in_two.query_one("SELECT sum(items)::bigint FROM enough.maintain() WHERE task = 'queue_forget'", &[])?.get(0);
     ensure!(forgotten >= 1, "the queue of a dropped database is still known");
     Ok(())
 }

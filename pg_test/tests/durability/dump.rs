@@ -51,7 +51,9 @@ fn a_dump_brings_everything_back() -> Result<()> {
 
     let mut restored = target.client()?;
     for table in ["queue", "q_q", "a_q", "\"q_Odd-Name.1\"", "q_empty"] {
-        let rows = format!("SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s");
+        let rows = format!(
+            "SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s"
+        );
         let of = |client: &mut postgres::Client| -> Result<Option<String>> { Ok(client.query_one(&rows, &[])?.get(0)) };
         ensure!(of(&mut client)? == of(&mut restored)?, "{table} differs");
     }
@@ -71,7 +73,10 @@ fn a_dump_brings_everything_back() -> Result<()> {
     let counts: [i64; 3] = [row.get(0), row.get(1), row.get(2)];
     ensure!(counts == [2, 1, 1_499], "{counts:?}");
     let until: bool = restored
-        .query_one("SELECT $1::bigint > EXTRACT(EPOCH FROM now() + interval '119 minutes') * 1000000", &[&all[0].until])?
+        .query_one(
+            "SELECT $1::bigint > EXTRACT(EPOCH FROM now() + interval '119 minutes') * 1000000",
+            &[&all[0].until],
+        )?
         .get(0);
     ensure!(until, "the queue's visibility timeout was lost");
     let mut as_user = target.client_as(&user)?;

@@ -13,8 +13,7 @@ use xtask::server::Server;
 fn caught_up(primary: &mut Client, standby: &mut Client) -> Result<()> {
     let now: String = primary.query_one("SELECT pg_current_wal_flush_lsn()::text", &[])?.get(0);
     eventually("the standby has caught up", || {
-        let there: bool =
-            standby.query_one("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", &[&now])?.get(0);
+        let there: bool = standby.query_one("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", &[&now])?.get(0);
         Ok(there.then_some(()))
     })
 }
@@ -39,7 +38,8 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
     // Both have their own memory.
     ensure!(other.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0).is_none());
     other.batch_execute("SELECT enough.cache_set('key', '\"of the standby\"', '1 hour')")?;
-    other.batch_execute("SELECT enough.cache_get('key'), enough.cache_touch('key', NULL), enough.cache_exists('key')")?;
+    other
+        .batch_execute("SELECT enough.cache_get('key'), enough.cache_touch('key', NULL), enough.cache_exists('key')")?;
     let row = other.query_one("SELECT enough.cache_get('key')", &[])?;
     ensure!(row.get::<_, Option<serde_json::Value>>(0) == Some(json!("of the standby")));
     for expected in [true, false] {
@@ -116,7 +116,10 @@ fn a_base_backup_has_every_message_and_its_own_memory() -> Result<()> {
     ensure!(other.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0).is_none());
     let started: i64 = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?;
     other.execute("SELECT enough.cache_set('key', to_jsonb($1::bigint))", &[&started])?;
-    ensure!(client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0) == Some(json!(1)));
+    ensure!(
+        client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0)
+            == Some(json!(1))
+    );
     ensure!(queue::read(&mut client, "q", 1000)?.len() == 50);
     healthy(&copy.log(), false)?;
     healthy(&server.log(), false)

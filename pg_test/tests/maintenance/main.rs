@@ -1,4 +1,4 @@
-//! Maintenance: what `maintain()` does, and the real pg_cron calling it.
+//! Maintenance: what `maintain()` does, and the real `pg_cron` calling it.
 
 use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
@@ -71,7 +71,7 @@ fn without_pg_cron_scheduling_is_refused_with_a_way_out() -> Result<()> {
     Ok(())
 }
 
-/// A server with pg_cron in it, which calls through background workers, so that it needs no way to log in.
+/// A server with `pg_cron` in it, which calls through background workers, so that it needs no way to log in.
 fn with_cron() -> Result<Server> {
     let options: ServerOptions = options()?
         .preload("pg_cron")

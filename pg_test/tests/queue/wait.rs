@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A reader in a thread of its own that sleeps already.
-pub(crate) fn sleeper(
-    database: &Database,
-    call: &str,
-) -> Result<(JoinHandle<Result<Vec<Message>, postgres::Error>>, u32)> {
+/// A reader at work, and what it will have read.
+type Reader = JoinHandle<Result<Vec<Message>, postgres::Error>>;
+
+/// A reader in a thread of its own that sleeps already, and its server process.
+pub(crate) fn sleeper(database: &Database, call: &str) -> Result<(Reader, u32)> {
     let mut client = database.client()?;
     let pid = backend(&mut client)?;
     let call = call.to_owned();

@@ -98,12 +98,11 @@ fn restarts_of_each_kind_keep_messages_and_make_new_memory() -> Result<()> {
         for how in [Some(Shutdown::Fast), Some(Shutdown::Immediate), None] {
             ensure!(queue::read(&mut client, "q", 100)?.len() == 10);
             set(&mut client, "key", 1)?;
-            match how {
-                Some(how) => server.restart(how)?,
-                None => {
-                    server.crash()?;
-                    server.launch()?;
-                }
+            if let Some(how) = how {
+                server.restart(how)?;
+            } else {
+                server.crash()?;
+                server.launch()?;
             }
             client = database_client(&server, &database.name)?;
             ensure!(get(&mut client, "key")?.is_none(), "the cache outlived the server");

@@ -1,0 +1,37 @@
+//! Functions of the server that can't raise an error as they are called here, without the guard that pgrx puts around
+//! each call (a sigsetjmp and a check of the thread, some 8 ns): they are most of what a get or a check consists of.
+//!
+//! * `LWLockAcquire` fails where 200 locks are held already, `LWLockRelease` where the lock isn't held: nobody holds two
+//!   at a time, and [`super::Held`] exists only for a lock that is held.
+//! * `palloc_extended` with [`NO_OOM`] answers NULL instead of failing, for any size below [`MAX_ALLOC`].
+//! * The others read variables of this process, or the clock.
+
+use pgrx::pg_sys;
+use std::ffi::{c_int, c_void};
+
+/// `MCXT_ALLOC_NO_OOM`
+const NO_OOM: c_int = 2;
+/// `MaxAllocSize`
+const MAX_ALLOC: usize = 0x3fff_ffff;
+
+unsafe extern "C" {
+    pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
+    pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
+    pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    pub fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
+    fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
+}
+
+/// `palloc`, whose errors still pass through the guard.
+#[inline]
+pub fn palloc(size: usize) -> *mut c_void {
+    if size < MAX_ALLOC {
+        // SAFETY: with this flag and size it doesn't fail but answers NULL.
+        let memory = unsafe { palloc_extended(size, NO_OOM) };
+        if !memory.is_null() {
+            return memory;
+        }
+    }
+    // SAFETY: guarded; it raises the error that the caller's caller gets.
+    unsafe { pg_sys::palloc(size) }
+}
