@@ -8,9 +8,11 @@
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
+use super::value::split;
+pub use super::value::{Buffer, Value};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::varlena::{set_varsize_4b, vardata_any, varsize_any_exhdr};
+use pgrx::varlena::{vardata_any, varsize_any_exhdr};
 use std::marker::PhantomData;
 
 /// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`.
@@ -396,128 +398,4 @@ impl Rows<'_> {
     pub fn end(self) -> Value<'static> {
         Value::Null
     }
-}
-
-/// The widest row that any function returns.
-const MOST_COLUMNS: usize = 24;
-
-fn split(values: &[Value<'_>]) -> ([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS]) {
-    let (mut datums, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
-    for (index, value) in values.iter().take(MOST_COLUMNS).enumerate() {
-        if let Some(datum) = value.into_datum() {
-            datums[index] = datum;
-            nulls[index] = false;
-        }
-    }
-    (datums, nulls)
-}
-
-/// A result. What isn't a plain number is allocated in the call's memory context when it is made into a Datum.
-#[derive(Clone, Copy)]
-pub enum Value<'v> {
-    /// NULL
-    Null,
-    /// `boolean`
-    Bool(bool),
-    /// `smallint`
-    I16(i16),
-    /// `int`
-    I32(i32),
-    /// `bigint`
-    I64(i64),
-    /// `timestamptz`, in microseconds since PostgreSQL's epoch
-    Instant(i64),
-    /// `interval` of that many microseconds
-    Interval(i64),
-    /// `text`, `bytea` or `jsonb`, by its payload, which is copied
-    Bytes(&'v [u8]),
-    /// What the server made
-    Raw(Datum),
-}
-
-impl Value<'_> {
-    /// NULL where there is nothing.
-    pub fn or_null<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
-        value.map_or(Value::Null, make)
-    }
-
-    #[inline]
-    #[allow(clippy::cast_sign_loss, reason = "a Datum holds the bits")]
-    fn into_datum(self) -> Option<Datum> {
-        Some(match self {
-            Value::Null => return None,
-            Value::Bool(value) => Datum::from(value),
-            Value::I16(value) => Datum::from(value),
-            Value::I32(value) => Datum::from(value),
-            Value::I64(value) | Value::Instant(value) => Datum::from(value),
-            Value::Interval(micros) => interval(micros),
-            Value::Bytes(bytes) => {
-                let buffer = Buffer::allocate(bytes.len());
-                buffer.bytes().copy_from_slice(bytes);
-                buffer.datum()
-            }
-            Value::Raw(datum) => datum,
-        })
-    }
-}
-
-#[inline]
-fn interval(micros: i64) -> Datum {
-    // SAFETY: palloc answers with that much memory or an error.
-    unsafe {
-        let interval = super::bare::palloc(size_of::<pg_sys::Interval>()).cast::<pg_sys::Interval>();
-        // Without days, which are 23 or 25 hours long where the clock changes: added to a time it is exact.
-        interval.write(pg_sys::Interval { time: micros, day: 0, month: 0 });
-        Datum::from(interval)
-    }
-}
-
-/// A varlena result that is filled in place, so that a value is copied once: from the segment into the result.
-pub struct Buffer {
-    varlena: *mut pg_sys::varlena,
-    len: usize,
-}
-
-impl Buffer {
-    /// Room for `len` bytes, in the call's memory context. Its content is whatever was there.
-    #[inline]
-    pub fn allocate(len: usize) -> Self {
-        Buffer { varlena: super::bare::palloc(len + pg_sys::VARHDRSZ).cast(), len }
-    }
-
-    /// The room.
-    #[inline]
-    #[allow(clippy::mut_from_ref, reason = "the buffer owns the memory and hands it to one caller at a time")]
-    pub fn bytes(&self) -> &mut [u8] {
-        // SAFETY: allocated with that length and owned by this buffer; uninitialised bytes are written before read by
-        // every caller, and u8 has no invalid values.
-        unsafe { std::slice::from_raw_parts_mut(vardata(self.varlena), self.len) }
-    }
-
-    /// Says that only the first `len` bytes count.
-    #[inline]
-    pub fn shorten(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    #[inline]
-    fn datum(self) -> Datum {
-        // SAFETY: the header lies in the allocated memory. Sizes are capped at 1 GB by palloc.
-        unsafe { set_varsize_4b(self.varlena, i32::try_from(self.len + pg_sys::VARHDRSZ).unwrap_or(i32::MAX)) };
-        Datum::from(self.varlena)
-    }
-
-    /// As `text`, `bytea` or `jsonb`.
-    #[inline]
-    pub fn into_value(self) -> Value<'static> {
-        Value::Raw(self.datum())
-    }
-}
-
-/// # Safety
-/// `varlena` has a 4-byte header.
-#[inline]
-unsafe fn vardata(varlena: *mut pg_sys::varlena) -> *mut u8 {
-    // SAFETY: the caller's promise.
-    unsafe { varlena.cast::<u8>().add(pg_sys::VARHDRSZ) }
 }

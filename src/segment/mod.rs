@@ -22,7 +22,7 @@
 //! | `table.rs`, `rows.rs` | a queue's table and its rows, past the executor |
 //! | `sql.rs` | statements of the extension's own |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
-//! | `call.rs` | from SQL into Rust and back |
+//! | `call.rs`, `value.rs` | from SQL into Rust and back |
 
 #![allow(unsafe_code, reason = "the one place that talks to the server's C interface")]
 #![allow(
@@ -40,6 +40,7 @@ pub mod rows;
 pub mod server;
 pub mod sql;
 pub mod table;
+mod value;
 pub mod wait;
 pub mod xact;
 
