@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 /// How long a log may grow before its keys are indexed.
 const SCANNED: usize = 8;
-/// What a session keeps allocated between transactions.
-const KEPT: usize = 256;
+/// What a session keeps allocated between transactions, in writes: what it gives back, the next one faults in again.
+const KEPT: usize = 1024;
 
 /// What a write does.
 #[derive(Debug, Clone)]
