@@ -42,12 +42,16 @@ CREATE FUNCTION enough.queue_create(
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
-'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller. Returns true, or false where it exists and if_not_exists is true. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. archive_for NULL keeps the archive for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough. Fails with 42710 (exists), 22023 (name or option out of range), 42501.';
+'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
+Returns true, or false where it exists and if_not_exists is true. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. archive_for NULL keeps the archive for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Fails with 42710 (exists), 22023 (name or option out of range), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_drop';
 COMMENT ON FUNCTION enough.queue_drop IS
-'Drops a queue with its messages and its archive. Returns true, or false where there is none and if_exists is true. Needs to own the table. Fails with 42704 (no such queue), 42501.';
+'Drops a queue with its messages and its archive.
+Returns true, or false where there is none and if_exists is true. Needs to own the table.
+Fails with 42704 (no such queue), 42501.';
 
 CREATE FUNCTION enough.queue_send(
     queue text,
@@ -59,7 +63,9 @@ CREATE FUNCTION enough.queue_send(
 ) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send';
 COMMENT ON FUNCTION enough.queue_send IS
-'Sends a message; readers see it when the transaction commits. Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. headers: a second payload, for the consumer''s own use. Needs INSERT on the table. Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 42501.';
+'Sends a message; readers see it when the transaction commits.
+Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_send_batch(
     queue text,
@@ -71,7 +77,8 @@ CREATE FUNCTION enough.queue_send_batch(
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
-'Sends 1 to 10,000 messages. Returns their msg_ids in input order. headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
+'Sends 1 to 10,000 messages.
+Returns their msg_ids in input order. headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
     queue text,
@@ -81,7 +88,9 @@ CREATE FUNCTION enough.queue_read(
 ) RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
-'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery. For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Needs SELECT and DELETE on the table. Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 54000 (enough.queue_memory is full of leases), 42501.';
+'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery.
+For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 54000 (enough.queue_memory is full of leases), 42501.';
 
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
 RETURNS SETOF enough.queue_message
@@ -92,18 +101,23 @@ COMMENT ON FUNCTION enough.queue_pop IS
 CREATE FUNCTION enough.queue_delete(queue text, msg_id bigint, lease bigint DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete';
 COMMENT ON FUNCTION enough.queue_delete IS
-'Deletes a message: it is done. Returns false where there is none, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table. Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+'Deletes a message: it is done.
+Returns false where there is none, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_delete_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete_batch';
 COMMENT ON FUNCTION enough.queue_delete_batch IS
-'Deletes 1 to 10,000 messages. Returns the msg_ids of those that were there. Errors are those of queue_delete; 54000 for a larger batch.';
+'Deletes 1 to 10,000 messages.
+Returns the msg_ids of those that were there. Errors are those of queue_delete; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_extend(queue text, msg_id bigint, visibility_timeout interval, lease bigint DEFAULT NULL)
 RETURNS timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_extend';
 COMMENT ON FUNCTION enough.queue_extend IS
-'The heartbeat: lets a lease end visibility_timeout (0 to 366 days) from now; 0 gives the message back at once. Takes effect at once, also where the transaction is rolled back. Returns when the lease ends, or NULL where the message isn''t leased, or not by that lease. Needs SELECT and DELETE on the table. Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
+'The heartbeat: lets a lease end visibility_timeout (0 to 366 days) from now; 0 gives the message back at once.
+Takes effect at once, also where the transaction is rolled back. Returns when the lease ends, or NULL where the message isn''t leased, or not by that lease. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
 
 CREATE TYPE enough.queue_statistics AS (
     queue           text,
@@ -125,4 +139,6 @@ COMMENT ON TYPE enough.queue_statistics IS
 CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough.queue_statistics
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
-'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, leases that ran out). NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table. Fails with 42704 (no such queue), 42501.';
+'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, leases that ran out).
+NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table.
+Fails with 42704 (no such queue), 42501.';

@@ -30,9 +30,13 @@ pub(super) fn clippy(installation: &Installation) -> Result<Tally> {
     held(command.args(["--", "-D", "warnings"]))
 }
 
-/// The tests of the data structures.
-pub(super) fn engine() -> Result<Tally> {
-    count(cargo().args(["test", "--quiet", "--no-fail-fast", "--package", "enough_engine"]))
+/// The tests of the data structures, and those of the extension that need no server, with that version's headers.
+pub(super) fn units(installation: &Installation) -> Result<Tally> {
+    let mut tally = count(cargo().args(["test", "--quiet", "--no-fail-fast", "--package", "enough_engine"]))?;
+    let mut extension = installation.cargo()?;
+    extension.args(["test", "--quiet", "--lib", "--package", "pg_enough", "--no-default-features"]);
+    tally.add(count(extension.args(["--features", &installation.pg.feature()]))?);
+    Ok(tally)
 }
 
 /// The tests of packages that start servers of `pg`.

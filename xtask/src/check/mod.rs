@@ -41,7 +41,7 @@ impl Step {
         match self {
             Self::Fmt => "format",
             Self::Clippy => "clippy",
-            Self::Engine => "engine tests",
+            Self::Engine => "unit tests",
             Self::Memcheck => "engine tests under valgrind",
             Self::Xtask => "tests of the tasks and benchmarks",
             Self::Regress => "regression tests",
@@ -127,7 +127,7 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
     match step {
         Step::Fmt => cargo::fmt(),
         Step::Clippy => cargo::clippy(installation),
-        Step::Engine => cargo::engine(),
+        Step::Engine => cargo::units(installation),
         Step::Memcheck => memcheck::engine(),
         Step::Xtask => cargo::tests(&["xtask", "enough_bench"], installation.pg),
         Step::Regress => regress::regress(installation, accept),
