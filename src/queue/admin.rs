@@ -1,7 +1,7 @@
 //! Making and dropping a queue: its two tables, and its row in `enough.queue`.
 
 use super::pending::{Action, remember};
-use super::{missing, relation, valid_name};
+use super::{missing, relation, require_write, valid_name};
 use crate::error::Error;
 use crate::segment::catalog;
 use crate::segment::server;
@@ -126,10 +126,6 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
     in_registry(|| run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)]))?;
     remember(QueueKey { database: server::database(), relation: found }, Action::Dropped);
     Ok(true)
-}
-
-fn require_write(function: &'static str) -> Result<(), Error> {
-    if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
 }
 
 /// Whoever may make or drop a queue's tables may do so; the list of queues follows with the rights of its owner.

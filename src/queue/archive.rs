@@ -2,7 +2,7 @@
 
 use super::{Queue, partition, stats};
 use crate::error::Error;
-use crate::segment::catalog::{self, Deletion};
+use crate::segment::catalog;
 use crate::segment::sql::{Parameter, run};
 use crate::segment::{Region, segment, server, wait};
 use enough_engine::queue::{Partition as Index, QueueKey, Wake};
@@ -21,7 +21,7 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
     for name in stats::names()? {
         let Ok(queue) = Queue::open(name.as_bytes()) else { continue };
         let keep = queue.index(|index, slot| index.options(slot))?.archive_for;
-        if keep == i64::MAX || catalog::privilege_to_delete(queue.table.archive) != Deletion::Allowed {
+        if keep == i64::MAX || !catalog::may_clean(queue.table.archive) {
             continue;
         }
         loop {

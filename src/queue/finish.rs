@@ -1,7 +1,7 @@
 //! Finishing a message: deleting its row, extending or ending its lease, burying it.
 
-use super::Queue;
 use super::pending::{Action, doubt, forget_finished, remember};
+use super::{Queue, require_write};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Deleted, OpenTable};
@@ -64,7 +64,7 @@ fn delete_by_executor(queue: &Queue, msg_id: i64) -> Result<Deleted, Error> {
 /// Checks that the caller may delete from the queue at all.
 pub(super) fn require_delete(queue: &Queue, function: &'static str) -> Result<(), Error> {
     queue.require(Privilege::Consume)?;
-    if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
+    require_write(function)
 }
 
 /// Lets a lease end `timeout` microseconds from now; with 0 the message is ready at once. When it ends, or `None` where

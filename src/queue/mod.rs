@@ -80,6 +80,11 @@ fn missing(name: &str) -> Error {
     Error::Missing { what: "queue", name: name.into(), hint: "Create it with enough.queue_create()." }
 }
 
+/// Fails where this transaction, or this server, must not write.
+fn require_write(function: &'static str) -> Result<(), Error> {
+    if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
+}
+
 fn relation(prefix: &str, name: &str) -> Option<u32> {
     // A valid name has no NUL byte.
     CString::new(format!("{prefix}{name}")).ok().and_then(|name| catalog::relation_named(&name))

@@ -1,10 +1,9 @@
 //! Sending: rows into the table, and at commit into the index.
 
 use super::pending::{Action, remember};
-use super::{Queue, missing};
+use super::{Queue, missing, require_write};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
-use crate::segment::server;
 use crate::segment::sql::{Parameter, each_row};
 use crate::segment::table::NewRow;
 use enough_engine::queue::{Entry, Tid};
@@ -13,9 +12,7 @@ use pgrx::pg_sys;
 /// Sends messages; their numbers, in their order.
 pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     queue.require(Privilege::Send)?;
-    if !server::may_write() {
-        return Err(Error::ReadOnly { function });
-    }
+    require_write(function)?;
     let mut numbers = Vec::with_capacity(rows.len());
     let mut inserted = |entry: Entry| {
         numbers.push(entry.msg_id);

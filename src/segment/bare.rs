@@ -1,8 +1,9 @@
 //! Functions of the server that can't raise an error as they are called here, without the guard that pgrx puts around
 //! each call (a sigsetjmp and a check of the thread, some 8 ns): they are most of what a get or a check consists of.
 //!
-//! * `LWLockAcquire` fails where 200 locks are held already, `LWLockRelease` where the lock isn't held: nobody holds two
-//!   at a time, and [`super::Held`] exists only for a lock that is held.
+//! * `LWLockAcquire` fails where 200 locks are held already: nobody here holds more than one partition's, or those of the
+//!   64 partitions that a region may have. `LWLockRelease` fails where the lock isn't held: [`super::Held`] exists only
+//!   for one that is.
 //! * `palloc_extended` with [`NO_OOM`] answers NULL instead of failing, for any size below [`MAX_ALLOC`].
 //! * The others read variables of this process, or the clock.
 

@@ -78,22 +78,9 @@ pub fn is_owner(relation: u32) -> bool {
     }
 }
 
-/// Whether rows of a relation may be deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deletion {
-    /// By the current role.
-    Allowed,
-    /// Not by the current role, or there is no such relation.
-    Refused,
-}
-
-/// Whether the current role may read and delete a relation's rows.
-pub fn privilege_to_delete(relation: u32) -> Deletion {
-    if relation != 0 && relation_exists(relation) && has_privilege(relation, Privilege::Consume) {
-        Deletion::Allowed
-    } else {
-        Deletion::Refused
-    }
+/// Whether there is such a relation and the current role may read and delete its rows.
+pub fn may_clean(relation: u32) -> bool {
+    relation != 0 && relation_exists(relation) && has_privilege(relation, Privilege::Consume)
 }
 
 /// Whether this database has a relation with that OID.

@@ -262,11 +262,10 @@ impl OpenTable<'_> {
             }
             let columns = (*self.table.descriptor()).natts as usize;
             let mut values = vec![Datum::null(); columns];
-            let nulls = vec![false; columns];
+            let mut nulls = vec![false; columns];
             let mut replace = vec![false; columns];
             values[ATTEMPTS as usize - 1] = Datum::from(attempts as i32);
             replace[ATTEMPTS as usize - 1] = true;
-            let (mut values, mut nulls) = (values, nulls);
             let new = pg_sys::heap_modify_tuple(
                 row.tuple,
                 self.table.descriptor(),
