@@ -76,42 +76,61 @@ pub struct Comparison {
 
 /// Lets `subject` and `reference` take turns for `rounds` rounds each.
 pub fn hold(
-    heading: Heading,
+    heading: &Heading,
     subject: &mut dyn Contender,
     reference: &mut dyn Contender,
     rounds: usize,
 ) -> Result<Comparison> {
+    let target = heading.target;
+    hold_all(heading, subject, &mut [(target, reference)], rounds)?.pop().context("no reference")
+}
+
+/// Lets `subject` and several references, each with what the relation to it should come to, take turns for `rounds`
+/// rounds each.
+pub fn hold_all(
+    heading: &Heading,
+    subject: &mut dyn Contender,
+    references: &mut [(Option<Target>, &mut dyn Contender)],
+    rounds: usize,
+) -> Result<Vec<Comparison>> {
     ensure!(rounds > 0, "a comparison takes one round at the least");
-    subject.warm_up().with_context(|| format!("{}: {}", heading.title, subject.name()))?;
-    reference.warm_up().with_context(|| format!("{}: {}", heading.title, reference.name()))?;
-    let (mut first, mut second) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
-    for round in 0..rounds {
-        let mut subjects_turn = round % 2 == 0;
-        for _ in 0..2 {
-            let (contender, results): (&mut dyn Contender, _) =
-                if subjects_turn { (&mut *subject, &mut first) } else { (&mut *reference, &mut second) };
-            results.push(contender.round().with_context(|| format!("{}: {}", heading.title, contender.name()))?);
-            subjects_turn = !subjects_turn;
-        }
-        eprintln!(
-            "    {} ({}), round {} of {rounds}: {} {}, {} {}",
-            heading.title,
-            heading.conditions,
-            round + 1,
-            subject.name(),
-            crate::report::number(first[round]),
-            reference.name(),
-            crate::report::number(second[round]),
-        );
+    let mut sides: Vec<&mut dyn Contender> = vec![subject];
+    let mut targets = Vec::with_capacity(references.len());
+    for (target, reference) in references {
+        targets.push(*target);
+        sides.push(&mut **reference);
     }
-    let pairs: Vec<f64> = first.iter().zip(&second).map(|(a, b)| heading.relation.of(*a, *b)).collect();
+    for side in &mut sides {
+        side.warm_up().with_context(|| format!("{}: {}", heading.title, side.name()))?;
+    }
+    let mut results = vec![Vec::with_capacity(rounds); sides.len()];
+    for round in 0..rounds {
+        for turn in 0..sides.len() {
+            let place = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
+            let side = &mut sides[place];
+            results[place].push(side.round().with_context(|| format!("{}: {}", heading.title, side.name()))?);
+        }
+        let shown = sides.iter().zip(&results);
+        let shown: Vec<_> =
+            shown.map(|(side, results)| format!("{} {}", side.name(), crate::text::number(results[round]))).collect();
+        let (title, conditions) = (&heading.title, &heading.conditions);
+        eprintln!("    {title} ({conditions}), round {} of {rounds}: {}", round + 1, shown.join(", "));
+    }
+    let mut sides = sides.iter().zip(results).map(|(side, rounds)| Side::new(side.name(), rounds));
+    let first = sides.next().context("no subject")??;
+    sides.zip(targets).map(|(side, target)| compared(heading, &first, side?, target)).collect()
+}
+
+fn compared(heading: &Heading, subject: &Side, reference: Side, target: Option<Target>) -> Result<Comparison> {
+    let pairs = subject.rounds.iter().zip(&reference.rounds);
+    let pairs: Vec<f64> = pairs.map(|(a, b)| heading.relation.of(*a, *b)).collect();
     let related = Estimate::of(&pairs).context("no rounds")?;
     Ok(Comparison {
-        verdict: heading.target.map(|target| target.judge(related)),
-        subject: Side::new(subject.name(), first)?,
-        reference: Side::new(reference.name(), second)?,
+        heading: Heading { target, ..heading.clone() },
+        verdict: target.map(|target| target.judge(related)),
+        subject: subject.clone(),
+        reference,
         related,
-        heading,
         notes: Vec::new(),
     })
 }
@@ -168,7 +187,7 @@ mod tests {
         let log = std::cell::RefCell::new(String::new());
         let mut a = Replay { name: "a", results: vec![100.0, 50.0, 10.0].into_iter(), log: &log };
         let mut b = Replay { name: "b", results: vec![50.0, 25.0, 5.0].into_iter(), log: &log };
-        let result = hold(heading(Relation::Ratio, Target::AtLeast(2.0)), &mut a, &mut b, 3)?;
+        let result = hold(&heading(Relation::Ratio, Target::AtLeast(2.0)), &mut a, &mut b, 3)?;
         assert_eq!(*log.borrow(), "abbaab");
         assert_eq!(result.related, Estimate { median: 2.0, low: 2.0, high: 2.0 });
         assert_eq!(result.verdict, Some(Verdict::Met));
@@ -178,11 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn several_references_share_the_subjects_rounds() -> Result<()> {
+        let log = std::cell::RefCell::new(String::new());
+        let mut a = Replay { name: "a", results: vec![6.0, 6.0].into_iter(), log: &log };
+        let mut b = Replay { name: "b", results: vec![2.0, 2.0].into_iter(), log: &log };
+        let mut c = Replay { name: "c", results: vec![3.0, 3.0].into_iter(), log: &log };
+        let heading = heading(Relation::Ratio, Target::AtLeast(0.0));
+        let found = hold_all(&heading, &mut a, &mut [(Some(Target::AtLeast(3.0)), &mut b), (None, &mut c)], 2)?;
+        assert_eq!(*log.borrow(), "abccba");
+        let found: Vec<_> = found.iter().map(|c| (c.reference.name.as_str(), c.related.median, c.verdict)).collect();
+        assert_eq!(found, [("b", 3.0, Some(Verdict::Met)), ("c", 2.0, None)]);
+        Ok(())
+    }
+
+    #[test]
     fn differences_are_the_subjects_surplus() -> Result<()> {
         let log = std::cell::RefCell::default();
         let mut a = Replay { name: "a", results: vec![0.5].into_iter(), log: &log };
         let mut b = Replay { name: "b", results: vec![0.25].into_iter(), log: &log };
-        let result = hold(heading(Relation::Difference, Target::AtMost(0.2)), &mut a, &mut b, 1)?;
+        let result = hold(&heading(Relation::Difference, Target::AtMost(0.2)), &mut a, &mut b, 1)?;
         assert_eq!((result.related.median, result.verdict), (0.25, Some(Verdict::Missed)));
         Ok(())
     }

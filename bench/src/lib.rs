@@ -3,7 +3,8 @@
 //! | module | subject |
 //! |---|---|
 //! | [`stats`] | medians, how far they can be trusted, and whether a target is met |
-//! | [`contest`] | what a measurement is, and how two contenders take turns |
+//! | [`contest`] | what a comparison is, and how contenders take turns |
+//! | [`findings`] | the shapes that a result can have: comparisons, series, distributions, single numbers |
 //! | [`pgbench`] | a contender that is a script for pgbench: throughput as clients see it |
 //! | [`inside`] | a contender that is a statement in one session: what a call costs inside the server |
 //! | [`noop`] | the functions that do nothing, compiled for the server at hand |
@@ -11,11 +12,14 @@
 //! | [`scenario`] | the measurements themselves, by suite |
 //! | [`stage`] | the server that all of it runs on |
 //! | [`machine`] | what the numbers were measured on |
-//! | [`report`] | the table that is printed and the JSON that is saved |
+//! | [`report`] | the JSON that is saved |
+//! | [`text`] | the tables that are printed |
 //!
-//! A new measurement is a function in [`scenario`]; a new kind of load implements [`contest::Contender`].
+//! A new measurement is an entry in its suite's list in [`scenario`]; a new kind of load implements
+//! [`contest::Contender`].
 
 pub mod contest;
+pub mod findings;
 pub mod inside;
 pub mod machine;
 pub mod noop;
@@ -25,3 +29,4 @@ pub mod report;
 pub mod scenario;
 pub mod stage;
 pub mod stats;
+pub mod text;

@@ -4,6 +4,7 @@ use crate::inside;
 use crate::peers::pgmq;
 use crate::stage::Stage;
 use anyhow::Result;
+use postgres::Client;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,8 +58,8 @@ impl Circumstances {
     /// Looks around.
     pub fn now(stage: &Stage) -> Result<Self> {
         let mut client = stage.client()?;
+        let at = time(&mut client)?;
         let mut text = |query: &str| -> Result<String> { Ok(client.query_one(query, &[])?.get(0)) };
-        let at = text("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")?;
         let server = text("SHOW server_version")?;
         let extension = text("SELECT extversion::text FROM pg_extension WHERE extname = 'pg_enough'")?;
         let versions = [("PostgreSQL", server), ("pg_enough", extension), ("pgmq", pgmq::VERSION.to_owned())];
@@ -69,7 +70,7 @@ impl Circumstances {
             at,
             commit: commit(),
             machine: Machine::here(),
-            load: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
+            load: load(),
             versions: versions.into_iter().map(|(name, version)| (name.to_owned(), version)).collect(),
             settings: settings.iter().map(|row| (row.get(0), row.get(1))).collect(),
         })
@@ -89,6 +90,17 @@ impl Machine {
             counts_processor_time: inside::counts_processor_time(),
         }
     }
+}
+
+/// The time, in UTC.
+pub fn time(client: &mut Client) -> Result<String> {
+    let now = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')";
+    Ok(client.query_one(now, &[])?.get(0))
+}
+
+/// The kernel's load averages: 1, 5 and 15 minutes.
+pub fn load() -> String {
+    read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
 fn commit() -> Option<String> {

@@ -6,9 +6,10 @@ use anyhow::Result;
 use clap::Parser;
 use enough_bench::machine::Circumstances;
 use enough_bench::report::Report;
-use enough_bench::scenario::{Part, Suite};
+use enough_bench::scenario::Suite;
 use enough_bench::stage::{Effort, Stage};
-use std::path::Path;
+use enough_bench::text;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use xtask::pg::Pg;
 
@@ -20,19 +21,29 @@ use xtask::pg::Pg;
 struct Arguments {
     /// What to measure.
     suite: Suite,
-    /// Measure only this part (may be given several times).
-    #[arg(long, value_name = "PART")]
-    only: Vec<Part>,
+    /// Measure only this scenario (may be given several times).
+    #[arg(long, value_name = "SCENARIO")]
+    only: Vec<String>,
+    /// List the suite's scenarios and measure nothing.
+    #[arg(long)]
+    list: bool,
+    /// Keep everything short: for trying out, not for quoting.
+    #[arg(long)]
+    quick: bool,
     /// Rounds of each side, three or more. From five on, medians have an interval of 90 % confidence; many short rounds
-    /// tell more on a busy machine than a few long ones.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(3..))]
-    rounds: u16,
+    /// tell more on a busy machine than a few long ones. [default: 16, or 3 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(3..))]
+    rounds: Option<u16>,
     /// Seconds of a round.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Save the results to bench/results/.
     #[arg(long)]
     save: bool,
+    /// Add the results to those of an earlier run on the same machine, in its file; scenarios measured again replace the
+    /// earlier ones.
+    #[arg(long, value_name = "FILE.json", conflicts_with = "save")]
+    add_to: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -47,13 +58,25 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let effort = Effort { rounds: usize::from(arguments.rounds), seconds: arguments.seconds };
+    if arguments.list {
+        for scenario in arguments.suite.scenarios() {
+            println!("{:<16} {}", scenario.name, scenario.about);
+        }
+        return Ok(());
+    }
+    let scenarios = arguments.suite.select(&arguments.only)?;
+    let rounds = arguments.rounds.map_or(if arguments.quick { 3 } else { 16 }, usize::from);
+    let effort = Effort { rounds, seconds: arguments.seconds, quick: arguments.quick };
+    let earlier = arguments.add_to.as_deref().map(Report::load).transpose()?;
     let stage = Stage::start(Pg::from_env()?, effort)?;
     let circumstances = Circumstances::now(&stage)?;
-    let comparisons = arguments.suite.run(&stage, &arguments.only)?;
-    let report = Report::new(arguments.suite.name(), effort.rounds, effort.seconds, circumstances, comparisons);
-    println!("{}", report.text());
-    if arguments.save {
+    let measured = arguments.suite.run(&stage, &scenarios)?;
+    let report = Report::new(arguments.suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);
+    println!("{}", text::of(&report));
+    if let (Some(path), Some(earlier)) = (&arguments.add_to, earlier) {
+        report.with(earlier)?.write(path)?;
+        println!("added to {}", path.display());
+    } else if arguments.save {
         let path = report.save(&Path::new(env!("CARGO_MANIFEST_DIR")).join("results"))?;
         println!("saved to {}", path.display());
     }

@@ -5,14 +5,14 @@ use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use xtask::shell;
 
 /// Threads of pgbench itself: enough not to be what is measured, on the two cores of a small machine.
 const THREADS: usize = 2;
 
 /// A script and how it is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Load<'a> {
     /// What the table calls it. Unique within a comparison.
     pub name: &'a str,
@@ -24,6 +24,10 @@ pub struct Load<'a> {
     pub variables: &'a [(&'a str, &'a str)],
     /// Sessions.
     pub clients: usize,
+    /// Settings of the sessions that differ from the server's.
+    pub settings: &'a [(&'a str, &'a str)],
+    /// End a round after so many runs of the script by each client, instead of by the time.
+    pub times: Option<u32>,
 }
 
 /// A script that is ready to run.
@@ -43,25 +47,55 @@ impl<'a> Pgbench<'a> {
         Ok(Self { stage, load, path })
     }
 
-    /// Runs for `seconds` and returns the scripts completed in a second, the time to connect left out.
-    fn run(&self, seconds: u64) -> Result<f64> {
+    fn command(&self) -> Result<Command> {
         let mut command = self.stage.server().command("pgbench")?;
         command.args(["--no-vacuum", "--protocol=prepared"]);
         command.arg(format!("--client={}", self.load.clients));
         command.arg(format!("--jobs={}", THREADS.min(self.load.clients)));
-        command.arg(format!("--time={seconds}")).arg(format!("--file={}", self.path.display()));
+        command.arg(format!("--file={}", self.path.display()));
         for (name, value) in self.load.variables {
             command.arg(format!("--define={name}={value}"));
         }
+        let settings = self.load.settings.iter().map(|(name, value)| format!("-c {name}={value}"));
+        command.env("PGOPTIONS", settings.collect::<Vec<_>>().join(" "));
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// What pgbench prints as its result, and what it prints on the way.
+    fn output(&self, mut command: Command) -> Result<(String, String)> {
         command.arg(self.load.database);
-        let output = command.stdin(Stdio::null()).output().context("can't start pgbench")?;
+        let output = command.output().context("can't start pgbench")?;
         // pgbench warns of an aborted client on stderr, and some versions still end with success.
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         if !output.status.success() || errors.contains("aborted") {
             bail!("`{}` failed: {}\n{}", shell::line(&command), output.status, errors.trim_end());
         }
-        parse(&String::from_utf8_lossy(&output.stdout))
+        Ok((String::from_utf8_lossy(&output.stdout).into_owned(), errors))
     }
+
+    /// Runs for `seconds`, or as often as the load says, and returns the scripts completed in a second, the time to
+    /// connect left out.
+    fn run(&self, seconds: u64) -> Result<f64> {
+        let mut command = self.command()?;
+        command.arg(self.load.times.map_or(format!("--time={seconds}"), |times| format!("--transactions={times}")));
+        parse(&self.output(command)?.0)
+    }
+
+    /// Runs for `seconds` and returns the rate in each of them.
+    pub fn rates(&self, seconds: u64) -> Result<Vec<f64>> {
+        let mut command = self.command()?;
+        command.arg(format!("--time={seconds}")).arg("--progress=1");
+        let (report, progress) = self.output(command)?;
+        parse(&report)?;
+        Ok(rates(&progress))
+    }
+}
+
+/// The rates in pgbench's reports of its progress.
+fn rates(progress: &str) -> Vec<f64> {
+    let reports = progress.lines().filter_map(|line| line.strip_prefix("progress: "));
+    reports.filter_map(|line| line.split(", ").nth(1)?.strip_suffix(" tps")?.parse().ok()).collect()
 }
 
 /// The rate in pgbench's report.
@@ -109,6 +143,14 @@ tps = 90772.107313 (without initial connection time)
         let older: Vec<&str> = REPORT.lines().filter(|line| !line.contains("failed")).collect();
         assert!(parse(&older.join("\n")).is_ok());
         Ok(())
+    }
+
+    #[test]
+    fn rates_are_read_from_the_progress() {
+        let progress = "pgbench (15.20)\n\
+            progress: 1.0 s, 8612.7 tps, lat 0.921 ms stddev 0.310, 0 failed\n\
+            progress: 2.0 s, 8700.0 tps, lat 0.912 ms stddev 0.300, 0 failed\n";
+        assert_eq!(rates(progress), [8612.7, 8700.0]);
     }
 
     #[test]

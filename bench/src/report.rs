@@ -1,20 +1,14 @@
-//! The table that is printed and the JSON that is saved.
+//! The JSON that is saved. What is printed of it is in `text.rs`.
 
-use crate::contest::{Comparison, Relation, Side};
+use crate::findings::Findings;
 use crate::machine::Circumstances;
-use crate::stats::{self, Estimate, Target, Verdict};
-use anyhow::{Context, Result};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The version of the files' format.
-const FORMAT: u32 = 1;
-
-/// Below this share of the median, a spread isn't worth a word.
-const STEADY: f64 = 0.005;
+const FORMAT: u32 = 2;
 
 /// What a run of a suite has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,35 +17,78 @@ pub struct Report {
     pub format: u32,
     /// The suite's name.
     pub suite: String,
-    /// Rounds of each side.
+    /// Rounds of each side of a comparison.
     pub rounds: usize,
     /// Seconds of a round that is a throughput.
     pub seconds: u64,
+    /// Whether everything was kept short.
+    #[serde(default)]
+    pub quick: bool,
     /// Where and when.
     #[serde(flatten)]
     pub circumstances: Circumstances,
     /// The measurements.
-    pub comparisons: Vec<Comparison>,
+    pub scenarios: Vec<Measured>,
+}
+
+/// A scenario that has run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The scenario's suite.
+    pub suite: String,
+    /// Its name.
+    pub name: String,
+    /// When it began, in UTC.
+    pub at: String,
+    /// The kernel's load averages when it began: 1, 5 and 15 minutes.
+    pub load: String,
+    /// How long it took, in seconds, where that was noted.
+    pub took: Option<f64>,
+    /// What it found.
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl Report {
     /// A report in the present format.
     pub fn new(
         suite: &str,
-        rounds: usize,
-        seconds: u64,
+        (rounds, seconds, quick): (usize, u64, bool),
         circumstances: Circumstances,
-        comparisons: Vec<Comparison>,
+        scenarios: Vec<Measured>,
     ) -> Self {
-        Self { format: FORMAT, suite: suite.to_owned(), rounds, seconds, circumstances, comparisons }
+        Self { format: FORMAT, suite: suite.to_owned(), rounds, seconds, quick, circumstances, scenarios }
     }
 
     /// Reads a saved report.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
         let report: Self = serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))?;
-        anyhow::ensure!(report.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), report.format);
+        ensure!(report.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), report.format);
         Ok(report)
+    }
+
+    /// Takes over the scenarios of another run on the same machine with the same versions and settings; those of this
+    /// run replace the other's of the same name.
+    pub fn with(mut self, earlier: Self) -> Result<Self> {
+        let facts = |report: &Self| {
+            let here = &report.circumstances;
+            (report.suite.clone(), report.quick, here.machine.clone(), here.versions.clone(), here.settings.clone())
+        };
+        ensure!(
+            facts(&self) == facts(&earlier),
+            "the earlier report is of another suite, machine, version or setting: their results don't belong together"
+        );
+        let mut scenarios = earlier.scenarios;
+        for measured in std::mem::take(&mut self.scenarios) {
+            let same = |other: &Measured| (&other.suite, &other.name) == (&measured.suite, &measured.name);
+            match scenarios.iter().position(same) {
+                Some(place) => scenarios[place] = measured,
+                None => scenarios.push(measured),
+            }
+        }
+        self.scenarios = scenarios;
+        Ok(self)
     }
 
     /// Saves the report in `dir`, under a name made of the suite and the time; returns the path.
@@ -59,118 +96,26 @@ impl Report {
         let at: String = self.circumstances.at.chars().filter(|c| !matches!(c, '-' | ':')).collect();
         let path = dir.join(format!("{}-{at}.json", self.suite));
         fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+        self.write(&path)?;
         Ok(path)
     }
 
-    /// The report for people.
-    pub fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(["", "pg_enough", "compared with", "", "", "target", ""]);
-        for comparison in &self.comparisons {
-            table.add_row(row(comparison));
-        }
-        for column in [1, 2, 3, 4, 5] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let here = &self.circumstances;
-        let versions: Vec<String> = here.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        let range = if self.rounds < stats::ENOUGH_ROUNDS {
-            "and all of their range"
-        } else {
-            "and the range in which they lie with 90 % confidence"
-        };
-        let mut text = format!(
-            "{}, {} processors, {}, Linux {}\n{}\n{} rounds each, in turns: medians, {range}\n{table}\n",
-            here.machine.processor,
-            here.machine.processors,
-            here.machine.system,
-            here.machine.kernel,
-            versions.join(", "),
-            self.rounds,
-        );
-        for (comparison, note) in self.comparisons.iter().flat_map(|c| c.notes.iter().map(move |note| (c, note))) {
-            // Writing into a String can't fail.
-            let _ = writeln!(text, "{}: {note}", comparison.heading.title);
-        }
-        text
+    /// Saves the report as `path`.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("can't write {}", path.display()))
     }
-}
-
-fn row(comparison: &Comparison) -> [String; 7] {
-    let heading = &comparison.heading;
-    let side = |side: &Side| format!("{} {}{}", number(side.estimate.median), heading.unit, spread(side.estimate));
-    let related = comparison.related;
-    let relation = match heading.relation {
-        Relation::Ratio => format!("× {:.2}", related.median),
-        Relation::Difference => format!("{:+.2} {}", related.median, heading.unit),
-    };
-    let target = match heading.target {
-        Some(Target::AtLeast(wanted)) => format!("≥ {wanted}"),
-        Some(Target::AtMost(wanted)) => format!("≤ {wanted}"),
-        None => String::new(),
-    };
-    let verdict = match comparison.verdict {
-        Some(Verdict::Met) => "met",
-        Some(Verdict::Missed) => "MISSED",
-        Some(Verdict::TooNoisy) => "too noisy to tell",
-        None => "",
-    };
-    [
-        format!("{}\n  {}", heading.title, heading.conditions),
-        side(&comparison.subject),
-        format!("{}\n{}", side(&comparison.reference), comparison.reference.name),
-        relation,
-        format!("{:.2} … {:.2}", related.low, related.high),
-        target,
-        verdict.to_owned(),
-    ]
-}
-
-fn spread(estimate: Estimate) -> String {
-    let spread = estimate.relative_spread();
-    if spread < STEADY { String::new() } else { format!(" ± {:.0} %", spread * 100.0) }
-}
-
-/// A number with about three significant digits, and whole ones grouped by thousands.
-pub fn number(value: f64) -> String {
-    if value.abs() < 10.0 {
-        return format!("{value:.3}");
-    }
-    if value.abs() < 1000.0 {
-        return format!("{value:.1}");
-    }
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::from(if value < 0.0 { "-" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::contest::Heading;
+    use crate::contest::{Comparison, Heading, Relation, Side};
+    use crate::findings::{Distribution, Figure, Series, Subject};
     use crate::machine::Machine;
+    use crate::stats::{Estimate, Target, Verdict};
 
-    #[test]
-    fn numbers_are_readable() {
-        for (value, text) in [(0.1234, "0.123"), (42.24, "42.2"), (999.4, "999.4"), (91234.4, "91,234")] {
-            assert_eq!(number(value), text);
-        }
-        assert_eq!(number(-1_234_567.0), "-1,234,567");
-        assert_eq!(number(123_456.0), "123,456");
-    }
-
-    fn sample() -> Report {
+    pub(crate) fn sample() -> Report {
         let estimate = Estimate { median: 2.0, low: 1.0, high: 3.0 };
         let side = |name: &str| Side { name: name.to_owned(), rounds: vec![1.0, 2.0, 3.0], estimate };
         let comparison = Comparison {
@@ -187,6 +132,18 @@ mod tests {
             verdict: Some(Verdict::Met),
             notes: vec!["a note".into()],
         };
+        let subject = |title| Subject::new(title, "8 clients", "pg_enough", "ms");
+        let findings = Findings {
+            comparisons: vec![comparison],
+            series: vec![Series {
+                subject: subject("rate"),
+                along: "s".into(),
+                points: vec![(1.0, 50.0), (2.0, 40.0), (3.0, 60.0)],
+            }],
+            distributions: Distribution::of(subject("latency"), vec![0.25, 0.5]).into_iter().collect(),
+            figures: vec![Figure::counted(subject("size"), 72.0, Some(Target::AtMost(100.0)))],
+            notes: vec!["another note".into()],
+        };
         let circumstances = Circumstances {
             at: "2026-01-02T03:04:05Z".into(),
             commit: None,
@@ -202,7 +159,15 @@ mod tests {
             versions: [("PostgreSQL".to_owned(), "15.0".to_owned())].into(),
             settings: [("fsync".to_owned(), "on".to_owned())].into(),
         };
-        Report::new("smoke", 3, 1, circumstances, vec![comparison])
+        let measured = Measured {
+            suite: "smoke".into(),
+            name: "cache".into(),
+            at: circumstances.at.clone(),
+            load: circumstances.load.clone(),
+            took: Some(1.5),
+            findings,
+        };
+        Report::new("smoke", (3, 1, false), circumstances, vec![measured])
     }
 
     #[test]
@@ -210,7 +175,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("enough_bench-{}", std::process::id()));
         let path = sample().save(&dir)?;
         let loaded = Report::load(&path);
-        let other = fs::read_to_string(&path)?.replacen("\"format\": 1", "\"format\": 0", 1);
+        let other = fs::read_to_string(&path)?.replacen("\"format\": 2", "\"format\": 0", 1);
         fs::write(&path, other)?;
         let refused = Report::load(&path);
         fs::remove_dir_all(&dir)?;
@@ -221,11 +186,33 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_both_sides_the_ratio_and_the_verdict() {
-        let text = sample().text();
-        for part in ["cache get", "8 clients", "no-op", "× 0.97", "0.96 … 0.98", "≥ 0.95", "met", "cache get: a note"]
-        {
-            assert!(text.contains(part), "{part} is missing from\n{text}");
+    fn a_later_run_adds_scenarios_and_replaces_its_own() -> Result<()> {
+        let mut later = sample();
+        later.scenarios[0].took = Some(2.5);
+        let mut other = later.scenarios[0].clone();
+        other.name = "queue".into();
+        later.scenarios.push(other);
+        let both = later.clone().with(sample())?;
+        let found: Vec<_> = both.scenarios.iter().map(|measured| (measured.name.as_str(), measured.took)).collect();
+        assert_eq!(found, [("cache", Some(2.5)), ("queue", Some(2.5))]);
+        later.circumstances.settings.insert("fsync".into(), "off".into());
+        assert!(later.with(sample()).is_err(), "results of another setting were taken over");
+        Ok(())
+    }
+
+    /// The results in the repository are read by plots and by comparisons.
+    #[test]
+    fn the_saved_results_can_be_loaded() -> Result<()> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+        let mut count = 0;
+        for file in fs::read_dir(&dir)? {
+            let path = file?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                ensure!(!Report::load(&path)?.scenarios.is_empty(), "{} is empty", path.display());
+                count += 1;
+            }
         }
+        ensure!(count > 0, "no results in {}", dir.display());
+        Ok(())
     }
 }

@@ -23,6 +23,15 @@ pub struct Effort {
     pub rounds: usize,
     /// Seconds of a round that is a throughput.
     pub seconds: u64,
+    /// Whether everything else is kept short, too: for trying out, not for quoting.
+    pub quick: bool,
+}
+
+impl Effort {
+    /// `full`, or where everything is kept short, `quick`.
+    pub fn either<T>(self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
 }
 
 /// A running server with the extension in [`DATABASE`].

@@ -1,3 +1,4 @@
 //! Other software that is compared with, and how it gets onto the server.
 
+pub mod job_table;
 pub mod pgmq;

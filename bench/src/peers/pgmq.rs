@@ -17,8 +17,18 @@ pub const VERSION: &str = "1.13.0";
 /// The database that it's installed in.
 pub const DATABASE: &str = "pgmq";
 
-/// Installs it into a database of its own, as its installer without an extension does: by running its script.
+/// What tables call it.
+pub fn name() -> String {
+    format!("pgmq {VERSION}")
+}
+
+/// Installs it into a database of its own, if it isn't there, as its installer without an extension does: by running its
+/// script.
 pub fn install(stage: &Stage) -> Result<()> {
+    let known = "SELECT FROM pg_database WHERE datname = $1";
+    if stage.client()?.query_opt(known, &[&DATABASE])?.is_some() {
+        return Ok(());
+    }
     let embedded = sources()?.join("src/install/embedded");
     let control = fs::read_to_string(embedded.join("pgmq.control")).context("the crate `pgmq` has no control file")?;
     ensure!(control.contains(&format!("'{VERSION}'")), "the crate `pgmq` has another version:\n{control}");

@@ -1,7 +1,7 @@
 //! The cache.
 
 use super::{KEYS, NTH_KEY, against_noop, in_one_statement, inside};
-use crate::contest::Comparison;
+use crate::findings::Findings;
 use crate::noop::{self, Answer, VALUE};
 use crate::stage::Stage;
 use anyhow::{Result, ensure};
@@ -13,7 +13,7 @@ const CALLS: u32 = 200_000;
 const CALLS_PER_TRANSACTION: u32 = 1_000;
 
 /// Get and set against functions that do nothing.
-pub(super) fn smoke(stage: &Stage) -> Result<Vec<Comparison>> {
+pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
     noop::create(stage, "cache_get", Answer::Json)?;
     noop::create(stage, "cache_set", Answer::Boolean)?;
     fill(stage)?;
@@ -21,7 +21,7 @@ pub(super) fn smoke(stage: &Stage) -> Result<Vec<Comparison>> {
     let get = format!("enough.cache_get({NTH_KEY})");
     let set = format!("enough.cache_set({NTH_KEY}, '{value}')");
     let body = [("body", VALUE)];
-    Ok(vec![
+    Ok(Findings::from(vec![
         against_noop(stage, "cache get", "SELECT enough.cache_get(:key)", &[])?,
         against_noop(stage, "cache set", "SELECT enough.cache_set(:key, :body)", &body)?,
         inside(stage, "cache get", "hits", &in_one_statement(&get, CALLS), CALLS)?,
@@ -33,7 +33,7 @@ pub(super) fn smoke(stage: &Stage) -> Result<Vec<Comparison>> {
             &in_transactions(&set, CALLS_PER_TRANSACTION),
             CALLS_IN_TRANSACTIONS,
         )?,
-    ])
+    ]))
 }
 
 /// Calls of [`in_transactions`].

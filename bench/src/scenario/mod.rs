@@ -5,50 +5,88 @@ mod queue;
 mod rate_limit;
 
 use crate::contest::{Comparison, Heading, Relation, hold};
+use crate::findings::Findings;
 use crate::inside::Inside;
+use crate::machine;
 use crate::noop;
 use crate::pgbench::{Load, Pgbench};
+use crate::report::Measured;
 use crate::stage::{self, Stage};
 use crate::stats::Target;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
+use std::time::Instant;
 
 /// A set of measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
     /// What the project promises, in a few minutes.
     Smoke,
-}
-
-/// A part of a suite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// The cache.
-    Cache,
-    /// The rate limiter.
-    RateLimit,
     /// The queue.
     Queue,
 }
+
+/// A measurement, selectable by its name.
+#[derive(Debug)]
+pub struct Scenario {
+    /// On the command line and in the results.
+    pub name: &'static str,
+    /// What is measured, in a line.
+    pub about: &'static str,
+    /// Measures it.
+    pub run: fn(&Stage) -> Result<Findings>,
+}
+
+/// What the project promises.
+const SMOKE: &[Scenario] = &[
+    Scenario { name: "cache", about: "get and set against functions that do nothing", run: cache::smoke },
+    Scenario { name: "rate_limit", about: "a check against a function that does nothing", run: rate_limit::smoke },
+    Scenario { name: "queue", about: "sending against INSERT, a message's whole life against pgmq", run: queue::smoke },
+];
 
 impl Suite {
     /// Its name on the command line and in the results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Smoke => "smoke",
+            Self::Queue => "queue",
         }
     }
 
-    /// Runs `parts` (all where it is empty).
-    pub fn run(self, stage: &Stage, parts: &[Part]) -> Result<Vec<Comparison>> {
+    /// What it consists of.
+    pub fn scenarios(self) -> &'static [Scenario] {
+        match self {
+            Self::Smoke => SMOKE,
+            Self::Queue => queue::SCENARIOS,
+        }
+    }
+
+    /// The scenarios of those names; all where none is given.
+    pub fn select(self, names: &[String]) -> Result<Vec<&'static Scenario>> {
+        for name in names {
+            let known = self.scenarios().iter().any(|scenario| scenario.name == name);
+            ensure!(known, "{} has no scenario {name}; --list shows those that it has", self.name());
+        }
+        let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
+        Ok(self.scenarios().iter().filter(wanted).collect())
+    }
+
+    /// Runs `scenarios`.
+    pub fn run(self, stage: &Stage, scenarios: &[&Scenario]) -> Result<Vec<Measured>> {
         let mut results = Vec::new();
-        for part in Part::value_variants().iter().filter(|part| parts.is_empty() || parts.contains(part)) {
+        for scenario in scenarios {
             stage.settle()?;
-            results.extend(match (self, part) {
-                (Self::Smoke, Part::Cache) => cache::smoke(stage),
-                (Self::Smoke, Part::RateLimit) => rate_limit::smoke(stage),
-                (Self::Smoke, Part::Queue) => queue::smoke(stage),
-            }?);
+            eprintln!("{}: {}", scenario.name, scenario.about);
+            let (at, load, began) = (machine::time(&mut stage.client()?)?, machine::load(), Instant::now());
+            let findings = (scenario.run)(stage).with_context(|| format!("scenario {}", scenario.name))?;
+            results.push(Measured {
+                suite: self.name().to_owned(),
+                name: scenario.name.to_owned(),
+                at,
+                load,
+                took: Some(began.elapsed().as_secs_f64().round()),
+                findings,
+            });
         }
         Ok(results)
     }
@@ -71,7 +109,14 @@ fn against_noop(stage: &Stage, title: &str, call: &str, variables: &[(&str, &str
     const CLIENTS: usize = 8;
     let ours = format!("{PICK_KEY}{call};\n");
     let theirs = ours.replace("enough.", &format!("{}.", noop::SCHEMA));
-    let load = Load { name: "pg_enough", database: stage::DATABASE, script: &ours, variables, clients: CLIENTS };
+    let load = Load {
+        name: "pg_enough",
+        database: stage::DATABASE,
+        script: &ours,
+        variables,
+        clients: CLIENTS,
+        ..Load::default()
+    };
     let mut ours = Pgbench::new(stage, load)?;
     let mut noop = Pgbench::new(stage, Load { name: "no-op", script: &theirs, ..load })?;
     let heading = Heading {
@@ -81,7 +126,7 @@ fn against_noop(stage: &Stage, title: &str, call: &str, variables: &[(&str, &str
         relation: Relation::Ratio,
         target: Some(Target::AtLeast(0.95)),
     };
-    hold(heading, &mut ours, &mut noop, stage.effort().rounds)
+    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
 }
 
 /// A statement that makes `calls` calls to a function of the extension, and the same with the no-op.
@@ -96,7 +141,7 @@ fn inside(stage: &Stage, title: &str, conditions: &str, statement: &str, calls: 
         relation: Relation::Difference,
         target: Some(Target::AtMost(0.3)),
     };
-    hold(heading, &mut ours, &mut noop, stage.effort().rounds)
+    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
 }
 
 /// A statement that calls `call`, which may use [`NTH_KEY`], `calls` times.

@@ -1,0 +1,116 @@
+//! The whole life of messages, one at a time and in batches, against what does the same.
+
+use super::{MESSAGE, OURS, heading};
+use crate::contest::{Comparison, Contender, hold, hold_all};
+use crate::findings::Findings;
+use crate::peers::{job_table, pgmq};
+use crate::pgbench::{Load, Pgbench};
+use crate::stage::{self, Stage};
+use crate::stats::Target;
+use anyhow::Result;
+
+/// Send, read and delete, each its own transaction, in the queue `queue`.
+pub(super) fn ours(queue: &str) -> String {
+    // An aggregate always has a row: a read that finds nothing then counts as a read, and deletes nothing.
+    format!(
+        "SELECT enough.queue_send('{queue}', :body);\n\
+         SELECT coalesce(max(msg_id), 0) AS msg_id FROM enough.queue_read('{queue}') \\gset\n\
+         SELECT enough.queue_delete('{queue}', :msg_id::bigint);\n"
+    )
+}
+
+/// The same by pgmq.
+pub(super) fn pgmqs(queue: &str) -> String {
+    format!(
+        "SELECT pgmq.send('{queue}', :body);\n\
+         SELECT coalesce(max(msg_id), 0) AS msg_id FROM pgmq.read('{queue}', 30, 1) \\gset\n\
+         SELECT pgmq.delete('{queue}', :msg_id::bigint);\n"
+    )
+}
+
+/// The same by a table of jobs.
+fn jobs(table: &str) -> String {
+    format!(
+        "INSERT INTO jobs.{table} (payload) VALUES (:body);\n\
+         WITH taken AS ({}) SELECT coalesce(max(id), 0) AS id FROM taken \\gset\n\
+         DELETE FROM jobs.{table} WHERE id = :id::bigint;\n",
+        job_table::take(table, 1)
+    )
+}
+
+/// Against pgmq alone, as the smoke suite has it.
+pub(super) fn against_pgmq(stage: &Stage, clients: usize, target: f64) -> Result<Comparison> {
+    let sides = Sides::new(stage, "smoke")?;
+    let [mut ours, mut theirs, _] = sides.loads(stage, clients, &[])?;
+    let heading = heading("queue send + read + delete", clients, "durable", target);
+    let mut comparison = hold(&heading, &mut ours, &mut theirs, stage.effort().rounds)?;
+    comparison.notes.push(sides.left(stage)?);
+    Ok(comparison)
+}
+
+/// One message at a time, against pgmq and a table of jobs.
+pub(super) fn single(stage: &Stage) -> Result<Findings> {
+    let sides = Sides::new(stage, "life")?;
+    let mut found = Findings::default();
+    let off: &[(&str, &str)] = &[("synchronous_commit", "off")];
+    let runs = [(1, "durable", &[][..], 3.0), (8, "durable", &[], 3.0), (32, "durable", &[], 3.0)];
+    for (clients, durability, settings, target) in runs.into_iter().chain([(8, "synchronous_commit off", off, 4.0)]) {
+        stage.settle()?;
+        let [mut ours, mut pgmq, mut jobs] = sides.loads(stage, clients, settings)?;
+        let heading = heading("queue send + read + delete", clients, durability, target);
+        let references: &mut [(_, &mut dyn Contender)] =
+            &mut [(Some(Target::AtLeast(target)), &mut pgmq), (None, &mut jobs)];
+        found.comparisons.extend(hold_all(&heading, &mut ours, references, stage.effort().rounds)?);
+    }
+    found.notes.push(sides.left(stage)?);
+    Ok(found)
+}
+
+/// A queue of ours, one of pgmq's and a table of jobs, all of one name, and the scripts for them.
+struct Sides {
+    name: &'static str,
+    pgmq: String,
+    scripts: [String; 3],
+}
+
+impl Sides {
+    fn new(stage: &Stage, name: &'static str) -> Result<Self> {
+        pgmq::install(stage)?;
+        job_table::create(stage, name)?;
+        stage.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
+        stage.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
+        Ok(Self { name, pgmq: pgmq::name(), scripts: [ours(name), pgmqs(name), jobs(name)] })
+    }
+
+    fn loads<'a>(
+        &'a self,
+        stage: &'a Stage,
+        clients: usize,
+        settings: &'a [(&'a str, &'a str)],
+    ) -> Result<[Pgbench<'a>; 3]> {
+        let [ours, pgmqs, jobs] = &self.scripts;
+        let load = |name, database, script| {
+            let variables = &[("body", MESSAGE)];
+            Pgbench::new(stage, Load { name, database, script, variables, clients, settings, times: None })
+        };
+        Ok([
+            load(OURS, stage::DATABASE, ours)?,
+            load(&self.pgmq, pgmq::DATABASE, pgmqs)?,
+            load(job_table::NAME, stage::DATABASE, jobs)?,
+        ])
+    }
+
+    fn left(&self, stage: &Stage) -> Result<String> {
+        let left = |database, table: &str| -> Result<i64> {
+            let count = format!("SELECT count(*) FROM {table}{}", self.name);
+            Ok(stage.client_for(database)?.query_one(&count, &[])?.get(0))
+        };
+        Ok(format!(
+            "messages left behind, because a read found none or a round ended: {OURS} {}, pgmq {}, {} {}",
+            left(stage::DATABASE, "enough.q_")?,
+            left(pgmq::DATABASE, "pgmq.q_")?,
+            job_table::NAME,
+            left(stage::DATABASE, "jobs.")?
+        ))
+    }
+}

@@ -1,0 +1,63 @@
+//! The queue.
+
+mod life;
+
+use super::Scenario;
+use crate::contest::{Comparison, Heading, Relation, hold};
+use crate::findings::Findings;
+use crate::pgbench::{Load, Pgbench};
+use crate::stage::{self, Stage};
+use crate::stats::Target;
+use anyhow::Result;
+
+/// What the queue promises.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "life",
+    about: "send, read, delete one message at a time, against pgmq and a SKIP LOCKED table",
+    run: life::single,
+}];
+
+/// What tables call the extension.
+const OURS: &str = "pg_enough";
+
+/// A message of common size.
+const MESSAGE: &str =
+    r#"{"order": 4711, "kind": "order.paid", "customer": "ada@example.org", "amount": 4200, "currency": "EUR"}"#;
+
+/// Sending against a raw INSERT, and a message's whole life against pgmq.
+pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
+    Ok(Findings::from(vec![send(stage, 32)?, life::against_pgmq(stage, 8, 2.5)?]))
+}
+
+/// Durable sends, one a transaction, against an INSERT into a table of the same shape.
+fn send(stage: &Stage, clients: usize) -> Result<Comparison> {
+    // LIKE takes over columns, defaults, constraints and indexes, but not the table's own settings.
+    stage.client()?.batch_execute(
+        "SELECT enough.queue_create('send');
+         CREATE SCHEMA raw;
+         CREATE TABLE raw.send (LIKE enough.q_send INCLUDING ALL);
+         DO $do$ DECLARE option text; BEGIN
+           FOR option IN SELECT unnest(reloptions) FROM pg_class WHERE oid = 'enough.q_send'::regclass LOOP
+             EXECUTE 'ALTER TABLE raw.send SET (' || option || ')';
+           END LOOP;
+         END $do$",
+    )?;
+    let load = |name, script| {
+        let variables = &[("body", MESSAGE)];
+        let database = stage::DATABASE;
+        Pgbench::new(stage, Load { name, database, script, variables, clients, ..Load::default() })
+    };
+    let mut ours = load(OURS, "SELECT enough.queue_send('send', :body);\n")?;
+    let mut insert = load("raw INSERT", "INSERT INTO raw.send (message) VALUES (:body);\n")?;
+    hold(&heading("queue send", clients, "durable", 0.95), &mut ours, &mut insert, stage.effort().rounds)
+}
+
+fn heading(title: &str, clients: usize, durability: &str, target: f64) -> Heading {
+    Heading {
+        title: title.to_owned(),
+        conditions: format!("{clients} clients, {durability}"),
+        unit: "messages/s".to_owned(),
+        relation: Relation::Ratio,
+        target: Some(Target::AtLeast(target)),
+    }
+}
