@@ -19,7 +19,9 @@ fn a_dump_brings_everything_back() -> Result<()> {
                 retry_backoff => '3 seconds', retry_backoff_max => '4 minutes', archive_for => NULL); \
          SELECT enough.queue_create('Odd-Name.1', unlogged => true); SELECT enough.queue_create('empty'); \
          GRANT INSERT ON enough.q_q TO {user}; \
-         SELECT enough.queue_send('Odd-Name.1', '\"odd\"')"
+         SELECT enough.queue_send('Odd-Name.1', '\"odd\"'); \
+         SELECT enough.rate_limit_policy_set('calls', 3, '90 minutes'), \
+                enough.rate_limit_policy_set('bucket', 1, '1.5 seconds', 'token_bucket', 7, shadow => true)"
     ))?;
     let sent = queue::send_numbers(&mut client, "q", 1_500)?;
     client.batch_execute("SELECT enough.queue_send('q', '\"urgent\"', priority => 9, headers => '{\"h\": 1}')")?;
@@ -50,7 +52,7 @@ fn a_dump_brings_everything_back() -> Result<()> {
     ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
 
     let mut restored = target.client()?;
-    for table in ["queue", "q_q", "a_q", "\"q_Odd-Name.1\"", "q_empty"] {
+    for table in ["rate_limit_policy", "queue", "q_q", "a_q", "\"q_Odd-Name.1\"", "q_empty"] {
         let rows = format!(
             "SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s"
         );
@@ -86,6 +88,13 @@ fn a_dump_brings_everything_back() -> Result<()> {
     ensure!(queue::read(&mut restored, "Odd-Name.1", 10)?.len() == 1);
     ensure!(queue::read(&mut restored, "empty", 10)?.is_empty());
     restored.batch_execute("SELECT enough.queue_drop('q'), enough.queue_create('q')")?;
+    // Its policies count from the start: what was consumed is in the memory of a server, not in a dump.
+    for left in [2, 1] {
+        let row = restored.query_one("SELECT allowed, remaining FROM enough.rate_limit_by('calls', 'key')", &[])?;
+        ensure!(row.get::<_, bool>(0) && row.get::<_, i64>(1) == left, "{row:?}");
+    }
+    let shadow = restored.query_one("SELECT allowed, remaining FROM enough.rate_limit_by('bucket', 'key', 8)", &[])?;
+    ensure!(shadow.get::<_, bool>(0) && shadow.get::<_, i64>(1) == 7, "{shadow:?}");
     // The source is as it was.
     ensure!(queue::stats(&mut client, "q")?.dead == 1);
     Ok(())

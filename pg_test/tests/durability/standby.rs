@@ -18,6 +18,35 @@ fn caught_up(primary: &mut Client, standby: &mut Client) -> Result<()> {
     })
 }
 
+/// Every call of the rate limiter that writes no table, by the policy `calls` of two an hour.
+fn limits_hold(client: &mut Client) -> Result<()> {
+    for expected in [true, true, false] {
+        let row = client.query_one("SELECT allowed FROM enough.rate_limit_by('calls', 'key')", &[])?;
+        ensure!(row.get::<_, bool>(0) == expected);
+        let row = client.query_one(
+            "SELECT bool_and(allowed) FROM enough.rate_limit_all('{a,b}', '{2,9}', '{1 hour,1 hour}')",
+            &[],
+        )?;
+        ensure!(row.get::<_, bool>(0) == expected);
+        let row = client.query_one("SELECT granted FROM enough.rate_limit_up_to('up to', 4, '1 hour', 2)", &[])?;
+        ensure!(row.get::<_, i32>(0) == if expected { 2 } else { 0 });
+        let enforced = client.simple_query("SELECT enough.rate_limit_enforce('enforced', 2, '1 hour')");
+        if expected {
+            enforced?;
+        } else {
+            refused(enforced, "PT429")?;
+        }
+    }
+    let row = client.query_one(
+        "SELECT (enough.rate_limit_refund('enforced', 2, '1 hour')).remaining, \
+                enough.rate_limit_headers('enforced', 2, '1 hour') ->> 'RateLimit' LIKE '%;r=1;%', \
+                enough.rate_limit_reset('enforced')",
+        &[],
+    )?;
+    ensure!(row.get::<_, i64>(0) == 1 && row.get(1) && row.get(2), "{row:?}");
+    Ok(())
+}
+
 fn primary() -> Result<(Server, Database, Client)> {
     let server = server::start(&server::options()?)?;
     let database = Database::on(&server)?;
@@ -30,7 +59,9 @@ fn primary() -> Result<(Server, Database, Client)> {
 fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
     let (mut server, database, mut client) = primary()?;
     let mut expected = queue::send_numbers(&mut client, "q", 100)?;
-    client.batch_execute("SELECT enough.cache_set('key', '\"of the primary\"')")?;
+    client.batch_execute(
+        "SELECT enough.cache_set('key', '\"of the primary\"'), enough.rate_limit_policy_set('calls', 2, '1 hour')",
+    )?;
     let standby = server.standby(&server::options()?)?;
     let on_standby = Database::named(&standby, &database.name);
     let mut other = on_standby.client()?;
@@ -47,9 +78,12 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
         ensure!(row.get::<_, bool>(0) == expected);
     }
     ensure!(client.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?.get::<_, bool>(0));
+    limits_hold(&mut other)?;
 
-    // Queues are for the primary.
+    // Queues are for the primary, and so are the definitions of policies.
     for call in [
+        "rate_limit_policy_set('calls', 1, '1 hour')",
+        "rate_limit_policy_drop('calls')",
         "queue_send('q', '1')",
         "queue_send_batch('q', ARRAY['1']::jsonb[])",
         "queue_read('q')",

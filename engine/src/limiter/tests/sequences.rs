@@ -1,22 +1,29 @@
 //! Answers worked out by hand from the definition of each algorithm.
 
+use super::table::{hash, words_for};
 use super::{Key, SECOND, limit};
 use crate::limiter::Algorithm::{self, FixedWindow, SlidingWindow, TokenBucket};
-use crate::limiter::{Limit, MAX_PERIOD, MAX_REQUESTS, MIN_PERIOD, OutOfRange, Request};
+use crate::limiter::table::Table;
+use crate::limiter::{Decision, Limit, MAX_PERIOD, MAX_REQUESTS, MIN_PERIOD, OutOfRange, Request};
+use crate::words::allocate;
 
 /// Milliseconds, cost, then: allowed, remaining, `retry_after` and `reset_after` in microseconds.
 type Step = (i64, u32, bool, u32, Option<u64>, u64);
 
+/// Asks a table, as callers do, and for what has a cost also the bare arithmetic.
 fn run(limit: Limit, steps: &[Step]) {
+    let words = allocate(words_for(4));
+    Table::format(&words).unwrap();
+    let table = Table::open(&words).unwrap();
     let mut key = Key::new(limit);
     for (at, &(ms, cost, allowed, remaining, retry_after, reset_after)) in steps.iter().enumerate() {
-        let answer = key.check(ms * 1000, cost);
-        assert_eq!(
-            (answer.allowed, answer.remaining, answer.retry_after, answer.reset_after),
-            (allowed, remaining, retry_after, reset_after),
-            "step {at} of {limit:?}"
-        );
-        assert_eq!(answer.granted, if allowed { cost } else { 0 });
+        let granted = if allowed { cost } else { 0 };
+        let expected = Decision { allowed, granted, remaining, retry_after, reset_after };
+        let answer = table.request(hash(1), &limit, ms * 1000, Request::All(cost)).unwrap();
+        assert_eq!(answer, expected, "step {at} of {limit:?}");
+        if cost > 0 {
+            assert_eq!(key.check(ms * 1000, cost), expected, "step {at} of {limit:?}, without a table");
+        }
     }
 }
 
@@ -49,13 +56,59 @@ fn token_bucket_with_costs() {
         limit(TokenBucket, 3, 10 * S, Some(4)),
         &[
             (0, 5, false, 4, None, 0),
+            (0, 0, true, 4, Some(0), 0),
             (0, 4, true, 0, Some(0), 13_333_334),
+            (0, 0, false, 0, Some(3_333_334), 13_333_334),
             (0, 1, false, 0, Some(3_333_334), 13_333_334),
             (0, 4, false, 0, Some(13_333_334), 13_333_334),
             (3333, 1, false, 0, Some(334), 10_000_334),
+            (3334, 0, true, 1, Some(0), 9_999_334),
             (3334, 1, true, 0, Some(0), 13_332_667),
             (10_000, 2, true, 0, Some(0), 13_333_334),
             (10_000, 5, false, 0, None, 13_333_334),
+        ],
+    );
+}
+
+#[test]
+fn fixed_window_of_five_in_five_seconds() {
+    // The window that opened at 0 s ends at 5 s; the next one opens with the next request, at 8 s.
+    run(
+        limit(FixedWindow, 5, 5 * S, None),
+        &[
+            (0, 1, true, 4, Some(0), 5 * S),
+            (0, 1, true, 3, Some(0), 5 * S),
+            (0, 1, true, 2, Some(0), 5 * S),
+            (0, 1, true, 1, Some(0), 5 * S),
+            (0, 1, true, 0, Some(0), 5 * S),
+            (0, 1, false, 0, Some(5 * S), 5 * S),
+            (3000, 1, false, 0, Some(2 * S), 2 * S),
+            (3100, 1, false, 0, Some(1_900_000), 1_900_000),
+            (4000, 1, false, 0, Some(S), S),
+            (8000, 1, true, 4, Some(0), 5 * S),
+            (9500, 1, true, 3, Some(0), 3_500_000),
+        ],
+    );
+}
+
+#[test]
+fn sliding_window_of_five_in_five_seconds() {
+    // Buckets open at 0, 5 and 10 s. Of the first one's 5, one slides out a second from 5 s on: the first of them at
+    // once. At 8 s one of them is left, at 9.5 s none.
+    run(
+        limit(SlidingWindow, 5, 5 * S, None),
+        &[
+            (0, 1, true, 4, Some(0), 5 * S),
+            (0, 1, true, 3, Some(0), 7_500_000),
+            (0, 1, true, 2, Some(0), 8_333_333),
+            (0, 1, true, 1, Some(0), 8_750_000),
+            (0, 1, true, 0, Some(0), 9 * S),
+            (0, 1, false, 0, Some(5 * S), 9 * S),
+            (3000, 1, false, 0, Some(2 * S), 6 * S),
+            (3100, 1, false, 0, Some(1_900_000), 5_900_000),
+            (4000, 1, false, 0, Some(S), 5 * S),
+            (8000, 1, true, 3, Some(0), 2 * S),
+            (9500, 1, true, 3, Some(0), 3 * S),
         ],
     );
 }
@@ -65,8 +118,11 @@ fn fixed_window_of_three_in_ten_seconds() {
     run(
         limit(FixedWindow, 3, 10 * S, None),
         &[
+            (6000, 0, true, 3, Some(0), 0),
             (7000, 1, true, 2, Some(0), 10 * S),
+            (8000, 0, true, 2, Some(0), 9 * S),
             (9000, 2, true, 0, Some(0), 8 * S),
+            (9000, 0, false, 0, Some(8 * S), 8 * S),
             (16_999, 1, false, 0, Some(1000), 1000),
             (17_000, 1, true, 2, Some(0), 10 * S),
             (18_000, 3, false, 2, Some(9 * S), 9 * S),
@@ -87,7 +143,9 @@ fn sliding_window_of_four_in_ten_seconds() {
         &[
             // The first bucket opens at 5 s, the second at 15 s, the third at 25 s. Of what the first holds, 4, a part
             // slides out every 2.5 s from 15 s on.
+            (4000, 0, true, 4, Some(0), 0),
             (5000, 4, true, 0, Some(0), 17_500_000),
+            (5000, 0, false, 0, Some(10 * S), 17_500_000),
             (5000, 1, false, 0, Some(10 * S), 17_500_000),
             (14_999, 1, false, 0, Some(1000), 7_501_000),
             (15_000, 2, false, 1, Some(2_500_000), 7_500_000),
@@ -95,6 +153,7 @@ fn sliding_window_of_four_in_ten_seconds() {
             (17_500, 2, true, 0, Some(0), 12_500_000),
             (17_500, 5, false, 0, None, 12_500_000),
             (22_500, 1, true, 1, Some(0), 9_166_666),
+            (22_500, 0, true, 1, Some(0), 9_166_666),
             // A third of 3 slides out every 3.33… s from 25 s on.
             (26_000, 3, false, 2, Some(2_333_333), 5_666_666),
             (28_333, 3, false, 2, Some(333), 3_333_666),

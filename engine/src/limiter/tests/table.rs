@@ -10,11 +10,11 @@ use crate::words::{Corrupt, allocate, store};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn hash(key: u32) -> KeyHash {
+pub(super) fn hash(key: u32) -> KeyHash {
     key_hash([1, 2], 3, 4, &key.to_le_bytes())
 }
 
-fn words_for(entries: usize) -> usize {
+pub(super) fn words_for(entries: usize) -> usize {
     8 + entries * 8
 }
 
