@@ -8,11 +8,14 @@ CREATE TABLE enough.queue (
     max_attempts       int NOT NULL,
     retry_backoff      interval NOT NULL,
     retry_backoff_max  interval NOT NULL,
+    max_in_flight      int,
+    max_rate           int,
+    rate_period        interval NOT NULL,
     archive_for        interval,
     paused             boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE enough.queue IS
-'The queues of this database and their options. Written by queue_create and queue_drop; archive_for NULL keeps the archive for ever.';
+'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';
 -- Whoever may use a queue has to know its options; payloads are in its own tables.
 GRANT SELECT ON enough.queue TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
@@ -24,6 +27,7 @@ CREATE TYPE enough.queue_message AS (
     leased_until timestamptz,
     lease        bigint,
     priority     smallint,
+    group_key    text,
     headers      jsonb,
     message      jsonb
 );
@@ -36,6 +40,9 @@ CREATE FUNCTION enough.queue_create(
     max_attempts int DEFAULT 10,
     retry_backoff interval DEFAULT '1 second',
     retry_backoff_max interval DEFAULT '1 hour',
+    max_in_flight int DEFAULT NULL,
+    max_rate int DEFAULT NULL,
+    rate_period interval DEFAULT '1 second',
     archive_for interval DEFAULT '7 days',
     unlogged boolean DEFAULT false,
     if_not_exists boolean DEFAULT false
@@ -43,7 +50,7 @@ CREATE FUNCTION enough.queue_create(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. archive_for NULL keeps the archive for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, NULL or 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -58,27 +65,31 @@ CREATE FUNCTION enough.queue_send(
     message jsonb,
     delay interval DEFAULT '0',
     priority int DEFAULT 0,
+    group_key text DEFAULT NULL,
+    dedup_key text DEFAULT NULL,
     headers jsonb DEFAULT NULL,
     deliver_at timestamptz DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send';
 COMMENT ON FUNCTION enough.queue_send IS
 'Sends a message; readers see it when the transaction commits.
-Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
-Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 42501.';
+Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. group_key: messages of a group are delivered one after the other. dedup_key: where a live message has it, that one''s msg_id is returned and nothing stored; waits for a transaction that is sending or finishing it. Both at most 512 bytes. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (key too long), 25006 (read-only), 40001 (dedup_key sent concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_send_batch(
     queue text,
     messages jsonb[],
     delay interval DEFAULT '0',
     priority int DEFAULT 0,
+    group_keys text[] DEFAULT NULL,
+    dedup_keys text[] DEFAULT NULL,
     headers jsonb[] DEFAULT NULL,
     deliver_at timestamptz DEFAULT NULL
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
 'Sends 1 to 10,000 messages.
-Returns their msg_ids in input order. headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
+Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
     queue text,

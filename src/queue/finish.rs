@@ -91,8 +91,8 @@ pub(super) fn bury(queue: &Queue, msg_id: i64, attempts: u32) -> Result<(), Erro
         run(
             &format!(
                 "WITH gone AS (DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-                 INSERT INTO {} (msg_id, enqueued_at, attempts, priority, headers, message, outcome, error, finished_at) \
-                 SELECT msg_id, enqueued_at, $2, priority, headers, message, 'dead', \
+                 INSERT INTO {} (msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message, outcome, error, finished_at) \
+                 SELECT msg_id, enqueued_at, $2, priority, group_key, dedup_key, headers, message, 'dead', \
                         coalesce(last_error, 'its last lease ran out'), pg_catalog.clock_timestamp() FROM gone",
                 queue.relation("q_"),
                 queue.relation("a_"),

@@ -190,20 +190,28 @@ fn partition(key: QueueKey) -> Result<&'static Partition, Error> {
 fn load_options(name: &str) -> Result<Options, Error> {
     let mut found = None;
     let micros = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| Ok::<_, Error>(row.get::<i64>(column)?);
-    let [visible, backoff, most, archive] = ["visibility_timeout", "retry_backoff", "retry_backoff_max", "archive_for"]
-        .map(|column| format!("(EXTRACT(EPOCH FROM {column}) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"));
+    let limit = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| {
+        Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()))
+    };
+    let [visible, backoff, most, period, archive] =
+        ["visibility_timeout", "retry_backoff", "retry_backoff_max", "rate_period", "archive_for"]
+            .map(|column| format!("(EXTRACT(EPOCH FROM {column}) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"));
     read_rows(
         &format!(
-            "SELECT {visible}, max_attempts, {backoff}, {most}, {archive}, paused FROM enough.queue \
+            "SELECT {visible}, max_attempts, {backoff}, {most}, {archive}, paused, max_in_flight, max_rate, {period} FROM enough.queue \
              WHERE name OPERATOR(pg_catalog.=) $1"
         ),
         &[Parameter::Text(name)],
         |row| {
             found = Some(Options {
                 visibility_timeout: micros(row, 1)?.unwrap_or(0),
-                max_attempts: row.get::<i32>(2)?.unwrap_or(1).max(1) as u32,
+                // 0: as often as it takes.
+                max_attempts: row.get::<i32>(2)?.filter(|&most| most > 0).map_or(u32::MAX, i32::cast_unsigned),
                 retry_backoff: micros(row, 3)?.unwrap_or(0),
                 retry_backoff_max: micros(row, 4)?.unwrap_or(0),
+                max_in_flight: limit(row, 7)?,
+                max_rate: limit(row, 8)?,
+                rate_period: micros(row, 9)?.unwrap_or(0),
                 archive_for: micros(row, 5)?.unwrap_or(i64::MAX),
                 paused: row.get::<bool>(6)?.unwrap_or(false),
             });

@@ -207,6 +207,7 @@ impl<'q> Reader<'q> {
             leased(Value::Instant(taken.until)),
             leased(Value::I64(taken.lease.cast_signed())),
             Value::I16(row.priority),
+            Value::or_null(row.group_key, Value::Raw),
             Value::or_null(row.headers, Value::Raw),
             Value::Raw(row.message),
         ])?;

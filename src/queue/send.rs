@@ -4,6 +4,7 @@ use super::pending::{Action, remember};
 use super::{Queue, missing, require_write};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
+use crate::segment::segment;
 use crate::segment::sql::{Parameter, each_row};
 use crate::segment::table::NewRow;
 use enough_engine::queue::{Entry, Tid};
@@ -18,13 +19,16 @@ pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -
         numbers.push(entry.msg_id);
         remember(queue.key, Action::Sent(entry));
     };
-    if queue.table.plain {
-        if !queue.table.insert(rows, &mut inserted) {
-            return Err(missing(&queue.name));
-        }
-    } else {
-        for row in rows {
-            insert_by_executor(queue, row, &mut inserted)?;
+    // A dedup key is the executor's business, also where the table is plain.
+    for run in rows.chunk_by(|a, b| a.dedup_key.is_some() == b.dedup_key.is_some()) {
+        if queue.table.plain && run.iter().all(|row| row.dedup_key.is_none()) {
+            if !queue.table.insert(run, &mut inserted) {
+                return Err(missing(&queue.name));
+            }
+        } else {
+            for row in run {
+                insert_by_executor(queue, row, &mut inserted)?;
+            }
         }
     }
     Ok(numbers)
@@ -36,14 +40,16 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, inserted: &mut impl FnMut
     let mut count = 0;
     each_row(
         &format!(
-            "INSERT INTO {} (enqueued_at, deliver_at, priority, headers, message) VALUES ($1, $2, $3, $4, $5) \
-             RETURNING msg_id, deliver_at, attempts, priority, ctid",
+            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING msg_id, deliver_at, attempts, priority, ctid, group_key",
             queue.relation("q_")
         ),
         &[
             Parameter::Instant(Some(row.enqueued_at)),
             Parameter::Instant(row.deliver_at),
             Parameter::I16(row.priority),
+            Parameter::TextArgument(row.group_key),
+            Parameter::TextArgument(row.dedup_key),
             Parameter::Json(row.headers),
             Parameter::Json(Some(row.message)),
         ],
@@ -58,6 +64,7 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, inserted: &mut impl FnMut
                 priority: answer.get::<i16>(4)?.unwrap_or(0).clamp(0, 9) as u8,
                 attempts: answer.get::<i32>(3)?.unwrap_or(0).max(0) as u32,
                 deliver_at: deliver_at.map(i64::from),
+                group: segment()?.group(answer.get::<&str>(6)?.map(str::as_bytes)),
             });
             Ok(())
         },

@@ -3,7 +3,7 @@
 use super::{Queue, admin, finish, read, send, stats};
 use crate::error::{Error, required};
 use crate::export;
-use crate::segment::call::{Call, Jsonb, Time, Value};
+use crate::segment::call::{Call, Jsonb, Text, Time, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::server;
 use crate::segment::table::NewRow;
@@ -15,6 +15,8 @@ const DAY: i64 = 24 * HOUR;
 /// As `EXTRACT(EPOCH …)` counts ten years.
 const TEN_YEARS: i64 = 3652 * DAY + 12 * HOUR;
 const YEAR: i64 = 366 * DAY;
+/// The longest group or dedup key, in bytes.
+const LONGEST_KEY: usize = 512;
 /// The most messages that one call sends, reads or finishes.
 const MOST: usize = 10_000;
 
@@ -52,6 +54,21 @@ fn whole(value: Option<i32>, argument: &'static str, least: i32, most: i32) -> R
     Err(Error::invalid(argument, value, format!("from {least} to {most}")))
 }
 
+/// A limit, where one is given; 0 for none.
+fn limit(value: Option<i32>, argument: &'static str) -> Result<Option<i32>, Error> {
+    value.map(|value| whole(Some(value), argument, 0, i32::MAX)).transpose()
+}
+
+/// A group or dedup key that isn't too long.
+fn key<'c>(value: Option<Text<'c>>, what: &'static str) -> Result<Option<Text<'c>>, Error> {
+    match value.map(|key| key.payload().len()) {
+        Some(size) if size > LONGEST_KEY => {
+            Err(Error::TooLarge { what, size, limit: LONGEST_KEY, hint: "Use a shorter key, such as a hash of it." })
+        }
+        _ => Ok(value),
+    }
+}
+
 fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     Queue::open(required(call.bytes(0), "queue")?)
 }
@@ -61,18 +78,21 @@ fn name<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
 }
 
 fn create(call: &mut Call<'_>) -> Answer {
-    let archive_for = match call.interval(5) {
+    let archive_for = match call.interval(8) {
         None | Some(Time::Infinite) => None,
-        given => Some(duration(given, "archive_for", 0, i64::MAX)?),
+        given => Some(duration(given, "archive_for", 0, i64::MAX)?).filter(|&micros| micros > 0),
     };
     let new = admin::NewQueue {
         visibility_timeout: duration(call.interval(1), "visibility_timeout", MILLISECOND, YEAR)?,
         max_attempts: whole(call.i32(2), "max_attempts", 1, 1_000_000)?,
         retry_backoff: duration(call.interval(3), "retry_backoff", 0, YEAR)?,
         retry_backoff_max: duration(call.interval(4), "retry_backoff_max", 0, YEAR)?,
+        max_in_flight: limit(call.i32(5), "max_in_flight")?.filter(|&most| most > 0),
+        max_rate: limit(call.i32(6), "max_rate")?.filter(|&most| most > 0),
+        rate_period: duration(call.interval(7), "rate_period", MILLISECOND, YEAR)?,
         archive_for,
-        unlogged: required(call.bool(6), "unlogged")?,
-        if_not_exists: required(call.bool(7), "if_not_exists")?,
+        unlogged: required(call.bool(9), "unlogged")?,
+        if_not_exists: required(call.bool(10), "if_not_exists")?,
     };
     Ok(Value::Bool(admin::create(name(call)?, &new)?))
 }
@@ -105,9 +125,11 @@ fn send_one(call: &mut Call<'_>) -> Answer {
     let row = NewRow {
         enqueued_at,
         message: required(call.jsonb(1), "message")?,
-        deliver_at: delivery(call.interval(2), call.instant(5), enqueued_at)?,
+        deliver_at: delivery(call.interval(2), call.instant(7), enqueued_at)?,
         priority: whole(call.i32(3), "priority", 0, 9)? as i16,
-        headers: call.jsonb(4),
+        group_key: key(call.raw_text(4), "the group key")?,
+        dedup_key: key(call.raw_text(5), "the dedup key")?,
+        headers: call.jsonb(6),
     };
     let numbers = send::send(&queue, "queue_send", &[row])?;
     Ok(Value::or_null(numbers.first().copied(), Value::I64))
@@ -122,27 +144,49 @@ fn check_batch(argument: &'static str, len: usize) -> Result<(), Error> {
     }
 }
 
+/// An array argument with an element for each message of a batch, where it is given.
+struct OnePerMessage<T>(Option<Vec<Option<T>>>);
+
+impl<T: Copy> OnePerMessage<T> {
+    fn new(given: Option<Vec<Option<T>>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
+        match given {
+            Some(items) if items.len() != messages => {
+                let expected = format!("an array of {messages} elements, one a message");
+                Err(Error::invalid(argument, format!("an array of {}", items.len()), expected))
+            }
+            given => Ok(OnePerMessage(given)),
+        }
+    }
+
+    fn get(&self, place: usize) -> Option<T> {
+        self.0.as_ref().and_then(|items| items.get(place).copied().flatten())
+    }
+}
+
 fn send_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let enqueued_at = server::now();
-    let deliver_at = delivery(call.interval(2), call.instant(5), enqueued_at)?;
+    let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
     let priority = whole(call.i32(3), "priority", 0, 9)? as i16;
     let messages = required(call.jsonb_array(1), "messages")?;
     check_batch("messages", messages.len())?;
-    let headers: Option<Vec<Option<Jsonb<'_>>>> = call.jsonb_array(4);
-    if let Some(headers) = &headers
-        && headers.len() != messages.len()
-    {
-        let expected = format!("an array of {} elements, one a message", messages.len());
-        return Err(Error::invalid("headers", format!("an array of {}", headers.len()), expected));
-    }
-    let header = |place: usize| headers.as_ref().and_then(|headers| headers.get(place).copied().flatten());
+    let groups = OnePerMessage::new(call.raw_text_array(4), "group_keys", messages.len())?;
+    let dedups = OnePerMessage::new(call.raw_text_array(5), "dedup_keys", messages.len())?;
+    let headers = OnePerMessage::<Jsonb<'_>>::new(call.jsonb_array(6), "headers", messages.len())?;
     let rows: Vec<NewRow<'_>> = messages
         .into_iter()
         .enumerate()
         .map(|(place, message)| {
             let message = required(message, "messages[…]")?;
-            Ok(NewRow { enqueued_at, deliver_at, priority, headers: header(place), message })
+            Ok(NewRow {
+                enqueued_at,
+                deliver_at,
+                priority,
+                group_key: key(groups.get(place), "a group key")?,
+                dedup_key: key(dedups.get(place), "a dedup key")?,
+                headers: headers.get(place),
+                message,
+            })
         })
         .collect::<Result<_, Error>>()?;
     let numbers = send::send(&queue, "queue_send_batch", &rows)?;

@@ -88,12 +88,34 @@ impl<'c> Jsonb<'c> {
     }
 }
 
+/// A `text` argument as it came, in the database's encoding.
+#[derive(Clone, Copy)]
+pub struct Text<'c> {
+    datum: Datum,
+    lifetime: PhantomData<&'c ()>,
+}
+
+impl<'c> Text<'c> {
+    /// Its bytes.
+    #[inline]
+    pub fn payload(self) -> &'c [u8] {
+        // SAFETY: made from an argument of a varlena type.
+        unsafe { payload(self.datum) }
+    }
+
+    /// For calls into the server.
+    #[inline]
+    pub(in crate::segment) fn datum(self) -> Datum {
+        self.datum
+    }
+}
+
 /// The bytes of a varlena, fetched and decompressed where it must be.
 ///
 /// # Safety
 /// `datum` is a varlena that lives as long as `'c`.
 #[inline]
-unsafe fn payload<'c>(datum: Datum) -> &'c [u8] {
+pub(in crate::segment) unsafe fn payload<'c>(datum: Datum) -> &'c [u8] {
     // SAFETY: the caller's promise; what detoasting allocates lives in the call's memory context.
     unsafe {
         let mut varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
@@ -188,6 +210,12 @@ impl<'c> Call<'c> {
         self.argument(index).map(|datum| unsafe { payload(datum) })
     }
 
+    /// A `text` argument, also for calls into the server.
+    #[inline]
+    pub fn raw_text(&self, index: usize) -> Option<Text<'c>> {
+        self.argument(index).map(|datum| Text { datum, lifetime: PhantomData })
+    }
+
     /// A `text` argument for people; what isn't UTF-8 is replaced.
     pub fn text(&self, index: usize) -> Option<String> {
         self.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
@@ -218,9 +246,14 @@ impl<'c> Call<'c> {
 
     /// A `text[]` argument's elements; an array of more than one dimension gives them in storage order.
     pub fn text_array(&self, index: usize) -> Option<Vec<Option<&'c [u8]>>> {
-        // SAFETY: elements of a text array are varlenas.
-        self.array(index, pg_sys::TEXTOID, -1, false, b'i')
-            .map(|items| items.into_iter().map(|item| item.map(|datum| unsafe { payload(datum) })).collect())
+        self.raw_text_array(index).map(|items| items.into_iter().map(|item| item.map(Text::payload)).collect())
+    }
+
+    /// The same, also for calls into the server.
+    pub fn raw_text_array(&self, index: usize) -> Option<Vec<Option<Text<'c>>>> {
+        self.array(index, pg_sys::TEXTOID, -1, false, b'i').map(|items| {
+            items.into_iter().map(|item| item.map(|datum| Text { datum, lifetime: PhantomData })).collect()
+        })
     }
 
     /// A `jsonb[]` argument's elements.

@@ -148,6 +148,11 @@ impl Segment {
         key_hash(self.secret, self.database, region as u32, key)
     }
 
+    /// What a group of messages is known by in the queues' index: a number above 0, or 0 for no group.
+    pub fn group(&self, key: Option<&[u8]>) -> u64 {
+        key.map_or(0, |key| self.hash(Region::Queue, key).high.max(1))
+    }
+
     /// The partition that a key belongs to.
     #[inline]
     pub fn partition_of(&self, region: Region, hash: KeyHash) -> &Partition {

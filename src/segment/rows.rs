@@ -3,8 +3,12 @@
 //! A row is looked at with `SnapshotSelf`, which shows what is committed at this very moment: the index in the segment
 //! moves on with each commit, not with the statement's snapshot.
 
+use super::call::payload;
 use super::server;
-use super::table::{ATTEMPTS, COLUMNS, DELIVER_AT, MSG_ID, Open, QueueTable, insert_into_index, item_pointer, tid_of};
+use super::table::{
+    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, MESSAGE, MSG_ID, Open, PRIORITY,
+    QueueTable, group_number, insert_into_index, item_pointer, tid_of,
+};
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -22,6 +26,8 @@ pub struct Row {
     pub attempts: i32,
     /// 0 to 9.
     pub priority: i16,
+    /// The group that it belongs to.
+    pub group_key: Option<Datum>,
     /// Optional.
     pub headers: Option<Datum>,
     /// The payload.
@@ -38,6 +44,8 @@ impl Row {
             priority: self.priority.clamp(0, 9) as u8,
             attempts: self.attempts.max(0) as u32,
             deliver_at: self.deliver_at,
+            // SAFETY: `row` has fetched it.
+            group: group_number(self.group_key.map(|key| unsafe { payload(key) })),
         }
     }
 }
@@ -91,6 +99,21 @@ unsafe fn written_here(tuple: pg_sys::HeapTuple) -> bool {
         let header = (*tuple).t_data;
         u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_COMMITTED == 0
             && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin)
+    }
+}
+
+/// The values of a row, by the columns' numbers.
+struct Columns {
+    values: [Datum; COLUMNS.len()],
+    nulls: [bool; COLUMNS.len()],
+}
+
+impl Columns {
+    /// `None` for NULL.
+    #[inline]
+    fn get(&self, column: i16) -> Option<Datum> {
+        let place = column as usize - 1;
+        (!self.nulls[place]).then(|| self.values[place])
     }
 }
 
@@ -174,18 +197,20 @@ impl OpenTable<'_> {
     unsafe fn row(&self, tuple: pg_sys::HeapTuple) -> Row {
         // SAFETY: the caller's promise; `columns_present` has compared the leading columns' types.
         unsafe {
-            let (values, nulls) = self.deform(tuple);
+            let columns = self.deform(tuple);
             // A value out of line is fetched now, while the row is sure to be there.
             let here = |datum: Datum| Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+            let number = |column| columns.get(column).map_or(0, Datum::value);
             Row {
-                msg_id: values[0].value() as i64,
-                enqueued_at: values[1].value() as i64,
+                msg_id: number(MSG_ID) as i64,
+                enqueued_at: number(ENQUEUED_AT) as i64,
                 tid: tid_of((*tuple).t_self),
-                deliver_at: (!nulls[2]).then(|| values[2].value() as i64),
-                attempts: values[3].value() as i32,
-                priority: values[4].value() as i16,
-                headers: (!nulls[5]).then(|| here(values[5])),
-                message: here(values[6]),
+                deliver_at: columns.get(DELIVER_AT).map(|at| at.value() as i64),
+                attempts: number(ATTEMPTS) as i32,
+                priority: number(PRIORITY) as i16,
+                group_key: columns.get(GROUP_KEY).map(here),
+                headers: columns.get(HEADERS).map(here),
+                message: columns.get(MESSAGE).map_or(Datum::null(), here),
                 tuple,
             }
         }
@@ -193,7 +218,7 @@ impl OpenTable<'_> {
 
     /// # Safety
     /// `tuple` is a tuple of this table.
-    unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> ([Datum; COLUMNS.len()], [bool; COLUMNS.len()]) {
+    unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> Columns {
         let columns = self.table.descriptor();
         // SAFETY: room for as many columns as the table has, of which the leading ones are wanted.
         unsafe {
@@ -201,11 +226,11 @@ impl OpenTable<'_> {
             if count == COLUMNS.len() {
                 let (mut values, mut nulls) = ([Datum::null(); COLUMNS.len()], [true; COLUMNS.len()]);
                 pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
-                return (values, nulls);
+                return Columns { values, nulls };
             }
             let (mut values, mut nulls) = (vec![Datum::null(); count], vec![true; count]);
             pg_sys::heap_deform_tuple(tuple, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
-            (std::array::from_fn(|i| values[i]), std::array::from_fn(|i| nulls[i]))
+            Columns { values: std::array::from_fn(|i| values[i]), nulls: std::array::from_fn(|i| nulls[i]) }
         }
     }
 
@@ -255,7 +280,7 @@ impl OpenTable<'_> {
     /// waited for: the number in the segment serves as long as the server runs. The answer is the row's new place.
     pub fn write_attempts(&self, row: &Row, attempts: u32) -> Option<Tid> {
         // SAFETY: the row was just fetched from this table, whose descriptor forms the new version; where the new
-        // version isn't on the same page, both indexes are told, as for any update.
+        // version isn't on the same page, the indexes are told, as for any update.
         unsafe {
             if written_here(row.tuple) {
                 pg_sys::CommandCounterIncrement();
@@ -319,16 +344,36 @@ impl OpenTable<'_> {
     unsafe fn index_again(&self, tuple: pg_sys::HeapTuple) {
         // SAFETY: the caller's promise; the indexes are the table's own.
         unsafe {
-            let (values, nulls) = self.deform(tuple);
-            let mut place = (*tuple).t_self;
-            let key_index = Open::index(self.facts.key_index);
-            let info = pg_sys::BuildIndexInfo(key_index.0);
-            insert_into_index(&key_index, info, &self.table, values[0], &mut place, true);
-            if !nulls[DELIVER_AT as usize - 1] {
-                let index = Open::index(self.facts.timed_index);
-                let info = pg_sys::BuildIndexInfo(index.0);
-                insert_into_index(&index, info, &self.table, values[DELIVER_AT as usize - 1], &mut place, false);
+            let columns = self.deform(tuple);
+            let Some(msg_id) = columns.get(MSG_ID) else { return };
+            let place = (*tuple).t_self;
+            self.index_row(self.facts.key_index, [msg_id], place, true);
+            if let Some(at) = columns.get(DELIVER_AT) {
+                self.index_row(self.facts.timed_index, [at], place, false);
             }
+            if let Some(key) = columns.get(GROUP_KEY) {
+                self.index_row(self.facts.group_index, [key, msg_id], place, false);
+            }
+            if let Some(key) = columns.get(DEDUP_KEY) {
+                self.index_row(self.facts.dedup_index, [key], place, true);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The table's index has columns of these values' types, and the row is there.
+    unsafe fn index_row<const COLUMNS: usize>(
+        &self,
+        index: Oid,
+        values: [Datum; COLUMNS],
+        mut place: pg_sys::ItemPointerData,
+        unique: bool,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let index = Open::index(index);
+            let info = pg_sys::BuildIndexInfo(index.0);
+            insert_into_index(&index, info, &self.table, values, &mut place, unique);
         }
     }
 
@@ -366,17 +411,19 @@ impl OpenTable<'_> {
                     scanned.own = true;
                     continue;
                 }
-                let (values, nulls) = self.deform(tuple);
-                let deliver_at = (!nulls[2]).then(|| values[2].value() as i64);
+                let columns = self.deform(tuple);
+                let number = |column| columns.get(column).map_or(0, Datum::value);
+                let deliver_at = columns.get(DELIVER_AT).map(|at| at.value() as i64);
                 if order == Order::Number && deliver_at.is_some() {
                     continue;
                 }
                 let entry = Entry {
-                    msg_id: values[0].value() as i64,
+                    msg_id: number(MSG_ID) as i64,
                     tid: tid_of((*tuple).t_self),
-                    priority: (values[4].value() as i16).clamp(0, 9) as u8,
-                    attempts: (values[3].value() as i32).max(0) as u32,
+                    priority: (number(PRIORITY) as i16).clamp(0, 9) as u8,
+                    attempts: (number(ATTEMPTS) as i32).max(0) as u32,
                     deliver_at,
+                    group: group_number(columns.get(GROUP_KEY).map(|key| payload(key))),
                 };
                 if !each(&entry) {
                     break;

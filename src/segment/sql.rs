@@ -1,6 +1,6 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
-use super::call::Jsonb;
+use super::call::{Jsonb, Text};
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Oid};
@@ -13,10 +13,14 @@ pub enum Parameter<'p> {
     I64(i64),
     /// `int`
     I32(i32),
+    /// `int`, or NULL
+    OptionalI32(Option<i32>),
     /// `smallint`
     I16(i16),
     /// `text`
     Text(&'p str),
+    /// `text` as it came, or NULL
+    TextArgument(Option<Text<'p>>),
     /// `timestamptz`, in microseconds since PostgreSQL's epoch
     Instant(Option<i64>),
     /// `double precision`: a number of microseconds to multiply an interval with
@@ -31,12 +35,15 @@ impl<'p> Parameter<'p> {
         match *self {
             Parameter::I64(value) => value.into(),
             Parameter::I32(value) => value.into(),
+            Parameter::OptionalI32(value) => value.into(),
             Parameter::I16(value) => value.into(),
             Parameter::Text(value) => value.into(),
             // SAFETY: the type belongs to the value: a number of microseconds is what a timestamptz is.
             Parameter::Instant(value) => unsafe { DatumWithOid::new(value, pg_sys::TIMESTAMPTZOID) },
             Parameter::Micros(value) => value.map(|micros| micros as f64).into(),
             // SAFETY: made from an argument of that type.
+            Parameter::TextArgument(value) => unsafe { DatumWithOid::new(value.map(Text::datum), pg_sys::TEXTOID) },
+            // SAFETY: as above.
             Parameter::Json(value) => unsafe { DatumWithOid::new(value.map(Jsonb::datum), pg_sys::JSONBOID) },
         }
     }

@@ -2,27 +2,38 @@
 //! [`QueueTable::plain`] says whether that holds; where somebody has added triggers, policies, rules, generated columns,
 //! constraints or indexes, the capability goes through SQL instead. Looking at rows and changing them is in `rows.rs`.
 
-use super::call::Jsonb;
+use super::call::{Jsonb, Text};
 use super::rows::OpenTable;
+use super::segment;
 use crate::error::Error;
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
 
 /// The columns of `q_<name>`, in their order.
-pub(super) const COLUMNS: [(&CStr, Oid); 8] = [
+pub(super) const COLUMNS: [(&CStr, Oid); 11] = [
     (c"msg_id", pg_sys::INT8OID),
     (c"enqueued_at", pg_sys::TIMESTAMPTZOID),
     (c"deliver_at", pg_sys::TIMESTAMPTZOID),
     (c"attempts", pg_sys::INT4OID),
     (c"priority", pg_sys::INT2OID),
+    (c"group_key", pg_sys::TEXTOID),
+    (c"dedup_key", pg_sys::TEXTOID),
     (c"headers", pg_sys::JSONBOID),
     (c"message", pg_sys::JSONBOID),
     (c"last_error", pg_sys::TEXTOID),
+    (c"lease", pg_sys::INT8OID),
 ];
+// Their numbers.
 pub(super) const MSG_ID: i16 = 1;
+pub(super) const ENQUEUED_AT: i16 = 2;
 pub(super) const DELIVER_AT: i16 = 3;
 pub(super) const ATTEMPTS: i16 = 4;
+pub(super) const PRIORITY: i16 = 5;
+pub(super) const GROUP_KEY: i16 = 6;
+pub(super) const DEDUP_KEY: i16 = 7;
+pub(super) const HEADERS: i16 = 8;
+pub(super) const MESSAGE: i16 = 9;
 
 /// What the catalogs say of a queue's table; true for the [`generation`](super::catalog::generation) in which it was read.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +46,8 @@ pub struct QueueTable {
     pub plain: bool,
     pub(super) key_index: Oid,
     pub(super) timed_index: Oid,
+    pub(super) group_index: Oid,
+    pub(super) dedup_index: Oid,
     sequence: Oid,
 }
 
@@ -46,6 +59,10 @@ pub struct NewRow<'c> {
     pub deliver_at: Option<i64>,
     /// 0 to 9.
     pub priority: i16,
+    /// Messages of a group are delivered one after the other.
+    pub group_key: Option<Text<'c>>,
+    /// Unique among the table's messages.
+    pub dedup_key: Option<Text<'c>>,
     /// Optional.
     pub headers: Option<Jsonb<'c>>,
     /// The payload.
@@ -135,7 +152,7 @@ impl QueueTable {
             let unusual =
                 !constraints.is_null() && ((*constraints).has_generated_stored || (*constraints).num_check > 1);
             let key_index = primary_key(&table);
-            let mut timed_index = Oid::INVALID;
+            let mut partial = [Oid::INVALID; 3];
             let mut others = 0;
             let indexes = pg_sys::RelationGetIndexList(table.0);
             if !indexes.is_null() {
@@ -146,13 +163,8 @@ impl QueueTable {
                     }
                     others += 1;
                     let index = Open::index_to_read(index);
-                    let shape = (*index.0).rd_index;
-                    if (*shape).indnatts == 1
-                        && *(*shape).indkey.values.as_ptr() == DELIVER_AT
-                        && (*shape).indisvalid
-                        && !(*shape).indisunique
-                    {
-                        timed_index = (*index.0).rd_id;
+                    if let Some(which) = partial_index(&index) {
+                        partial[which] = (*index.0).rd_id;
                     }
                 }
             }
@@ -166,15 +178,25 @@ impl QueueTable {
                 && !(*form).relhasrules
                 && !(*form).relrowsecurity
                 && !(*form).relhassubclass
-                && others == 1;
-            let usable = columns_present(descriptor) && key_index != Oid::INVALID && timed_index != Oid::INVALID;
+                && others == partial.len();
+            let usable = columns_present(descriptor) && key_index != Oid::INVALID && !partial.contains(&Oid::INVALID);
             if !usable {
                 return Err(Error::NotReady {
                     problem: "a queue's table has lost a column or an index".into(),
-                    hint: "It needs the columns and both indexes that queue_create gives it.".into(),
+                    hint: "It needs the columns and the indexes that queue_create gives it.".into(),
                 });
             }
-            Ok(Some(QueueTable { relation, archive, plain, key_index, timed_index, sequence }))
+            let [timed_index, group_index, dedup_index] = partial;
+            Ok(Some(QueueTable {
+                relation,
+                archive,
+                plain,
+                key_index,
+                timed_index,
+                group_index,
+                dedup_index,
+                sequence,
+            }))
         }
     }
 
@@ -186,13 +208,13 @@ impl QueueTable {
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
     }
 
-    /// Inserts rows; what each has become goes to `inserted`. False where the table is gone.
+    /// Inserts rows without a `dedup_key`; what each has become goes to `inserted`. False where the table is gone.
     pub fn insert(&self, rows: &[NewRow<'_>], mut inserted: impl FnMut(Entry)) -> bool {
         let Some(table) = Open::table(self.relation, pg_sys::RowExclusiveLock) else {
             return false;
         };
         let key_index = Open::index(self.key_index);
-        let mut timed: Option<Open> = None;
+        let (mut timed, mut grouped): (Option<Open>, Option<Open>) = (None, None);
         // SAFETY: the tuple is formed by the table's own descriptor, which `plain` has compared with the columns; the
         // indexes are the table's own.
         unsafe {
@@ -200,26 +222,35 @@ impl QueueTable {
             let command = pg_sys::GetCurrentCommandId(true);
             for row in rows {
                 let msg_id = self.next_msg_id();
-                let mut values = [
-                    Datum::from(msg_id),
-                    Datum::from(row.enqueued_at),
-                    Datum::from(row.deliver_at.unwrap_or(0)),
-                    Datum::from(0_i32),
-                    Datum::from(row.priority),
-                    row.headers.map_or(Datum::null(), Jsonb::datum),
-                    row.message.datum(),
-                    Datum::null(),
+                let columns: [Option<Datum>; COLUMNS.len()] = [
+                    Some(Datum::from(msg_id)),
+                    Some(Datum::from(row.enqueued_at)),
+                    row.deliver_at.map(Datum::from),
+                    Some(Datum::from(0_i32)),
+                    Some(Datum::from(row.priority)),
+                    row.group_key.map(Text::datum),
+                    None,
+                    row.headers.map(Jsonb::datum),
+                    Some(row.message.datum()),
+                    None,
+                    None,
                 ];
-                let mut nulls =
-                    [false, false, row.deliver_at.is_none(), false, false, row.headers.is_none(), false, true];
+                let mut values = columns.map(|value| value.unwrap_or(Datum::null()));
+                let mut nulls = columns.map(|value| value.is_none());
                 let tuple = pg_sys::heap_form_tuple(table.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
                 pg_sys::heap_insert(table.0, tuple, command, 0, std::ptr::null_mut());
                 let mut place = (*tuple).t_self;
-                insert_into_index(&key_index, key_info, &table, Datum::from(msg_id), &mut place, true);
+                insert_into_index(&key_index, key_info, &table, [Datum::from(msg_id)], &mut place, true);
                 if let Some(deliver_at) = row.deliver_at {
                     let index = timed.get_or_insert_with(|| Open::index(self.timed_index));
                     let info = pg_sys::BuildIndexInfo(index.0);
-                    insert_into_index(index, info, &table, Datum::from(deliver_at), &mut place, false);
+                    insert_into_index(index, info, &table, [Datum::from(deliver_at)], &mut place, false);
+                }
+                if let Some(group) = row.group_key {
+                    let index = grouped.get_or_insert_with(|| Open::index(self.group_index));
+                    let info = pg_sys::BuildIndexInfo(index.0);
+                    let values = [group.datum(), Datum::from(msg_id)];
+                    insert_into_index(index, info, &table, values, &mut place, false);
                 }
                 inserted(Entry {
                     msg_id,
@@ -227,6 +258,7 @@ impl QueueTable {
                     priority: row.priority as u8,
                     attempts: 0,
                     deliver_at: row.deliver_at,
+                    group: group_number(row.group_key.map(Text::payload)),
                 });
                 pg_sys::heap_freetuple(tuple);
             }
@@ -242,6 +274,27 @@ impl QueueTable {
         let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(table.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
         Some(OpenTable { facts: self, table, mode, blocks })
     }
+}
+
+/// Which of the partial indexes that `queue_create` makes this is: that on delivery times (0), on groups (1), on
+/// deduplication keys (2).
+///
+/// # Safety
+/// `index` is an open index.
+unsafe fn partial_index(index: &Open) -> Option<usize> {
+    // SAFETY: the caller's promise; an index has as many column numbers as it has columns.
+    unsafe {
+        let shape = (*index.0).rd_index;
+        let columns = std::slice::from_raw_parts((*shape).indkey.values.as_ptr(), (*shape).indnatts as usize);
+        let known: [(&[i16], bool); 3] = [(&[DELIVER_AT], false), (&[GROUP_KEY, MSG_ID], false), (&[DEDUP_KEY], true)];
+        (*shape).indisvalid.then(|| known.iter().position(|&known| known == (columns, (*shape).indisunique)))?
+    }
+}
+
+/// What a group is known by in the index; 0 for none.
+pub(super) fn group_number(key: Option<&[u8]>) -> u64 {
+    // Whoever looks at rows has found the segment before; were it not so, all groups would be taken for one.
+    segment().map_or(1, |segment| segment.group(key))
 }
 
 /// # Safety
@@ -295,18 +348,18 @@ fn sequence(table: &Open) -> Oid {
 }
 
 /// # Safety
-/// `info` belongs to `index`, an index of one column of `table`, and `place` is where the row was just inserted.
-pub(super) unsafe fn insert_into_index(
+/// `info` belongs to `index`, an index of `table` with so many columns, which has none but these values, and `place` is where the row was just inserted.
+pub(super) unsafe fn insert_into_index<const COLUMNS: usize>(
     index: &Open,
     info: *mut pg_sys::IndexInfo,
     table: &Open,
-    value: Datum,
+    mut values: [Datum; COLUMNS],
     place: &mut pg_sys::ItemPointerData,
     unique: bool,
 ) {
     use pg_sys::IndexUniqueCheck as Check;
     let check = if unique { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
-    let (mut values, mut nulls) = ([value], [false]);
+    let mut nulls = [false; COLUMNS];
     // SAFETY: the caller's promise.
     unsafe {
         pg_sys::index_insert(index.0, values.as_mut_ptr(), nulls.as_mut_ptr(), place, table.0, check, false, info);

@@ -62,6 +62,9 @@ pub(super) enum Q {
     Archived = 19,
     Dead = 20,
     Bitmap = 21,
+    /// Upper half: the most messages in flight; lower half: the most in a rate period. 0 for no limit.
+    Limits = 22,
+    RatePeriod = 23,
     /// Two words a list from here on.
     Lists = 24,
 }

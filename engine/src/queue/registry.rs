@@ -34,6 +34,12 @@ pub struct Options {
     pub retry_backoff: i64,
     /// The longest rest.
     pub retry_backoff_max: i64,
+    /// At most so many messages are leased at the same time; 0 for no limit.
+    pub max_in_flight: u32,
+    /// At most so many messages are delivered in a `rate_period`; 0 for no limit.
+    pub max_rate: u32,
+    /// See `max_rate`.
+    pub rate_period: i64,
     /// How long the archive is kept; `i64::MAX` for ever.
     pub archive_for: i64,
     /// Whether reads return nothing.
@@ -187,6 +193,9 @@ impl Partition<'_> {
             max_attempts: self.q(slot, Q::MaxAttempts)? as u32,
             retry_backoff: self.q_i64(slot, Q::Backoff)?,
             retry_backoff_max: self.q_i64(slot, Q::BackoffMax)?,
+            max_in_flight: (self.q(slot, Q::Limits)? >> 32) as u32,
+            max_rate: self.q(slot, Q::Limits)? as u32,
+            rate_period: self.q_i64(slot, Q::RatePeriod)?,
             archive_for: self.q_i64(slot, Q::ArchiveFor)?,
             paused: self.q(slot, Q::Flags)? & PAUSED != 0,
         })
@@ -198,6 +207,8 @@ impl Partition<'_> {
         self.set_q(slot, Q::MaxAttempts, u64::from(options.max_attempts))?;
         self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;
         self.set_q_i64(slot, Q::BackoffMax, options.retry_backoff_max)?;
+        self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
+        self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
         let flags = self.q(slot, Q::Flags)? & !PAUSED;
         self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })

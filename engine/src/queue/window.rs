@@ -23,6 +23,8 @@ pub struct Entry {
     pub attempts: u32,
     /// The delivery time in the row, in microseconds; a row without one is ready at once.
     pub deliver_at: Option<i64>,
+    /// What its group is known by; 0 for none.
+    pub group: u64,
 }
 
 /// How a queue stands, for deciding whether to read the table or to wait.

@@ -131,7 +131,7 @@ fn emptied_rewritten_and_updated_by_hand() -> Result<()> {
     works(&mut client, &mut other)?;
 
     // VACUUM FULL and a plain VACUUM after deletions: rows move, places are given to others.
-    for vacuum in ["VACUUM FULL enough.q_q", "VACUUM enough.q_q", "CLUSTER enough.q_q USING q_q_pkey"] {
+    for vacuum in ["VACUUM FULL enough.q_q", "VACUUM enough.q_q", "CLUSTER enough.q_q USING i_q_key"] {
         let sent = queue::send_numbers(&mut client, "q", 2_000)?;
         let read = queue::read(&mut client, "q", 500)?;
         client.batch_execute("DELETE FROM enough.q_q WHERE msg_id % 2 = 0")?;

@@ -20,7 +20,7 @@ fn word() -> impl Strategy<Value = u64> {
 
 fn entry(msg_id: i64) -> Entry {
     let deliver_at = (msg_id % 3 == 0).then_some(NOW + msg_id % 7 - 3);
-    Entry { msg_id, tid: Tid { block: 1, offset: 1 }, priority: (msg_id % 10) as u8, attempts: 0, deliver_at }
+    Entry { msg_id, tid: Tid { block: 1, offset: 1 }, priority: (msg_id % 10) as u8, attempts: 0, deliver_at, group: 0 }
 }
 
 /// Every call once.

@@ -135,7 +135,7 @@ impl<'a> World<'a> {
         let msg_id = queue.next_id;
         queue.next_id += 1;
         let deliver_at = delay.map(|delay| self.now + delay);
-        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at });
+        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at, group: 0 });
     }
 
     /// A transaction commits: its row is visible from now on, its sender's callback is still to come.

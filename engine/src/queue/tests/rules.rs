@@ -13,6 +13,9 @@ const OPTIONS: Options = Options {
     max_attempts: 2,
     retry_backoff: 0,
     retry_backoff_max: 0,
+    max_in_flight: 0,
+    max_rate: 0,
+    rate_period: 0,
     archive_for: 0,
     paused: false,
 };
@@ -22,7 +25,7 @@ fn key(relation: u32) -> QueueKey {
 }
 
 fn entry(msg_id: i64) -> Entry {
-    Entry { msg_id, tid: Tid { block: 7, offset: 1 }, priority: 0, attempts: 0, deliver_at: None }
+    Entry { msg_id, tid: Tid { block: 7, offset: 1 }, priority: 0, attempts: 0, deliver_at: None, group: 0 }
 }
 
 /// A partition with some queues whose tables have been read to their end.
