@@ -50,7 +50,7 @@ enum Task {
         /// Run only this step (may be given several times).
         #[arg(long, value_name = "STEP")]
         only: Vec<check::Step>,
-        /// Make the output of failed regression and isolation tests the expected one.
+        /// Make the output of failed regression and isolation tests, and the instruction counts, the expected ones.
         #[arg(long)]
         accept: bool,
     },

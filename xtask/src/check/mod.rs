@@ -3,6 +3,7 @@
 //! A step that can't even run counts as one failure. The last line of output is the total.
 
 mod cargo;
+mod instructions;
 mod memcheck;
 mod regress;
 
@@ -26,6 +27,8 @@ pub enum Step {
     Engine,
     /// The same under valgrind's memcheck.
     Memcheck,
+    /// How many instructions the hot paths take.
+    Instructions,
     /// The private servers, and the tasks' and benchmarks' own parts.
     Xtask,
     /// PostgreSQL's regression driver.
@@ -43,6 +46,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Engine => "unit tests",
             Self::Memcheck => "engine tests under valgrind",
+            Self::Instructions => "instruction counts of the hot paths",
             Self::Xtask => "tests of the tasks and benchmarks",
             Self::Regress => "regression tests",
             Self::Isolation => "isolation tests",
@@ -77,8 +81,8 @@ impl Tally {
     }
 }
 
-/// Runs `steps` (all where it is empty) with `pg`. With `accept`, what regression and isolation tests print becomes
-/// what is expected of them.
+/// Runs `steps` (all where it is empty) with `pg`. With `accept`, what regression and isolation tests print, and the
+/// instruction counts, become what is expected of them.
 pub fn run(pg: Pg, steps: &[Step], accept: bool) -> Result<ExitCode> {
     let chosen: Vec<Step> =
         Step::value_variants().iter().copied().filter(|step| steps.is_empty() || steps.contains(step)).collect();
@@ -129,6 +133,7 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::Clippy => cargo::clippy(installation),
         Step::Engine => cargo::units(installation),
         Step::Memcheck => memcheck::engine(),
+        Step::Instructions => instructions::compare(accept),
         Step::Xtask => cargo::tests(&["xtask", "enough_bench"], installation.pg),
         Step::Regress => regress::regress(installation, accept),
         Step::Isolation => regress::isolation(installation, accept),
