@@ -42,7 +42,7 @@ impl Answer {
     }
 }
 
-/// Creates the no-op for the extension's function `name` in the stage's database.
+/// Creates the no-op for the extension's function `name` in the stage's database, unless it is there already.
 pub fn create(stage: &Stage, name: &str, answer: Answer) -> Result<()> {
     let mut client = stage.client()?;
     let row = client.query_opt(SIGNATURE, &[&name])?.with_context(|| format!("no function enough.{name}"))?;
@@ -58,7 +58,7 @@ pub fn create(stage: &Stage, name: &str, answer: Answer) -> Result<()> {
         _ => "UNSAFE",
     };
     let statement = format!(
-        "CREATE FUNCTION {SCHEMA}.{name}({}) RETURNS {} LANGUAGE c {volatility} {} PARALLEL {parallel} AS '{}', '{}'",
+        "CREATE OR REPLACE FUNCTION {SCHEMA}.{name}({}) RETURNS {} LANGUAGE c {volatility} {} PARALLEL {parallel} AS '{}', '{}'",
         row.get::<_, &str>("arguments"),
         row.get::<_, &str>("result"),
         if row.get("strict") { "STRICT" } else { "CALLED ON NULL INPUT" },

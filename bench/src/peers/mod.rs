@@ -1,4 +1,5 @@
 //! Other software that is compared with, and how it gets onto the server.
 
 pub mod job_table;
+pub mod limit_table;
 pub mod pgmq;

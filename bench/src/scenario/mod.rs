@@ -24,6 +24,9 @@ pub enum Suite {
     Smoke,
     /// The queue.
     Queue,
+    /// The rate limiter.
+    #[value(name = "rate_limit")]
+    RateLimit,
 }
 
 /// A measurement, selectable by its name.
@@ -50,6 +53,7 @@ impl Suite {
         match self {
             Self::Smoke => "smoke",
             Self::Queue => "queue",
+            Self::RateLimit => "rate_limit",
         }
     }
 
@@ -58,6 +62,7 @@ impl Suite {
         match self {
             Self::Smoke => SMOKE,
             Self::Queue => queue::SCENARIOS,
+            Self::RateLimit => rate_limit::SCENARIOS,
         }
     }
 

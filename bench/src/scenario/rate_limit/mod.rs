@@ -1,13 +1,44 @@
 //! The rate limiter.
 
-use super::{NTH_KEY, against_noop, in_one_statement, inside};
+mod held;
+mod memory;
+
+use super::{NTH_KEY, Scenario, against_noop, in_one_statement, inside};
+use crate::contest::{Contender, Heading, Relation, hold, hold_all};
 use crate::findings::Findings;
 use crate::noop::{self, Answer};
-use crate::stage::Stage;
+use crate::peers::limit_table::{self, FOR_UPDATE, UPSERT};
+use crate::pgbench::{Load, Pgbench};
+use crate::stage::{self, Stage};
+use crate::stats::Target;
 use anyhow::Result;
+
+/// What the rate limiter promises.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "many_keys",
+        about: "a check of one of 100,000 keys, against a function that does nothing and limits in tables",
+        run: many_keys,
+    },
+    Scenario { name: "hot_key", about: "many sessions at one key, against a limit in a table", run: hot_key },
+    Scenario { name: "inside", about: "a check inside the server, over a function that does nothing", run: inside_all },
+    Scenario {
+        name: "open_transaction",
+        about: "callers of a key that another session's open transaction has used",
+        run: held::open_transaction,
+    },
+    Scenario { name: "memory", about: "bytes a key, and keys in 64 MB", run: memory::of_a_key },
+];
+
+/// What tables call the extension.
+const OURS: &str = "pg_enough";
 
 /// Calls of one statement.
 const CALLS: u32 = 200_000;
+
+/// Keys of [`many_keys`], and the first of them.
+const KEYS: u32 = 100_000;
+const FIRST_KEY: u64 = 4_000_000_000_000_000;
 
 /// A check against a function that does nothing.
 pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
@@ -17,4 +48,66 @@ pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
         against_noop(stage, "rate_limit", "SELECT * FROM enough.rate_limit(:key, 1000000, '1 minute')", &[])?,
         inside(stage, "rate_limit", "many keys", &in_one_statement(&call, CALLS), CALLS)?,
     ]))
+}
+
+/// A check as a client asks for it. `key` is an expression.
+fn check(key: &str) -> String {
+    format!("SELECT * FROM enough.rate_limit({key}, 1000000, '1 minute');\n")
+}
+
+fn heading(title: &str, clients: usize, target: Option<Target>) -> Heading {
+    Heading {
+        title: title.to_owned(),
+        conditions: format!("{clients} clients, prepared"),
+        unit: "calls/s".to_owned(),
+        relation: Relation::Ratio,
+        target,
+    }
+}
+
+fn load<'a>(stage: &'a Stage, name: &'a str, script: &'a str, clients: usize) -> Result<Pgbench<'a>> {
+    Pgbench::new(stage, Load { name, database: stage::DATABASE, script, clients, ..Load::default() })
+}
+
+fn many_keys(stage: &Stage) -> Result<Findings> {
+    const CLIENTS: usize = 8;
+    noop::create(stage, "rate_limit", Answer::Limit)?;
+    limit_table::create(stage, FIRST_KEY, KEYS)?;
+    let pick = format!("\\set key {FIRST_KEY} + random(0, {})\n", KEYS - 1);
+    let ours = format!("{pick}{}", check(":key"));
+    let theirs = ours.replace("enough.", &format!("{}.", noop::SCHEMA));
+    let [upsert, for_update] =
+        [limit_table::upsert(":key"), limit_table::for_update(":key")].map(|s| pick.clone() + &s);
+    let mut ours = load(stage, OURS, &ours, CLIENTS)?;
+    let mut noop = load(stage, "no-op", &theirs, CLIENTS)?;
+    let mut upsert = load(stage, UPSERT, &upsert, CLIENTS)?;
+    let mut for_update = load(stage, FOR_UPDATE, &for_update, CLIENTS)?;
+    let references: &mut [(_, &mut dyn Contender)] = &mut [
+        (Some(Target::AtLeast(0.95)), &mut noop),
+        (Some(Target::AtLeast(2.0)), &mut upsert),
+        (Some(Target::AtLeast(4.0)), &mut for_update),
+    ];
+    let heading = heading("rate limit, 100,000 keys", CLIENTS, None);
+    Ok(hold_all(&heading, &mut ours, references, stage.effort().rounds)?.into())
+}
+
+fn hot_key(stage: &Stage) -> Result<Findings> {
+    const CLIENTS: usize = 32;
+    limit_table::create(stage, FIRST_KEY, 1)?;
+    let (ours, theirs) = (check("'hot'"), limit_table::upsert("'hot'"));
+    let mut ours = load(stage, OURS, &ours, CLIENTS)?;
+    let mut upsert = load(stage, UPSERT, &theirs, CLIENTS)?;
+    let heading = heading("rate limit, one hot key", CLIENTS, Some(Target::AtLeast(3.0)));
+    Ok(vec![hold(&heading, &mut ours, &mut upsert, stage.effort().rounds)?].into())
+}
+
+fn inside_all(stage: &Stage) -> Result<Findings> {
+    noop::create(stage, "rate_limit", Answer::Limit)?;
+    let mut found = Findings::default();
+    let many = format!("({FIRST_KEY} + i % {KEYS})::text");
+    for (conditions, key) in [("100,000 keys", many.as_str()), ("one key", "left('hot' || i, 3)")] {
+        let call = format!("enough.rate_limit({key}, 1000000, '1 minute')");
+        found.comparisons.push(inside(stage, "rate limit", conditions, &in_one_statement(&call, CALLS), CALLS)?);
+    }
+    Ok(found)
 }
