@@ -45,7 +45,7 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
                 let mut wake = Wake::default();
                 queue.index(|index, slot| {
                     wake = Wake::default();
-                    index.end_busy(slot, msg_id, gone, &mut wake)
+                    index.end_busy(slot, msg_id, gone, now, &mut wake)
                 })?;
                 wait::wake(wake.processes());
                 doubt(queue.key, false);
@@ -103,7 +103,7 @@ pub(super) fn bury(queue: &Queue, msg_id: i64, attempts: u32) -> Result<(), Erro
     if moved > 0 {
         remember(queue.key, Action::Buried { msg_id });
     } else {
-        queue.index(|index, slot| index.drop_message(slot, msg_id))?;
+        queue.drop_message(msg_id)?;
         doubt(queue.key, false);
     }
     Ok(())

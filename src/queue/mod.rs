@@ -32,8 +32,8 @@ use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::OpenTable;
 use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::table::QueueTable;
-use crate::segment::{Partition, Region, segment, server};
-use enough_engine::queue::{Options, Partition as Index, QueueKey};
+use crate::segment::{Partition, Region, segment, server, wait};
+use enough_engine::queue::{Options, Partition as Index, QueueKey, Wake};
 use enough_engine::words::Corrupt;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -163,6 +163,17 @@ impl Queue {
             }
         }
         Err(Error::Damaged { region: Region::Queue.name() })
+    }
+
+    /// Takes a message out of the index whose row is gone.
+    fn drop_message(&self, msg_id: i64) -> Result<(), Error> {
+        let mut wake = Wake::default();
+        self.index(|index, slot| {
+            wake = Wake::default();
+            index.drop_message(slot, msg_id, &mut wake)
+        })?;
+        wait::wake(wake.processes());
+        Ok(())
     }
 
     #[cold]

@@ -165,14 +165,14 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Finished { msg_id, busy } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
             if busy {
-                index.end_busy(slot, msg_id, true, wake)?;
+                index.end_busy(slot, msg_id, true, now, wake)?;
             } else {
-                index.drop_message(slot, msg_id)?;
+                index.drop_message(slot, msg_id, wake)?;
             }
             index.finished(slot, 1)
         }
         Action::Buried { msg_id } => {
-            index.drop_message(slot, msg_id)?;
+            index.drop_message(slot, msg_id, wake)?;
             index.buried(slot, 1)
         }
         Action::Doubt { at_commit: true } => look_again(index, slot, wake),
@@ -186,7 +186,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
             let delay = backoff(&index.options(slot)?, attempts, lease);
             index.give_back(slot, msg_id, lease, now, delay, wake)
         }
-        Action::Finished { msg_id, busy: true } => index.end_busy(slot, msg_id, false, wake),
+        Action::Finished { msg_id, busy: true } => index.end_busy(slot, msg_id, false, now, wake),
         Action::Doubt { .. } => look_again(index, slot, wake),
         Action::Sent(_) | Action::Finished { .. } | Action::Buried { .. } | Action::Created | Action::Dropped => Ok(()),
     }
@@ -216,7 +216,7 @@ fn roll_back(mut items: Vec<Item>) {
 
 fn give_up_all() {
     let held = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.held));
-    let process = wait::process();
+    let (process, now) = (wait::process(), server::now());
     for (key, what) in held {
         let mut wake = Wake::default();
         let Ok(partition) = partition(key) else { return };
@@ -225,7 +225,7 @@ fn give_up_all() {
             let index = Index::new(words);
             let Some(slot) = index.find(key)? else { return Ok(()) };
             match what {
-                Held::Refill => index.end_refill(slot, process, None, None, &mut wake),
+                Held::Refill => index.end_refill(slot, process, None, None, now, &mut wake),
                 Held::Place(place) => {
                     if !index.leave(slot, place, process)? {
                         // Woken for a message that this session won't take any more.

@@ -138,7 +138,7 @@ impl<'q> Reader<'q> {
                 None => index.options(slot)?.visibility_timeout,
             };
             index.take(slot, now, want, timeout, taken)?;
-            index.delivered(slot, taken.len() as i64)?;
+            index.delivered(slot, taken.len())?;
             let outlook = index.outlook(slot, 1, now)?;
             if outlook.refill && !taken.is_empty() {
                 // This session leaves with what it has; the next one that waits may refill.
@@ -163,7 +163,8 @@ impl<'q> Reader<'q> {
         }
         let missed = taken.len() - got;
         if missed > 0 {
-            self.queue.index(|index, slot| index.delivered(slot, -(missed as i64)))?;
+            let now = server::now();
+            self.queue.index(|index, slot| index.not_delivered(slot, missed, now))?;
         }
         Ok(got)
     }
@@ -171,7 +172,7 @@ impl<'q> Reader<'q> {
     /// Gives one leased message to the caller; false where there was nothing to give.
     fn deliver(&mut self, taken: &Taken, rows: &mut Rows<'_>) -> Result<bool, Error> {
         let Some(row) = self.table()?.fetch(taken.msg_id, taken.tid) else {
-            self.queue.index(|index, slot| index.drop_message(slot, taken.msg_id))?;
+            self.queue.drop_message(taken.msg_id)?;
             pending::doubt(self.queue.key, false);
             return Ok(false);
         };
@@ -221,7 +222,7 @@ impl<'q> Reader<'q> {
         let mut wake = Wake::default();
         self.queue.index(|index, slot| {
             wake = Wake::default();
-            index.drop_message(slot, row.msg_id)?;
+            index.drop_message(slot, row.msg_id, &mut wake)?;
             index.stray(slot, &entry, now, &mut wake)
         })?;
         wait::wake(wake.processes());
@@ -341,11 +342,11 @@ fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<
     let horizon = refill.later.map(|later| progress.scan(Order::Time, later)).transpose()?;
     let (brought, refused) = (by_number + progress.brought, progress.refused);
     pending::doubt(queue.key, progress.own);
-    let process = wait::process();
+    let (process, now) = (wait::process(), server::now());
     let mut wake = Wake::default();
     let ready = queue.index(|index, slot| {
         wake = Wake::default();
-        index.end_refill(slot, process, frontier, horizon, &mut wake)?;
+        index.end_refill(slot, process, frontier, horizon, now, &mut wake)?;
         // At a time when nothing is due: only the ready ones are asked for.
         Ok(index.outlook(slot, 1, i64::MIN)?.ready)
     })?;
@@ -407,13 +408,11 @@ impl Progress<'_, '_> {
             wake = Wake::default();
             let mut new = 0;
             for entry in &batch {
-                if index.knows(slot, entry.msg_id)? {
-                    continue;
-                }
+                let known = index.knows(slot, entry.msg_id)?;
                 if !index.found(slot, entry, now, &mut wake)? {
                     return Ok((new, Some(*entry)));
                 }
-                new += 1;
+                new += u64::from(!known);
             }
             Ok((new, None))
         })?;

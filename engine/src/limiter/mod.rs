@@ -218,6 +218,19 @@ impl Limit {
 }
 
 impl State {
+    /// The state as words, of which one at least isn't zero.
+    pub fn to_words(self) -> [u64; 3] {
+        [self.time.cast_unsigned(), self.level as u64, (self.level >> 64) as u64]
+    }
+
+    /// The state that [`to_words`](Self::to_words) gave; `None` for words that are all zero.
+    pub fn from_words(words: [u64; 3]) -> Option<Self> {
+        let [time, level, high] = words;
+        // No state is larger, so nothing overflows whatever the words hold.
+        let level = (u128::from(high) << 64 | u128::from(level)) & ((1 << LEVEL_BITS) - 1);
+        (words != [0; 3]).then_some(State { time: time.cast_signed(), level })
+    }
+
     /// This state, moved to `now` if it lies in the future because the clock has stepped back.
     #[inline]
     #[must_use]

@@ -3,8 +3,8 @@
 //! ```text
 //! head | queue buckets | queues | message buckets and timer heap | records
 //! ```
-//! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it) or a
-//! session that waits for one. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
+//! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it), a session
+//! that waits for one, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
 
 use crate::words::{Corrupt, Words, load, store};
 
@@ -62,11 +62,21 @@ pub(super) enum Q {
     Archived = 19,
     Dead = 20,
     Bitmap = 21,
-    /// Upper half: the most messages in flight; lower half: the most in a rate period. 0 for no limit.
-    Limits = 22,
-    RatePeriod = 23,
+    MaxInFlight = 22,
+    MaxRate = 23,
+    RatePeriod = 24,
+    /// What deliveries have left of the rate: see `limits.rs`.
+    RateTime = 25,
+    RateLevel = 26,
+    RateLevelHigh = 27,
+    /// Busy messages that came from a lease: they are in flight still.
+    BusyLeased = 28,
+    /// Messages that wait for an earlier one of their group.
+    Blocked = 29,
+    /// Those of them whose time has not come.
+    BlockedDelayed = 30,
     /// Two words a list from here on.
-    Lists = 24,
+    Lists = 34,
 }
 
 /// Lists of a queue: one for each priority's ready messages, then these.
@@ -74,7 +84,12 @@ pub(super) const LEASED: usize = PRIORITIES;
 pub(super) const DELAYED: usize = PRIORITIES + 1;
 pub(super) const BUSY: usize = PRIORITIES + 2;
 pub(super) const WAITING: usize = PRIORITIES + 3;
-pub(super) const LISTS: usize = PRIORITIES + 4;
+/// Messages of groups that came during a refill, from beyond the frontier: see `group.rs`.
+pub(super) const UNSETTLED: usize = PRIORITIES + 4;
+pub(super) const LISTS: usize = PRIORITIES + 5;
+/// What the kind of a record says that isn't in a list of the queue: it waits in its group's list, or is a group itself.
+pub(super) const BLOCKED: usize = LISTS;
+pub(super) const GROUP: usize = LISTS + 1;
 const _: () = assert!(Q::Lists as usize + 2 * LISTS <= QUEUE);
 
 /// Fields of a record.
@@ -93,8 +108,28 @@ pub(super) enum R {
     Links = 5,
     /// Next in the bucket (or of the free records); place in the timer heap from 1 on, 0 where it isn't there.
     Chain = 6,
-    /// List, priority and flags; upper half: the waiting session's process number.
+    /// List, priority and flags; upper half: the waiting session's process number, or the record of a message's group.
     Kind = 7,
+}
+
+/// The same words in the record of a group.
+pub(super) mod g {
+    use super::R;
+
+    /// The hash of the group's key.
+    pub const HASH: R = R::MsgId;
+    /// The first and the last blocked message.
+    pub const BLOCKED: R = R::Tid;
+    /// Upper half: how many are blocked; lower half: how many of the group's messages are in the index.
+    pub const COUNTS: R = R::Due;
+    /// Lower half: the message that may be delivered.
+    pub const HOLDER: R = R::Lease;
+    /// The group's messages with greater numbers may be outside of the index.
+    pub const MORE: R = R::Links;
+    /// Upper half, while the group is read from the table: what was left out since, as a distance from `MORE`.
+    pub const FLOOR: R = R::Attempts;
+    /// Beside the queue's slot, in the lower half of `R::Attempts`: so that a group is no message.
+    pub const BIT: u32 = 1 << 31;
 }
 
 /// A partition of the queues' region.

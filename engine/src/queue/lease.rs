@@ -1,6 +1,6 @@
 //! Reading a message, finishing it, giving it back; timers that run out.
 
-use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
+use super::layout::{BLOCKED, BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, UNSETTLED};
 use super::{Entry, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -19,6 +19,10 @@ pub struct Taken {
     pub until: i64,
     /// The message has been delivered as often as it may be: the caller must bury it instead of delivering it.
     pub exhausted: bool,
+    /// The last of its group in the index, while the table may hold more: the caller reads them first.
+    pub ends_group: bool,
+    /// A message of a group, an earlier one of which may be in the table and not in the index.
+    pub unsure: bool,
 }
 
 /// What became of the wish to change a message in a transaction.
@@ -42,7 +46,9 @@ impl Partition<'_> {
         }
         let most = self.q(slot, Q::MaxAttempts)? as u32;
         let until = now.saturating_add(timeout);
-        for _ in 0..want.min(taken.capacity() - taken.len()) {
+        let allowance = usize::try_from(self.allowance(slot, now)?).unwrap_or(usize::MAX);
+        let before = taken.len();
+        for _ in 0..want.min(allowance).min(taken.capacity() - before) {
             let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
             if bitmap == 0 {
                 break;
@@ -69,18 +75,26 @@ impl Partition<'_> {
                 attempts,
                 until,
                 exhausted,
+                ends_group: self.ends_group(record)?,
+                unsure: self.unsure(slot, record)?,
             });
         }
-        Ok(())
+        self.spend(slot, u32::try_from(taken.len() - before).unwrap_or(u32::MAX), now)
     }
 
-    /// Counts deliveries, once their rows have been found.
-    pub fn delivered(&self, slot: u32, count: i64) -> Result<(), Corrupt> {
-        self.count(slot, Q::Delivered, count)
+    /// Counts deliveries, in the hope that their rows will be found.
+    pub fn delivered(&self, slot: u32, count: usize) -> Result<(), Corrupt> {
+        self.count(slot, Q::Delivered, i64::try_from(count).unwrap_or(i64::MAX))
+    }
+
+    /// Some of them have not come about.
+    pub fn not_delivered(&self, slot: u32, count: usize, now: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Delivered, -i64::try_from(count).unwrap_or(i64::MAX))?;
+        self.unspend(slot, u32::try_from(count).unwrap_or(u32::MAX), now)
     }
 
     /// The record of a message under that lease.
-    fn leased(&self, slot: u32, msg_id: i64, lease: Option<u64>) -> Result<Option<u32>, Corrupt> {
+    pub(super) fn leased(&self, slot: u32, msg_id: i64, lease: Option<u64>) -> Result<Option<u32>, Corrupt> {
         let Some(record) = self.lookup(slot, msg_id)? else {
             return Ok(None);
         };
@@ -98,9 +112,9 @@ impl Partition<'_> {
     }
 
     /// Forgets a message whose row is gone.
-    pub fn drop_message(&self, slot: u32, msg_id: i64) -> Result<(), Corrupt> {
+    pub fn drop_message(&self, slot: u32, msg_id: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match self.lookup(slot, msg_id)? {
-            Some(record) => self.forget(slot, record),
+            Some(record) => self.forget(slot, record, wake),
             None => Ok(()),
         }
     }
@@ -155,10 +169,8 @@ impl Partition<'_> {
         self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
         self.link(slot, record, DELAYED, false)?;
         self.set_timer(record)?;
-        if self.first_timer()?.is_some_and(|(first, _)| first == record) {
-            self.wake_one(slot, wake)?;
-        }
-        Ok(())
+        self.wake_for_timer(slot, record, wake)?;
+        self.landed(slot, wake)
     }
 
     /// Undoes a lease as if it had not been: the attempt isn't counted. For a message whose row the reader's snapshot
@@ -169,14 +181,20 @@ impl Partition<'_> {
         };
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
+        self.uncount(record)?;
+        self.make_ready(slot, record, true, wake)
+    }
+
+    /// The attempt of the lease that runs isn't one.
+    pub(super) fn uncount(&self, record: u32) -> Result<(), Corrupt> {
         if self.kind(record)?.counted {
             let attempts = self.half(record, R::Attempts, true)?;
             self.set_half(record, R::Attempts, true, attempts.saturating_sub(1))?;
         }
-        self.make_ready(slot, record, true, wake)
+        Ok(())
     }
 
-    fn make_ready(&self, slot: u32, record: u32, front: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub(super) fn make_ready(&self, slot: u32, record: u32, front: bool, wake: &mut Wake) -> Result<(), Corrupt> {
         let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
         self.link(slot, record, priority, front)?;
         self.wake_one(slot, wake)?;
@@ -199,26 +217,37 @@ impl Partition<'_> {
         if kind.list == BUSY {
             return Ok(Busy::Others);
         }
-        self.clear_timer(record)?;
         self.unlink(slot, record)?;
+        self.clear_timer(record)?;
         kind.origin = kind.list;
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
+        if kind.origin == LEASED {
+            self.count(slot, Q::BusyLeased, 1)?;
+        }
         Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
     }
 
     /// The same for a message that may not be in the index, by its row; `Unknown` where there is no room for it.
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
-        // Put in to be set aside: there is nothing to wake up for.
-        if self.lookup(slot, entry.msg_id)?.is_none() && !self.found(slot, entry, now, &mut Wake::nobody())? {
-            return Ok(Busy::Unknown);
+        if self.lookup(slot, entry.msg_id)?.is_none() {
+            // Put in to be set aside: there is nothing to wake up for.
+            let inside = entry.group == 0 || self.reached(slot, entry)?;
+            let room = if inside {
+                self.found(slot, entry, now, &mut Wake::nobody())?
+            } else {
+                self.put_unsettled(slot, entry, true)?
+            };
+            if !room {
+                return Ok(Busy::Unknown);
+            }
         }
         self.start_busy(slot, entry.msg_id, None, now)
     }
 
     /// The transaction that set the message aside has ended: with `finished`, the row is gone; else the message is what
     /// it was before.
-    pub fn end_busy(&self, slot: u32, msg_id: i64, finished: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn end_busy(&self, slot: u32, msg_id: i64, finished: bool, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(record) = self.lookup(slot, msg_id)? else {
             return Ok(());
         };
@@ -227,10 +256,17 @@ impl Partition<'_> {
             return Ok(());
         }
         if finished {
-            return self.forget(slot, record);
+            return self.forget(slot, record, wake);
         }
         self.unlink(slot, record)?;
         match kind.origin {
+            BLOCKED => {
+                if self.r(record, R::Due)?.cast_signed() > now {
+                    self.set_timer(record)?;
+                }
+                self.sort_in(slot, record, kind.owner, wake)
+            }
+            UNSETTLED => self.unsettle(slot, record, now, wake),
             LEASED | DELAYED => {
                 self.link(slot, record, kind.origin, false)?;
                 self.set_timer(record)
@@ -261,9 +297,14 @@ impl Partition<'_> {
             if due > now || wake.is_full() {
                 return Ok(());
             }
-            self.clear_timer(record)?;
             let slot = self.half(record, R::Attempts, false)?;
             let was = self.kind(record)?.list;
+            if was == BLOCKED {
+                self.clear_timer(record)?;
+                self.count(slot, Q::BlockedDelayed, -1)?;
+                continue;
+            }
+            self.clear_timer(record)?;
             self.unlink(slot, record)?;
             if was == LEASED {
                 self.count(slot, Q::Failed, 1)?;

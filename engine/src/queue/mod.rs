@@ -23,11 +23,15 @@
 //! | `records.rs` | records, buckets, lists and the timer heap |
 //! | `registry.rs` | queues: finding, adding, dropping one; its options |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
+//! | `group.rs` | messages of one group: one after the other |
+//! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back; timers running out |
 //! | `wait.rs` | sessions that wait for a message |
 
+mod group;
 mod layout;
 mod lease;
+mod limits;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -35,6 +39,7 @@ mod tests;
 mod wait;
 mod window;
 
+pub use group::{MOST_BLOCKED, Overtaken};
 pub use layout::{PRIORITIES, Partition};
 pub use lease::{Busy, Taken};
 pub use registry::{Counters, Options, QueueKey};

@@ -1,11 +1,11 @@
 //! Records: taking and freeing them, finding one by its message, the lists and the timer heap they are in.
 
-use super::layout::{Head, PRIORITIES, Partition, Q, R, spread};
+use super::layout::{BLOCKED, BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
 use crate::words::Corrupt;
 
 /// What a record's word `Kind` says: list (8 bits), priority (8 bits), flags (8 bits), the list that a busy one came
 /// from (8 bits).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Kind {
     pub list: usize,
     pub priority: usize,
@@ -13,7 +13,8 @@ pub(super) struct Kind {
     /// Whether the lease that runs was counted as an attempt.
     pub counted: bool,
     pub origin: usize,
-    pub process: u32,
+    /// The waiting session's process number; of a message the record of its group; of a group who reads it, plus 1.
+    pub owner: u32,
 }
 
 impl Kind {
@@ -23,7 +24,7 @@ impl Kind {
             | u64::from(self.timed) << 16
             | u64::from(self.counted) << 17
             | (self.origin as u64) << 24
-            | u64::from(self.process) << 32
+            | u64::from(self.owner) << 32
     }
 
     fn unpack(word: u64) -> Self {
@@ -33,7 +34,7 @@ impl Kind {
             timed: word >> 16 & 1 == 1,
             counted: word >> 17 & 1 == 1,
             origin: ((word >> 24) & 0xff) as usize,
-            process: (word >> 32) as u32,
+            owner: (word >> 32) as u32,
         }
     }
 }
@@ -78,7 +79,7 @@ impl Partition<'_> {
         ((u64::from(hash) * self.records as u64) >> 32) as usize
     }
 
-    /// The record of a message.
+    /// The record of a message; with [`g::BIT`](super::layout::g::BIT) in `slot`, of a group by its hash.
     #[inline]
     pub(super) fn lookup(&self, slot: u32, msg_id: i64) -> Result<Option<u32>, Corrupt> {
         let mut record = self.slot_half(self.bucket(slot, msg_id), true)?;
@@ -142,7 +143,10 @@ impl Partition<'_> {
 
     /// Takes a record out of the list it is in.
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
-        let list = self.kind(record)?.list;
+        let Kind { list, owner, origin, .. } = self.kind(record)?;
+        if list == BLOCKED {
+            return self.unblock(slot, owner, record);
+        }
         let (mut first, mut last, len) = self.list(slot, list)?;
         let (next, previous) = (self.half(record, R::Links, true)?, self.half(record, R::Links, false)?);
         if next == 0 {
@@ -156,6 +160,9 @@ impl Partition<'_> {
             self.set_half(previous, R::Links, true, next)?;
         }
         self.set_list(slot, list, first, last, len.checked_sub(1).ok_or(Corrupt)?)?;
+        if list == BUSY && origin == LEASED {
+            self.count(slot, Q::BusyLeased, -1)?;
+        }
         if list < PRIORITIES && len == 1 {
             self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? & !(1 << list))?;
         }
@@ -177,6 +184,12 @@ impl Partition<'_> {
         let len = self.head(Head::Timers)? as usize;
         self.set_head(Head::Timers, (len as u64).saturating_add(1))?;
         self.sift_up(record, len)
+    }
+
+    /// Whether the timer of a record runs.
+    #[inline]
+    pub(super) fn has_timer(&self, record: u32) -> Result<bool, Corrupt> {
+        Ok(self.half(record, R::Chain, false)? != 0)
     }
 
     /// Stops the timer of a record, if it runs.

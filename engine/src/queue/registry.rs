@@ -34,16 +34,16 @@ pub struct Options {
     pub retry_backoff: i64,
     /// The longest rest.
     pub retry_backoff_max: i64,
-    /// At most so many messages are leased at the same time; 0 for no limit.
-    pub max_in_flight: u32,
-    /// At most so many messages are delivered in a `rate_period`; 0 for no limit.
-    pub max_rate: u32,
-    /// See `max_rate`.
-    pub rate_period: i64,
     /// How long the archive is kept; `i64::MAX` for ever.
     pub archive_for: i64,
     /// Whether reads return nothing.
     pub paused: bool,
+    /// The most messages under a lease at a time; 0 for no limit.
+    pub max_in_flight: u32,
+    /// The most deliveries in `rate_period`; 0 for no limit.
+    pub max_rate: u32,
+    /// In microseconds.
+    pub rate_period: i64,
 }
 
 /// What a queue has seen and holds.
@@ -134,26 +134,19 @@ impl Partition<'_> {
     /// the queue is gone. Sessions that wait for it go to `wake`.
     pub fn detach(&self, slot: u32, limit: usize, wake: &mut super::Wake) -> Result<bool, Corrupt> {
         let mut left = limit;
-        for list in 0..LISTS {
-            loop {
-                let (first, _, len) = self.list(slot, list)?;
-                if len == 0 {
-                    break;
-                }
-                if left == 0 {
-                    return Ok(false);
-                }
-                left -= 1;
-                if list == WAITING {
-                    if wake.is_full() {
-                        return Ok(false);
-                    }
-                    wake.push(self.kind(first)?.process);
-                    self.unlink(slot, first)?;
-                    self.free(first)?;
-                } else {
-                    self.forget(slot, first)?;
-                }
+        // The last one of a group brings the next into a list.
+        while let Some(list) = self.first_list(slot)? {
+            if left == 0 || (list == WAITING && wake.is_full()) {
+                return Ok(false);
+            }
+            left -= 1;
+            let (first, _, _) = self.list(slot, list)?;
+            if list == WAITING {
+                wake.push(self.kind(first)?.owner);
+                self.unlink(slot, first)?;
+                self.free(first)?;
+            } else {
+                self.forget(slot, first, &mut super::Wake::nobody())?;
             }
         }
         let bucket = self.key_bucket(self.q(slot, Q::Key)?);
@@ -178,9 +171,30 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Takes a message out of the index and frees its record.
-    pub(super) fn forget(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+    /// The first list of a queue that isn't empty.
+    fn first_list(&self, slot: u32) -> Result<Option<usize>, Corrupt> {
+        for list in 0..LISTS {
+            if self.list(slot, list)?.2 > 0 {
+                return Ok(Some(list));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes a message out of the index: what it kept from being read may be now.
+    pub(super) fn forget(&self, slot: u32, record: u32, wake: &mut super::Wake) -> Result<(), Corrupt> {
+        let kind = self.kind(record)?;
         self.unlink(slot, record)?;
+        self.leave_group(slot, record, wake)?;
+        self.erase(slot, record)?;
+        if kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED) {
+            self.landed(slot, wake)?;
+        }
+        Ok(())
+    }
+
+    /// Frees the record of a message, which is in no list.
+    pub(super) fn erase(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         self.clear_timer(record)?;
         self.hash_out(record, slot, self.r(record, R::MsgId)?.cast_signed())?;
         self.free(record)
@@ -193,11 +207,11 @@ impl Partition<'_> {
             max_attempts: self.q(slot, Q::MaxAttempts)? as u32,
             retry_backoff: self.q_i64(slot, Q::Backoff)?,
             retry_backoff_max: self.q_i64(slot, Q::BackoffMax)?,
-            max_in_flight: (self.q(slot, Q::Limits)? >> 32) as u32,
-            max_rate: self.q(slot, Q::Limits)? as u32,
-            rate_period: self.q_i64(slot, Q::RatePeriod)?,
             archive_for: self.q_i64(slot, Q::ArchiveFor)?,
             paused: self.q(slot, Q::Flags)? & PAUSED != 0,
+            max_in_flight: self.q(slot, Q::MaxInFlight)? as u32,
+            max_rate: self.q(slot, Q::MaxRate)? as u32,
+            rate_period: self.q_i64(slot, Q::RatePeriod)?,
         })
     }
 
@@ -207,9 +221,10 @@ impl Partition<'_> {
         self.set_q(slot, Q::MaxAttempts, u64::from(options.max_attempts))?;
         self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;
         self.set_q_i64(slot, Q::BackoffMax, options.retry_backoff_max)?;
-        self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
-        self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
+        self.set_q(slot, Q::MaxInFlight, u64::from(options.max_in_flight))?;
+        self.set_q(slot, Q::MaxRate, u64::from(options.max_rate))?;
+        self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
         let flags = self.q(slot, Q::Flags)? & !PAUSED;
         self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })
     }
@@ -225,7 +240,7 @@ impl Partition<'_> {
         Ok(Counters {
             live: if counted { Some(self.q_i64(slot, Q::Live)?) } else { None },
             leased: i64::saturating_add(len(LEASED)?, len(BUSY)?),
-            delayed: i64::saturating_add(len(DELAYED)?, self.q_i64(slot, Q::TimedOutside)?),
+            delayed: self.delayed_inside(slot)?.saturating_add(self.q_i64(slot, Q::TimedOutside)?),
             sent: self.q_i64(slot, Q::Sent)?,
             delivered: self.q_i64(slot, Q::Delivered)?,
             finished: self.q_i64(slot, Q::Finished)?,
@@ -247,10 +262,15 @@ impl Partition<'_> {
     /// What a count of the tables found.
     pub fn counted(&self, slot: u32, live: i64, delayed: i64, archived: i64, dead: i64) -> Result<(), Corrupt> {
         self.count(slot, Q::Live, live)?;
-        self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.list(slot, DELAYED)?.2.cast_signed()).max(0))?;
+        self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.delayed_inside(slot)?).max(0))?;
         self.count(slot, Q::Archived, archived)?;
         self.count(slot, Q::Dead, dead)?;
         self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | COUNTED)
+    }
+
+    /// Messages in the index whose time has not come.
+    fn delayed_inside(&self, slot: u32) -> Result<i64, Corrupt> {
+        Ok(self.list(slot, DELAYED)?.2.cast_signed().saturating_add(self.q_i64(slot, Q::BlockedDelayed)?))
     }
 
     /// Ready messages in the index.

@@ -9,9 +9,11 @@
 //! | `random.rs` | random histories of the model |
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
+//! | `groups.rs` | those of groups and limits |
 
 mod check;
 mod corrupt;
+mod groups;
 mod invariants;
 mod model;
 mod random;

@@ -51,7 +51,7 @@ impl Partition<'_> {
             return Ok(None);
         };
         self.set_r(record, R::Attempts, u64::from(slot))?;
-        self.set_kind(record, Kind { list: WAITING, priority: 0, timed: false, counted: false, origin: 0, process })?;
+        self.set_kind(record, Kind { list: WAITING, owner: process, ..Kind::default() })?;
         self.link(slot, record, WAITING, false)?;
         Ok(Some(record))
     }
@@ -59,7 +59,7 @@ impl Partition<'_> {
     /// Takes a session out of the list; false where it wasn't there any more, because it has been woken.
     pub fn leave(&self, slot: u32, place: u32, process: u32) -> Result<bool, Corrupt> {
         let kind = self.kind(place)?;
-        if kind.list != WAITING || kind.process != process || self.half(place, R::Attempts, false)? != slot {
+        if kind.list != WAITING || kind.owner != process || self.half(place, R::Attempts, false)? != slot {
             return Ok(false);
         }
         self.unlink(slot, place)?;
@@ -82,7 +82,7 @@ impl Partition<'_> {
         if len == 0 || wake.is_full() {
             return Ok(false);
         }
-        wake.push(self.kind(first)?.process);
+        wake.push(self.kind(first)?.owner);
         self.unlink(slot, first)?;
         self.free(first)?;
         Ok(true)

@@ -1,6 +1,7 @@
 //! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
 
-use super::layout::{DELAYED, Head, PRIORITIES, Partition, Q, R};
+use super::group::Put;
+use super::layout::{DELAYED, Head, PRIORITIES, Partition, Q, R, UNSETTLED};
 use super::records::Kind;
 use super::{Tid, Wake};
 use crate::words::Corrupt;
@@ -23,14 +24,14 @@ pub struct Entry {
     pub attempts: u32,
     /// The delivery time in the row, in microseconds; a row without one is ready at once.
     pub deliver_at: Option<i64>,
-    /// What its group is known by; 0 for none.
+    /// The hash of its group's key; 0 where it has none.
     pub group: u64,
 }
 
 /// How a queue stands, for deciding whether to read the table or to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outlook {
-    /// Ready messages in the index.
+    /// Messages that may be read now: ready in the index, and within the queue's limits.
     pub ready: u64,
     /// Whether the table may hold ready or due messages that aren't in the index and are wanted now.
     pub refill: bool,
@@ -63,7 +64,8 @@ impl Partition<'_> {
             return Ok(free > records / 2);
         }
         let ready = self.ready(slot)?;
-        Ok(ready < SHARE || (free > records / 8 && ready < records / 4))
+        let held = u64::saturating_add(ready, self.q(slot, Q::Blocked)?);
+        Ok(ready < SHARE || (free > records / 8 && held < records / 4))
     }
 
     /// A record for the queue; where none is free, another queue with more than its share loses some.
@@ -104,16 +106,19 @@ impl Partition<'_> {
         } else {
             self.lower(slot, Q::Frontier, Q::FrontierFloor, msg_id.saturating_sub(1))?;
         }
-        self.forget(slot, last)
+        if self.grouped(last)? {
+            return self.drop_group(slot, last);
+        }
+        self.forget(slot, last, &mut Wake::nobody())
     }
 
-    fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
+    pub(super) fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
         self.set_q_i64(slot, mark, self.q_i64(slot, mark)?.min(to))?;
         self.set_q_i64(slot, floor, self.q_i64(slot, floor)?.min(to))
     }
 
     /// Leaves a message out of the index.
-    fn leave_out(&self, slot: u32, entry: &Entry, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub(super) fn leave_out(&self, slot: u32, entry: &Entry, wake: &mut Wake) -> Result<(), Corrupt> {
         let (mark, floor, place) = match entry.deliver_at {
             None => (Q::Frontier, Q::FrontierFloor, entry.msg_id),
             Some(at) => (Q::Horizon, Q::HorizonFloor, at),
@@ -123,6 +128,14 @@ impl Partition<'_> {
             self.wake_one(slot, wake)?;
         }
         self.lower(slot, mark, floor, place.saturating_sub(1))
+    }
+
+    /// Whether a message's number, or time, is at or below the mark up to which all are in the index.
+    pub(super) fn reached(&self, slot: u32, entry: &Entry) -> Result<bool, Corrupt> {
+        Ok(match entry.deliver_at {
+            None => entry.msg_id <= self.q_i64(slot, Q::Frontier)?,
+            Some(at) => at <= self.q_i64(slot, Q::Horizon)?,
+        })
     }
 
     /// Whether the table may hold messages, due or not, that aren't in the index.
@@ -135,17 +148,24 @@ impl Partition<'_> {
         self.count(slot, Q::Sent, 1)?;
         self.count(slot, Q::Live, 1)?;
         let refilling = self.q(slot, Q::Refiller)? != 0;
-        let (mark, place) = match entry.deliver_at {
-            None => (self.q_i64(slot, Q::Frontier)?, entry.msg_id),
-            Some(at) => (self.q_i64(slot, Q::Horizon)?, at),
-        };
+        let reached = self.reached(slot, entry)?;
         if self.lookup(slot, entry.msg_id)?.is_some() {
             // A refill was faster.
             return Ok(());
         }
-        // A message of a higher priority is worth a place in any case: it overtakes those that are in.
-        if refilling || place <= mark || entry.priority > 0 {
-            let delayed = entry.deliver_at.is_some_and(|at| at > now);
+        let delayed = entry.deliver_at.is_some_and(|at| at > now);
+        if entry.group != 0 && reached {
+            match self.put_grouped(slot, entry, self.has_room(slot, delayed)?, now, wake)? {
+                Put::In | Put::Beyond => return Ok(()),
+                Put::NoRoom => self.leave_out(slot, entry, wake)?,
+            }
+        } else if entry.group != 0 && refilling {
+            if self.put_unsettled(slot, entry, self.has_room(slot, delayed)?)? {
+                return Ok(());
+            }
+            self.leave_out(slot, entry, wake)?;
+        } else if entry.group == 0 && (refilling || reached || entry.priority > 0) {
+            // A message of a higher priority is worth a place in any case: it overtakes those that are in.
             let room = self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?);
             if room && self.insert(slot, entry, now, wake)? {
                 return Ok(());
@@ -168,51 +188,57 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Puts a message into the index that isn't in it; false where there is no room for it.
-    fn insert(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
-        let Some(record) = self.record_for(slot)? else {
-            return Ok(false);
-        };
+    /// Writes a message into a record, which is in no list, and makes it known by its number.
+    pub(super) fn fill(&self, slot: u32, record: u32, entry: &Entry) -> Result<(), Corrupt> {
         let priority = usize::from(entry.priority).min(PRIORITIES - 1);
         self.set_r(record, R::MsgId, entry.msg_id.cast_unsigned())?;
         self.set_r(record, R::Tid, entry.tid.pack())?;
         self.set_r(record, R::Lease, 0)?;
         self.set_r(record, R::Attempts, u64::from(entry.attempts) << 32 | u64::from(slot))?;
-        let timed = entry.deliver_at.is_some();
-        self.set_kind(record, Kind { list: 0, priority, timed, counted: false, origin: 0, process: 0 })?;
-        self.hash_in(record, slot, entry.msg_id)?;
-        let due = entry.deliver_at.unwrap_or(i64::MIN);
-        self.set_r(record, R::Due, due.cast_unsigned())?;
-        if due > now {
+        self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
+        self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), ..Kind::default() })?;
+        self.hash_in(record, slot, entry.msg_id)
+    }
+
+    /// Puts a message without a group into the index that isn't in it; false where there is no room for it.
+    fn insert(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let Some(record) = self.record_for(slot)? else {
+            return Ok(false);
+        };
+        self.fill(slot, record, entry)?;
+        if entry.deliver_at.is_some_and(|at| at > now) {
             self.link(slot, record, DELAYED, false)?;
             self.set_timer(record)?;
-            if self.first_timer()?.is_some_and(|(first, _)| first == record) {
-                // Whoever waits has set its alarm for a later time.
-                self.wake_one(slot, wake)?;
-            }
+            self.wake_for_timer(slot, record, wake)?;
         } else {
-            self.link(slot, record, priority, false)?;
-            self.wake_one(slot, wake)?;
+            self.make_ready(slot, record, false, wake)?;
         }
         Ok(true)
+    }
+
+    /// Where a timer is the first to run out, whoever waits has set its alarm for a later time.
+    pub(super) fn wake_for_timer(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+        if self.first_timer()?.is_some_and(|(first, _)| first == record) {
+            self.wake_one(slot, wake)?;
+        }
+        Ok(())
     }
 
     /// How the queue stands. A refill is wanted when fewer than `low` ready messages are in the index.
     pub fn outlook(&self, slot: u32, low: u64, now: i64) -> Result<Outlook, Corrupt> {
         let ready = self.ready(slot)?;
+        let allowance = self.allowance(slot, now)?;
         let horizon = self.q_i64(slot, Q::Horizon)?;
         let outside = self.q_i64(slot, Q::Frontier)? != i64::MAX;
         let refiller = self.q(slot, Q::Refiller)?;
         let timer = self.first_timer()?.map(|(_, due)| due);
-        let due = (horizon != i64::MAX).then(|| horizon.saturating_add(1));
+        let due = (horizon != i64::MAX && allowance > 0).then(|| horizon.saturating_add(1));
+        let allowed = if ready > 0 || outside || horizon != i64::MAX { self.next_allowed(slot, now)? } else { None };
         Ok(Outlook {
-            ready,
-            refill: (outside && ready < low) || (horizon < now && self.has_room(slot, false)?),
+            ready: ready.min(allowance),
+            refill: allowance > 0 && ((outside && ready < low) || (horizon < now && self.has_room(slot, false)?)),
             refiller: refiller.checked_sub(1).map(|process| process as u32),
-            next: match (timer, due) {
-                (Some(timer), Some(due)) => Some(timer.min(due)),
-                (timer, due) => timer.or(due),
-            },
+            next: [timer, due, allowed].into_iter().flatten().min(),
             paused: self.paused(slot)?,
         })
     }
@@ -252,10 +278,15 @@ impl Partition<'_> {
 
     /// A message that the refill's scan found; false where there is no room and the scan should stop before it.
     pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
-        if self.lookup(slot, entry.msg_id)?.is_some() {
+        if let Some(record) = self.lookup(slot, entry.msg_id)? {
+            if self.kind(record)?.list == UNSETTLED {
+                // The scan has brought what comes before it in its group.
+                self.unlink(slot, record)?;
+                self.settle(slot, record, now, wake)?;
+            }
             return Ok(true);
         }
-        if !self.bring(slot, entry, now, wake)? {
+        if self.bring(slot, entry, now, wake)? == Put::NoRoom {
             return Ok(false);
         }
         if entry.deliver_at.is_some() {
@@ -265,14 +296,17 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
-        let delayed = entry.deliver_at.is_some_and(|at| at > now);
-        Ok(self.has_room(slot, delayed)? && self.insert(slot, entry, now, wake)?)
+    fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
+        let room = self.has_room(slot, entry.deliver_at.is_some_and(|at| at > now))?;
+        if entry.group != 0 {
+            return self.put_grouped(slot, entry, room, now, wake);
+        }
+        Ok(if room && self.insert(slot, entry, now, wake)? { Put::In } else { Put::NoRoom })
     }
 
     /// A message that should be in the index by what is known of the table, and isn't: put in, or left for a refill.
     pub fn stray(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.knows(slot, entry.msg_id)? || self.bring(slot, entry, now, wake)? {
+        if self.knows(slot, entry.msg_id)? || self.bring(slot, entry, now, wake)? != Put::NoRoom {
             return Ok(());
         }
         if entry.deliver_at.is_some() {
@@ -290,6 +324,7 @@ impl Partition<'_> {
         process: u32,
         frontier: Option<i64>,
         horizon: Option<i64>,
+        now: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
         if self.q(slot, Q::Refiller)? != u64::from(process) + 1 {
@@ -302,6 +337,7 @@ impl Partition<'_> {
                 self.set_q_i64(slot, mark, scanned.min(self.q_i64(slot, floor)?))?;
             }
         }
+        self.settle_all(slot, now, wake)?;
         for _ in 0..self.ready(slot)?.max(1) {
             if wake.is_full() || !self.wake_one(slot, wake)? {
                 break;

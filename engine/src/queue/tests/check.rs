@@ -1,6 +1,9 @@
 //! Walks a partition and proves that it is sound: each record is in one place, and each link has its counterpart.
 
-use crate::queue::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING};
+use crate::queue::MOST_BLOCKED;
+use crate::queue::layout::{
+    BLOCKED, BUSY, DELAYED, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, UNSETTLED, WAITING, g,
+};
 use std::collections::BTreeMap;
 
 /// A message in the index, as it lies there.
@@ -12,6 +15,10 @@ pub(super) struct Message {
     pub attempts: u32,
     pub priority: usize,
     pub timed: bool,
+    /// The hash of its group.
+    pub group: u64,
+    pub origin: usize,
+    pub timer: bool,
 }
 
 /// What a queue holds in the index.
@@ -22,6 +29,8 @@ pub(super) struct Holding {
     pub ready: Vec<i64>,
     /// Process numbers in the order of waking.
     pub waiting: Vec<u32>,
+    /// By the hash of its key: who holds a group, and from where on it is outside.
+    pub groups: BTreeMap<u64, (Option<i64>, i64)>,
 }
 
 /// What a partition holds, by queue slot.
@@ -33,6 +42,7 @@ enum Place {
     Nowhere,
     Free,
     List(u32, usize),
+    Group(u32),
 }
 
 /// Walks the partition; panics with what is wrong.
@@ -42,7 +52,9 @@ pub(super) fn walk(p: &Partition<'_>) -> Shape {
     let slots = slots(p);
     let mut shape = Shape::new();
     for &slot in &slots {
-        shape.insert(slot, lists(p, slot, &mut places));
+        let mut holding = lists(p, slot, &mut places);
+        groups(p, slot, &mut places, &mut holding);
+        shape.insert(slot, holding);
     }
     for (record, place) in places.iter().enumerate().skip(1) {
         assert_ne!(*place, Place::Nowhere, "record {record} is lost: in no list and not free");
@@ -114,17 +126,10 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
             assert_eq!(kind.list, list, "record {record}: its list");
             let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
             if list == WAITING {
-                holding.waiting.push(kind.process);
+                holding.waiting.push(kind.owner);
             } else {
                 assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
-                let message = Message {
-                    list,
-                    due: p.r(record, R::Due).unwrap().cast_signed(),
-                    lease: p.r(record, R::Lease).unwrap(),
-                    attempts: p.half(record, R::Attempts, true).unwrap(),
-                    priority: kind.priority,
-                    timed: kind.timed,
-                };
+                let message = message(p, record);
                 if list < PRIORITIES {
                     assert_eq!(list, kind.priority, "message {msg_id} is ready in its priority's list");
                     holding.ready.push(msg_id);
@@ -140,7 +145,90 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
     holding
 }
 
-/// The buckets hold the messages and nothing else.
+fn message(p: &Partition<'_>, record: u32) -> Message {
+    let kind = p.kind(record).unwrap();
+    let unsettled = kind.list == UNSETTLED || (kind.list == BUSY && kind.origin == UNSETTLED);
+    let group = if unsettled { R::Lease } else { g::HASH };
+    Message {
+        list: kind.list,
+        due: p.r(record, R::Due).unwrap().cast_signed(),
+        lease: p.r(record, R::Lease).unwrap(),
+        attempts: p.half(record, R::Attempts, true).unwrap(),
+        priority: kind.priority,
+        timed: kind.timed,
+        group: match (unsettled, kind.owner) {
+            (false, 0) => 0,
+            (false, owner) => p.r(owner, group).unwrap(),
+            (true, _) => p.r(record, group).unwrap(),
+        },
+        origin: kind.origin,
+        timer: p.half(record, R::Chain, false).unwrap() != 0,
+    }
+}
+
+/// The groups of a queue: one holder, the blocked ones in order and behind it, their counts.
+fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Holding) {
+    let (mut blocked_in_all, mut delayed) = (0, 0);
+    for group in 1..=p.records as u32 {
+        let kind = p.kind(group).unwrap();
+        if kind.list != GROUP || p.half(group, R::Attempts, false).unwrap() != slot | g::BIT {
+            continue;
+        }
+        assert_eq!(places[group as usize], Place::Nowhere, "group {group} is met elsewhere");
+        places[group as usize] = Place::Group(slot);
+        let hash = p.r(group, g::HASH).unwrap();
+        assert_eq!(p.lookup(slot | g::BIT, hash.cast_signed()), Ok(Some(group)));
+        let more = p.r(group, g::MORE).unwrap().cast_signed();
+        let (mut previous, mut record, mut count) = (0, p.half(group, g::BLOCKED, true).unwrap(), 0);
+        let mut last_id = i64::MIN;
+        while record != 0 {
+            count += 1;
+            assert!(count <= MOST_BLOCKED, "group {group} is too long");
+            let place = &mut places[record as usize];
+            assert_eq!(*place, Place::Nowhere, "record {record} is met again in group {group}");
+            *place = Place::List(slot, BLOCKED);
+            assert_eq!(p.half(record, R::Links, false), Ok(previous), "record {record}: link back");
+            let blocked = p.kind(record).unwrap();
+            assert_eq!((blocked.list, blocked.owner), (BLOCKED, group), "record {record}");
+            let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
+            assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
+            assert!(msg_id > last_id, "group {group} is in order");
+            last_id = msg_id;
+            let message = message(p, record);
+            delayed += i64::from(message.timer);
+            assert_eq!(holding.messages.insert(msg_id, message), None, "message {msg_id} is in the index twice");
+            previous = record;
+            record = p.half(record, R::Links, true).unwrap();
+        }
+        assert_eq!(p.half(group, g::BLOCKED, false), Ok(previous), "group {group}: its end");
+        assert_eq!(p.half(group, g::COUNTS, true), Ok(count), "group {group}: its length");
+        blocked_in_all += i64::from(count);
+        let members: Vec<_> = holding
+            .messages
+            .iter()
+            .filter(|(_, message)| message.group == hash && message.list != UNSETTLED && message.origin != UNSETTLED)
+            .collect();
+        assert_eq!(p.half(group, g::COUNTS, false), Ok(members.len() as u32), "group {group}: its members");
+        assert!(!members.is_empty(), "group {group} is empty");
+        let holder = p.half(group, g::HOLDER, false).unwrap();
+        let holder = (holder != 0).then(|| p.r(holder, R::MsgId).unwrap().cast_signed());
+        let free: Vec<i64> = members
+            .iter()
+            .filter(|(_, message)| message.list != BLOCKED && !(message.list == BUSY && message.origin == BLOCKED))
+            .map(|(id, _)| **id)
+            .collect();
+        // Who was set aside while it was blocked may have become the holder by coming back, or by being alone.
+        assert!(free.iter().all(|id| Some(*id) == holder), "group {group}: {free:?} beside the holder {holder:?}");
+        assert!(holder.is_some() || count == 0, "group {group} is blocked by nobody");
+        holding.groups.insert(hash, (holder, more));
+    }
+    assert_eq!(p.q_i64(slot, Q::Blocked), Ok(blocked_in_all));
+    assert_eq!(p.q_i64(slot, Q::BlockedDelayed), Ok(delayed));
+    let flying = holding.messages.values().filter(|message| message.list == BUSY && message.origin == LEASED).count();
+    assert_eq!(p.q(slot, Q::BusyLeased), Ok(flying as u64));
+}
+
+/// The buckets hold the messages and the groups and nothing else.
 fn buckets(p: &Partition<'_>, places: &[Place]) {
     let mut hashed = vec![false; places.len()];
     for bucket in 0..p.records {
@@ -152,7 +240,7 @@ fn buckets(p: &Partition<'_>, places: &[Place]) {
         }
     }
     for (record, place) in places.iter().enumerate().skip(1) {
-        let message = matches!(place, Place::List(_, list) if *list != WAITING);
+        let message = matches!(place, Place::List(_, list) if *list != WAITING) || matches!(place, Place::Group(_));
         assert_eq!(hashed[record], message, "record {record} at {place:?}: is it in the buckets");
     }
 }
@@ -171,8 +259,9 @@ fn timers(p: &Partition<'_>, places: &[Place]) {
     }
     for (record, place) in places.iter().enumerate().skip(1) {
         let runs = matches!(place, Place::List(_, LEASED | DELAYED));
-        assert_eq!(timed[record], runs, "record {record} at {place:?}: does its timer run");
-        if let Place::List(_, BUSY | WAITING) | Place::Free = place {
+        let may_run = matches!(place, Place::List(_, BLOCKED));
+        assert!(timed[record] == runs || may_run, "record {record} at {place:?}: does its timer run");
+        if let Place::List(_, BUSY | WAITING | UNSETTLED) | Place::Free | Place::Group(_) = place {
             assert_eq!(
                 p.half(record as u32, R::Chain, false),
                 Ok(0),

@@ -20,7 +20,14 @@ fn word() -> impl Strategy<Value = u64> {
 
 fn entry(msg_id: i64) -> Entry {
     let deliver_at = (msg_id % 3 == 0).then_some(NOW + msg_id % 7 - 3);
-    Entry { msg_id, tid: Tid { block: 1, offset: 1 }, priority: (msg_id % 10) as u8, attempts: 0, deliver_at, group: 0 }
+    Entry {
+        msg_id,
+        tid: Tid { block: 1, offset: 1 },
+        priority: (msg_id % 10) as u8,
+        attempts: 0,
+        deliver_at,
+        group: msg_id.unsigned_abs() % 3,
+    }
 }
 
 /// Every call once.
@@ -39,11 +46,17 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
     ];
     for taken in taken {
         answers.push(p.moved(slot, taken.msg_id, taken.tid));
+        answers.push(p.start_group(slot, entry(taken.msg_id).group, process).map(drop));
+        answers.push(p.found_in_group(slot, &entry(taken.msg_id.wrapping_add(3)), NOW).map(drop));
+        answers.push(p.end_group(slot, entry(taken.msg_id).group, process, taken.msg_id.wrapping_add(3)));
+        answers.push(
+            p.overtaken(slot, taken.msg_id, taken.lease, &entry(taken.msg_id.wrapping_sub(3)), NOW, wake).map(drop),
+        );
         answers.push(p.extend(slot, taken.msg_id, Some(taken.lease), NOW, NOW + taken.msg_id % 3, wake).map(drop));
         answers.push(p.give_back(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
         answers.push(p.put_back(slot, taken.msg_id, taken.lease, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
-        answers.push(p.end_busy(slot, taken.msg_id, taken.msg_id % 2 == 0, wake));
+        answers.push(p.end_busy(slot, taken.msg_id, taken.msg_id % 2 == 0, NOW, wake));
     }
     answers.extend([
         p.wait(slot, process).map(drop),
@@ -55,13 +68,16 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.found(slot, &entry(id + 1), NOW, wake).map(drop),
         p.found(slot, &entry(id + 2), NOW, wake).map(drop),
         p.stray(slot, &entry(id + 3), NOW, wake),
-        p.end_refill(slot, process, Some(id), Some(NOW), wake),
+        p.end_refill(slot, process, Some(id), Some(NOW), NOW, wake),
         p.start_busy(slot, id, None, NOW).map(drop),
-        p.end_busy(slot, id, false, wake),
+        p.end_busy(slot, id, false, NOW, wake),
         p.expire(NOW + 5, 50, wake),
-        p.drop_message(slot, id + 1),
+        p.drop_message(slot, id + 1, wake),
         p.distrust(slot),
         p.delivered(slot, 1),
+        p.not_delivered(slot, 1, NOW),
+        p.set_aside(slot, &entry(id + 4), NOW).map(drop),
+        p.end_busy(slot, id + 4, false, NOW, wake),
         p.finished(slot, 1),
         p.buried(slot, 1),
         p.options(slot).and_then(|options| p.set_options(slot, options)),
@@ -85,7 +101,14 @@ proptest! {
         let words = allocate(3100);
         format(&words, NOW);
         let p = Partition::new(&words);
-        let options = Options { visibility_timeout: 10, max_attempts: 3, ..Options::default() };
+        let options = Options {
+            visibility_timeout: 10,
+            max_attempts: 3,
+            max_in_flight: 50,
+            max_rate: 100,
+            rate_period: 1_000_000,
+            ..Options::default()
+        };
         for relation in 1..=3 {
             let slot = p.attach(QueueKey { database: 1, relation }, options).unwrap().unwrap();
             for id in 0..60 {

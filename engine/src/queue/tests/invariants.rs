@@ -1,9 +1,9 @@
 //! What must hold of a queue after each step, whatever came before.
 
-use super::check::Shape;
+use super::check::{Holding, Message, Shape};
 use super::model::{LOW, Queue};
 use crate::queue::Partition;
-use crate::queue::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Q};
+use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED, PRIORITIES, Q, UNSETTLED};
 
 impl Queue {
     pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
@@ -26,6 +26,7 @@ impl Queue {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
                     assert!(row.is_none() || due == Some(message.due), "message {id} is delayed until {due:?}");
                 }
+                BLOCKED | UNSETTLED => {}
                 _ => {
                     assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
                 }
@@ -45,7 +46,7 @@ impl Queue {
         assert_eq!(seen, (self.sent, self.delivered, self.finished, self.buried));
         assert!(counters.delayed >= count(DELAYED));
         let ready = holding.messages.values().filter(|message| message.list < PRIORITIES).count() as u64;
-        assert_eq!(p.outlook(slot, LOW, now).unwrap().ready, ready);
+        assert_eq!(p.outlook(slot, LOW, now).unwrap().ready, ready.min(self.allowance(holding)));
     }
 
     /// The frontier and the horizon are true.
@@ -54,7 +55,18 @@ impl Queue {
         for row in self.rows.values().filter(|row| !self.unannounced.contains(row)) {
             let inside = row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon);
             let indexed = shape[&slot].messages.contains_key(&row.msg_id);
-            assert!(indexed || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+            let beyond = shape[&slot].groups.get(&row.group).is_some_and(|(_, more)| row.msg_id > *more);
+            assert!(indexed || beyond || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+        }
+    }
+
+    /// How many messages the limit of those in flight leaves to be read.
+    pub fn allowance(&self, holding: &Holding) -> u64 {
+        let flying = |message: &&Message| message.list == LEASED || (message.list == BUSY && message.origin == LEASED);
+        let flying = holding.messages.values().filter(flying).count() as u64;
+        match self.options.max_in_flight {
+            0 => u64::MAX,
+            most => u64::from(most).saturating_sub(flying),
         }
     }
 
@@ -66,11 +78,14 @@ impl Queue {
             return;
         }
         let about = self.woken.len() + usize::from(self.refill.as_ref().is_some_and(|scan| scan.reader));
-        assert!(about >= holding.ready.len(), "{} ready, sessions wait, {about} woken", holding.ready.len());
+        let allowance = self.allowance(holding);
+        let ready = allowance.min(holding.ready.len() as u64);
+        assert!(about as u64 >= ready, "{ready} ready, sessions wait, {about} woken");
         let outside = self
             .rows
             .values()
             .filter(|row| !self.unannounced.contains(row))
+            .filter(|row| allowance > 0 && holding.groups.get(&row.group).is_none_or(|(holder, _)| holder.is_none()))
             .find(|row| row.deliver_at.is_none_or(|at| at <= now) && !holding.messages.contains_key(&row.msg_id));
         if let Some(row) = outside {
             let care = about > 0 || self.refill.is_some() || self.refused;

@@ -3,8 +3,8 @@
 
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
-use crate::queue::layout::{BUSY, DELAYED, LEASED};
-use crate::queue::{Busy, Entry, Options, Partition, QueueKey, Tid, Wake};
+use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED};
+use crate::queue::{Busy, Entry, MOST_BLOCKED, Options, Overtaken, Partition, QueueKey, Taken, Tid, Wake};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -53,6 +53,10 @@ pub(super) struct Queue {
     pub woken: Vec<u32>,
     /// Ready messages after the last step, in order.
     pub order: Vec<i64>,
+    /// In which order senders have told the index.
+    pub announced: BTreeMap<i64, u64>,
+    /// Messages that a transaction has set aside once: out of their group's order.
+    pub aside: BTreeSet<i64>,
     pub sent: i64,
     pub delivered: i64,
     pub finished: i64,
@@ -130,12 +134,12 @@ impl<'a> World<'a> {
     }
 
     /// A row of an open transaction.
-    pub fn insert(&mut self, q: usize, priority: u8, delay: Option<i64>) {
+    pub fn insert(&mut self, q: usize, priority: u8, delay: Option<i64>, group: u64) {
         let queue = &mut self.queues[q];
         let msg_id = queue.next_id;
         queue.next_id += 1;
         let deliver_at = delay.map(|delay| self.now + delay);
-        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at, group: 0 });
+        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at, group });
     }
 
     /// A transaction commits: its row is visible from now on, its sender's callback is still to come.
@@ -153,6 +157,8 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         if let Some(at) = pick(which, 0..queue.unannounced.len()) {
             let entry = queue.unannounced.remove(at);
+            let order = queue.announced.len() as u64;
+            queue.announced.insert(entry.msg_id, order);
             if let Some(slot) = queue.slot {
                 queue.sent += 1;
                 let mut wake = Wake::default();
@@ -175,8 +181,10 @@ impl<'a> World<'a> {
     pub fn read(&mut self, q: usize, want: usize) -> usize {
         let Some(slot) = self.queues[q].slot else { return 0 };
         let paused = self.queues[q].options.paused;
-        let ready = walk(&self.p)[&slot].ready.clone();
-        let expected: Vec<i64> = ready.into_iter().take(if paused { 0 } else { want }).collect();
+        let holding = walk(&self.p)[&slot].clone();
+        let most = self.queues[q].allowance(&holding).min(want as u64) as usize;
+        let ready = holding.ready;
+        let expected: Vec<i64> = ready.into_iter().take(if paused { 0 } else { most }).collect();
         let mut taken = Vec::with_capacity(want);
         let timeout = self.queues[q].options.visibility_timeout;
         self.p.take(slot, self.now, want, timeout, &mut taken).unwrap();
@@ -195,16 +203,33 @@ impl<'a> World<'a> {
             let attempts = if taken.exhausted { known } else { known + 1 };
             assert_eq!(taken.attempts, attempts);
             queue.attempts.insert(id, attempts);
-            let Some(row) = queue.rows.get(&id) else {
-                self.p.drop_message(slot, id).unwrap();
+            let Some(row) = queue.rows.get(&id).copied() else {
+                self.forget(slot, id);
                 continue;
             };
             assert!(row.deliver_at.is_none_or(|at| at <= self.now), "message {id} is read before its time");
+            if taken.unsure && self.waits_for_earlier(q, slot, &taken) {
+                continue;
+            }
+            if taken.ends_group {
+                self.read_group(q, row.group, got % 2 == 0);
+            }
+            let queue = &mut self.queues[q];
+            if attempts == 1 && row.group != 0 && !queue.aside.contains(&id) {
+                let order = |id: &i64| queue.announced.get(id);
+                let earlier = queue.rows.range(..id).find(|(other, entry)| {
+                    entry.group == row.group
+                        && !queue.aside.contains(other)
+                        && order(other) < order(&id)
+                        && order(other).is_some()
+                });
+                assert_eq!(earlier, None, "message {id} of a group overtakes one");
+            }
             got += 1;
             if taken.exhausted {
                 queue.rows.remove(&id);
                 queue.buried += 1;
-                self.p.drop_message(slot, id).unwrap();
+                self.forget(slot, id);
                 self.p.buried(slot, 1).unwrap();
             } else {
                 queue.delivered += 1;
@@ -213,6 +238,57 @@ impl<'a> World<'a> {
             }
         }
         got
+    }
+
+    fn forget(&mut self, slot: u32, id: i64) {
+        let mut wake = Wake::default();
+        self.p.drop_message(slot, id, &mut wake).unwrap();
+        self.woke(&wake);
+    }
+
+    /// The reader looks in the table for an earlier message of the group; whether the one it took has to wait for it.
+    fn waits_for_earlier(&mut self, q: usize, slot: u32, taken: &Taken) -> bool {
+        let (id, queue) = (taken.msg_id, &mut self.queues[q]);
+        let group = queue.rows[&id].group;
+        let Some(earlier) = queue.rows.values().find(|row| row.group == group && row.msg_id < id).copied() else {
+            return false;
+        };
+        let mut wake = Wake::default();
+        let outcome = self.p.overtaken(slot, id, taken.lease, &earlier, self.now, &mut wake).unwrap();
+        match outcome {
+            Overtaken::Not => return false,
+            Overtaken::Waits => *queue.attempts.get_mut(&id).unwrap() -= 1,
+            // The reader keeps it to itself until it returns.
+            Overtaken::NoRoom => {
+                queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
+            }
+        }
+        self.woke(&wake);
+        true
+    }
+
+    /// The reader brings the next messages of a group, while other transactions commit.
+    fn read_group(&mut self, q: usize, group: u64, meanwhile: bool) {
+        let (process, slot) = (self.process(), self.queues[q].slot.unwrap());
+        let Some(more) = self.p.start_group(slot, group, process).unwrap() else { return };
+        let rows = self.queues[q].rows.range(more.saturating_add(1)..).filter(|(_, row)| row.group == group);
+        let rows: Vec<Entry> = rows.map(|(_, row)| *row).collect();
+        if meanwhile {
+            for _ in 0..self.queues[q].open.len().min(3) {
+                self.commit(q, 0);
+                self.announce(q, 0);
+            }
+        }
+        let mut reached = i64::MAX;
+        let mut last = more;
+        for row in rows.iter().take(MOST_BLOCKED as usize + 1) {
+            if !self.p.found_in_group(slot, row, self.now).unwrap() {
+                reached = last;
+                break;
+            }
+            last = row.msg_id;
+        }
+        self.p.end_group(slot, group, process, reached).unwrap();
     }
 
     /// A lease of the queue by a random number; leases of messages that a transaction has in hand too.
@@ -280,6 +356,7 @@ impl<'a> World<'a> {
     pub fn start_delete(&mut self, q: usize, which: u8) {
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let before = walk(&self.p)[&slot].messages[&id].clone();
+        self.queues[q].aside.extend((before.list == BLOCKED).then_some(id));
         assert_eq!(self.p.start_busy(slot, id, Some(lease.number ^ 1 << 40), self.now), Ok(Busy::Stale));
         let answer = self.p.start_busy(slot, id, Some(lease.number), self.now).unwrap();
         let queue = &mut self.queues[q];
@@ -298,7 +375,20 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         let (Some(slot), Some(id)) = (queue.slot, pick(which, queue.rows.keys()).copied()) else { return };
         let before = walk(&self.p)[&slot].messages.get(&id).cloned();
-        let answer = self.p.start_busy(slot, id, None, self.now).unwrap();
+        let mut answer = self.p.start_busy(slot, id, None, self.now).unwrap();
+        if before.as_ref().is_none_or(|before| before.list != LEASED) {
+            queue.aside.insert(id);
+        }
+        if answer == Busy::Unknown && which % 2 == 0 {
+            let row = queue.rows[&id];
+            answer = self.p.set_aside(slot, &row, self.now).unwrap();
+            if let Busy::Yours(_) = answer {
+                let mut aside = walk(&self.p)[&slot].messages[&id].clone();
+                aside.list = aside.origin;
+                queue.busy.insert(id, aside);
+            }
+            return;
+        }
         match before {
             None => assert_eq!(answer, Busy::Unknown),
             Some(before) if before.list == BUSY => assert_eq!(answer, Busy::Others),
@@ -325,7 +415,7 @@ impl<'a> World<'a> {
         let before = queue.busy.remove(&id).unwrap();
         let finished = commit || !queue.rows.contains_key(&id);
         let mut wake = Wake::default();
-        self.p.end_busy(slot, id, finished, &mut wake).unwrap();
+        self.p.end_busy(slot, id, finished, self.now, &mut wake).unwrap();
         let after = walk(&self.p)[&slot].messages.get(&id).cloned();
         if finished {
             queue.rows.remove(&id);
@@ -333,8 +423,14 @@ impl<'a> World<'a> {
             queue.finished += 1;
             self.p.finished(slot, 1).unwrap();
             assert_eq!(after, None);
-        } else {
-            assert_eq!(after, Some(before), "as it was");
+        } else if before.group == 0 && after.is_some() {
+            let kept = after.clone().map(|after| Message { origin: before.origin, ..after });
+            assert_eq!(
+                kept.map(|kept| (kept.lease, kept.attempts)),
+                Some((before.lease, before.attempts)),
+                "as it was"
+            );
+            assert!(after.is_some_and(|after| after.list == before.list || after.list == after.priority));
         }
         self.woke(&wake);
     }
@@ -343,7 +439,7 @@ impl<'a> World<'a> {
     pub fn expire(&mut self, limit: usize) {
         let due = |shape: &Shape, now| {
             let messages = shape.values().flat_map(|holding| holding.messages.values());
-            messages.filter(|message| matches!(message.list, LEASED | DELAYED) && message.due <= now).count()
+            messages.filter(|message| message.timer && message.due <= now).count()
         };
         let before = due(&walk(&self.p), self.now);
         let mut wake = Wake::default();
@@ -440,6 +536,17 @@ impl<'a> World<'a> {
             self.p.set_options(slot, queue.options).unwrap();
             assert_eq!(self.p.options(slot), Ok(queue.options));
             // Wake-ups of the time before went to nobody's use.
+            for _ in 0..self.queues[q].waiting.len() {
+                self.pass_on(q);
+            }
+        }
+    }
+
+    pub fn limit_flight(&mut self, q: usize, most: u32) {
+        let queue = &mut self.queues[q];
+        queue.options.max_in_flight = most;
+        if let Some(slot) = queue.slot {
+            self.p.set_options(slot, queue.options).unwrap();
             for _ in 0..self.queues[q].waiting.len() {
                 self.pass_on(q);
             }

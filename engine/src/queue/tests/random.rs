@@ -8,11 +8,11 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Step {
     /// Rows of transactions that stay open.
-    Insert(u8, u8, Option<i64>),
+    Insert(u8, u8, Option<i64>, u64),
     Commit(u8, u8),
     Announce(u8, u8),
     /// Rows of transactions that commit and tell the index at once.
-    Send(u8, u8, Option<i64>, u8),
+    Send(u8, u8, Option<i64>, u64, u8),
     Purge(u8, u8),
     Read(u8, u8),
     Extend(u8, u8, bool, i64),
@@ -28,6 +28,7 @@ enum Step {
     ActWoken(u8, u8),
     Cancel(u8, u8, bool),
     Pause(u8, bool),
+    LimitFlight(u8, u32),
     Distrust(u8),
     StartRefill(u8),
     TakeOver(u8),
@@ -45,12 +46,14 @@ fn step() -> impl Strategy<Value = Step> {
     let which = any::<u8>;
     let priority = || prop_oneof![3 => Just(0_u8), 1 => 0..10_u8];
     let delay = || prop_oneof![3 => Just(None), 1 => (-2..40_i64).prop_map(|delay| Some(delay * SECOND))];
+    // Several queues may use the same key.
+    let group = || prop_oneof![2 => Just(0_u64), 3 => 1..4_u64];
     let seconds = |from: i64, to: i64| (from..to).prop_map(|seconds| seconds * SECOND);
     prop_oneof![
-        4 => (q.clone(), priority(), delay()).prop_map(|(q, p, d)| Insert(q, p, d)),
+        4 => (q.clone(), priority(), delay(), group()).prop_map(|(q, p, d, g)| Insert(q, p, d, g)),
         4 => (q.clone(), which()).prop_map(|(q, w)| Commit(q, w)),
         4 => (q.clone(), which()).prop_map(|(q, w)| Announce(q, w)),
-        8 => (q.clone(), priority(), delay(), 1..60_u8).prop_map(|(q, p, d, n)| Send(q, p, d, n)),
+        8 => (q.clone(), priority(), delay(), group(), 1..60_u8).prop_map(|(q, p, d, g, n)| Send(q, p, d, g, n)),
         1 => (q.clone(), which()).prop_map(|(q, w)| Purge(q, w)),
         8 => (q.clone(), prop_oneof![1..4_u8, 1..100_u8]).prop_map(|(q, n)| Read(q, n)),
         2 => (q.clone(), which(), any::<bool>(), seconds(0, 50)).prop_map(|(q, w, f, s)| Extend(q, w, f, s)),
@@ -66,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (q.clone(), which()).prop_map(|(q, w)| ActWoken(q, w)),
         1 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, f)| Cancel(q, w, f)),
         1 => (q.clone(), any::<bool>()).prop_map(|(q, p)| Pause(q, p)),
+        1 => (q.clone(), 0..5_u32).prop_map(|(q, n)| LimitFlight(q, n)),
         1 => q.clone().prop_map(Distrust),
         3 => q.clone().prop_map(StartRefill),
         1 => q.clone().prop_map(TakeOver),
@@ -82,12 +86,12 @@ fn run(world: &mut World<'_>, step: &Step) {
     let count = world.queues.len();
     let at = |q: u8| usize::from(q) % count;
     match *step {
-        Step::Insert(q, priority, delay) => world.insert(at(q), priority, delay),
+        Step::Insert(q, priority, delay, group) => world.insert(at(q), priority, delay, group),
         Step::Commit(q, which) => world.commit(at(q), which),
         Step::Announce(q, which) => world.announce(at(q), which),
-        Step::Send(q, priority, delay, rows) => {
+        Step::Send(q, priority, delay, group, rows) => {
             for _ in 0..rows {
-                world.insert(at(q), priority, delay);
+                world.insert(at(q), priority, delay, group);
                 world.commit(at(q), (world.queues[at(q)].open.len() - 1) as u8);
                 world.announce(at(q), (world.queues[at(q)].unannounced.len() - 1) as u8);
             }
@@ -112,6 +116,7 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::ActWoken(q, which) => world.act_woken(at(q), which),
         Step::Cancel(q, which, woken) => world.cancel(at(q), which, woken),
         Step::Pause(q, paused) => world.pause(at(q), paused),
+        Step::LimitFlight(q, most) => world.limit_flight(at(q), most),
         Step::Distrust(q) => world.distrust(at(q)),
         Step::StartRefill(q) => {
             let process = world.process();

@@ -51,7 +51,7 @@ impl World<'_> {
         queue.refill = Some(Scan { process, reader: false, refill, runs: None, refused: false });
         // The one that was thought gone comes back: its end changes nothing.
         let mut wake = Wake::default();
-        self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), &mut wake).unwrap();
+        self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), self.now, &mut wake).unwrap();
         assert!(wake.processes().is_empty());
     }
 
@@ -115,7 +115,7 @@ impl World<'_> {
         let [frontier, horizon] = scan.runs.unwrap_or_default().map(|run| run.map(|run| run.reached));
         queue.refused = scan.refused;
         let mut wake = Wake::default();
-        self.p.end_refill(slot, scan.process, frontier, horizon, &mut wake).unwrap();
+        self.p.end_refill(slot, scan.process, frontier, horizon, self.now, &mut wake).unwrap();
         self.woke(&wake);
         if scan.reader {
             self.act(q, scan.process);
@@ -135,6 +135,7 @@ impl World<'_> {
     pub fn drain(&mut self) {
         for q in 0..self.queues.len() {
             self.pause(q, false);
+            self.limit_flight(q, 0);
             self.queues[q].open.clear();
             while !self.queues[q].unannounced.is_empty() {
                 self.announce(q, 0);

@@ -6,30 +6,30 @@ use crate::queue::{Busy, Counters, Entry, Options, Partition, QueueKey, Taken, T
 use crate::words::{Words, allocate};
 use std::collections::BTreeMap;
 
-const NOW: i64 = 1_000_000_000;
-const SECOND: i64 = 1_000_000;
-const OPTIONS: Options = Options {
+pub(super) const NOW: i64 = 1_000_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const OPTIONS: Options = Options {
     visibility_timeout: 30 * SECOND,
     max_attempts: 2,
     retry_backoff: 0,
     retry_backoff_max: 0,
+    archive_for: 0,
+    paused: false,
     max_in_flight: 0,
     max_rate: 0,
     rate_period: 0,
-    archive_for: 0,
-    paused: false,
 };
 
-fn key(relation: u32) -> QueueKey {
+pub(super) fn key(relation: u32) -> QueueKey {
     QueueKey { database: 1, relation }
 }
 
-fn entry(msg_id: i64) -> Entry {
+pub(super) fn entry(msg_id: i64) -> Entry {
     Entry { msg_id, tid: Tid { block: 7, offset: 1 }, priority: 0, attempts: 0, deliver_at: None, group: 0 }
 }
 
 /// A partition with some queues whose tables have been read to their end.
-fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) {
+pub(super) fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) {
     format(words, NOW);
     let p = Partition::new(words);
     let slots = (1..=queues).map(|relation| p.attach(key(relation), OPTIONS).unwrap().unwrap()).collect::<Vec<_>>();
@@ -41,7 +41,7 @@ fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) {
 
 fn end_refill(p: &Partition<'_>, slot: u32, frontier: i64, horizon: i64) {
     p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
-    p.end_refill(slot, 1, Some(frontier), Some(horizon), &mut Wake::default()).unwrap();
+    p.end_refill(slot, 1, Some(frontier), Some(horizon), NOW, &mut Wake::default()).unwrap();
 }
 
 fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
@@ -60,7 +60,7 @@ fn expire(p: &Partition<'_>, now: i64) {
     p.expire(now, p.records, &mut Wake::default()).unwrap();
 }
 
-fn list(p: &Partition<'_>, slot: u32, id: i64) -> Option<usize> {
+pub(super) fn list(p: &Partition<'_>, slot: u32, id: i64) -> Option<usize> {
     walk(p)[&slot].messages.get(&id).map(|message| message.list)
 }
 
@@ -214,7 +214,7 @@ fn a_lease_stands_still_while_a_transaction_deletes() {
     assert_eq!(take(&p, slots[0], much_later, 1), []);
     assert_eq!(p.start_busy(slots[0], 1, None, much_later), Ok(Busy::Others));
     assert_eq!(p.extend(slots[0], 1, None, much_later, much_later + SECOND, &mut Wake::default()), Ok(None));
-    p.end_busy(slots[0], 1, false, &mut Wake::default()).unwrap();
+    p.end_busy(slots[0], 1, false, NOW, &mut Wake::default()).unwrap();
     assert_eq!(list(&p, slots[0], 1), Some(LEASED));
     // It has run out in the meantime.
     assert_eq!(p.start_busy(slots[0], 1, Some(lease), much_later), Ok(Busy::Stale));
@@ -236,7 +236,7 @@ fn what_was_set_aside_returns_to_where_it_was() {
     expire(&p, NOW + 60 * SECOND);
     assert_eq!((list(&p, slot, 1), list(&p, slot, 2)), (Some(BUSY), Some(BUSY)));
     for id in [1, 2] {
-        p.end_busy(slot, id, false, &mut Wake::default()).unwrap();
+        p.end_busy(slot, id, false, NOW, &mut Wake::default()).unwrap();
     }
     assert_eq!(list(&p, slot, 1), Some(DELAYED));
     assert_eq!(walk(&p)[&slot].ready, [2, 3], "in front, where it was");
@@ -313,7 +313,7 @@ fn a_higher_priority_goes_in_from_beyond_the_frontier() {
     for found in [entry(6), entry(7), Entry { priority: 3, ..entry(9) }] {
         assert_eq!(p.found(slot, &found, NOW, &mut Wake::default()), Ok(true));
     }
-    p.end_refill(slot, 2, Some(i64::MAX), None, &mut Wake::default()).unwrap();
+    p.end_refill(slot, 2, Some(i64::MAX), None, NOW, &mut Wake::default()).unwrap();
     assert_eq!(walk(&p)[&slot].ready, [9, 4, 5, 6, 7]);
 }
 
@@ -356,7 +356,7 @@ fn delayed_messages_leave_room_and_are_counted() {
     assert!(p.outlook(slot, 1, horizon + 1).unwrap().refill);
     send(&p, slot, [2000]);
     assert_eq!(take(&p, slot, NOW, 10).len(), 1, "a ready one still goes in");
-    p.drop_message(slot, 2000).unwrap();
+    p.drop_message(slot, 2000, &mut Wake::default()).unwrap();
     // All of them are had when their time comes, and none is counted as delayed then.
     let mut rows: BTreeMap<(i64, i64), Entry> =
         (1..=1000).map(delayed).map(|row| ((row.deliver_at.unwrap(), row.msg_id), row)).collect();
@@ -370,12 +370,12 @@ fn delayed_messages_leave_room_and_are_counted() {
             let mut left = rows.range((later + 1, 0)..);
             let refused = left.find(|(_, row)| !p.found(slot, row, now, &mut Wake::default()).unwrap());
             let reached = refused.map_or(i64::MAX, |((at, _), _)| at - 1);
-            p.end_refill(slot, 1, None, Some(reached), &mut Wake::default()).unwrap();
+            p.end_refill(slot, 1, None, Some(reached), NOW, &mut Wake::default()).unwrap();
         }
         for taken in take(&p, slot, now, 1000) {
             let at = delayed(taken.msg_id).deliver_at.unwrap();
             assert!(at <= now && rows.remove(&(at, taken.msg_id)).is_some());
-            p.drop_message(slot, taken.msg_id).unwrap();
+            p.drop_message(slot, taken.msg_id, &mut Wake::default()).unwrap();
         }
     }
     assert_eq!(p.counters(slot).unwrap().delayed, 0);
