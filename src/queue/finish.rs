@@ -1,7 +1,7 @@
 //! Finishing a message: deleting its row, extending or ending its lease, burying it.
 
 use super::pending::{Action, doubt, forget_finished, remember};
-use super::{Queue, require_write};
+use super::{Queue, require_write, spill};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Deleted, OpenTable};
@@ -16,6 +16,9 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
     if state == Busy::Unknown {
         // Not read from the table yet: without a place in the index it would be, while this transaction is open.
         let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(false) };
+        if lease.is_some_and(|lease| !spill::leases(&row, lease)) {
+            return Ok(false);
+        }
         let entry = row.entry();
         state = queue.index(|index, slot| index.set_aside(slot, &entry, now))?;
     }
@@ -81,7 +84,10 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
         index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), &mut wake)
     })?;
     wait::wake(wake.processes());
-    Ok(until)
+    if until.is_some() || queue.index(|index, slot| index.knows(slot, msg_id))? {
+        return Ok(until);
+    }
+    spill::extend(queue, &queue.open_table(false)?, msg_id, now.saturating_add(timeout), lease)
 }
 
 /// Moves a message that has been delivered as often as it may be to the archive, in the reader's transaction. The reader

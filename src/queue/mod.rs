@@ -11,6 +11,8 @@
 //! | `admin.rs` | making and dropping a queue |
 //! | `send.rs` | sending |
 //! | `read.rs` | reading, refilling, waiting |
+//! | `groups.rs` | messages of groups at their delivery |
+//! | `spill.rs` | leases for which memory has no room |
 //! | `finish.rs` | deleting, extending, burying |
 //! | `stats.rs` | what a queue has seen and holds |
 //! | `archive.rs` | what is over: old archive rows, dropped queues |
@@ -20,10 +22,12 @@
 mod admin;
 pub mod archive;
 mod finish;
+mod groups;
 pub mod pending;
 mod read;
 pub mod reconcile;
 mod send;
+mod spill;
 mod sql;
 mod stats;
 

@@ -20,6 +20,10 @@ pub(super) enum Action {
     Leased { msg_id: i64, lease: u64, attempts: u32 },
     /// A row was deleted. `busy`: its message was set aside in the index.
     Finished { msg_id: i64, busy: bool },
+    /// A lease was written to its row: the index need not know of it any more.
+    Spilled { msg_id: i64, lease: u64, until: i64 },
+    /// A message's row was given another delivery time.
+    Moved(Entry),
     /// A leased message's row was moved to the archive.
     Buried { msg_id: i64 },
     /// The index may have taken the table for what this transaction alone sees: it looked at the table, or dropped a hint,
@@ -175,6 +179,11 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
             index.drop_message(slot, msg_id, wake)?;
             index.buried(slot, 1)
         }
+        Action::Spilled { msg_id, lease, until } => index.spilled(slot, msg_id, lease, until, wake),
+        Action::Moved(entry) => {
+            index.drop_message(slot, entry.msg_id, wake)?;
+            index.stray(slot, &entry, now, wake)
+        }
         Action::Doubt { at_commit: true } => look_again(index, slot, wake),
         Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
     }
@@ -188,7 +197,13 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         }
         Action::Finished { msg_id, busy: true } => index.end_busy(slot, msg_id, false, now, wake),
         Action::Doubt { .. } => look_again(index, slot, wake),
-        Action::Sent(_) | Action::Finished { .. } | Action::Buried { .. } | Action::Created | Action::Dropped => Ok(()),
+        Action::Sent(_)
+        | Action::Finished { .. }
+        | Action::Spilled { .. }
+        | Action::Moved(_)
+        | Action::Buried { .. }
+        | Action::Created
+        | Action::Dropped => Ok(()),
     }
 }
 

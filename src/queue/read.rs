@@ -4,16 +4,16 @@
 //! the table for more only when the index runs dry while the table may hold more; then one reader refills, and whoever
 //! needs the outcome waits for it, so that no read comes back empty while messages are ready.
 
-use super::finish;
 use super::pending::{self, Action, remember};
 use super::{Queue, missing};
+use super::{finish, groups, spill};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Outlook, Refill, Taken, Wake};
+use enough_engine::queue::{Entry, Outlook, Overtaken, Refill, Taken, Wake};
 use std::rc::Rc;
 
 /// Messages leased under one hold of the lock.
@@ -51,7 +51,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         if wish.wait > 0 {
             wait::forget_wake_ups();
         }
-        let mut reader = Reader { queue: &current, wish, table: None, hidden: Vec::new() };
+        let mut reader = Reader { queue: &current, wish, table: None, hidden: Vec::new(), crowded: false };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         let Some(outlook) = outlook else { return Ok(()) };
@@ -75,6 +75,8 @@ struct Reader<'q> {
     table: Option<OpenTable<'q>>,
     /// Leased, but not shown by this transaction's snapshot: given back at the end, for others.
     hidden: Vec<Taken>,
+    /// Leases fill the index: those that come are written to their rows.
+    crowded: bool,
 }
 
 impl<'q> Reader<'q> {
@@ -101,6 +103,7 @@ impl<'q> Reader<'q> {
             taken.clear();
             taken.reserve(want);
             let outlook = self.take(want, &mut taken)?;
+            self.crowded = outlook.crowded;
             let any = !taken.is_empty();
             got += self.deliver_all(&taken, rows)?;
             if got == self.wish.qty {
@@ -116,7 +119,8 @@ impl<'q> Reader<'q> {
             }
             if outlook.refill {
                 if !any && !self.refill(&outlook)? {
-                    return Err(full());
+                    // What this transaction has written to rows makes room when it commits.
+                    return if got > 0 { Ok(None) } else { Err(full()) };
                 }
             } else if !any && !more_due {
                 return Ok(if got > 0 { None } else { Some(outlook) });
@@ -186,6 +190,19 @@ impl<'q> Reader<'q> {
             self.postpone(&row)?;
             return Ok(false);
         }
+        if taken.unsure {
+            match groups::overtaken(self.queue, self.table()?, taken, &row)? {
+                Overtaken::Not => {}
+                Overtaken::Waits => return Ok(false),
+                Overtaken::NoRoom => {
+                    self.hidden.push(*taken);
+                    return Ok(false);
+                }
+            }
+        }
+        if taken.ends_group {
+            groups::read_on(self.queue, self.table()?, &row)?;
+        }
         if taken.exhausted {
             if server::may_write() {
                 finish::bury(self.queue, taken.msg_id, taken.attempts)?;
@@ -197,6 +214,8 @@ impl<'q> Reader<'q> {
             if !finish::delete(queue, self.table()?, taken.msg_id, Some(taken.lease))? {
                 return Ok(false);
             }
+        } else if self.crowded && row.group_key.is_none() && server::may_write() {
+            spill::spill(self.queue, taken)?;
         } else {
             self.note_delivery(taken, &row)?;
         }
@@ -421,12 +440,12 @@ impl Progress<'_, '_> {
         self.refused |= refused.is_some();
         // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
         let place = |entry: &Entry| match order {
-            Order::Number => entry.msg_id,
+            Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN).saturating_sub(1),
         };
         *reached = match (&refused, batch.last()) {
             (Some(entry), _) => match order {
-                Order::Number => entry.msg_id.saturating_sub(1),
+                Order::Number | Order::Group(_) => entry.msg_id.saturating_sub(1),
                 Order::Time => place(entry),
             },
             (None, Some(last)) => place(last),

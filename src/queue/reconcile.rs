@@ -35,7 +35,7 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
     let reach = queue.index(|index, slot| index.reach(slot))?;
     // What lies beyond is found by the next refill.
     let end = match order {
-        Order::Number => reach.0,
+        Order::Number | Order::Group(_) => reach.0,
         Order::Time => reach.1,
     };
     if end == i64::MIN {
@@ -46,7 +46,7 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
     let (mut found, mut failure, mut late) = (0, None, false);
     table.scan(&Latest::take(), order, i64::MIN, |entry| {
         let place = match order {
-            Order::Number => entry.msg_id,
+            Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN),
         };
         if place > end {
@@ -76,10 +76,7 @@ fn flush(queue: &Queue, batch: &mut Vec<Entry>) -> Result<i64, Error> {
         wake = Wake::default();
         let mut found = 0;
         for entry in batch.iter() {
-            if !index.knows(slot, entry.msg_id)? {
-                index.stray(slot, entry, now, &mut wake)?;
-                found += 1;
-            }
+            found += i64::from(index.reconcile(slot, entry, now, &mut wake)?);
         }
         Ok(found)
     })?;

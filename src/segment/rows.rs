@@ -6,7 +6,7 @@
 use super::call::payload;
 use super::server;
 use super::table::{
-    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, MESSAGE, MSG_ID, Open, PRIORITY,
+    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LEASE, MESSAGE, MSG_ID, Open, PRIORITY,
     QueueTable, group_number, insert_into_index, item_pointer, tid_of,
 };
 use enough_engine::queue::{Entry, Tid};
@@ -32,6 +32,8 @@ pub struct Row {
     pub headers: Option<Datum>,
     /// The payload.
     pub message: Datum,
+    /// A lease for which the index had no room; it ends at `deliver_at`.
+    pub lease: Option<i64>,
     tuple: pg_sys::HeapTuple,
 }
 
@@ -211,6 +213,7 @@ impl OpenTable<'_> {
                 group_key: columns.get(GROUP_KEY).map(here),
                 headers: columns.get(HEADERS).map(here),
                 message: columns.get(MESSAGE).map_or(Datum::null(), here),
+                lease: columns.get(LEASE).map(|lease| lease.value() as i64),
                 tuple,
             }
         }
@@ -377,28 +380,34 @@ impl OpenTable<'_> {
         }
     }
 
-    /// Reads committed rows in the order of their numbers, or of their delivery times, from above `after` on, until `each`
-    /// says that it has enough. Rows with a delivery time are only in the latter order, rows without one only in the
-    /// former; rows of this transaction's own are left out, because they become messages when it commits.
+    /// Reads committed rows in an order from above `after` on, until `each` says that it has enough. Rows with a delivery
+    /// time aren't in the order of the numbers of all, rows without one not in that of the times; rows of this transaction's own are left out, because they become messages when it commits.
     pub fn scan(&self, snapshot: &Latest, order: Order, after: i64, mut each: impl FnMut(&Entry) -> bool) -> Scanned {
         let (index, column, greater) = match order {
             Order::Number => (self.facts.key_index, MSG_ID, pg_sys::F_INT8GT),
             Order::Time => (self.facts.timed_index, DELIVER_AT, pg_sys::F_TIMESTAMPTZ_GT),
+            Order::Group(_) => (self.facts.group_index, MSG_ID, pg_sys::F_INT8GT),
         };
         let index = Open::index_to_read(index);
-        // From the very beginning there is no key: a delivery time of `-infinity` isn't above any.
-        let keys = i32::from(after != i64::MIN);
-        // SAFETY: the key fits the index's one column; each tuple is read before the next is asked for.
+        // SAFETY: the keys fit the index's columns; each tuple is read before the next is asked for.
         unsafe {
-            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
-            pg_sys::ScanKeyInit(
-                &raw mut key,
-                column,
-                pg_sys::BTGreaterStrategyNumber as u16,
-                Oid::from(greater),
-                Datum::from(after),
-            );
-            let scan = pg_sys::systable_beginscan_ordered(self.table.0, index.0, snapshot.0, keys, &raw mut key);
+            let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
+            let mut used = 0;
+            if let Order::Group(group) = order {
+                let (equal, text_eq) = (pg_sys::BTEqualStrategyNumber as u16, Oid::from(pg_sys::F_TEXTEQ));
+                pg_sys::ScanKeyInit(&raw mut keys[used], GROUP_KEY, equal, text_eq, group);
+                // As the column was made.
+                keys[used].sk_collation = pg_sys::C_COLLATION_OID;
+                used += 1;
+            }
+            // From the very beginning there is no key: a delivery time of `-infinity` isn't above any.
+            if after != i64::MIN {
+                let above = pg_sys::BTGreaterStrategyNumber as u16;
+                pg_sys::ScanKeyInit(&raw mut keys[used], column, above, Oid::from(greater), Datum::from(after));
+                used += 1;
+            }
+            let scan =
+                pg_sys::systable_beginscan_ordered(self.table.0, index.0, snapshot.0, used as i32, keys.as_mut_ptr());
             let mut scanned = Scanned { ended: false, own: false };
             loop {
                 server::check_for_interrupts();
@@ -445,10 +454,12 @@ pub struct Scanned {
 }
 
 /// In which order rows are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Order {
     /// By message number.
     Number,
     /// By delivery time.
     Time,
+    /// By message number, of one group alone, whose key is given.
+    Group(Datum),
 }

@@ -34,6 +34,7 @@ pub(super) const GROUP_KEY: i16 = 6;
 pub(super) const DEDUP_KEY: i16 = 7;
 pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
+pub(super) const LEASE: i16 = 11;
 
 /// What the catalogs say of a queue's table; true for the [`generation`](super::catalog::generation) in which it was read.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 //!
 //! A group has a record of its own while one of its messages is in the index. It knows its **holder**, the one message
 //! that is in the queue's lists (ready, delayed, leased or busy), and the **blocked** ones, in the order of their numbers.
-//! The holder stays until it leaves the index; a message that has never been leased gives way to an earlier one.
+//! The holder stays until it leaves the index; a message that has never been delivered gives way to an earlier one.
 //!
 //! * **More.** A group keeps a few messages blocked. Those with greater numbers than its mark `more` may be outside of
 //!   the index although the queue's frontier is beyond them: so a long group neither fills the index nor hides the
@@ -166,7 +166,7 @@ impl Partition<'_> {
             return self.hold(slot, record, group, wake);
         }
         let list = self.kind(holder)?.list;
-        let untouched = (list < PRIORITIES || list == DELAYED) && self.r(holder, R::Lease)? == 0;
+        let untouched = (list < PRIORITIES || list == DELAYED) && self.half(holder, R::Attempts, true)? == 0;
         if untouched && self.number(record)? < self.number(holder)? {
             self.unlink(slot, holder)?;
             self.hold(slot, record, group, wake)?;

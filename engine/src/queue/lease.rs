@@ -34,7 +34,7 @@ pub enum Busy {
     Others,
     /// The lease that the caller named isn't the current one.
     Stale,
-    /// It isn't in the index.
+    /// It isn't in the index, whose lease may be in its row.
     Unknown,
 }
 
@@ -185,6 +185,19 @@ impl Partition<'_> {
         self.make_ready(slot, record, true, wake)
     }
 
+    /// The committed transaction has written a lease to its row, which ends at `until`: the record is free for others.
+    pub fn spilled(&self, slot: u32, msg_id: i64, lease: u64, until: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
+            return Ok(());
+        };
+        self.lower(slot, Q::Horizon, Q::HorizonFloor, until.saturating_sub(1))?;
+        self.count(slot, Q::TimedOutside, 1)?;
+        self.forget(slot, record, wake)?;
+        // Whoever waits has set its alarm for a later time.
+        self.wake_one(slot, wake)?;
+        Ok(())
+    }
+
     /// The attempt of the lease that runs isn't one.
     pub(super) fn uncount(&self, record: u32) -> Result<(), Corrupt> {
         if self.kind(record)?.counted {
@@ -205,7 +218,7 @@ impl Partition<'_> {
     /// out, until [`end_busy`](Self::end_busy).
     pub fn start_busy(&self, slot: u32, msg_id: i64, lease: Option<u64>, now: i64) -> Result<Busy, Corrupt> {
         let Some(record) = self.lookup(slot, msg_id)? else {
-            return Ok(if lease.is_some() { Busy::Stale } else { Busy::Unknown });
+            return Ok(Busy::Unknown);
         };
         let mut kind = self.kind(record)?;
         if let Some(lease) = lease {

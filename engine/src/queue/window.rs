@@ -1,7 +1,7 @@
 //! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
 
 use super::group::Put;
-use super::layout::{DELAYED, Head, PRIORITIES, Partition, Q, R, UNSETTLED};
+use super::layout::{BLOCKED, DELAYED, Head, PRIORITIES, Partition, Q, R, UNSETTLED};
 use super::records::Kind;
 use super::{Tid, Wake};
 use crate::words::Corrupt;
@@ -41,6 +41,9 @@ pub struct Outlook {
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
+    /// Whether leases have nearly filled the partition, so that further ones should be written to the rows. Never for a
+    /// queue that limits what is in flight: that is counted in memory.
+    pub crowded: bool,
 }
 
 /// Where a refill has to start and how much it may bring.
@@ -60,8 +63,8 @@ impl Partition<'_> {
     fn has_room(&self, slot: u32, delayed: bool) -> Result<bool, Corrupt> {
         let (free, records) = (self.head(Head::FreeRecords)?, self.records as u64);
         if delayed {
-            // Nobody can take its place before its time comes, so half of the partition is out of its reach.
-            return Ok(free > records / 2);
+            // Nobody can take its place before its time comes, so most of the partition is out of its reach.
+            return Ok(free > records / 8 * 5);
         }
         let ready = self.ready(slot)?;
         let held = u64::saturating_add(ready, self.q(slot, Q::Blocked)?);
@@ -240,6 +243,7 @@ impl Partition<'_> {
             refiller: refiller.checked_sub(1).map(|process| process as u32),
             next: [timer, due, allowed].into_iter().flatten().min(),
             paused: self.paused(slot)?,
+            crowded: self.q(slot, Q::MaxInFlight)? == 0 && self.head(Head::FreeRecords)? <= self.records as u64 / 8,
         })
     }
 
@@ -302,6 +306,22 @@ impl Partition<'_> {
             return self.put_grouped(slot, entry, room, now, wake);
         }
         Ok(if room && self.insert(slot, entry, now, wake)? { Put::In } else { Put::NoRoom })
+    }
+
+    /// A row of which the index should know, as it is in the table: what differs is put right. Whether something did.
+    pub fn reconcile(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        if let Some(record) = self.lookup(slot, entry.msg_id)? {
+            let list = self.kind(record)?.list;
+            let due = self.r(record, R::Due)?.cast_signed();
+            // Delayed by its row, not for a rest after a delivery, of which the row knows nothing.
+            let by_row = matches!(list, DELAYED | BLOCKED) && self.has_timer(record)? && self.r(record, R::Lease)? == 0;
+            if !by_row || entry.deliver_at.unwrap_or(i64::MIN) == due {
+                return Ok(false);
+            }
+            self.forget(slot, record, wake)?;
+        }
+        self.stray(slot, entry, now, wake)?;
+        Ok(true)
     }
 
     /// A message that should be in the index by what is known of the table, and isn't: put in, or left for a refill.

@@ -1,11 +1,14 @@
 //! What a queue does, seen by a driver.
 
 mod dead;
+mod groups;
 mod isolation;
 mod lease;
+mod limits;
 mod roles;
 mod savepoint;
 mod sending;
+mod spill;
 mod table;
 mod wait;
 mod wait_end;

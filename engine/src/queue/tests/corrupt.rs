@@ -68,6 +68,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.found(slot, &entry(id + 1), NOW, wake).map(drop),
         p.found(slot, &entry(id + 2), NOW, wake).map(drop),
         p.stray(slot, &entry(id + 3), NOW, wake),
+        p.reconcile(slot, &entry(id + 5), NOW, wake).map(drop),
         p.end_refill(slot, process, Some(id), Some(NOW), NOW, wake),
         p.start_busy(slot, id, None, NOW).map(drop),
         p.end_busy(slot, id, false, NOW, wake),

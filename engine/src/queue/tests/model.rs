@@ -379,7 +379,7 @@ impl<'a> World<'a> {
         if before.as_ref().is_none_or(|before| before.list != LEASED) {
             queue.aside.insert(id);
         }
-        if answer == Busy::Unknown && which % 2 == 0 {
+        if answer == Busy::Unknown && which.is_multiple_of(2) {
             let row = queue.rows[&id];
             answer = self.p.set_aside(slot, &row, self.now).unwrap();
             if let Busy::Yours(_) = answer {

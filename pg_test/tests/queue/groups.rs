@@ -1,0 +1,144 @@
+//! Groups: one message after the other.
+
+use anyhow::{Result, ensure};
+use enough_pg_test::queue::{delete, ids, read};
+use enough_pg_test::server::{self, Database};
+use postgres::Client;
+use std::collections::BTreeMap;
+use xtask::server::Shutdown;
+
+fn made(options: &str) -> Result<(Database, Client, Client)> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(&format!("SELECT enough.queue_create('q'{options})"))?;
+    let other = database.client()?;
+    Ok((database, client, other))
+}
+
+/// Sends `count` messages of a group.
+fn send(client: &mut Client, group: &str, count: i32) -> Result<()> {
+    let send = "SELECT enough.queue_send('q', to_jsonb(i), group_key => $1) FROM generate_series(1, $2) AS i";
+    client.execute(send, &[&group, &count])?;
+    Ok(())
+}
+
+#[test]
+fn the_next_of_a_group_comes_when_the_one_before_is_finished() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    send(&mut client, "a", 3)?;
+    send(&mut client, "b", 1)?;
+    client.batch_execute("SELECT enough.queue_send('q', '1')")?;
+    let first = read(&mut client, "q", 10)?;
+    ensure!(ids(&first) == [1, 4, 5], "{first:?}");
+    client.batch_execute("BEGIN")?;
+    ensure!(delete(&mut client, "q", 1, None)?);
+    ensure!(read(&mut other, "q", 10)?.is_empty(), "the deletion isn't committed");
+    client.batch_execute("ROLLBACK")?;
+    ensure!(read(&mut other, "q", 10)?.is_empty(), "nor will it be");
+    ensure!(delete(&mut client, "q", 1, first[0].lease)?);
+    ensure!(ids(&read(&mut other, "q", 10)?) == [2]);
+    Ok(())
+}
+
+#[test]
+fn a_rolled_back_delivery_keeps_its_place() -> Result<()> {
+    let (_database, mut client, mut other) = made(", retry_backoff => '0'")?;
+    send(&mut client, "a", 2)?;
+    for attempts in 1..4 {
+        client.batch_execute("BEGIN")?;
+        let message = read(&mut client, "q", 10)?;
+        ensure!((ids(&message), message[0].attempts) == (vec![1], attempts), "{message:?}");
+        ensure!(read(&mut other, "q", 10)?.is_empty());
+        client.batch_execute("ROLLBACK")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dead_message_lets_its_group_go_on() -> Result<()> {
+    let (_database, mut client, _) = made(", max_attempts => 1, retry_backoff => '0'")?;
+    send(&mut client, "a", 2)?;
+    client.batch_execute("BEGIN")?;
+    ensure!(ids(&read(&mut client, "q", 10)?) == [1]);
+    client.batch_execute("ROLLBACK")?;
+    // This read buries the first one; at its commit it is the second's turn.
+    ensure!(read(&mut client, "q", 10)?.is_empty());
+    ensure!(ids(&read(&mut client, "q", 10)?) == [2]);
+    Ok(())
+}
+
+#[test]
+fn a_delayed_message_holds_its_group_up_after_a_restart_too() -> Result<()> {
+    let mut server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    client.batch_execute(
+        "SELECT enough.queue_send('q', '1', delay => '1 hour', group_key => 'a');
+         SELECT enough.queue_send('q', '2', group_key => 'a')",
+    )?;
+    ensure!(read(&mut client, "q", 10)?.is_empty());
+    drop(client);
+    server.restart(Shutdown::Fast)?;
+    let mut client = database.client()?;
+    ensure!(read(&mut client, "q", 10)?.is_empty());
+    client.batch_execute("UPDATE enough.q_q SET deliver_at = NULL WHERE msg_id = 1")?;
+    client.batch_execute("SELECT * FROM enough.maintain()")?;
+    ensure!(ids(&read(&mut client, "q", 10)?) == [1]);
+    Ok(())
+}
+
+/// Drains the queue by several sessions at once; each group must come in order, whatever the index has room for.
+fn drained_in_order(database: &Database, groups: usize, count: i32) -> Result<()> {
+    let sessions: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = database.client()?;
+            Ok(std::thread::spawn(move || -> Result<Vec<(String, i64)>> {
+                let mut seen = Vec::new();
+                let read =
+                    "SELECT msg_id, group_key, lease FROM enough.queue_read('q', 7, '10 minutes', '300 milliseconds')";
+                loop {
+                    let mut transaction = client.transaction()?;
+                    let rows = transaction.query(read, &[])?;
+                    for row in &rows {
+                        seen.push((row.get(1), row.get(0)));
+                        let done = transaction.query_one(
+                            "SELECT enough.queue_delete('q', $1, $2)",
+                            &[&row.get::<_, i64>(0), &row.get::<_, i64>(2)],
+                        )?;
+                        ensure!(done.get::<_, bool>(0));
+                    }
+                    transaction.commit()?;
+                    if rows.is_empty() {
+                        return Ok(seen);
+                    }
+                }
+            }))
+        })
+        .collect::<Result<_>>()?;
+    let mut by_group: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for session in sessions {
+        let mut last: BTreeMap<String, i64> = BTreeMap::new();
+        for (group, msg_id) in session.join().expect("a session's thread")? {
+            let before = last.insert(group.clone(), msg_id);
+            ensure!(before.is_none_or(|before| before < msg_id), "group {group}: {msg_id} after {before:?}");
+            by_group.entry(group).or_default().push(msg_id);
+        }
+    }
+    ensure!(by_group.len() == groups, "{} groups", by_group.len());
+    for (group, mut seen) in by_group {
+        seen.sort_unstable();
+        seen.dedup();
+        ensure!(seen.len() == count as usize, "group {group}: {} of {count}", seen.len());
+    }
+    Ok(())
+}
+
+#[test]
+fn long_groups_are_drained_in_order() -> Result<()> {
+    let (database, mut client, _) = made("")?;
+    for group in ["a", "b", "c"] {
+        send(&mut client, group, 400)?;
+    }
+    drained_in_order(&database, 3, 400)
+}

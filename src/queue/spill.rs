@@ -1,0 +1,69 @@
+//! Leases for which the index in memory has no room: written to the rows, as delays.
+//!
+//! A reader that finds the index nearly full of leases writes those that it takes into the rows: when they end, their
+//! number, and the attempt. When its transaction commits, their records in the index are free for other messages. Such
+//! a lease is known by the row alone, survives a crash, and ends as a delay does.
+
+use super::pending::{Action, remember};
+use super::{Queue, require_write};
+use crate::error::Error;
+use crate::segment::rows::{OpenTable, Row};
+use crate::segment::server;
+use crate::segment::sql::{Parameter, as_owner_of, run};
+use enough_engine::queue::{Taken, Tid};
+
+/// Writes a lease to its row.
+pub(super) fn spill(queue: &Queue, taken: &Taken) -> Result<(), Error> {
+    let (msg_id, lease, until) = (taken.msg_id, taken.lease, taken.until);
+    let written = set(queue, msg_id, until, lease, i32::try_from(taken.attempts).unwrap_or(i32::MAX))?;
+    if written {
+        remember(queue.key, Action::Spilled { msg_id, lease, until });
+    }
+    Ok(())
+}
+
+/// Whether the row has that lease, and it runs.
+pub(super) fn leases(row: &Row, lease: u64) -> bool {
+    row.lease == Some(lease.cast_signed()) && row.deliver_at.is_some_and(|until| until > server::now())
+}
+
+/// Lets a lease that is in a row end at another time; `None` where the row has none, or another. Like everything that is
+/// written to a table, it holds when the transaction commits.
+pub(super) fn extend(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    until: i64,
+    lease: Option<u64>,
+) -> Result<Option<i64>, Error> {
+    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(None) };
+    let current = row.lease.filter(|current| leases(&row, lease.unwrap_or(current.cast_unsigned())));
+    let Some(current) = current else { return Ok(None) };
+    require_write("queue_extend")?;
+    if !set(queue, msg_id, until, current.cast_unsigned(), row.attempts)? {
+        return Ok(None);
+    }
+    let mut entry = row.entry();
+    (entry.deliver_at, entry.tid) = (Some(until), Tid::default());
+    remember(queue.key, Action::Moved(entry));
+    Ok(Some(until))
+}
+
+/// With the rights of the table's owner: a reader needs none to be given a lease.
+fn set(queue: &Queue, msg_id: i64, until: i64, lease: u64, attempts: i32) -> Result<bool, Error> {
+    let rows = as_owner_of(queue.table.relation, || {
+        run(
+            &format!(
+                "UPDATE {} SET deliver_at = $2, lease = $3, attempts = $4 WHERE msg_id OPERATOR(pg_catalog.=) $1",
+                queue.relation("q_"),
+            ),
+            &[
+                Parameter::I64(msg_id),
+                Parameter::Instant(Some(until)),
+                Parameter::I64(lease.cast_signed()),
+                Parameter::I32(attempts),
+            ],
+        )
+    })?;
+    Ok(rows > 0)
+}
