@@ -179,7 +179,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
     let queue = queue::Partition::new(&words);
     let slot = queue.attach(QueueKey { database: 16_384, relation: 1 }, OPTIONS)?.ok_or(Corrupt)?;
     queue.start_refill(slot, 1, NOW, None)?.ok_or(Corrupt)?;
-    queue.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), &mut Wake::default())?;
+    queue.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), NOW, &mut Wake::default())?;
     work(&queue, slot)
 }
 
@@ -209,7 +209,7 @@ fn queue_pop(calls: u64) -> Result<(), Corrupt> {
             let message = taken.first().ok_or(Corrupt)?;
             queue.delivered(slot, 1)?;
             black_box(queue.start_busy(slot, message.msg_id, Some(message.lease), NOW)?);
-            queue.end_busy(slot, message.msg_id, true, &mut wake)?;
+            queue.end_busy(slot, message.msg_id, true, NOW, &mut wake)?;
             queue.finished(slot, 1)
         })
     })

@@ -334,8 +334,7 @@ impl Partition<'_> {
     /// Whether an earlier message of its group may be in the table and not in the index: one with a delivery time beyond
     /// the horizon, or one without beyond the frontier.
     pub(super) fn unsure(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
-        Ok(self.grouped(record)?
-            && (self.q_i64(slot, Q::Horizon)? != i64::MAX || self.number(record)? > self.q_i64(slot, Q::Frontier)?))
+        Ok(self.q_i64(slot, Q::Horizon)? != i64::MAX || self.number(record)? > self.q_i64(slot, Q::Frontier)?)
     }
 
     /// Whether a record belongs to a group.

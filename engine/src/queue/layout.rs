@@ -62,19 +62,19 @@ pub(super) enum Q {
     Archived = 19,
     Dead = 20,
     Bitmap = 21,
-    MaxInFlight = 22,
-    MaxRate = 23,
-    RatePeriod = 24,
+    /// Upper half: the most messages in flight; lower half: the most deliveries in a period. 0 for no limit.
+    Limits = 22,
+    RatePeriod = 23,
     /// What deliveries have left of the rate: see `limits.rs`.
-    RateTime = 25,
-    RateLevel = 26,
-    RateLevelHigh = 27,
-    /// Busy messages that came from a lease: they are in flight still.
-    BusyLeased = 28,
+    RateTime = 24,
+    RateLevel = 25,
+    RateLevelHigh = 26,
+    /// Busy messages that weren't leased: not in flight, as the others of them are.
+    BusyUnleased = 27,
     /// Messages that wait for an earlier one of their group.
-    Blocked = 29,
+    Blocked = 28,
     /// Those of them whose time has not come.
-    BlockedDelayed = 30,
+    BlockedDelayed = 29,
     /// Two words a list from here on.
     Lists = 34,
 }

@@ -75,9 +75,12 @@ impl Partition<'_> {
                 attempts,
                 until,
                 exhausted,
-                ends_group: self.ends_group(record)?,
-                unsure: self.unsure(slot, record)?,
+                ends_group: kind.owner != 0 && self.ends_group(record)?,
+                unsure: kind.owner != 0 && self.unsure(slot, record)?,
             });
+        }
+        if allowance == usize::MAX {
+            return Ok(());
         }
         self.spend(slot, u32::try_from(taken.len() - before).unwrap_or(u32::MAX), now)
     }
@@ -235,8 +238,8 @@ impl Partition<'_> {
         kind.origin = kind.list;
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
-        if kind.origin == LEASED {
-            self.count(slot, Q::BusyLeased, 1)?;
+        if kind.origin != LEASED {
+            self.count(slot, Q::BusyUnleased, 1)?;
         }
         Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
     }

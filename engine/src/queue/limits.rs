@@ -3,7 +3,7 @@
 //! In flight is what is leased, also while an open transaction is finishing it. The rate is a token bucket that holds a
 //! period's deliveries (see [`limiter`](crate::limiter)): exact to the microsecond, whoever reads.
 
-use super::layout::{LEASED, Partition, Q};
+use super::layout::{BUSY, LEASED, Partition, Q};
 use super::{Options, Wake};
 use crate::limiter::{Algorithm, Limit, Request, State};
 use crate::words::Corrupt;
@@ -17,8 +17,9 @@ impl Options {
 }
 
 impl Partition<'_> {
+    #[inline]
     fn rate(&self, slot: u32) -> Result<Option<Limit>, Corrupt> {
-        if self.q(slot, Q::MaxRate)? == 0 {
+        if self.q(slot, Q::Limits)? as u32 == 0 {
             return Ok(None);
         }
         Ok(self.options(slot)?.rate())
@@ -37,11 +38,19 @@ impl Partition<'_> {
     }
 
     /// How many messages may be read now, were they ready.
+    #[inline]
     pub(super) fn allowance(&self, slot: u32, now: i64) -> Result<u64, Corrupt> {
+        match self.q(slot, Q::Limits)? {
+            0 => Ok(u64::MAX),
+            limits => self.allowance_of(slot, limits >> 32, now),
+        }
+    }
+
+    fn allowance_of(&self, slot: u32, most: u64, now: i64) -> Result<u64, Corrupt> {
         let mut allowance = u64::MAX;
-        let most = self.q(slot, Q::MaxInFlight)?;
         if most != 0 {
-            let flying = u64::saturating_add(self.list(slot, LEASED)?.2, self.q(slot, Q::BusyLeased)?);
+            let busy = self.list(slot, BUSY)?.2.saturating_sub(self.q(slot, Q::BusyUnleased)?);
+            let flying = self.list(slot, LEASED)?.2.saturating_add(busy);
             allowance = most.saturating_sub(flying);
         }
         if let Some(limit) = self.rate(slot)? {
@@ -78,9 +87,13 @@ impl Partition<'_> {
         }
     }
 
+    pub(super) fn limits_flight(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Limits)? >> 32 != 0)
+    }
+
     /// Something has left the flight: where that was what kept others from being read, somebody is woken.
     pub(super) fn landed(&self, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.q(slot, Q::MaxInFlight)? != 0 {
+        if self.limits_flight(slot)? {
             self.pass_on(slot, wake)?;
         }
         Ok(())

@@ -160,8 +160,8 @@ impl Partition<'_> {
             self.set_half(previous, R::Links, true, next)?;
         }
         self.set_list(slot, list, first, last, len.checked_sub(1).ok_or(Corrupt)?)?;
-        if list == BUSY && origin == LEASED {
-            self.count(slot, Q::BusyLeased, -1)?;
+        if list == BUSY && origin != LEASED {
+            self.count(slot, Q::BusyUnleased, -1)?;
         }
         if list < PRIORITIES && len == 1 {
             self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? & !(1 << list))?;

@@ -185,7 +185,9 @@ impl Partition<'_> {
     pub(super) fn forget(&self, slot: u32, record: u32, wake: &mut super::Wake) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         self.unlink(slot, record)?;
-        self.leave_group(slot, record, wake)?;
+        if kind.owner != 0 {
+            self.leave_group(slot, record, wake)?;
+        }
         self.erase(slot, record)?;
         if kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED) {
             self.landed(slot, wake)?;
@@ -209,8 +211,8 @@ impl Partition<'_> {
             retry_backoff_max: self.q_i64(slot, Q::BackoffMax)?,
             archive_for: self.q_i64(slot, Q::ArchiveFor)?,
             paused: self.q(slot, Q::Flags)? & PAUSED != 0,
-            max_in_flight: self.q(slot, Q::MaxInFlight)? as u32,
-            max_rate: self.q(slot, Q::MaxRate)? as u32,
+            max_in_flight: (self.q(slot, Q::Limits)? >> 32) as u32,
+            max_rate: self.q(slot, Q::Limits)? as u32,
             rate_period: self.q_i64(slot, Q::RatePeriod)?,
         })
     }
@@ -222,8 +224,7 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;
         self.set_q_i64(slot, Q::BackoffMax, options.retry_backoff_max)?;
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
-        self.set_q(slot, Q::MaxInFlight, u64::from(options.max_in_flight))?;
-        self.set_q(slot, Q::MaxRate, u64::from(options.max_rate))?;
+        self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
         let flags = self.q(slot, Q::Flags)? & !PAUSED;
         self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })

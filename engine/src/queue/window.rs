@@ -243,7 +243,7 @@ impl Partition<'_> {
             refiller: refiller.checked_sub(1).map(|process| process as u32),
             next: [timer, due, allowed].into_iter().flatten().min(),
             paused: self.paused(slot)?,
-            crowded: self.q(slot, Q::MaxInFlight)? == 0 && self.head(Head::FreeRecords)? <= self.records as u64 / 8,
+            crowded: !self.limits_flight(slot)? && self.head(Head::FreeRecords)? <= self.records as u64 / 8,
         })
     }
 

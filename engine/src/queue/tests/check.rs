@@ -224,8 +224,8 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
     }
     assert_eq!(p.q_i64(slot, Q::Blocked), Ok(blocked_in_all));
     assert_eq!(p.q_i64(slot, Q::BlockedDelayed), Ok(delayed));
-    let flying = holding.messages.values().filter(|message| message.list == BUSY && message.origin == LEASED).count();
-    assert_eq!(p.q(slot, Q::BusyLeased), Ok(flying as u64));
+    let unleased = holding.messages.values().filter(|message| message.list == BUSY && message.origin != LEASED).count();
+    assert_eq!(p.q(slot, Q::BusyUnleased), Ok(unleased as u64));
 }
 
 /// The buckets hold the messages and the groups and nothing else.
