@@ -1,5 +1,6 @@
 //! The queue.
 
+mod batch;
 mod life;
 
 use super::Scenario;
@@ -11,11 +12,14 @@ use crate::stats::Target;
 use anyhow::Result;
 
 /// What the queue promises.
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "life",
-    about: "send, read, delete one message at a time, against pgmq and a SKIP LOCKED table",
-    run: life::single,
-}];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "life",
+        about: "send, read, delete one message at a time, against pgmq and a SKIP LOCKED table",
+        run: life::single,
+    },
+    Scenario { name: "batch", about: "the same in batches of 100, against pgmq", run: batch::batches },
+];
 
 /// What tables call the extension.
 const OURS: &str = "pg_enough";

@@ -1,0 +1,68 @@
+//! Batches of a hundred messages: send, read and delete each in one call.
+
+use super::{MESSAGE, OURS, heading};
+use crate::contest::{Heading, hold};
+use crate::findings::Findings;
+use crate::peers::pgmq;
+use crate::pgbench::{Load, Pgbench};
+use crate::stage::{self, Stage};
+use anyhow::Result;
+
+/// Messages of a batch.
+const BATCH: usize = 100;
+
+/// By 1 and 8 clients, against pgmq.
+pub(super) fn batches(stage: &Stage) -> Result<Findings> {
+    pgmq::install(stage)?;
+    stage.client()?.batch_execute("SELECT enough.queue_create('batch')")?;
+    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('batch')")?;
+    let bodies = bodies();
+    let variables = [("bodies", bodies.as_str())];
+    let name = pgmq::name();
+    let mut found = Findings::default();
+    for clients in [1, 8] {
+        stage.settle()?;
+        let load = |name, database, script| {
+            Pgbench::new(stage, Load { name, database, script, variables: &variables, clients, ..Load::default() })
+        };
+        // A read that finds nothing still counts, and deletes a message that isn't there.
+        let mut ours = load(
+            OURS,
+            stage::DATABASE,
+            "SELECT count(*) FROM enough.queue_send_batch('batch', :bodies::jsonb[]);\n\
+             SELECT coalesce(array_agg(msg_id), '{0}') AS ids, count(message) AS found \
+                 FROM enough.queue_read('batch', 100) \\gset\n\
+             SELECT count(*) FROM enough.queue_delete_batch('batch', :ids::bigint[]);\n",
+        )?;
+        let mut theirs = load(
+            &name,
+            pgmq::DATABASE,
+            "SELECT count(*) FROM pgmq.send_batch('batch', :bodies::jsonb[]);\n\
+             SELECT coalesce(array_agg(msg_id), '{0}') AS ids, count(message) AS found \
+                 FROM pgmq.read('batch', 30, 100) \\gset\n\
+             SELECT count(*) FROM pgmq.delete('batch', :ids::bigint[]);\n",
+        )?;
+        let title = format!("queue send + read + delete in batches of {BATCH}");
+        let heading = Heading { unit: "batches/s".into(), ..heading(&title, clients, "durable", 3.0) };
+        found.comparisons.push(hold(&heading, &mut ours, &mut theirs, stage.effort().rounds)?);
+    }
+    Ok(found)
+}
+
+/// A batch as the literal of an array.
+fn bodies() -> String {
+    let element = format!("\"{}\"", MESSAGE.replace('\\', "\\\\").replace('"', "\\\""));
+    format!("{{{}}}", vec![element; BATCH].join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_an_array_of_quoted_elements() {
+        let text = bodies();
+        assert!(text.starts_with(r#"{"{\"order\": 4711, "#) && text.ends_with(r#"\"EUR\"}"}"#), "{text}");
+        assert_eq!(text.matches(r#"}",""#).count(), BATCH - 1);
+    }
+}
