@@ -12,7 +12,7 @@ use super::value::split;
 pub use super::value::{Buffer, Value};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
-use pgrx::varlena::{vardata_any, varsize_any_exhdr};
+use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
 use std::marker::PhantomData;
 
 /// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`.
@@ -79,6 +79,12 @@ impl<'c> Jsonb<'c> {
     pub fn payload(self) -> &'c [u8] {
         // SAFETY: made from an argument of a varlena type.
         unsafe { payload(self.datum) }
+    }
+
+    /// Its bytes as it came: a value out of line counts as what points to it.
+    pub(in crate::segment) fn size(self) -> usize {
+        // SAFETY: made from an argument of a varlena type.
+        unsafe { varsize_any(self.datum.cast_mut_ptr()) }
     }
 
     /// For calls into the server.

@@ -19,7 +19,7 @@
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
-//! | `table.rs`, `rows.rs` | a queue's table and its rows, past the executor |
+//! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `sql.rs` | statements of the extension's own |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
 //! | `call.rs`, `value.rs` | from SQL into Rust and back |
@@ -34,6 +34,7 @@ mod bare;
 pub mod call;
 pub mod catalog;
 mod find;
+mod insert;
 pub mod jsonb;
 mod layout;
 pub mod rows;

@@ -1,12 +1,13 @@
 //! A queue's table as `queue_create` makes it, past the executor: for where the executor would have nothing to decide.
 //! [`QueueTable::plain`] says whether that holds; where somebody has added triggers, policies, rules, generated columns,
-//! constraints or indexes, the capability goes through SQL instead. Looking at rows and changing them is in `rows.rs`.
+//! constraints or indexes, the capability goes through SQL instead. Inserting rows is in
+//! `insert.rs`, looking at them and changing them in `rows.rs`.
 
 use super::call::{Jsonb, Text};
 use super::rows::OpenTable;
 use super::segment;
 use crate::error::Error;
-use enough_engine::queue::{Entry, Tid};
+use enough_engine::queue::Tid;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
 
@@ -49,7 +50,7 @@ pub struct QueueTable {
     pub(super) timed_index: Oid,
     pub(super) group_index: Oid,
     pub(super) dedup_index: Oid,
-    sequence: Oid,
+    pub(super) sequence: Oid,
 }
 
 /// What is to be inserted.
@@ -68,11 +69,6 @@ pub struct NewRow<'c> {
     pub headers: Option<Jsonb<'c>>,
     /// The payload.
     pub message: Jsonb<'c>,
-}
-
-unsafe extern "C-unwind" {
-    /// `commands/sequence.h`; not among pgrx's bindings.
-    fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
 }
 
 /// An open relation, closed when dropped. Where rows are looked at or changed the lock stays until the transaction ends,
@@ -199,72 +195,6 @@ impl QueueTable {
                 sequence,
             }))
         }
-    }
-
-    /// The next message number.
-    pub fn next_msg_id(&self) -> i64 {
-        let sequence = self.sequence;
-        // SAFETY: the closure holds nothing that would have to be dropped. The sequence belongs to the table whose
-        // privileges the caller has checked.
-        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
-    }
-
-    /// Inserts rows without a `dedup_key`; what each has become goes to `inserted`. False where the table is gone.
-    pub fn insert(&self, rows: &[NewRow<'_>], mut inserted: impl FnMut(Entry)) -> bool {
-        let Some(table) = Open::table(self.relation, pg_sys::RowExclusiveLock) else {
-            return false;
-        };
-        let key_index = Open::index(self.key_index);
-        let (mut timed, mut grouped): (Option<Open>, Option<Open>) = (None, None);
-        // SAFETY: the tuple is formed by the table's own descriptor, which `plain` has compared with the columns; the
-        // indexes are the table's own.
-        unsafe {
-            let key_info = pg_sys::BuildIndexInfo(key_index.0);
-            let command = pg_sys::GetCurrentCommandId(true);
-            for row in rows {
-                let msg_id = self.next_msg_id();
-                let columns: [Option<Datum>; COLUMNS.len()] = [
-                    Some(Datum::from(msg_id)),
-                    Some(Datum::from(row.enqueued_at)),
-                    row.deliver_at.map(Datum::from),
-                    Some(Datum::from(0_i32)),
-                    Some(Datum::from(row.priority)),
-                    row.group_key.map(Text::datum),
-                    None,
-                    row.headers.map(Jsonb::datum),
-                    Some(row.message.datum()),
-                    None,
-                    None,
-                ];
-                let mut values = columns.map(|value| value.unwrap_or(Datum::null()));
-                let mut nulls = columns.map(|value| value.is_none());
-                let tuple = pg_sys::heap_form_tuple(table.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
-                pg_sys::heap_insert(table.0, tuple, command, 0, std::ptr::null_mut());
-                let mut place = (*tuple).t_self;
-                insert_into_index(&key_index, key_info, &table, [Datum::from(msg_id)], &mut place, true);
-                if let Some(deliver_at) = row.deliver_at {
-                    let index = timed.get_or_insert_with(|| Open::index(self.timed_index));
-                    let info = pg_sys::BuildIndexInfo(index.0);
-                    insert_into_index(index, info, &table, [Datum::from(deliver_at)], &mut place, false);
-                }
-                if let Some(group) = row.group_key {
-                    let index = grouped.get_or_insert_with(|| Open::index(self.group_index));
-                    let info = pg_sys::BuildIndexInfo(index.0);
-                    let values = [group.datum(), Datum::from(msg_id)];
-                    insert_into_index(index, info, &table, values, &mut place, false);
-                }
-                inserted(Entry {
-                    msg_id,
-                    tid: tid_of(place),
-                    priority: row.priority as u8,
-                    attempts: 0,
-                    deliver_at: row.deliver_at,
-                    group: group_number(row.group_key.map(Text::payload)),
-                });
-                pg_sys::heap_freetuple(tuple);
-            }
-        }
-        true
     }
 
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
