@@ -12,6 +12,7 @@ COMMENT ON FUNCTION enough.cache_set(text, jsonb, interval, text, text[], boolea
 'Caches a value under a key.
 ttl: how long the entry lives; NULL: until it is evicted. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. tags: at most 8, by which cache_invalidate() finds the entry. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
 Returns true where the value was, or at commit will be, stored. Shows in its own transaction at once, to others when that commits, and never if it rolls back. With ''if_absent'' it is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has removed the key, it waits for the commit as that does.
+Never puts back what was computed before a removal: where another transaction has removed the key, or one of the tags, and committed after this one began, the value is refused and counted in cache_stats(). With ''if_absent'' the answer then is false, and a second try in a READ COMMITTED transaction counts as computed after the first.
 Fails with 22004 for a NULL key, value, mode, keep_ttl or tag among others, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes.';
 
 CREATE FUNCTION enough.cache_get(key text, slide_ttl interval DEFAULT NULL) RETURNS jsonb
@@ -34,13 +35,13 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.cache_mset(jsonb, interval, text[]) IS
 'Caches each member of a JSON object under its name.
 ttl: how long the entries live; NULL: until they are evicted. tags: at most 8, by which cache_invalidate() finds them.
-Returns their number. Shows when cache_set() would, and fails as it does, with nothing written; 22023 where entries is not an object.';
+Returns their number. Shows when cache_set() would, is refused as it is, and fails as it does, with nothing written; 22023 where entries is not an object.';
 
 CREATE FUNCTION enough.cache_delete(key text) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_delete';
 COMMENT ON FUNCTION enough.cache_delete(text) IS
 'Removes the entry under a key.
-Returns true where there was one. Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores under the key until then is removed, too.
+Returns true where there was one. Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores under the key until then is removed, too, and what a transaction computes that began before is refused.
 Fails with 22004 for a NULL key, 54000 for a key of more than 512 bytes.';
 
 CREATE FUNCTION enough.cache_mdelete(keys text[]) RETURNS integer
@@ -53,7 +54,7 @@ CREATE FUNCTION enough.cache_take(key text) RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_take';
 COMMENT ON FUNCTION enough.cache_take(text) IS
 'Returns the value cached under a key and removes it.
-NULL where there is none. Of several sessions that ask at once, one gets it: it is removed at once, and a rollback does not bring it back. A value that this transaction itself has set is removed when it commits.
+NULL where there is none. Of several sessions that ask at once, one gets it: it is removed at once, and a rollback does not bring it back. A value that this transaction itself has set is removed when it commits. What a transaction computes that began before that commit is refused.
 Fails as cache_get() does.';
 
 CREATE FUNCTION enough.cache_exists(key text) RETURNS boolean
@@ -82,7 +83,7 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.cache_compare_and_set(text, jsonb, jsonb, interval) IS
 'Puts a value in the place of one that equals the expected one.
 ttl: how long the new entry lives; NULL: until it is evicted. The tags stay.
-Returns true where it did, false where there is another value or none. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
+Returns true where it did, false where there is another value or none, or where cache_set() would be refused. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
 Fails with 22004 for a NULL key, expected or value, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
 
 CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL) RETURNS bigint
@@ -98,7 +99,7 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval, text[]) IS
 'Caches bytes under a key, in place of whatever is there.
 ttl: how long the entry lives; NULL: until it is evicted. tags: at most 8, by which cache_invalidate() finds the entry.
-Returns true. Shows when cache_set() would, and fails as it does.';
+Returns true. Shows when cache_set() would, is refused as it is, and fails as it does.';
 
 CREATE FUNCTION enough.cache_get_bytes(key text) RETURNS bytea
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get_bytes';
@@ -111,14 +112,14 @@ CREATE FUNCTION enough.cache_invalidate(tag text) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate';
 COMMENT ON FUNCTION enough.cache_invalidate(text) IS
 'Removes all entries with a tag.
-In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores with the tag until then is removed, too.
+In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores with the tag until then is removed, too, and what a transaction computes that began before is refused.
 Fails with 22004 for a NULL tag, 54000 for one of more than 128 bytes.';
 
 CREATE FUNCTION enough.cache_clear() RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_clear';
 COMMENT ON FUNCTION enough.cache_clear() IS
 'Removes all entries of this database.
-In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back.';
+In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What a transaction stores that began before the commit is refused.';
 
 -- A trigger function can't be given a tag as an argument, so it finds it in TG_ARGV.
 CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger
@@ -181,11 +182,11 @@ Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 
 
 CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,
                             OUT misses bigint, OUT sets bigint, OUT deletes bigint, OUT evictions bigint,
-                            OUT expirations bigint) RETURNS record
+                            OUT expirations bigint, OUT stale_fills_refused bigint, OUT fetch_waits bigint) RETURNS record
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_stats';
 COMMENT ON FUNCTION enough.cache_stats() IS
 'Returns what the cache of this server holds and has done since its memory was made, in all databases.
-entries and bytes_used: now, heads of entries included; bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated.
+entries and bytes_used: now, heads of entries included; bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated; stale_fills_refused: values not stored because they may have been computed before their key or tag was removed; fetch_waits: calls of cache_fetch() that waited for the value that another computed.
 May be called by members of pg_monitor.';
 REVOKE ALL ON FUNCTION enough.cache_stats() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION enough.cache_stats() TO pg_monitor;

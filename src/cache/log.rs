@@ -5,7 +5,8 @@
 //! underneath, for a rollback to uncover. Clearing and invalidating are in the log, too, as marks that hide writes
 //! before them.
 
-use enough_engine::cache::{Kind, Reservation, Tags};
+use super::fence::Fence;
+use enough_engine::cache::{Kind, Moment, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ pub enum Effect {
         /// When it is over.
         expiry: u64,
     },
+    /// Keeps what was computed before the commit from being put there. The key itself has been removed at once.
+    Taken,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,9 @@ pub(super) struct Write {
     pub(super) key: KeyHash,
     owner: SubTransactionId,
     pub(super) effect: Effect,
+    /// Whether this transaction has removed the key, be it to set it again: what others have computed before must not
+    /// come back.
+    pub(super) removes: bool,
     /// The write to the same key that this one hides.
     below: Option<usize>,
     /// Whether a later write hides this one.
@@ -90,6 +96,10 @@ pub(super) struct Log {
     pub(super) marks: Vec<Mark>,
     /// The time that the commit goes by, taken just before it.
     pub(super) now: u64,
+    /// Since when the values may be computed; set with the first of them.
+    pub(super) since: Option<Moment>,
+    /// The fences that are held from before the commit on.
+    pub(super) fences: Vec<Fence>,
 }
 
 impl Log {
@@ -142,8 +152,14 @@ impl Log {
         for index in 0..self.writes.len() {
             if self.is_invalidated(index) {
                 self.writes[index].effect = Effect::Delete;
+                self.writes[index].removes = true;
             }
         }
+    }
+
+    /// Whether the commit removes anything.
+    pub(super) fn removes(&self) -> bool {
+        !self.marks.is_empty() || self.writes.iter().any(|write| write.removes)
     }
 
     /// The writes that the commit carries out.
@@ -154,16 +170,19 @@ impl Log {
 
     pub(super) fn write(&mut self, key: KeyHash, owner: SubTransactionId, effect: Effect) {
         let below = self.find(key);
+        let mut removes = matches!(effect, Effect::Delete | Effect::Taken);
         if let Some(index) = below {
             let unmarked = self.unmarked();
             let write = &mut self.writes[index];
+            removes |= write.removes;
             if write.owner == owner && index >= unmarked {
                 write.effect = effect;
+                write.removes = removes;
                 return;
             }
             write.hidden = true;
         }
-        self.writes.push(Write { key, owner, effect, below, hidden: false, reservation: None });
+        self.writes.push(Write { key, owner, effect, removes, below, hidden: false, reservation: None });
         match self.writes.len() {
             ..=SCANNED => {}
             len if len == SCANNED + 1 => {
@@ -208,6 +227,7 @@ impl Log {
             let index = match write.below {
                 Some(index) if self.writes[index].owner == to && index >= unmarked => {
                     self.writes[index].effect = write.effect;
+                    self.writes[index].removes = write.removes;
                     self.writes[index].hidden = false;
                     index
                 }
@@ -229,6 +249,8 @@ impl Log {
         self.latest.clear();
         self.latest.shrink_to(KEPT);
         self.marks.clear();
+        self.since = None;
+        self.fences.clear();
     }
 }
 

@@ -5,6 +5,8 @@
 //! savepoint) rolls back. So it waits in this process's memory ([`pending`]); before the commit its memory in the
 //! segment is reserved, and the commit callback, which can't fail, publishes it.
 //!
+//! Once a transaction that has removed an entry has committed, nobody can put back what was computed before ([`fence`]).
+//!
 //! Where a decision must hold among sessions (`mode => 'if_absent'`, [`take`](store::take)), it is made at once, in the
 //! segment, and a rollback doesn't undo it.
 //!
@@ -14,11 +16,13 @@
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
 //! | `log.rs` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
+//! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `number.rs` | counters: whole numbers as jsonb, without the server |
 //! | `entries.rs` | the entries of `cache_mset`, out of a jsonb's binary form |
 
 mod entries;
+mod fence;
 mod log;
 mod number;
 mod pending;

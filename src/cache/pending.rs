@@ -1,8 +1,10 @@
 //! What waits for the commit, and how the commit carries it out.
 //!
 //! Before the commit, memory for large and tagged values is reserved in the segment and filled; the commit callback only
-//! publishes it. Small values it copies itself. Neither can fail. Whatever goes wrong between the two leaves the key absent rather than with an older value.
+//! publishes it. Small values it copies itself. Neither can fail. Whatever goes wrong between the two leaves the key
+//! absent rather than with an older value. Removals are carried out before the commit, under fences ([`fence`]).
 
+use super::fence::{self, Origin};
 use super::log::{Effect, Log, Write};
 use super::store;
 use crate::error::Error;
@@ -31,7 +33,12 @@ pub fn effect(key: KeyHash) -> Option<Effect> {
 /// Adds a write of the current savepoint.
 pub fn write(key: KeyHash, effect: Effect) {
     let owner = xact::current();
-    LOG.with_borrow_mut(|log| log.write(key, owner, effect));
+    LOG.with_borrow_mut(|log| {
+        if log.since.is_none() && matches!(effect, Effect::Set { .. }) {
+            log.since = Some(fence::since());
+        }
+        log.write(key, owner, effect);
+    });
     xact::join();
 }
 
@@ -92,27 +99,26 @@ impl Participant for Pending {
                     write.reservation = Some(store::reserve(segment, write.key, value, *tags, now)?);
                 }
             }
+            if log.removes() {
+                fence::begin_removals(segment, log);
+            }
             Ok(())
         })
     }
 
     fn commit(&self) {
         LOG.with_borrow_mut(|log| {
-            if log.is_empty() {
-                return;
-            }
-            if let Ok(segment) = segment() {
+            // Where all of it was rolled back to a savepoint, the log is empty but not as new.
+            if let (false, Ok(segment)) = (log.is_empty(), segment()) {
                 let now = log.now;
-                for mark in &log.marks {
-                    match mark.tag {
-                        Some(tag) => store::invalidate(segment, tag),
-                        None => store::clear(segment, server::database()),
-                    }
-                }
+                let own = std::mem::take(&mut log.fences);
+                let origin = Origin { since: log.since.unwrap_or_default(), own: &own };
                 for write in log.effective() {
                     // An error says that the partition was damaged and is empty now: then the key is absent, too.
-                    let _ = apply(segment, write, now);
+                    let _ = apply(segment, write, &origin, now);
                 }
+                log.fences = own;
+                fence::end_removals(segment, log, true);
             }
             log.forget();
         });
@@ -120,8 +126,9 @@ impl Participant for Pending {
 
     fn abort(&self) {
         LOG.with_borrow_mut(|log| {
-            if let (false, Ok(segment)) = (log.writes.is_empty(), segment()) {
+            if let (false, Ok(segment)) = (log.is_empty(), segment()) {
                 Self::release(segment, log);
+                fence::end_removals(segment, log, false);
             }
             log.forget();
         });
@@ -143,20 +150,21 @@ fn is_put(value: &[u8], tags: &Tags) -> bool {
     value.len() <= store::FILL_AT_ONCE && tags.hashes().is_empty()
 }
 
-fn apply(segment: &Segment, write: &mut Write, now: u64) -> Result<bool, Error> {
+fn apply(segment: &Segment, write: &mut Write, origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
     match write.effect {
         Effect::Set { ref value, kind, expiry, ref tags } => {
             let item = Item { key: write.key, database: server::database(), expiry, kind };
             if is_put(value, tags) {
-                return store::put(segment, &item, value, now);
+                return store::put(segment, &item, value, origin, now);
             }
             match &mut write.reservation {
-                Some(reservation) => store::publish(segment, reservation, &item),
+                Some(reservation) => store::publish(segment, reservation, &item, origin),
                 // Written after the reservations were made: an older value must not stay, and a new one can't come.
                 None => store::remove(segment, write.key, now),
             }
         }
-        Effect::Delete => store::remove(segment, write.key, now),
+        // Carried out before the commit.
+        Effect::Delete | Effect::Taken => Ok(true),
         Effect::Touch { expiry } => store::touch(segment, write.key, now, expiry),
     }
 }

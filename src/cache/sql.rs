@@ -313,6 +313,8 @@ fn cache_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         stats.deletes,
         stats.evictions,
         stats.expirations,
+        stats.stale_fills_refused,
+        stats.fetch_waits,
     ];
     call.row(&columns.map(|count| Value::I64(i64::try_from(count).unwrap_or(i64::MAX))))
 }

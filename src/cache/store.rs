@@ -4,12 +4,14 @@
 //! shared and once, unless the value is larger than what was allocated for it. A set takes it exclusively twice: to
 //! reserve memory, and to publish.
 
+use super::fence::{self, Origin};
 use super::{number, pending};
 use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Partition, Region, Segment, server};
-use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats, Tags};
+use enough_engine::cache::{Found, Item, Kind, Moment, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
+use enough_engine::words::Corrupt;
 use std::num::IntErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -25,7 +27,7 @@ const WALK: u32 = 256;
 
 /// Which of the counters' stripes this process uses.
 #[inline]
-fn stripe() -> usize {
+pub fn stripe() -> usize {
     static STRIPE: AtomicUsize = AtomicUsize::new(0);
     let known = STRIPE.load(Relaxed);
     if known != 0 {
@@ -161,12 +163,16 @@ pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], tags: Tags, now: u
 }
 
 /// Puts a value of at most [`FILL_AT_ONCE`] bytes under its key.
-pub fn put(segment: &Segment, item: &Item, value: &[u8], now: u64) -> Result<bool, Error> {
+pub fn put(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
     let partition = partition(segment, item.key);
     let mut request = Reservation::new(value.len());
     loop {
         let done = partition.exclusive(|words| {
             let cache = Cache::open(words)?;
+            if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
+                cache.release(&mut request)?;
+                return Ok(Some(false));
+            }
             if cache.overwrite(item, value)? {
                 return Ok(Some(true));
             }
@@ -185,9 +191,33 @@ pub fn put(segment: &Segment, item: &Item, value: &[u8], now: u64) -> Result<boo
     }
 }
 
-/// Puts a reserved value under its key. Fails only where the partition was found damaged, which empties it.
-pub fn publish(segment: &Segment, reservation: &mut Reservation, item: &Item) -> Result<bool, Error> {
-    partition(segment, item.key).exclusive(|words| Cache::open(words)?.publish(reservation, item))
+/// Puts a reserved value under its key, unless that was removed since it was computed. Fails only where the partition
+/// was found damaged, which empties it.
+pub fn publish(
+    segment: &Segment,
+    reservation: &mut Reservation,
+    item: &Item,
+    origin: &Origin<'_>,
+) -> Result<bool, Error> {
+    partition(segment, item.key).exclusive(|words| {
+        let cache = Cache::open(words)?;
+        if fence::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
+            cache.release(reservation)?;
+            return Ok(false);
+        }
+        cache.publish(reservation, item)
+    })
+}
+
+/// What became of a value that was offered at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It is there, or was and has been evicted.
+    Taken,
+    /// There is another one, or none where one was expected.
+    Late,
+    /// The key, or a tag, was removed since it was computed.
+    Stale,
 }
 
 /// Puts a reserved value under its key unless there is one; atomic among sessions.
@@ -195,15 +225,31 @@ pub fn publish_if_absent(
     segment: &Segment,
     reservation: &mut Reservation,
     item: &Item,
+    origin: &Origin<'_>,
     now: u64,
-) -> Result<bool, Error> {
+) -> Result<Offer, Error> {
+    offer(segment, reservation, item, origin, |cache| Ok(cache.find(item.key, now)?.is_none()))
+}
+
+fn offer(
+    segment: &Segment,
+    reservation: &mut Reservation,
+    item: &Item,
+    origin: &Origin<'_>,
+    wanted: impl Fn(&Cache<'_>) -> Result<bool, Corrupt>,
+) -> Result<Offer, Error> {
     partition(segment, item.key).exclusive(|words| {
         let cache = Cache::open(words)?;
-        if cache.find(item.key, now)?.is_some() {
-            cache.release(reservation)?;
-            return Ok(false);
-        }
-        cache.publish(reservation, item)
+        let offer = if !wanted(&cache)? {
+            Offer::Late
+        } else if fence::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
+            Offer::Stale
+        } else {
+            cache.publish(reservation, item)?;
+            return Ok(Offer::Taken);
+        };
+        cache.release(reservation)?;
+        Ok(offer)
     })
 }
 
@@ -214,15 +260,11 @@ pub fn publish_in_place_of(
     found: Found,
     reservation: &mut Reservation,
     item: &Item,
+    origin: &Origin<'_>,
     now: u64,
-) -> Result<bool, Error> {
-    partition(segment, item.key).exclusive(|words| {
-        let cache = Cache::open(words)?;
-        if cache.find(item.key, now)?.is_none_or(|current| current.stamp != found.stamp) {
-            cache.release(reservation)?;
-            return Ok(false);
-        }
-        cache.publish(reservation, item)
+) -> Result<Offer, Error> {
+    offer(segment, reservation, item, origin, |cache| {
+        Ok(cache.find(item.key, now)?.is_some_and(|current| current.stamp == found.stamp))
     })
 }
 
@@ -318,6 +360,22 @@ pub fn invalidate(segment: &Segment, tag: u64) {
         // As for clearing.
         let _ = partition.exclusive(|words| Cache::open(words)?.invalidate(tag));
     }
+}
+
+/// Holds a fence of one partition; the answer is for [`let_go`].
+pub fn hold(segment: &Segment, partition: usize, fence: u32) -> Result<u64, Error> {
+    segment.partitions(Region::Cache)[partition].exclusive(|words| Cache::open(words)?.hold(fence))
+}
+
+/// Ends that; false where the partition has been emptied since.
+pub fn let_go(
+    segment: &Segment,
+    partition: usize,
+    fence: u32,
+    epoch: u64,
+    raised: Option<Moment>,
+) -> Result<bool, Error> {
+    segment.partitions(Region::Cache)[partition].exclusive(|words| Cache::open(words)?.let_go(fence, epoch, raised))
 }
 
 /// Frees what has expired or been cleared, a little under each lock. Stops at `deadline` (microseconds of the server's

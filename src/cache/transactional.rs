@@ -1,9 +1,10 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
+use super::fence::{self, Origin};
 use super::log::Effect;
 use super::number;
 use super::pending::{self, is_over, now};
-use super::store::{self, Count};
+use super::store::{self, Count, Offer};
 use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Segment, jsonb, server};
@@ -39,7 +40,7 @@ fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
         return Ok(View::Committed { touched: None });
     }
     let touched = match pending::effect(key) {
-        None => None,
+        None | Some(Effect::Taken) => None,
         Some(Effect::Touch { expiry }) if !is_over(expiry, now) => Some(expiry),
         Some(Effect::Set { value, kind, expiry, tags }) if !is_over(expiry, now) => {
             return Ok(View::Own { value, kind, expiry, tags });
@@ -119,8 +120,14 @@ pub fn compare_and_set(
                 let tags = store::tags(segment, key, now)?;
                 let mut reservation = store::reserve(segment, key, value, tags, now)?;
                 let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
-                if store::publish_in_place_of(segment, found, &mut reservation, &item, now)? {
-                    return Ok(true);
+                let origin = Origin::at(fence::since_for(key));
+                match store::publish_in_place_of(segment, found, &mut reservation, &item, &origin, now)? {
+                    Offer::Taken => return Ok(true),
+                    Offer::Late => {}
+                    Offer::Stale => {
+                        fence::refused_at_once(key);
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -212,7 +219,12 @@ fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result
             }
             let mut reservation = store::reserve(segment, key, value.bytes, value.tags, now)?;
             let item = Item { key, database: server::database(), expiry: value.expiry, kind: value.kind };
-            store::publish_if_absent(segment, &mut reservation, &item, now)
+            let origin = Origin::at(fence::since_for(key));
+            let offer = store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?;
+            if offer == Offer::Stale {
+                fence::refused_at_once(key);
+            }
+            Ok(offer == Offer::Taken)
         }
     }
 }
@@ -237,7 +249,13 @@ pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, E
             }
             Ok(Some((buffer, kind)))
         }
-        View::Committed { .. } => store::take(segment, key, now),
+        View::Committed { .. } => {
+            let taken = store::take(segment, key, now)?;
+            if taken.as_ref().is_some_and(|(_, kind)| *kind == Kind::Json) {
+                pending::write(key, Effect::Taken);
+            }
+            Ok(taken)
+        }
     }
 }
 

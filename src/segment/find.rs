@@ -21,6 +21,7 @@ use super::layout::{Header, LAYOUT_VERSION, MAGIC, PartitionHead, Plan, Region};
 use super::{catalog, server, xact};
 use crate::error::Error;
 use crate::guc;
+use enough_engine::cache::Moment;
 use pgrx::pg_sys::{self, PgTryBuilder};
 use pgrx::prelude::*;
 use std::ptr;
@@ -342,7 +343,9 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
                 (&raw mut (*head).torn).write(AtomicU64::new(0));
                 (&raw mut (*head).resets).write(AtomicU64::new(0));
                 pg_sys::LWLockInitialize(&raw mut (*head).lock, tranche);
-                region.format(std::slice::from_raw_parts(words, place.words as usize), now);
+                let words = std::slice::from_raw_parts(words, place.words as usize);
+                // Nothing has been removed from what is only being made.
+                region.format(words, now, Moment::default());
             }
         }
     }

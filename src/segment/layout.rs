@@ -50,11 +50,12 @@ impl Region {
         }
     }
 
-    /// Makes a partition empty, whatever it holds. `now` is in microseconds.
-    pub(super) fn format(self, words: Words<'_>, now: i64) {
+    /// Makes a partition empty, whatever it holds. `now` is in microseconds; `floor` is the moment before which nobody
+    /// knows any more what was removed.
+    pub(super) fn format(self, words: Words<'_>, now: i64, floor: cache::Moment) {
         match self {
             Region::Queue => queue::format(words, now),
-            Region::Cache => cache::format(words),
+            Region::Cache => cache::format(words, floor),
             Region::RateLimit => limiter::format(words),
         }
     }

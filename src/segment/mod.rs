@@ -235,8 +235,13 @@ impl Partition {
 
     #[cold]
     fn reset(&self) {
-        self.region.format(self.words, server::now());
+        self.region.format(self.words, server::now(), server::moment());
         self.head().count_reset();
+    }
+
+    /// How large it is, by which the structures in it are laid out.
+    pub fn words(&self) -> usize {
+        self.words.len()
     }
 
     /// How often the partition was found damaged and made empty.

@@ -1,12 +1,14 @@
 //! Small safe calls into the server: its clock, who asks, interrupts.
 
+use super::bare;
+use enough_engine::cache::Moment;
 use pgrx::pg_sys;
 
 /// The server's wall clock, in microseconds since PostgreSQL's epoch (2000-01-01).
 #[inline]
 pub fn now() -> i64 {
     // SAFETY: no preconditions.
-    unsafe { super::bare::GetCurrentTimestamp() }
+    unsafe { bare::GetCurrentTimestamp() }
 }
 
 /// The OID of this session's database.
@@ -38,4 +40,49 @@ pub fn may_write() -> bool {
 pub fn has_written() -> bool {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::from(0) }
+}
+
+/// One past the newest transaction number that has ended. What this process has seen the end of counts.
+#[inline]
+fn ended() -> u64 {
+    // SAFETY: the server's shared memory is there as long as this process is; an aligned word is read as a whole.
+    #[cfg(feature = "pg15")]
+    let newest = unsafe { (&raw const (*pg_sys::ShmemVariableCache).latestCompletedXid.value).read_volatile() };
+    // SAFETY: as above.
+    #[cfg(not(feature = "pg15"))]
+    let newest = unsafe { (&raw const (*pg_sys::TransamVariables).latestCompletedXid.value).read_volatile() };
+    newest + 1
+}
+
+/// This moment, which no snapshot taken from now on is older than.
+pub fn moment() -> Moment {
+    // The transactions first: they must not be newer than the time.
+    let ended = ended();
+    Moment { time: u64::try_from(now()).unwrap_or(0), ended }
+}
+
+/// A moment that no snapshot of the current transaction is older than: by the clock its start, which comes before all
+/// of them; by ended transactions the snapshot in use, which is the only one where the isolation level has one. Also
+/// one that was imported from another transaction and is older than this one's start.
+#[inline]
+pub fn transaction_began() -> Moment {
+    let mut ended = ended();
+    // SAFETY: variables of this process; the snapshot is read only where there is one.
+    let began = unsafe {
+        if bare::ActiveSnapshotSet() {
+            // Numbers in a snapshot have 32 bits, and are at most 2^31 behind.
+            let behind = (ended as u32).wrapping_sub(u32::from((*bare::GetActiveSnapshot()).xmax));
+            if behind < 1 << 31 {
+                ended -= u64::from(behind);
+            }
+        }
+        bare::GetCurrentTransactionStartTimestamp()
+    };
+    Moment { time: u64::try_from(began).unwrap_or(0), ended }
+}
+
+/// Whether all statements of the current transaction see the same snapshot.
+pub fn has_one_snapshot() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }

@@ -3,6 +3,7 @@
 //! The geometry follows from the number of words alone, so that no stored word can lead it astray. Block numbers count
 //! from the start of the partition; block 0 is the header's, so 0 serves as "none".
 
+use super::fence::Moment;
 use super::tags::MAX_TAGS;
 use crate::words::{Corrupt, Words, load, store, zero};
 
@@ -19,7 +20,7 @@ pub const MAX_VALUE: usize = (1 << 30) - 1;
 pub(super) const NIL: u32 = 0;
 
 /// First word of a formatted partition. Changes with the layout.
-const MAGIC_VALUE: u64 = 0x656e_6f75_6763_6831;
+const MAGIC_VALUE: u64 = 0x656e_6f75_6763_6832;
 const MAGIC: usize = 0;
 /// Which formatting this is.
 pub(super) const EPOCH: usize = 1;
@@ -70,6 +71,10 @@ pub(super) const STRIPE_COUNT: usize = 8;
 /// Where the buckets start.
 const BUCKETS: usize = 512;
 const HEADER_BLOCKS: usize = BUCKETS / BLOCK_WORDS;
+/// Words of a fence.
+pub(super) const FENCE_WORDS: usize = 3;
+/// Fences in a group, which takes as many blocks as a fence has words.
+pub(super) const FENCE_SLOTS_PER_GROUP: u32 = BLOCK_WORDS as u32;
 /// Buckets in a block.
 const BUCKETS_PER_BLOCK: usize = BLOCK_WORDS * 2;
 
@@ -88,6 +93,8 @@ pub struct Partition<'a> {
     pub(super) buckets: u32,
     /// Sets of the tags' records.
     pub(super) tag_sets: u32,
+    /// Groups of fences.
+    pub(super) fence_groups: u32,
     /// First block of the arena.
     pub(super) first: u32,
     /// One past its last.
@@ -96,21 +103,32 @@ pub struct Partition<'a> {
 
 impl<'a> Partition<'a> {
     /// Fewest words that make a partition.
-    pub const MIN_WORDS: usize = (HEADER_BLOCKS + 10) * BLOCK_WORDS;
+    pub const MIN_WORDS: usize = (HEADER_BLOCKS + 16) * BLOCK_WORDS;
 
+    #[inline]
     fn geometry(words: Words<'a>) -> Result<Self, Corrupt> {
-        if words.len() < Self::MIN_WORDS {
+        Self::geometry_of(words.len(), words)
+    }
+
+    /// What lies where in a partition of so many words.
+    #[inline]
+    pub(super) fn geometry_of(len: usize, words: Words<'a>) -> Result<Self, Corrupt> {
+        if len < Self::MIN_WORDS {
             return Err(Corrupt);
         }
-        let blocks = (words.len() / BLOCK_WORDS).min(MAX_BLOCKS);
+        let blocks = (len / BLOCK_WORDS).min(MAX_BLOCKS);
         let bucket_blocks = (blocks - HEADER_BLOCKS) / 3 / BUCKETS_PER_BLOCK + 1;
         // A set of records takes two blocks.
         let tag_sets = (blocks - HEADER_BLOCKS) / 256 + 1;
+        // One fence to 4 KiB, and a group for databases.
+        let fence_groups = (blocks - HEADER_BLOCKS) / 512 + 2;
+        let tables = bucket_blocks + 2 * tag_sets + FENCE_WORDS * fence_groups;
         Ok(Self {
             words,
             buckets: narrow((bucket_blocks * BUCKETS_PER_BLOCK) as u64)?,
             tag_sets: narrow(tag_sets as u64)?,
-            first: narrow((HEADER_BLOCKS + bucket_blocks + 2 * tag_sets) as u64)?,
+            fence_groups: narrow(fence_groups as u64)?,
+            first: narrow((HEADER_BLOCKS + tables) as u64)?,
             end: narrow(blocks as u64)?,
         })
     }
@@ -122,9 +140,10 @@ impl<'a> Partition<'a> {
         if load(words, MAGIC)? == MAGIC_VALUE { Ok(partition) } else { Err(Corrupt) }
     }
 
-    /// Makes `words` an empty partition, whatever they held. Exclusive lock. `Corrupt` only where they are fewer than
+    /// Makes `words` an empty partition, whatever they held. Values computed before `floor` will be refused, since
+    /// nobody knows any more what was removed until then. Exclusive lock. `Corrupt` only where the words are fewer than
     /// [`Self::MIN_WORDS`].
-    pub fn format(words: Words<'a>) -> Result<Self, Corrupt> {
+    pub fn format(words: Words<'a>, floor: Moment) -> Result<Self, Corrupt> {
         let partition = Self::geometry(words)?;
         // Whoever holds a reservation from before must not take it for one of this epoch.
         let epoch = load(words, EPOCH)?.wrapping_add(1);
@@ -133,6 +152,7 @@ impl<'a> Partition<'a> {
         store(words, SEQUENCE, 1)?;
         store(words, HAND, u64::from(partition.first))?;
         partition.format_anchors()?;
+        partition.format_fences(floor)?;
         partition.insert_free(partition.first, partition.end - partition.first)?;
         store(words, FREE_BLOCKS, u64::from(partition.end - partition.first))?;
         store(words, MAGIC, MAGIC_VALUE)?;
@@ -189,7 +209,13 @@ impl<'a> Partition<'a> {
 
     /// Word of the tag records' start.
     pub(super) fn tags_at(&self) -> usize {
-        (self.first as usize - 2 * self.tag_sets as usize) * BLOCK_WORDS
+        self.fences_at() - 2 * self.tag_sets as usize * BLOCK_WORDS
+    }
+
+    /// Word of the fences' start.
+    #[inline]
+    pub(super) fn fences_at(&self) -> usize {
+        (self.first as usize - FENCE_WORDS * self.fence_groups as usize) * BLOCK_WORDS
     }
 
     /// Word of the bucket array's start, for [`Self::half`].

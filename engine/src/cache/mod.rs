@@ -19,6 +19,7 @@
 //! | header, 64 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]) |
 //! | buckets | a `u32` per 3 blocks: the first entry of the chain |
 //! | tags | the records of invalidations ([`tags`]), a block in 128 |
+//! | fences | when what was removed last ([`fence`]), 3 blocks in 512 |
 //! | blocks | runs of 64-byte blocks ([`arena`]): free, the head of an entry, or a continuation of one |
 //!
 //! A value lies in as many runs as it takes, so every free block can serve every value and memory can't fragment. The
@@ -30,6 +31,7 @@ mod check;
 mod entry;
 mod evict;
 mod expiry;
+mod fence;
 mod layout;
 mod stats;
 mod table;
@@ -42,13 +44,14 @@ use crate::words::Words;
 
 pub use check::Census;
 pub use entry::{Found, Item, Kind, NEVER};
+pub use fence::{Moment, Removal};
 pub use layout::{MAX_VALUE, Partition};
 pub use stats::Stats;
 pub use tags::{MAX_TAGS, Tags};
 pub use write::{Progress, Reservation};
 
-/// Makes `words` an empty partition, whatever they held. Exclusive lock. Words that are too few for one are left as
-/// they are: [`Partition::open`] refuses them.
-pub fn format(words: Words<'_>) {
-    let _ = Partition::format(words);
+/// Makes `words` an empty partition, whatever they held, which refuses values computed before `floor`. Exclusive lock.
+/// Words that are too few for one are left as they are: [`Partition::open`] refuses them.
+pub fn format(words: Words<'_>, floor: Moment) {
+    let _ = Partition::format(words, floor);
 }

@@ -1,6 +1,6 @@
 //! Counters.
 //!
-//! Hits and misses are counted under the shared lock, by many at once: each caller names a stripe, a cache line of its
+//! Hits, misses and the like are counted under the shared lock, by many at once: each caller names a stripe, a cache line of its
 //! own, so that they don't wait for one another.
 
 use super::layout::{
@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 const HITS: usize = 0;
 const MISSES: usize = 1;
+const REFUSED: usize = 2;
+const WAITS: usize = 3;
 
 /// What a partition holds and has done since it was formatted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +39,10 @@ pub struct Stats {
     pub evictions: u64,
     /// Entries removed because they had expired or been cleared.
     pub expirations: u64,
+    /// Values that weren't published because they had been computed before a removal.
+    pub stale_fills_refused: u64,
+    /// Callers who waited for the value that another computed.
+    pub fetch_waits: u64,
 }
 
 impl AddAssign for Stats {
@@ -52,6 +58,8 @@ impl AddAssign for Stats {
             (&mut self.deletes, other.deletes),
             (&mut self.evictions, other.evictions),
             (&mut self.expirations, other.expirations),
+            (&mut self.stale_fills_refused, other.stale_fills_refused),
+            (&mut self.fetch_waits, other.fetch_waits),
         ] {
             *sum = sum.wrapping_add(more);
         }
@@ -77,6 +85,16 @@ impl Partition<'_> {
         self.count(stripe, MISSES);
     }
 
+    /// Counts a value that [`Self::refuses`] kept out.
+    pub fn count_refused(&self, stripe: usize) {
+        self.count(stripe, REFUSED);
+    }
+
+    /// Counts a caller who waits for the value that another computes.
+    pub fn count_wait(&self, stripe: usize) {
+        self.count(stripe, WAITS);
+    }
+
     fn sum(&self, counter: usize) -> Result<u64, Corrupt> {
         (0..STRIPE_COUNT)
             .try_fold(0_u64, |sum, stripe| Ok(sum.wrapping_add(self.get(STRIPES + stripe * BLOCK_WORDS + counter)?)))
@@ -96,6 +114,8 @@ impl Partition<'_> {
             deletes: self.get(DELETES)?,
             evictions: self.get(EVICTIONS)?,
             expirations: self.get(EXPIRATIONS)?,
+            stale_fills_refused: self.sum(REFUSED)?,
+            fetch_waits: self.sum(WAITS)?,
         })
     }
 }

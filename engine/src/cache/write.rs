@@ -57,6 +57,11 @@ impl Reservation {
         Self { epoch: 0, len, tags, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
     }
 
+    /// The value's tags.
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
     /// Bytes asked for.
     pub fn len(&self) -> usize {
         self.len

@@ -1,6 +1,6 @@
 //! One behaviour a test.
 
-use super::super::{Found, Item, Kind, NEVER, Partition, Progress, Reservation};
+use super::super::{Found, Item, Kind, Moment, NEVER, Partition, Progress, Reservation};
 use super::{DATABASE, formatted, get, item, key, reserve, set, value};
 use crate::words::{Corrupt, allocate};
 
@@ -26,7 +26,7 @@ fn unformatted_or_short_memory_is_refused() {
     formatted(&words);
     assert!(Partition::open(&words).is_ok());
     let short = allocate(Partition::MIN_WORDS - 1);
-    assert_eq!(Partition::format(&short).err(), Some(Corrupt));
+    assert_eq!(Partition::format(&short, Moment::default()).err(), Some(Corrupt));
     let least = allocate(Partition::MIN_WORDS);
     formatted(&least).check().expect("sound");
 }

@@ -2,11 +2,12 @@
 
 mod basics;
 mod corruption;
+mod fence;
 mod model;
 mod quality;
 mod tags;
 
-use super::{Item, Kind, Partition, Progress, Reservation};
+use super::{Item, Kind, Moment, Partition, Progress, Reservation};
 use crate::hash::{KeyHash, key_hash};
 use crate::words::{Corrupt, Words};
 use proptest::test_runner::Config as ProptestConfig;
@@ -44,7 +45,7 @@ pub(super) fn value(number: u64, version: u64, len: usize) -> Vec<u8> {
 }
 
 pub(super) fn formatted(words: Words<'_>) -> Partition<'_> {
-    Partition::format(words).expect("the slice is large enough")
+    Partition::format(words, Moment::default()).expect("the slice is large enough")
 }
 
 /// Reserves with as many calls as it takes; `None` where it's full.

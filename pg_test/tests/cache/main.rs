@@ -1,0 +1,3 @@
+//! The cache as clients see it.
+
+mod stale;

@@ -1,0 +1,163 @@
+//! Values that many sessions compute from a table while others change it and remove them: nobody who has seen a row
+//! finds an older value in the cache, and what is in there when all is quiet is what the table says.
+
+use anyhow::{Context, Result, ensure};
+use enough_pg_test::check;
+use enough_pg_test::server::Database;
+use fastrand::Rng;
+use postgres::Client;
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+/// Rows, each with a key in the cache. Few, so that sessions meet.
+const ROWS: i32 = 4;
+const ROUNDS: u64 = 3;
+const WRITERS: u64 = 4;
+const FILLERS: u64 = 6;
+const JUDGES: u64 = 2;
+/// Changes by one writer in a round.
+const CHANGES: usize = 80;
+
+fn connected(database: &Database) -> Result<Client> {
+    let mut client = database.client()?;
+    // A statement of its own for each, so that a value and what it came from are read at different moments.
+    client.batch_execute("SET plan_cache_mode = force_generic_plan")?;
+    Ok(client)
+}
+
+/// Changes rows and removes what was made from them, in every way there is; some change their mind.
+fn write(client: &mut Client, rng: &mut Rng) -> Result<()> {
+    for _ in 0..CHANGES {
+        let row = rng.i32(0..ROWS);
+        let key = format!("row {row}");
+        let mut transaction = client.transaction()?;
+        if rng.u8(0..8) == 0 {
+            transaction.execute("UPDATE tagged SET v = v + 1 WHERE id = $1", &[&row])?;
+        } else {
+            transaction.execute("UPDATE plain SET v = v + 1 WHERE id = $1", &[&row])?;
+            match rng.u8(0..4) {
+                0 => transaction.execute("SELECT enough.cache_delete($1)", &[&key])?,
+                1 => transaction.execute("SELECT enough.cache_mdelete(ARRAY[$1, 'another'])", &[&key])?,
+                2 => transaction.execute("SELECT enough.cache_invalidate($1)", &[&key])?,
+                _ => transaction.execute(
+                    "SELECT enough.cache_delete($1),
+                            enough.cache_set($1, (SELECT to_jsonb(p.v + t.v) FROM plain p, tagged t WHERE p.id = $2 AND t.id = $2),
+                                             tags => ARRAY[$1, 'tagged'])",
+                    &[&key, &row],
+                )?,
+            };
+        }
+        if rng.u8(0..5) == 0 { transaction.rollback()? } else { transaction.commit()? }
+    }
+    Ok(())
+}
+
+const COMPUTE: &str = "SELECT to_jsonb(p.v + t.v) FROM plain p, tagged t WHERE p.id = $1 AND t.id = $1";
+
+/// Fills the cache on a miss until told to stop, slowly now and then, so that changes come in between.
+fn fill(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Relaxed) {
+        let row = rng.i32(0..ROWS);
+        let key = format!("row {row}");
+        if rng.u8(0..3) == 0 {
+            let one = format!("SELECT enough.cache_set($2, ({COMPUTE}), tags => ARRAY[$2, 'tagged'])");
+            client.execute(&one, &[&row, &key])?;
+            continue;
+        }
+        let level = ["READ COMMITTED", "REPEATABLE READ"][rng.usize(0..2)];
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))?;
+        if client.query_one("SELECT enough.cache_exists($1)", &[&key])?.get(0) {
+            client.batch_execute("COMMIT")?;
+            continue;
+        }
+        let value: Value = client.query_one(COMPUTE, &[&row])?.get(0);
+        if rng.bool() {
+            client.execute("SELECT pg_sleep(0.002)", &[])?;
+        }
+        let mode = ["always", "if_absent"][rng.usize(0..2)];
+        let set = "SELECT enough.cache_set($1, $2, mode => $3, tags => ARRAY[$1, 'tagged'])";
+        client.execute(set, &[&key, &value, &mode])?;
+        client.batch_execute("COMMIT")?;
+    }
+    Ok(())
+}
+
+/// Who has read a row doesn't find what was made from an older one.
+fn judge(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
+    while !stop.load(Relaxed) {
+        let row = rng.i32(0..ROWS);
+        let current: Value = client.query_one(COMPUTE, &[&row])?.get(0);
+        let cached = cached(client, row)?;
+        ensure!(
+            cached.as_ref().is_none_or(|cached| cached.as_i64() >= current.as_i64()),
+            "row {row} was seen with {current}, and {cached:?} in the cache afterwards"
+        );
+    }
+    Ok(())
+}
+
+fn cached(client: &mut Client, row: i32) -> Result<Option<Value>> {
+    Ok(client.query_one("SELECT enough.cache_get($1)", &[&format!("row {row}")])?.get(0))
+}
+
+/// One round of all of them; ends when the writers do.
+fn round(database: &Database, seed: u64) -> Result<()> {
+    let stop = AtomicBool::new(false);
+    let session = |number: u64, work: &dyn Fn(&mut Client, &mut Rng) -> Result<()>| {
+        work(&mut connected(database)?, &mut Rng::with_seed(seed * 100 + number))
+    };
+    let (session, stop) = (&session, &stop);
+    thread::scope(|scope| {
+        let until = (0..FILLERS + JUDGES).map(|number| {
+            let judges = number < JUDGES;
+            scope.spawn(move || {
+                let outcome = session(number, &|client, rng| {
+                    if judges { judge(client, rng, stop) } else { fill(client, rng, stop) }
+                });
+                // Who fails ends the others.
+                stop.fetch_or(outcome.is_err(), Relaxed);
+                outcome
+            })
+        });
+        let until: Vec<_> = until.collect();
+        let writers = (50..50 + WRITERS).map(|number| scope.spawn(move || session(number, &write)));
+        let writers: Vec<_> = writers.collect();
+        let written = writers.into_iter().map(join).collect::<Vec<_>>();
+        stop.store(true, Relaxed);
+        let ended = until.into_iter().map(join).collect::<Vec<_>>();
+        written.into_iter().chain(ended).collect()
+    })
+}
+
+fn join(thread: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    thread.join().map_err(|_| anyhow::anyhow!("a session panicked"))?
+}
+
+#[test]
+fn the_cache_is_never_older_than_the_table() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(&format!(
+        "CREATE TABLE plain AS SELECT id, 0::bigint AS v FROM generate_series(0, {ROWS} - 1) AS id;
+         CREATE TABLE tagged AS TABLE plain;
+         SELECT enough.cache_tag_table('tagged')"
+    ))?;
+    let refused = |client: &mut Client| -> Result<i64> {
+        Ok(client.query_one("SELECT stale_fills_refused FROM enough.cache_stats()", &[])?.get(0))
+    };
+    let (before, mut found) = (refused(&mut client)?, 0);
+    for seed in 1..=ROUNDS {
+        round(&database, seed).with_context(|| format!("round {seed}"))?;
+        for row in 0..ROWS {
+            let current: Value = client.query_one(COMPUTE, &[&row])?.get(0);
+            if let Some(cached) = cached(&mut client, row)? {
+                found += 1;
+                ensure!(cached == current, "all is quiet, row {row} is {current}, and the cache has {cached}");
+            }
+        }
+    }
+    ensure!(found > 0, "nothing was ever found in the cache, so this test shows nothing");
+    ensure!(refused(&mut client)? > before, "no value was ever refused, so this test shows nothing");
+    check::healthy(&enough_pg_test::server::shared()?.log(), false)
+}

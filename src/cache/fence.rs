@@ -1,0 +1,172 @@
+//! What keeps a value that was computed before a removal from being put back after it.
+//!
+//! Since when a value is computed is taken to be the start of the transaction that puts it: whichever of its statements
+//! has read what the value was made from, its snapshot isn't older. (In a transaction with one snapshot that is exact;
+//! else a value may be refused that a later statement has computed, which is a miss more.) What a client has read in an
+//! earlier transaction nobody here knows of; [`cache_fetch`](super::fetch) knows what it has read.
+//!
+//! A removal is seen by others at once, or they may see rows that its transaction has changed while the cache has what
+//! was made from the old ones. So it is carried out before the commit, under fences that refuse every value until
+//! the commit callback raises them to its moment, when the rows are visible. See [`enough_engine::cache::Removal`].
+
+use super::log::{Effect, Log};
+use super::store;
+use crate::segment::{Region, Segment, server};
+use enough_engine::cache::{Moment, Partition as Cache, Removal, Tags};
+use enough_engine::hash::KeyHash;
+use enough_engine::words::Corrupt;
+use std::cell::Cell;
+
+/// A fence that this transaction holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence {
+    partition: u32,
+    slot: u32,
+    /// Of the partition when it was held; `None`: not held yet.
+    epoch: Option<u64>,
+}
+
+/// What a value to be published was computed from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'l> {
+    /// No snapshot that it was computed from is older.
+    pub since: Moment,
+    /// The fences of its own transaction, which don't refuse it; sorted.
+    pub own: &'l [Fence],
+}
+
+impl Origin<'static> {
+    /// Computed by something that has begun at a moment.
+    pub fn at(since: Moment) -> Self {
+        Origin { since, own: &[] }
+    }
+}
+
+thread_local! {
+    /// The time of this session's last removal: its next transaction has begun after that, be it in the same microsecond.
+    static LAST_REMOVAL: Cell<u64> = const { Cell::new(0) };
+    /// The key that was refused last, in the transaction that began at the first moment; the second is that of the refusal.
+    static LAST_REFUSED: Cell<Option<(KeyHash, Moment, Moment)>> = const { Cell::new(None) };
+}
+
+/// Since when what this transaction puts may be computed.
+#[inline]
+pub fn since() -> Moment {
+    let began = server::transaction_began();
+    Moment { time: began.time.max(LAST_REMOVAL.get() + 1), ..began }
+}
+
+/// The same for a value that is to be put at once, where the caller learns of a refusal: what comes for that key
+/// afterwards counts as computed since then, so that who waits for a key in one transaction doesn't wait forever.
+pub fn since_for(key: KeyHash) -> Moment {
+    let began = since();
+    match LAST_REFUSED.get() {
+        Some((refused, transaction, at))
+            if refused == key && transaction.time == began.time && !server::has_one_snapshot() =>
+        {
+            at
+        }
+        _ => began,
+    }
+}
+
+/// Remembers a refusal for [`since_for`].
+pub fn refused_at_once(key: KeyHash) {
+    LAST_REFUSED.set(Some((key, since(), server::moment())));
+}
+
+/// How far the clock may seem to have run back between processors before that means that somebody has set it.
+const SKEW: u64 = 60_000_000;
+
+/// Whether a value must not be published; counts it. Under the exclusive lock of the key's partition.
+#[inline]
+pub fn refuses(
+    cache: &Cache<'_>,
+    segment: &Segment,
+    key: KeyHash,
+    tags: &Tags,
+    origin: &Origin<'_>,
+) -> Result<bool, Corrupt> {
+    let own = |slot| !origin.own.is_empty() && is_own(segment, origin.own, key, slot);
+    match cache.refuses(key, server::database(), tags, origin.since, own)? {
+        None => Ok(false),
+        // A fence raised to a time that is still to come: the clock was set back, and has no say in it.
+        Some(raised) if raised > u64::try_from(server::now()).unwrap_or(0) + SKEW => Ok(false),
+        Some(_) => {
+            cache.count_refused(store::stripe());
+            Ok(true)
+        }
+    }
+}
+
+#[cold]
+fn is_own(segment: &Segment, own: &[Fence], key: KeyHash, slot: u32) -> bool {
+    let partition = key.partition(segment.partitions(Region::Cache).len()) as u32;
+    own.binary_search_by_key(&(partition, slot), |fence| (fence.partition, fence.slot)).is_ok()
+}
+
+/// Carries out the removals of a transaction that is about to commit, and holds their fences.
+pub fn begin_removals(segment: &Segment, log: &mut Log) {
+    let mut fences = std::mem::take(&mut log.fences);
+    let partitions = segment.partitions(Region::Cache);
+    let slot = |removal| {
+        let words = partitions.first().map_or(0, |partition| partition.words());
+        Cache::fence_in(words, removal).unwrap_or(0)
+    };
+    for mark in &log.marks {
+        let slot = slot(mark.tag.map_or(Removal::Everything(server::database()), Removal::Tag));
+        fences.extend((0..partitions.len()).map(|partition| Fence { partition: partition as u32, slot, epoch: None }));
+    }
+    for write in log.effective().filter(|write| write.removes) {
+        let partition = write.key.partition(partitions.len()) as u32;
+        fences.push(Fence { partition, slot: slot(Removal::Key(write.key)), epoch: None });
+    }
+    fences.sort_unstable();
+    fences.dedup();
+    // What follows can't fail: a partition that is found damaged has become empty, which removes as well.
+    for fence in &mut fences {
+        fence.epoch = store::hold(segment, fence.partition as usize, fence.slot).ok();
+    }
+    log.fences = fences;
+    remove(segment, log);
+}
+
+fn remove(segment: &Segment, log: &mut Log) {
+    for mark in &log.marks {
+        match mark.tag {
+            Some(tag) => store::invalidate(segment, tag),
+            None => store::clear(segment, server::database()),
+        }
+    }
+    let now = log.now;
+    for write in log.effective() {
+        // What has been taken is gone already, and what is there by now came later.
+        if write.removes && !matches!(write.effect, Effect::Taken) {
+            // An error says that the partition was damaged and is empty now.
+            let _ = store::remove(segment, write.key, now);
+        }
+    }
+}
+
+/// Lets go of the fences, raised where the transaction has committed.
+pub fn end_removals(segment: &Segment, log: &mut Log, committed: bool) {
+    if log.fences.is_empty() {
+        return;
+    }
+    let raised = committed.then(server::moment);
+    let mut lost = false;
+    for fence in &log.fences {
+        let (partition, slot) = (fence.partition as usize, fence.slot);
+        if let Some(epoch) = fence.epoch.or(raised.map(|_| 0)) {
+            lost |= !store::let_go(segment, partition, slot, epoch, raised).unwrap_or(false);
+        }
+    }
+    if let Some(moment) = raised {
+        LAST_REMOVAL.set(moment.time);
+        if lost {
+            // A partition has been emptied since, and its fences with it: what has come in between must go.
+            remove(segment, log);
+        }
+    }
+    log.fences.clear();
+}
