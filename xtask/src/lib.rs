@@ -9,6 +9,7 @@
 //! | [`install`] | a private, relocated `PostgreSQL` installation with the extension in it |
 //! | [`server`] | private clusters: start, stop, crash, connect |
 //! | [`account`] | the unprivileged user that servers run as |
+//! | [`reference`] | the reference of the public functions, from their comments |
 //! | [`paths`] | the places in the file system that all of this uses |
 //! | [`shell`] | running other programs |
 //!
@@ -20,6 +21,7 @@ pub mod install;
 pub mod paths;
 pub mod pg;
 pub mod provision;
+pub mod reference;
 pub mod server;
 pub mod shell;
 mod spawn;

@@ -6,11 +6,13 @@ mod package;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use xtask::install::Installation;
 use xtask::pg::Pg;
-use xtask::{paths, provision};
+use xtask::server::{Server, ServerOptions};
+use xtask::{paths, provision, reference};
 
 /// Sets up what is missing, then builds, shows, tests, measures or packages the extension.
 #[derive(Debug, Parser)]
@@ -70,6 +72,8 @@ enum Task {
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },
+    /// Write the reference of all functions from their comments.
+    Reference,
     /// Build the extension into a private PostgreSQL installation.
     Install {
         /// The PostgreSQL version: 15, 17 or 18.
@@ -99,8 +103,18 @@ fn run(task: Task) -> Result<ExitCode> {
             println!("{}", archive.display());
             ExitCode::SUCCESS
         }),
+        Task::Reference => write_reference().map(|()| ExitCode::SUCCESS),
         Task::Install { pg } => install(pg).map(|_| ExitCode::SUCCESS),
     }
+}
+
+fn write_reference() -> Result<()> {
+    let installation = install(Pg::Pg15)?;
+    let server = Server::start(&ServerOptions::new(installation.pg))?;
+    let mut client = server.client()?;
+    client.batch_execute("CREATE EXTENSION pg_enough")?;
+    let file = reference::file();
+    fs::write(&file, reference::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
 }
 
 /// Provisions and installs.

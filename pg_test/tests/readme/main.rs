@@ -1,6 +1,8 @@
 //! Every example of the README is run, in order and in one session, and what `psql` prints, errors included, is what the
 //! README shows. Where a line shows `…`, anything may stand.
 
+mod reference;
+
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::server::{Database, shared};
 use std::fmt::Write as _;
