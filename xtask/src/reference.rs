@@ -48,6 +48,8 @@ pub fn render(client: &mut Client) -> Result<String> {
         "# Reference\n\nEverything here is what the database says of itself (`\\df+ enough.*`, `\\dT+ enough.*`); \
                     `cargo xtask reference` writes this file.\n"
             .to_owned();
+    // The settings are there when the library is.
+    client.batch_execute("LOAD 'pg_enough'")?;
     let functions = client.query(FUNCTIONS, &[])?;
     let mut written = 0;
     for (title, prefixes) in CHAPTERS {
