@@ -4,7 +4,7 @@
 //! `hot_paths` lists the paths, `hot_paths PATH CALLS` runs one. Keys, values and order are the same on every run, and
 //! nothing depends on the processor, so that the count doesn't either.
 
-use enough_engine::cache::{self, Item, Kind, NEVER, Progress, Reservation};
+use enough_engine::cache::{self, Item, Kind, Moment, NEVER, Progress, Reservation, Tags};
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Algorithm, Limit, Request};
@@ -92,6 +92,10 @@ fn item(key: KeyHash) -> Item {
 
 /// What a set of a value without tags does under the lock.
 fn set(cache: &cache::Partition<'_>, key: KeyHash, value: &[u8], now: u64) -> Result<(), Corrupt> {
+    let since = Moment { time: now, ended: 1 };
+    if cache.refuses(key, 0, &Tags::default(), since, |_| false)?.is_some() {
+        return Err(Corrupt);
+    }
     if cache.overwrite(&item(key), value)? {
         return Ok(());
     }
@@ -108,7 +112,7 @@ fn with_cache(
     work: impl FnOnce(&cache::Partition<'_>, u64) -> Result<(), Corrupt>,
 ) -> Result<(), Corrupt> {
     let words = allocate(blocks * 8);
-    cache::format(&words);
+    cache::format(&words, Moment::default());
     let cache = cache::Partition::open(&words)?;
     let now = NOW.cast_unsigned();
     (0..entries).try_for_each(|number| set(&cache, key(number), &[7; VALUE], now))?;

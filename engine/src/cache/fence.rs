@@ -9,7 +9,7 @@
 //! that need not be, which is a miss more. The last group of slots is for whole databases.
 
 use super::entry::cleared_slot;
-use super::layout::{EPOCH, FENCE_SLOTS_PER_GROUP, FENCE_WORDS, Partition};
+use super::layout::{EPOCH, FENCE_SLOTS_PER_GROUP, FENCE_WORDS, FENCES_ENDED, FENCES_HELD, FENCES_TIME, Partition};
 use super::tags::Tags;
 use crate::hash::KeyHash;
 use crate::words::Corrupt;
@@ -67,6 +67,9 @@ impl Partition<'_> {
     }
 
     pub(super) fn format_fences(&self, floor: Moment) -> Result<(), Corrupt> {
+        self.set(FENCES_HELD, 0)?;
+        self.set(FENCES_ENDED, floor.ended)?;
+        self.set(FENCES_TIME, floor.time)?;
         (0..self.fence_groups * FENCE_SLOTS_PER_GROUP).try_for_each(|slot| {
             self.set(self.fence(slot, ENDED), floor.ended)?;
             self.set(self.fence(slot, TIME), floor.time)
@@ -76,6 +79,7 @@ impl Partition<'_> {
     /// Refuses every value behind a fence until [`Self::let_go`], which wants the answer. Exclusive lock.
     pub fn hold(&self, fence: u32) -> Result<u64, Corrupt> {
         self.add(self.fence(fence, HOLDERS), 1)?;
+        self.add(FENCES_HELD, 1)?;
         self.get(EPOCH)
     }
 
@@ -84,8 +88,10 @@ impl Partition<'_> {
     /// be removed. Exclusive lock.
     pub fn let_go(&self, fence: u32, epoch: u64, raised: Option<Moment>) -> Result<bool, Corrupt> {
         if let Some(moment) = raised {
-            for (word, value) in [(ENDED, moment.ended), (TIME, moment.time)] {
-                let at = self.fence(fence, word);
+            let (ended, time) = (self.fence(fence, ENDED), self.fence(fence, TIME));
+            for (at, value) in
+                [(ended, moment.ended), (time, moment.time), (FENCES_ENDED, moment.ended), (FENCES_TIME, moment.time)]
+            {
                 self.set(at, self.get(at)?.max(value))?;
             }
         }
@@ -93,6 +99,7 @@ impl Partition<'_> {
             return Ok(false);
         }
         self.subtract(self.fence(fence, HOLDERS), 1)?;
+        self.subtract(FENCES_HELD, 1)?;
         Ok(true)
     }
 
@@ -108,6 +115,13 @@ impl Partition<'_> {
         since: Moment,
         own: impl Fn(u32) -> bool,
     ) -> Result<Option<u64>, Corrupt> {
+        // Mostly nothing is being removed, and what was is older: then no fence has to be looked at.
+        if self.get(FENCES_HELD)? == 0
+            && since.ended >= self.get(FENCES_ENDED)?
+            && since.time > self.get(FENCES_TIME)?
+        {
+            return Ok(None);
+        }
         let whole = [Removal::Key(key), Removal::Everything(database)];
         for removal in whole.into_iter().chain(tags.hashes().iter().map(|&tag| Removal::Tag(tag))) {
             let fence = self.fence_of(removal);

@@ -52,6 +52,11 @@ pub(super) const EXPIRATIONS: usize = 13;
 pub(super) const CLASS_BITS: usize = 16;
 /// Words of [`CLASS_BITS`].
 pub(super) const CLASS_BIT_WORDS: usize = 4;
+/// How many hold a fence.
+pub(super) const FENCES_HELD: usize = 20;
+/// The newest moment that any fence has been raised to: by ended transactions, by the clock.
+pub(super) const FENCES_ENDED: usize = 21;
+pub(super) const FENCES_TIME: usize = 22;
 /// First runs of the free lists, two to a word.
 pub(super) const CLASS_HEADS: usize = 24;
 /// Number of size classes.
@@ -80,7 +85,8 @@ const BUCKETS_PER_BLOCK: usize = BLOCK_WORDS * 2;
 
 const _: () = {
     assert!(EXPIRATIONS < CLASS_BITS);
-    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= CLASS_HEADS);
+    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= FENCES_HELD);
+    assert!(FENCES_TIME < CLASS_HEADS);
     assert!(CLASS_HEADS + CLASSES / 2 <= ANCHORS && ANCHORS + ANCHORS_MAX <= CLEARED);
     assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= BUCKETS);
     assert!(STRIPES.is_multiple_of(BLOCK_WORDS) && BUCKETS.is_multiple_of(BLOCK_WORDS));
