@@ -32,7 +32,7 @@ CREATE TYPE enough.queue_message AS (
     message      jsonb
 );
 COMMENT ON TYPE enough.queue_message IS
-'A message as queue_read and queue_pop return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete and queue_extend; NULL, like leased_until, where the message is deleted already.';
+'A message as queue_read, queue_pop and queue_peek return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete, queue_archive, queue_fail and queue_extend; NULL, like leased_until, where the message is deleted already.';
 
 CREATE FUNCTION enough.queue_create(
     name text,
@@ -59,6 +59,73 @@ COMMENT ON FUNCTION enough.queue_drop IS
 'Drops a queue with its messages and its archive.
 Returns true, or false where there is none and if_exists is true. Needs to own the table.
 Fails with 42704 (no such queue), 42501.';
+
+CREATE FUNCTION enough.queue_alter(
+    name text,
+    visibility_timeout interval DEFAULT NULL,
+    max_attempts int DEFAULT NULL,
+    retry_backoff interval DEFAULT NULL,
+    retry_backoff_max interval DEFAULT NULL,
+    max_in_flight int DEFAULT NULL,
+    max_rate int DEFAULT NULL,
+    rate_period interval DEFAULT NULL,
+    archive_for interval DEFAULT NULL,
+    unlogged boolean DEFAULT NULL
+) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
+COMMENT ON FUNCTION enough.queue_alter IS
+'Changes options of a queue; every session goes by them when the transaction commits.
+Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate and archive_for. unlogged rewrites the tables. Needs to own the table.
+Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_pause(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_pause';
+COMMENT ON FUNCTION enough.queue_pause IS
+'Pauses a queue: when the transaction commits, reads return nothing. Sends go on, and what is leased can be finished.
+Returns nothing. Needs to own the table.
+Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_resume(name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_resume';
+COMMENT ON FUNCTION enough.queue_resume IS
+'Lets a paused queue go on: when the transaction commits, waiting readers get what is ready.
+Returns nothing. Needs to own the table.
+Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_purge(name text) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_purge';
+COMMENT ON FUNCTION enough.queue_purge IS
+'Deletes all live messages of a queue, leased and delayed ones too; the archive stays.
+Returns how many went. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_list() RETURNS TABLE (
+    name text,
+    created_at timestamptz,
+    visibility_timeout interval,
+    max_attempts int,
+    retry_backoff interval,
+    retry_backoff_max interval,
+    max_in_flight int,
+    max_rate int,
+    rate_period interval,
+    archive_for interval,
+    unlogged boolean,
+    paused boolean
+)
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+BEGIN ATOMIC
+    SELECT q.name, q.created_at, q.visibility_timeout, q.max_attempts, q.retry_backoff, q.retry_backoff_max,
+           q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused
+      FROM enough.queue AS q
+      JOIN pg_catalog.pg_class AS c
+        ON c.relname OPERATOR(pg_catalog.=) ('q_'::pg_catalog.text OPERATOR(pg_catalog.||) q.name)::pg_catalog.name
+       AND c.relnamespace OPERATOR(pg_catalog.=) (SELECT n.oid FROM pg_catalog.pg_namespace AS n WHERE n.nspname OPERATOR(pg_catalog.=) 'enough')
+     ORDER BY q.name;
+END;
+COMMENT ON FUNCTION enough.queue_list IS
+'Lists the queues of this database with their options.
+Returns a row a queue; NULL (of max_attempts: 0) is no limit. Whoever may use the schema may call it.';
 
 CREATE FUNCTION enough.queue_send(
     queue text,
@@ -109,6 +176,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATH
 COMMENT ON FUNCTION enough.queue_pop IS
 'Reads and deletes up to qty messages in one: they are gone when the transaction commits, and delivered again when it is rolled back. lease and leased_until are NULL. The other arguments and errors are those of queue_read; 25006 also in a read-only transaction.';
 
+CREATE FUNCTION enough.queue_peek(queue text, qty int DEFAULT 10, state text DEFAULT 'ready')
+RETURNS SETOF enough.queue_message
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_peek';
+COMMENT ON FUNCTION enough.queue_peek IS
+'Shows up to qty (1 to 10,000) messages in a state without taking them: ready (the next to be read first), leased, delayed, done or dead (the last to end first).
+Returns them as queue_read does, but attempts counts deliveries so far, and counts none. lease and leased_until are NULL where none runs. Needs SELECT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
+
 CREATE FUNCTION enough.queue_delete(queue text, msg_id bigint, lease bigint DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete';
 COMMENT ON FUNCTION enough.queue_delete IS
@@ -122,6 +197,20 @@ COMMENT ON FUNCTION enough.queue_delete_batch IS
 'Deletes 1 to 10,000 messages.
 Returns the msg_ids of those that were there. Errors are those of queue_delete; 54000 for a larger batch.';
 
+CREATE FUNCTION enough.queue_archive(queue text, msg_id bigint, result jsonb DEFAULT NULL, lease bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_archive';
+COMMENT ON FUNCTION enough.queue_archive IS
+'Moves a message to the archive: it is done, and kept there, with what came of it, for archive_for.
+Returns false where there is none, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_archive_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_archive_batch';
+COMMENT ON FUNCTION enough.queue_archive_batch IS
+'Moves 1 to 10,000 messages to the archive: they are done.
+Returns the msg_ids of those that were there. Errors are those of queue_archive; 22023 for an empty batch, 54000 for a larger one.';
+
 CREATE FUNCTION enough.queue_extend(queue text, msg_id bigint, visibility_timeout interval, lease bigint DEFAULT NULL)
 RETURNS timestamptz
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_extend';
@@ -129,6 +218,55 @@ COMMENT ON FUNCTION enough.queue_extend IS
 'The heartbeat: lets a lease end visibility_timeout (0 to 366 days) from now; 0 gives the message back at once.
 Takes effect at once, also where the transaction is rolled back. Returns when the lease ends, or NULL where the message isn''t leased, or not by that lease. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
+
+CREATE FUNCTION enough.queue_fail(
+    queue text,
+    msg_id bigint,
+    error text DEFAULT NULL,
+    retry_in interval DEFAULT NULL,
+    lease bigint DEFAULT NULL
+) RETURNS text
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_fail';
+COMMENT ON FUNCTION enough.queue_fail IS
+'Says that a delivery has failed, and why: the message rests for retry_in (0 to 10 years; NULL: retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max) and is delivered again, or is dead after max_attempts deliveries. The rest, the attempts and the error are durable.
+Returns ''retry'' or ''dead'', or NULL where there is no such message, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_status(queue text, msg_id bigint) RETURNS TABLE (
+    state text,
+    attempts int,
+    deliver_at timestamptz,
+    leased_until timestamptz,
+    finished_at timestamptz,
+    error text,
+    result jsonb
+)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 1 AS 'MODULE_PATHNAME', 'enough_queue_status';
+COMMENT ON FUNCTION enough.queue_status IS
+'Says how a message stands: ready, leased, delayed (until deliver_at), done or dead.
+Returns one row, or none where the message was deleted or never was. attempts: deliveries so far; error: why the last one failed. A message that an open transaction is finishing is leased. Needs SELECT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 42501.';
+
+CREATE FUNCTION enough.queue_dead(queue text, qty int DEFAULT 100) RETURNS TABLE (
+    msg_id bigint,
+    attempts int,
+    error text,
+    died_at timestamptz,
+    headers jsonb,
+    message jsonb
+)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 100 AS 'MODULE_PATHNAME', 'enough_queue_dead';
+COMMENT ON FUNCTION enough.queue_dead IS
+'Shows up to qty (1 to 10,000) dead letters, those that died last first.
+Returns a row a message. Needs SELECT on the queue''s table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
+
+CREATE FUNCTION enough.queue_redrive(queue text, msg_ids bigint[] DEFAULT NULL) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_redrive';
+COMMENT ON FUNCTION enough.queue_redrive IS
+'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (1 to 10,000), or all. They keep their msg_id and their last error, and have no attempts behind them.
+Returns how many went. One whose dedup_key a live message has stays dead. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL element), 22023 (empty array), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE TYPE enough.queue_statistics AS (
     queue           text,
@@ -150,6 +288,6 @@ COMMENT ON TYPE enough.queue_statistics IS
 CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough.queue_statistics
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
-'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, leases that ran out).
+'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out).
 NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table.
 Fails with 42704 (no such queue), 42501.';

@@ -47,8 +47,16 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
         });
     }
     require_write("queue_create")?;
+    make_tables(name, new.unlogged)?;
+    let made = relation("q_", name).ok_or_else(|| missing(name))?;
+    register(name, new)?;
+    remember(QueueKey { database: server::database(), relation: made }, Action::Created);
+    Ok(true)
+}
+
+fn make_tables(name: &str, unlogged: bool) -> Result<(), Error> {
     // Names of what else belongs to the queue start with other letters than tables, of which one might be called so.
-    let unlogged = if new.unlogged { "UNLOGGED" } else { "" };
+    let unlogged = if unlogged { "UNLOGGED" } else { "" };
     // Few dead rows are worth a visit already: they are what makes a queue's table grow.
     let vacuum = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000";
     run(
@@ -109,7 +117,11 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
     for (prefix, what) in [("q_", "Live messages"), ("a_", "Finished and dead messages")] {
         run(&format!("COMMENT ON TABLE enough.\"{prefix}{name}\" IS '{what} of the queue {name} of pg_enough'"), &[])?;
     }
-    let made = relation("q_", name).ok_or_else(|| missing(name))?;
+    Ok(())
+}
+
+/// Notes a queue's options.
+fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
     // A row of that name is left over where somebody dropped the tables by hand.
     in_registry(|| {
         run(
@@ -136,8 +148,7 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
             ],
         )
     })?;
-    remember(QueueKey { database: server::database(), relation: made }, Action::Created);
-    Ok(true)
+    Ok(())
 }
 
 /// Drops a queue with all its messages; false where there was none and that is fine.
@@ -161,7 +172,7 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
 }
 
 /// Whoever may make or drop a queue's tables may do so; the list of queues follows with the rights of its owner.
-fn in_registry(work: impl FnOnce() -> Result<usize, Error>) -> Result<usize, Error> {
+pub(super) fn in_registry(work: impl FnOnce() -> Result<usize, Error>) -> Result<usize, Error> {
     let registry = catalog::relation_named(c"queue").ok_or_else(|| missing("enough.queue"))?;
     as_owner_of(registry, work)
 }

@@ -1,9 +1,10 @@
 //! What is over: archive rows past their time, queues whose tables are gone.
 
+use super::pending::{Action, remember};
 use super::{Queue, partition, stats};
 use crate::error::Error;
 use crate::segment::catalog;
-use crate::segment::sql::{Parameter, run};
+use crate::segment::sql::{Parameter, each_row};
 use crate::segment::{Region, segment, server, wait};
 use enough_engine::queue::{Partition as Index, QueueKey, Wake};
 
@@ -30,14 +31,23 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
             }
             let archive = queue.relation("a_");
             let before = server::now().saturating_sub(keep);
-            let rows = run(
+            let (mut rows, mut dead) = (0, 0);
+            each_row(
                 &format!(
-                    "DELETE FROM {archive} WHERE msg_id OPERATOR(pg_catalog.=) ANY (ARRAY( \
+                    "WITH gone AS (DELETE FROM {archive} WHERE msg_id OPERATOR(pg_catalog.=) ANY (ARRAY( \
                      SELECT msg_id FROM {archive} WHERE finished_at OPERATOR(pg_catalog.<) $1 LIMIT $2 \
-                     FOR UPDATE SKIP LOCKED))"
+                     FOR UPDATE SKIP LOCKED)) RETURNING outcome) \
+                     SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') \
+                     FROM gone"
                 ),
                 &[Parameter::Instant(Some(before)), Parameter::I64(ROWS)],
-            )? as i64;
+                |row| {
+                    rows = row.get::<i64>(1)?.unwrap_or(0);
+                    dead = row.get::<i64>(2)?.unwrap_or(0);
+                    Ok(())
+                },
+            )?;
+            remember(queue.key, Action::Forgotten { done: rows - dead, dead });
             deleted += rows;
             if rows < ROWS {
                 break;

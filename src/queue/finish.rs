@@ -1,73 +1,54 @@
-//! Finishing a message: deleting its row, extending or ending its lease, burying it.
+//! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::pending::{Action, doubt, forget_finished, remember};
-use super::{Queue, require_write, spill};
+use super::claim::{Claim, claim, give_up, missed};
+use super::pending::{Action, Ending, doubt, remember};
+use super::{Queue, spill};
 use crate::error::Error;
+use crate::segment::call::{Jsonb, Text};
 use crate::segment::catalog::Privilege;
-use crate::segment::rows::{Deleted, OpenTable};
-use crate::segment::sql::{Parameter, as_owner_of, run};
+use crate::segment::rows::{Missed, OpenTable, Row, fixed_snapshot};
+use crate::segment::sql::{Parameter, as_owner_of, each_row, each_row_kept, run};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Busy, Tid, Wake};
+use enough_engine::queue::{Tid, Wake};
+use std::collections::{HashMap, HashSet};
+
+/// What the archive has in common with the table.
+const ARCHIVED: &str = "msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message";
+
+/// A row of that number can only be there where somebody has put it, or the message, there by hand: it must not keep the
+/// message from ending.
+const REPLACE: &str = "ON CONFLICT (msg_id) DO UPDATE SET enqueued_at = EXCLUDED.enqueued_at, \
+    attempts = EXCLUDED.attempts, priority = EXCLUDED.priority, group_key = EXCLUDED.group_key, \
+    dedup_key = EXCLUDED.dedup_key, headers = EXCLUDED.headers, message = EXCLUDED.message, outcome = EXCLUDED.outcome, \
+    error = EXCLUDED.error, result = EXCLUDED.result, finished_at = EXCLUDED.finished_at";
 
 /// Deletes a message; false where there is none, or where `lease` isn't the current one.
 pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<bool, Error> {
-    let now = server::now();
-    let mut state = queue.index(|index, slot| index.start_busy(slot, msg_id, lease, now))?;
-    if state == Busy::Unknown {
-        // Not read from the table yet: without a place in the index it would be, while this transaction is open.
-        let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(false) };
-        if lease.is_some_and(|lease| !spill::leases(&row, lease)) {
-            return Ok(false);
-        }
-        let entry = row.entry();
-        state = queue.index(|index, slot| index.set_aside(slot, &entry, now))?;
+    let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(false) };
+    // Before the row is touched: should that fail, the rollback gives the message free again.
+    let action = Action::Finished { msg_id, busy: claim.busy, ending: Ending::Deleted };
+    if claim.busy {
+        remember(queue.key, action);
     }
-    let (busy, tid) = match state {
-        Busy::Stale => return Ok(false),
-        Busy::Yours(tid) => (true, tid),
-        Busy::Others | Busy::Unknown => (false, Tid::default()),
-    };
-    if busy {
-        // Before the row is touched: should that fail, the rollback gives the message free again.
-        remember(queue.key, Action::Finished { msg_id, busy });
-    }
-    let deleted = if queue.table.plain { table.delete(msg_id, tid) } else { delete_by_executor(queue, msg_id)? };
-    match deleted {
-        Deleted::Yes => {
-            if !busy {
-                remember(queue.key, Action::Finished { msg_id, busy });
+    match remove(queue, table, msg_id, claim.tid)? {
+        Ok(_) => {
+            if !claim.busy {
+                remember(queue.key, action);
             }
             Ok(true)
         }
-        Deleted::Gone => {
-            if busy {
-                forget_finished(queue.key, msg_id);
-                // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the
-                // message stays whose it is.
-                let gone = queue.table.plain;
-                let mut wake = Wake::default();
-                queue.index(|index, slot| {
-                    wake = Wake::default();
-                    index.end_busy(slot, msg_id, gone, now, &mut wake)
-                })?;
-                wait::wake(wake.processes());
-                doubt(queue.key, false);
-            }
-            Ok(false)
-        }
-        Deleted::Conflict => Err(Error::Serialization { queue: queue.name.clone(), msg_id }),
+        Err(why) => missed(queue, msg_id, claim, why).map(|()| false),
     }
 }
 
-fn delete_by_executor(queue: &Queue, msg_id: i64) -> Result<Deleted, Error> {
+/// Deletes a message's row; the row as it was.
+fn remove(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, tid: Tid) -> Result<Result<Row, Missed>, Error> {
+    if queue.table.plain {
+        return Ok(table.delete(msg_id, tid));
+    }
+    let Some(row) = table.fetch(msg_id, tid) else { return Ok(Err(Missed::Gone)) };
     let statement = format!("DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", queue.relation("q_"));
-    Ok(if run(&statement, &[Parameter::I64(msg_id)])? == 0 { Deleted::Gone } else { Deleted::Yes })
-}
-
-/// Checks that the caller may delete from the queue at all.
-pub(super) fn require_delete(queue: &Queue, function: &'static str) -> Result<(), Error> {
-    queue.require(Privilege::Consume)?;
-    require_write(function)
+    Ok(if run(&statement, &[Parameter::I64(msg_id)])? == 0 { Err(Missed::Gone) } else { Ok(row) })
 }
 
 /// Lets a lease end `timeout` microseconds from now; with 0 the message is ready at once. When it ends, or `None` where
@@ -84,10 +65,153 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
         index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), &mut wake)
     })?;
     wait::wake(wake.processes());
-    if until.is_some() || queue.index(|index, slot| index.knows(slot, msg_id))? {
+    if until.is_some() {
         return Ok(until);
     }
+    // A lease that is in its row is a delay to the index.
     spill::extend(queue, &queue.open_table(false)?, msg_id, now.saturating_add(timeout), lease)
+}
+
+/// What becomes of a message that goes to the archive.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome<'c> {
+    /// Done, with what came of it.
+    Done(Option<Jsonb<'c>>),
+    /// Failed once too often, by `attempts` deliveries.
+    Dead { error: Option<Text<'c>>, attempts: u32 },
+}
+
+/// Moves a message to the archive: done; false where there is none, or where `lease` isn't the current one.
+pub(super) fn archive(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    result: Option<Jsonb<'_>>,
+    lease: Option<u64>,
+) -> Result<bool, Error> {
+    match claim(queue, table, msg_id, lease)? {
+        Some(claim) => retire(queue, table, msg_id, claim, Outcome::Done(result)),
+        None => Ok(false),
+    }
+}
+
+/// Moves a claimed message to the archive; false where it is gone. The row is deleted with the caller's rights; who may
+/// do that may also put it into the archive.
+pub(super) fn retire(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    claim: Claim,
+    outcome: Outcome<'_>,
+) -> Result<bool, Error> {
+    let ending = match outcome {
+        Outcome::Done(_) => Ending::Archived,
+        Outcome::Dead { .. } => Ending::Failed,
+    };
+    let action = Action::Finished { msg_id, busy: claim.busy, ending };
+    if claim.busy {
+        remember(queue.key, action);
+    }
+    let row = match remove(queue, table, msg_id, claim.tid)? {
+        Ok(row) => row,
+        Err(why) => return missed(queue, msg_id, claim, why).map(|()| false),
+    };
+    if !claim.busy {
+        remember(queue.key, action);
+    }
+    let (dedup_key, last_error) = table.kept(&row);
+    let known = claim.attempts.max(row.attempts.max(0).cast_unsigned());
+    let (name, attempts, error, result) = match outcome {
+        Outcome::Done(result) => ("done", known, Parameter::TextOfRow(None), result),
+        Outcome::Dead { error: None, attempts } => ("dead", attempts, Parameter::TextOfRow(last_error), None),
+        Outcome::Dead { error, attempts } => ("dead", attempts, Parameter::TextArgument(error), None),
+    };
+    as_owner_of(queue.table.relation, || {
+        each_row_kept(
+            &format!(
+                "INSERT INTO {} ({ARCHIVED}, outcome, error, result, finished_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, $11), $12, pg_catalog.clock_timestamp()) {REPLACE}",
+                queue.relation("a_")
+            ),
+            &[
+                Parameter::I64(msg_id),
+                Parameter::Instant(Some(row.enqueued_at)),
+                Parameter::I32(i32::try_from(attempts).unwrap_or(i32::MAX)),
+                Parameter::I16(row.priority),
+                Parameter::TextOfRow(row.group_key),
+                Parameter::TextOfRow(dedup_key),
+                Parameter::JsonOfRow(row.headers),
+                Parameter::JsonOfRow(Some(row.message)),
+                Parameter::Text(name),
+                error,
+                Parameter::OptionalText((ending == Ending::Failed).then_some("the consumer gave no reason")),
+                Parameter::Json(result),
+            ],
+            |_| Ok(()),
+        )
+    })?;
+    Ok(true)
+}
+
+/// Moves messages to the archive: done; the numbers of those that were there, in the order in which they were asked for.
+pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
+    if !queue.table.plain {
+        let mut archived = Vec::new();
+        for &msg_id in numbers {
+            if archive(queue, table, msg_id, None, None)? {
+                archived.push(msg_id);
+            }
+        }
+        return Ok(archived);
+    }
+    let mut claims: HashMap<i64, Claim> = HashMap::with_capacity(numbers.len());
+    for &msg_id in numbers {
+        if claims.contains_key(&msg_id) {
+            continue;
+        }
+        let Some(claim) = claim(queue, table, msg_id, None)? else { continue };
+        if claim.busy {
+            remember(queue.key, Action::Finished { msg_id, busy: true, ending: Ending::Archived });
+        }
+        if fixed_snapshot() && table.fetch(msg_id, claim.tid).is_some_and(|row| !table.shown(&row)) {
+            return Err(Error::Serialization { queue: queue.name.clone(), msg_id });
+        }
+        claims.insert(msg_id, claim);
+    }
+    let (ids, attempts): (Vec<i64>, Vec<i64>) =
+        claims.iter().map(|(&msg_id, claim)| (msg_id, i64::from(claim.attempts))).unzip();
+    let mut moved = HashSet::with_capacity(claims.len());
+    as_owner_of(queue.table.relation, || {
+        each_row(
+            &format!(
+                "WITH gone AS (DELETE FROM {} AS q USING unnest($1, $2) AS c(id, deliveries) \
+                 WHERE q.msg_id OPERATOR(pg_catalog.=) c.id RETURNING q.*, deliveries) \
+                 INSERT INTO {} ({ARCHIVED}, outcome, finished_at) \
+                 SELECT msg_id, enqueued_at, greatest(attempts, deliveries), priority, group_key, dedup_key, headers, message, \
+                        'done', pg_catalog.clock_timestamp() FROM gone {REPLACE} RETURNING msg_id",
+                queue.relation("q_"),
+                queue.relation("a_"),
+            ),
+            &[Parameter::Numbers(&ids), Parameter::Numbers(&attempts)],
+            |row| {
+                moved.extend(row.get::<i64>(1)?);
+                Ok(())
+            },
+        )
+    })?;
+    let mut archived = Vec::with_capacity(moved.len());
+    for &msg_id in numbers {
+        let Some(claim) = claims.remove(&msg_id) else { continue };
+        if !moved.contains(&msg_id) {
+            give_up(queue, msg_id, claim, true)?;
+            continue;
+        }
+        if !claim.busy {
+            remember(queue.key, Action::Finished { msg_id, busy: false, ending: Ending::Archived });
+        }
+        archived.push(msg_id);
+    }
+    Ok(archived)
 }
 
 /// Moves a message that has been delivered as often as it may be to the archive, in the reader's transaction. The reader
@@ -97,9 +221,9 @@ pub(super) fn bury(queue: &Queue, msg_id: i64, attempts: u32) -> Result<(), Erro
         run(
             &format!(
                 "WITH gone AS (DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-                 INSERT INTO {} (msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message, outcome, error, finished_at) \
+                 INSERT INTO {} ({ARCHIVED}, outcome, error, finished_at) \
                  SELECT msg_id, enqueued_at, $2, priority, group_key, dedup_key, headers, message, 'dead', \
-                        coalesce(last_error, 'its last lease ran out'), pg_catalog.clock_timestamp() FROM gone",
+                        coalesce(last_error, 'its last lease ran out'), pg_catalog.clock_timestamp() FROM gone {REPLACE}",
                 queue.relation("q_"),
                 queue.relation("a_"),
             ),
@@ -107,7 +231,7 @@ pub(super) fn bury(queue: &Queue, msg_id: i64, attempts: u32) -> Result<(), Erro
         )
     })?;
     if moved > 0 {
-        remember(queue.key, Action::Buried { msg_id });
+        remember(queue.key, Action::Finished { msg_id, busy: false, ending: Ending::Buried });
     } else {
         queue.drop_message(msg_id)?;
         doubt(queue.key, false);

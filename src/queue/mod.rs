@@ -9,23 +9,35 @@
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
 //! | `admin.rs` | making and dropping a queue |
+//! | `alter.rs` | changing its options, pausing it |
 //! | `send.rs` | sending |
 //! | `read.rs` | reading, refilling, waiting |
 //! | `groups.rs` | messages of groups at their delivery |
 //! | `spill.rs` | leases for which memory has no room |
-//! | `finish.rs` | deleting, extending, burying |
+//! | `claim.rs` | a message that a transaction is about to change |
+//! | `finish.rs` | deleting, archiving, extending, burying |
+//! | `fail.rs` | a delivery that has failed |
+//! | `redrive.rs` | dead letters |
+//! | `purge.rs` | emptying a queue |
+//! | `look.rs` | how a message stands, and which stand so |
 //! | `stats.rs` | what a queue has seen and holds |
 //! | `archive.rs` | what is over: old archive rows, dropped queues |
 //! | `reconcile.rs` | finding what got into the table behind the index's back |
 //! | `pending.rs` | what waits for the end of the transaction |
 
 mod admin;
+mod alter;
 pub mod archive;
+mod claim;
+mod fail;
 mod finish;
 mod groups;
+mod look;
 pub mod pending;
+mod purge;
 mod read;
 pub mod reconcile;
+mod redrive;
 mod send;
 mod spill;
 mod sql;
@@ -34,7 +46,7 @@ mod stats;
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::OpenTable;
-use crate::segment::sql::{Parameter, read_rows};
+use crate::segment::sql::{Parameter, as_owner_of, read_rows};
 use crate::segment::table::QueueTable;
 use crate::segment::{Partition, Region, segment, server, wait};
 use enough_engine::queue::{Options, Partition as Index, QueueKey, Wake};
@@ -128,7 +140,7 @@ impl Queue {
 
     /// Fails where the current role lacks the privilege.
     pub fn require(&self, privilege: Privilege) -> Result<(), Error> {
-        if catalog::has_privilege(self.table.relation, privilege) {
+        if self.may(privilege) {
             return Ok(());
         }
         let needed = match privilege {
@@ -140,6 +152,17 @@ impl Queue {
             what: format!("queue \"{}\"", self.name),
             hint: format!("This needs {needed} on the table enough.\"q_{}\".", self.name),
         })
+    }
+
+    /// Whether the current role has the privilege.
+    pub fn may(&self, privilege: Privilege) -> bool {
+        catalog::has_privilege(self.table.relation, privilege)
+    }
+
+    /// Does `work` with the archive: with the rights of the table's owner, because the table's privileges are the queue's;
+    /// with the caller's own where policies decide what it sees.
+    fn in_archive<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        if catalog::row_security(self.table.relation) { work() } else { as_owner_of(self.table.relation, work) }
     }
 
     /// The table, opened.
@@ -201,35 +224,38 @@ fn partition(key: QueueKey) -> Result<&'static Partition, Error> {
     partitions.get(key.partition(partitions.len())).ok_or(Error::Damaged { region: Region::Queue.name() })
 }
 
+/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds.
+const OPTIONS: &str = "\
+    (EXTRACT(EPOCH FROM visibility_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, max_attempts, \
+    (EXTRACT(EPOCH FROM retry_backoff) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (EXTRACT(EPOCH FROM retry_backoff_max) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (EXTRACT(EPOCH FROM archive_for) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, paused, max_in_flight, max_rate, \
+    (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8";
+
+fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
+    let limit = |column| Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()));
+    Ok(Options {
+        visibility_timeout: row.get::<i64>(1)?.unwrap_or(0),
+        // 0: as often as it takes.
+        max_attempts: row.get::<i32>(2)?.filter(|&most| most > 0).map_or(u32::MAX, i32::cast_unsigned),
+        retry_backoff: row.get::<i64>(3)?.unwrap_or(0),
+        retry_backoff_max: row.get::<i64>(4)?.unwrap_or(0),
+        archive_for: row.get::<i64>(5)?.unwrap_or(i64::MAX),
+        paused: row.get::<bool>(6)?.unwrap_or(false),
+        max_in_flight: limit(7)?,
+        max_rate: limit(8)?,
+        rate_period: row.get::<i64>(9)?.unwrap_or(0),
+    })
+}
+
 /// A queue's options from `enough.queue`.
 fn load_options(name: &str) -> Result<Options, Error> {
     let mut found = None;
-    let micros = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| Ok::<_, Error>(row.get::<i64>(column)?);
-    let limit = |row: &pgrx::spi::SpiHeapTupleData<'_>, column: usize| {
-        Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()))
-    };
-    let [visible, backoff, most, period, archive] =
-        ["visibility_timeout", "retry_backoff", "retry_backoff_max", "rate_period", "archive_for"]
-            .map(|column| format!("(EXTRACT(EPOCH FROM {column}) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"));
     read_rows(
-        &format!(
-            "SELECT {visible}, max_attempts, {backoff}, {most}, {archive}, paused, max_in_flight, max_rate, {period} FROM enough.queue \
-             WHERE name OPERATOR(pg_catalog.=) $1"
-        ),
+        &format!("SELECT {OPTIONS} FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1"),
         &[Parameter::Text(name)],
         |row| {
-            found = Some(Options {
-                visibility_timeout: micros(row, 1)?.unwrap_or(0),
-                // 0: as often as it takes.
-                max_attempts: row.get::<i32>(2)?.filter(|&most| most > 0).map_or(u32::MAX, i32::cast_unsigned),
-                retry_backoff: micros(row, 3)?.unwrap_or(0),
-                retry_backoff_max: micros(row, 4)?.unwrap_or(0),
-                max_in_flight: limit(row, 7)?,
-                max_rate: limit(row, 8)?,
-                rate_period: micros(row, 9)?.unwrap_or(0),
-                archive_for: micros(row, 5)?.unwrap_or(i64::MAX),
-                paused: row.get::<bool>(6)?.unwrap_or(false),
-            });
+            found = Some(options_of(row)?);
             Ok(())
         },
     )?;

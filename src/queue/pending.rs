@@ -18,14 +18,22 @@ pub(super) enum Action {
     Sent(Entry),
     /// A message was leased to this session: nothing at commit, given back at rollback.
     Leased { msg_id: i64, lease: u64, attempts: u32 },
-    /// A row was deleted. `busy`: its message was set aside in the index.
-    Finished { msg_id: i64, busy: bool },
+    /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index.
+    Finished { msg_id: i64, busy: bool, ending: Ending },
+    /// A message's delivery has failed, and its row is now as this says. `busy`: as above.
+    Failed { entry: Entry, busy: bool },
     /// A lease was written to its row: the index need not know of it any more.
     Spilled { msg_id: i64, lease: u64, until: i64 },
     /// A message's row was given another delivery time.
     Moved(Entry),
-    /// A leased message's row was moved to the archive.
-    Buried { msg_id: i64 },
+    /// Rows were purged; `timed`: those with a delivery time that the index didn't know.
+    Purged { rows: i64, timed: i64 },
+    /// A dead letter's row was moved back.
+    Redriven(Entry),
+    /// Rows of the archive are gone.
+    Forgotten { done: i64, dead: i64 },
+    /// The queue's options were changed.
+    Altered(Options),
     /// The index may have taken the table for what this transaction alone sees: it looked at the table, or dropped a hint,
     /// after it had deleted rows (which a rollback brings back) or written some by hand (`at_commit`).
     Doubt { at_commit: bool },
@@ -33,6 +41,21 @@ pub(super) enum Action {
     Created,
     /// The queue was dropped.
     Dropped,
+}
+
+/// How a message has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Its row is deleted.
+    Deleted,
+    /// Its row is in the archive: done.
+    Archived,
+    /// Its row is in the archive: dead, because it couldn't be delivered.
+    Buried,
+    /// Its row is in the archive: dead, because the reader said so.
+    Failed,
+    /// Its row was deleted with all others, and counted with them.
+    Purged,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +100,17 @@ pub(super) fn doubt(key: QueueKey, own_rows: bool) {
     }
 }
 
-/// Forgets that a message was to be finished: nothing was deleted. What triggers have sent meanwhile stands.
+/// Forgets that a message was to be finished, or had failed: nothing was changed. What triggers have sent meanwhile
+/// stands.
 pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
     PENDING.with_borrow_mut(|pending| {
         let is_it = |item: &Item| {
-            item.key == key && matches!(item.action, Action::Finished { msg_id: other, .. } if other == msg_id)
+            let other = match item.action {
+                Action::Finished { msg_id, .. } => msg_id,
+                Action::Failed { entry, .. } => entry.msg_id,
+                _ => return false,
+            };
+            item.key == key && other == msg_id
         };
         if let Some(place) = pending.items.iter().rposition(is_it) {
             pending.items.remove(place);
@@ -166,24 +195,31 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, &mut Wake) -
 fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
     match item.action {
         Action::Sent(entry) => index.sent(slot, &entry, now, wake),
-        Action::Finished { msg_id, busy } => {
+        Action::Finished { msg_id, busy, ending } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
             if busy {
                 index.end_busy(slot, msg_id, true, now, wake)?;
             } else {
                 index.drop_message(slot, msg_id, wake)?;
             }
-            index.finished(slot, 1)
+            match ending {
+                Ending::Deleted => index.finished(slot, 1),
+                Ending::Archived => index.archived(slot, 1),
+                Ending::Buried => index.buried(slot, 1),
+                Ending::Failed => index.failed(slot, 1).and_then(|()| index.buried(slot, 1)),
+                Ending::Purged => Ok(()),
+            }
         }
-        Action::Buried { msg_id } => {
-            index.drop_message(slot, msg_id, wake)?;
-            index.buried(slot, 1)
-        }
+        Action::Failed { entry, .. } => index.rest(slot, &entry, now, wake),
         Action::Spilled { msg_id, lease, until } => index.spilled(slot, msg_id, lease, until, wake),
         Action::Moved(entry) => {
             index.drop_message(slot, entry.msg_id, wake)?;
             index.stray(slot, &entry, now, wake)
         }
+        Action::Purged { rows, timed } => index.purged(slot, rows, timed),
+        Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
+        Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
+        Action::Altered(options) => index.set_options(slot, options),
         Action::Doubt { at_commit: true } => look_again(index, slot, wake),
         Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
     }
@@ -195,13 +231,18 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
             let delay = backoff(&index.options(slot)?, attempts, lease);
             index.give_back(slot, msg_id, lease, now, delay, wake)
         }
-        Action::Finished { msg_id, busy: true } => index.end_busy(slot, msg_id, false, now, wake),
+        Action::Finished { msg_id, busy: true, .. } => index.end_busy(slot, msg_id, false, now, wake),
+        Action::Failed { entry, busy: true } => index.end_busy(slot, entry.msg_id, false, now, wake),
         Action::Doubt { .. } => look_again(index, slot, wake),
         Action::Sent(_)
         | Action::Finished { .. }
+        | Action::Failed { .. }
         | Action::Spilled { .. }
         | Action::Moved(_)
-        | Action::Buried { .. }
+        | Action::Purged { .. }
+        | Action::Redriven(_)
+        | Action::Forgotten { .. }
+        | Action::Altered(_)
         | Action::Created
         | Action::Dropped => Ok(()),
     }
@@ -218,6 +259,24 @@ fn look_again(index: &Index<'_>, slot: u32, wake: &mut Wake) -> Result<(), Corru
 fn forget_all(items: &[Item], gone: impl Fn(&Action) -> bool) {
     for item in items.iter().filter(|item| gone(&item.action)) {
         let _ = forget(item.key);
+    }
+}
+
+/// Whoever waits looks again: the queue has other options now.
+fn wake_all(key: QueueKey) {
+    loop {
+        let mut wake = Wake::default();
+        let Ok(partition) = partition(key) else { return };
+        let all = partition.exclusive(|words| {
+            wake = Wake::default();
+            let index = Index::new(words);
+            index.find(key)?.map_or(Ok(true), |slot| index.wake_all(slot, &mut wake))
+        });
+        wait::wake(wake.processes());
+        // Where the partition was damaged nobody has a place in it any more.
+        if all.unwrap_or(true) {
+            return;
+        }
     }
 }
 
@@ -284,6 +343,9 @@ impl xact::Participant for Queues {
             apply(&items, |index, slot, item, wake| commit_one(index, slot, item, now, wake));
         }
         forget_all(&items, |action| matches!(action, Action::Dropped));
+        for item in items.iter().filter(|item| matches!(item.action, Action::Altered(_))) {
+            wake_all(item.key);
+        }
         keep_capacity(items);
     }
 

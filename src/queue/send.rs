@@ -3,45 +3,100 @@
 use super::pending::{Action, remember};
 use super::{Queue, missing, require_write};
 use crate::error::Error;
-use crate::segment::catalog::Privilege;
-use crate::segment::segment;
-use crate::segment::sql::{Parameter, each_row};
+use crate::segment::catalog::{Privilege, row_security};
+use crate::segment::sql::{Parameter, as_owner_of, each_row_kept, read_rows, text_bytes};
 use crate::segment::table::NewRow;
+use crate::segment::{segment, server};
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys;
+use pgrx::spi::SpiHeapTupleData;
 
-/// Sends messages; their numbers, in their order.
+/// What the index has to know of a row, for [`entry_of`].
+pub(super) const ENTRY: &str = "msg_id, deliver_at, attempts, priority, ctid, group_key";
+
+/// How often a message is tried to be sent whose dedup key is taken by one that can't be found.
+const TRIES: usize = 10;
+
+/// Sends messages; their numbers, in their order. Where a live message has the dedup key of one, that one's number.
 pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     queue.require(Privilege::Send)?;
     require_write(function)?;
     let mut numbers = Vec::with_capacity(rows.len());
-    let mut inserted = |entry: Entry| {
-        numbers.push(entry.msg_id);
-        remember(queue.key, Action::Sent(entry));
-    };
-    // A dedup key is the executor's business, also where the table is plain.
+    // Whether a dedup key is taken is the executor's business, also where the table is plain.
     for run in rows.chunk_by(|a, b| a.dedup_key.is_some() == b.dedup_key.is_some()) {
-        if queue.table.plain && run.iter().all(|row| row.dedup_key.is_none()) {
-            if !queue.table.insert(run, &mut inserted) {
+        if run.iter().any(|row| row.dedup_key.is_some()) {
+            for row in run {
+                numbers.push(send_once(queue, row)?);
+            }
+        } else if queue.table.plain {
+            let inserted = |entry: Entry| {
+                numbers.push(entry.msg_id);
+                remember(queue.key, Action::Sent(entry));
+            };
+            if !queue.table.insert(run, inserted) {
                 return Err(missing(&queue.name));
             }
         } else {
             for row in run {
-                insert_by_executor(queue, row, &mut inserted)?;
+                numbers.push(insert_by_executor(queue, row)?.ok_or_else(|| suppressed(queue))?);
             }
         }
     }
     Ok(numbers)
 }
 
-/// For tables with triggers, policies and the like. A trigger may change what the index has to know, so that is read back;
-/// one that suppresses the row is an error, because the caller was promised a message.
-fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, inserted: &mut impl FnMut(Entry)) -> Result<(), Error> {
-    let mut count = 0;
-    each_row(
+/// Sends a message unless a live one has its dedup key; the number of the one that has it then.
+fn send_once(queue: &Queue, row: &NewRow<'_>) -> Result<i64, Error> {
+    let relation = queue.table.relation;
+    for _ in 0..TRIES {
+        // Waits for a transaction that is sending or finishing a message with the key.
+        let insert = || insert_by_executor(queue, row);
+        // To see whether the key is taken needs SELECT, which a sender needn't have. Policies are the caller's own.
+        let sent = if queue.may(Privilege::Observe) || row_security(relation) {
+            insert()?
+        } else {
+            as_owner_of(relation, insert)?
+        };
+        if let Some(sent) = sent {
+            return Ok(sent);
+        }
+        let mut taken = None;
+        as_owner_of(relation, || {
+            read_rows(
+                &format!("SELECT msg_id FROM {} WHERE dedup_key OPERATOR(pg_catalog.=) $1", queue.relation("q_")),
+                &[Parameter::TextArgument(row.dedup_key)],
+                |row| {
+                    taken = row.get::<i64>(1)?;
+                    Ok(())
+                },
+            )
+        })?;
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
+        // It was finished in between: the key is free again.
+        server::check_for_interrupts();
+    }
+    Err(suppressed(queue))
+}
+
+fn suppressed(queue: &Queue) -> Error {
+    Error::NotReady {
+        problem: format!("a trigger on the table of queue \"{}\" suppressed the message", queue.name),
+        hint: "Let the trigger raise an error of its own where a message is unwanted.".into(),
+    }
+}
+
+/// For dedup keys, and tables with triggers, policies and the like. A trigger may change what the index has to know, so that
+/// is read back. `None` where the dedup key is taken or a trigger has suppressed the row.
+fn insert_by_executor(queue: &Queue, row: &NewRow<'_>) -> Result<Option<i64>, Error> {
+    let once =
+        if row.dedup_key.is_some() { "ON CONFLICT (dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING" } else { "" };
+    let mut sent = None;
+    each_row_kept(
         &format!(
             "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING msg_id, deliver_at, attempts, priority, ctid, group_key",
+             VALUES ($1, $2, $3, $4, $5, $6, $7) {once} RETURNING {ENTRY}",
             queue.relation("q_")
         ),
         &[
@@ -54,26 +109,26 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, inserted: &mut impl FnMut
             Parameter::Json(Some(row.message)),
         ],
         |answer| {
-            let deliver_at = answer.get::<pgrx::datum::TimestampWithTimeZone>(2)?;
-            let place = answer.get::<pg_sys::ItemPointerData>(5)?.unwrap_or_default();
-            let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
-            count += 1;
-            inserted(Entry {
-                msg_id: answer.get::<i64>(1)?.unwrap_or(0),
-                tid: Tid { block, offset },
-                priority: answer.get::<i16>(4)?.unwrap_or(0).clamp(0, 9) as u8,
-                attempts: answer.get::<i32>(3)?.unwrap_or(0).max(0) as u32,
-                deliver_at: deliver_at.map(i64::from),
-                group: segment()?.group(answer.get::<&str>(6)?.map(str::as_bytes)),
-            });
+            let entry = entry_of(answer)?;
+            sent = Some(entry.msg_id);
+            remember(queue.key, Action::Sent(entry));
             Ok(())
         },
     )?;
-    if count == 0 {
-        return Err(Error::NotReady {
-            problem: format!("a trigger on the table of queue \"{}\" suppressed the message", queue.name),
-            hint: "Let the trigger raise an error of its own where a message is unwanted.".into(),
-        });
-    }
-    Ok(())
+    Ok(sent)
+}
+
+/// The columns [`ENTRY`] of a row.
+pub(super) fn entry_of(row: &SpiHeapTupleData<'_>) -> Result<Entry, Error> {
+    let deliver_at = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?;
+    let place = row.get::<pg_sys::ItemPointerData>(5)?.unwrap_or_default();
+    let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
+    Ok(Entry {
+        msg_id: row.get::<i64>(1)?.unwrap_or(0),
+        tid: Tid { block, offset },
+        priority: row.get::<i16>(4)?.unwrap_or(0).clamp(0, 9) as u8,
+        attempts: row.get::<i32>(3)?.unwrap_or(0).max(0).cast_unsigned(),
+        deliver_at: deliver_at.map(i64::from),
+        group: segment()?.group(text_bytes(row, 6)?),
+    })
 }

@@ -1,6 +1,6 @@
 //! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
 
-use super::{Queue, admin, finish, read, send, stats};
+use super::{Queue, admin, alter, claim, fail, finish, look, purge, read, redrive, send, stats};
 use crate::error::{Error, required};
 use crate::export;
 use crate::segment::call::{Call, Jsonb, Text, Time, Value};
@@ -30,6 +30,17 @@ export!(
     enough_queue_delete = delete,
     enough_queue_delete_batch = delete_batch,
     enough_queue_extend = extend,
+    enough_queue_fail = fail_one,
+    enough_queue_archive = archive,
+    enough_queue_archive_batch = archive_batch,
+    enough_queue_alter = alter_queue,
+    enough_queue_pause = pause,
+    enough_queue_resume = resume,
+    enough_queue_purge = purge_queue,
+    enough_queue_peek = peek,
+    enough_queue_status = status,
+    enough_queue_dead = dead,
+    enough_queue_redrive = redrive_some,
     enough_queue_stats = describe,
 );
 
@@ -237,17 +248,21 @@ fn lease(call: &Call<'_>, index: usize) -> Option<u64> {
 fn delete(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
-    finish::require_delete(&queue, "queue_delete")?;
+    claim::require_consume(&queue, "queue_delete")?;
     let table = queue.open_table(true)?;
     Ok(Value::Bool(finish::delete(&queue, &table, msg_id, lease(call, 2))?))
 }
 
+fn msg_ids(given: Option<Vec<Option<i64>>>) -> Result<Vec<i64>, Error> {
+    let numbers = required(given, "msg_ids")?;
+    check_batch("msg_ids", numbers.len())?;
+    numbers.into_iter().map(|number| required(number, "msg_ids[…]")).collect()
+}
+
 fn delete_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let numbers = required(call.i64_array(1), "msg_ids")?;
-    check_batch("msg_ids", numbers.len())?;
-    let numbers = numbers.into_iter().map(|number| required(number, "msg_ids[…]")).collect::<Result<Vec<_>, _>>()?;
-    finish::require_delete(&queue, "queue_delete_batch")?;
+    let numbers = msg_ids(call.i64_array(1))?;
+    claim::require_consume(&queue, "queue_delete_batch")?;
     let table = queue.open_table(true)?;
     let mut deleted = Vec::with_capacity(numbers.len());
     for number in numbers {
@@ -256,6 +271,112 @@ fn delete_batch(call: &mut Call<'_>) -> Answer {
         }
     }
     all(call, deleted)
+}
+
+fn archive(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    claim::require_consume(&queue, "queue_archive")?;
+    let table = queue.open_table(true)?;
+    Ok(Value::Bool(finish::archive(&queue, &table, msg_id, call.jsonb(2), lease(call, 3))?))
+}
+
+fn archive_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let numbers = msg_ids(call.i64_array(1))?;
+    claim::require_consume(&queue, "queue_archive_batch")?;
+    let table = queue.open_table(true)?;
+    let archived = finish::archive_batch(&queue, &table, &numbers)?;
+    all(call, archived)
+}
+
+fn fail_one(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    let retry_in = call.interval(3).map(|given| duration(Some(given), "retry_in", 0, TEN_YEARS)).transpose()?;
+    claim::require_consume(&queue, "queue_fail")?;
+    let table = queue.open_table(true)?;
+    let fate = fail::fail(&queue, &table, msg_id, call.raw_text(2), retry_in, lease(call, 4))?;
+    Ok(Value::or_null(fate, |fate| match fate {
+        fail::Fate::Retry => Value::Bytes(b"retry"),
+        fail::Fate::Dead => Value::Bytes(b"dead"),
+    }))
+}
+
+fn alter_queue(call: &mut Call<'_>) -> Answer {
+    let between = |index: usize, argument: &'static str, least: i64| {
+        call.interval(index).map(|given| duration(Some(given), argument, least, YEAR)).transpose()
+    };
+    let archive_for = match call.interval(8) {
+        None => None,
+        Some(Time::Infinite) => Some(0),
+        given => Some(duration(given, "archive_for", 0, i64::MAX)?),
+    };
+    let change = alter::Change {
+        visibility_timeout: between(1, "visibility_timeout", MILLISECOND)?,
+        max_attempts: call.i32(2).map(|most| whole(Some(most), "max_attempts", 0, 1_000_000)).transpose()?,
+        retry_backoff: between(3, "retry_backoff", 0)?,
+        retry_backoff_max: between(4, "retry_backoff_max", 0)?,
+        max_in_flight: limit(call.i32(5), "max_in_flight")?,
+        max_rate: limit(call.i32(6), "max_rate")?,
+        rate_period: between(7, "rate_period", MILLISECOND)?,
+        archive_for,
+        unlogged: call.bool(9),
+        paused: None,
+    };
+    alter::alter(name(call)?, "queue_alter", &change)?;
+    Ok(Value::VOID)
+}
+
+fn pause(call: &mut Call<'_>) -> Answer {
+    let change = alter::Change { paused: Some(true), ..alter::Change::default() };
+    alter::alter(name(call)?, "queue_pause", &change)?;
+    Ok(Value::VOID)
+}
+
+fn resume(call: &mut Call<'_>) -> Answer {
+    let change = alter::Change { paused: Some(false), ..alter::Change::default() };
+    alter::alter(name(call)?, "queue_resume", &change)?;
+    Ok(Value::VOID)
+}
+
+fn purge_queue(call: &mut Call<'_>) -> Answer {
+    let queue = Queue::open(name(call)?)?;
+    Ok(Value::I64(purge::purge(&queue)?))
+}
+
+fn peek(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let qty = whole(call.i32(1), "qty", 1, MOST as i32)? as usize;
+    let state = required(call.text(2), "state")?;
+    let wanted = look::Wanted::named(&state)
+        .ok_or_else(|| Error::invalid("state", format!("\"{state}\""), "ready, leased, delayed, done or dead"))?;
+    let mut rows = call.rows()?;
+    look::peek(&queue, qty, wanted, &mut rows)?;
+    Ok(rows.end())
+}
+
+fn status(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    let mut rows = call.rows()?;
+    look::status(&queue, msg_id, &mut rows)?;
+    Ok(rows.end())
+}
+
+fn dead(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let qty = whole(call.i32(1), "qty", 1, MOST as i32)?;
+    let mut rows = call.rows()?;
+    redrive::dead(&queue, i64::from(qty), &mut rows)?;
+    Ok(rows.end())
+}
+
+fn redrive_some(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let numbers = call.i64_array(1).map(|given| msg_ids(Some(given))).transpose()?;
+    claim::require_consume(&queue, "queue_redrive")?;
+    Ok(Value::I64(redrive::redrive(&queue, numbers.as_deref())?))
 }
 
 fn extend(call: &mut Call<'_>) -> Answer {

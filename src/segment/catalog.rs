@@ -66,6 +66,15 @@ pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
     }
 }
 
+/// Whether the policies of a relation decide which of its rows the current role sees.
+pub fn row_security(relation: u32) -> bool {
+    // SAFETY: plain catalog look-up; a relation that is gone has none.
+    unsafe {
+        pg_sys::check_enable_rls(Oid::from(relation), Oid::INVALID, true)
+            == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+}
+
 /// Whether the current role owns a relation, or is a member of the role that does.
 pub fn is_owner(relation: u32) -> bool {
     // SAFETY: plain catalog look-ups.

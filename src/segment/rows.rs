@@ -3,11 +3,11 @@
 //! A row is looked at with `SnapshotSelf`, which shows what is committed at this very moment: the index in the segment
 //! moves on with each commit, not with the statement's snapshot.
 
-use super::call::payload;
+use super::call::{Value, payload};
 use super::server;
 use super::table::{
-    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LEASE, MESSAGE, MSG_ID, Open, PRIORITY,
-    QueueTable, group_number, insert_into_index, item_pointer, tid_of,
+    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LAST_ERROR, LEASE, MESSAGE, MSG_ID,
+    Open, PRIORITY, QueueTable, group_number, insert_into_index, item_pointer, tid_of,
 };
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -52,11 +52,9 @@ impl Row {
     }
 }
 
-/// What became of the wish to delete a row.
+/// Why a row couldn't be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deleted {
-    /// It is deleted, when the transaction commits.
-    Yes,
+pub enum Missed {
     /// There is no such row (any more).
     Gone,
     /// A concurrent transaction has changed it, and this transaction's isolation level forbids to look at the change.
@@ -150,6 +148,16 @@ impl OpenTable<'_> {
         own || self.at_place(snapshot, row.tid).is_some()
     }
 
+    /// What an archive keeps of a row besides what the reader is told: its dedup key, and the error of its last failure.
+    pub fn kept(&self, row: &Row) -> (Option<Datum>, Option<Datum>) {
+        // SAFETY: the row's tuple is whole, and a value out of line is there as long as the row.
+        unsafe {
+            let columns = self.deform(row.tuple);
+            let here = |datum: Datum| Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+            (columns.get(DEDUP_KEY).map(here), columns.get(LAST_ERROR).map(here))
+        }
+    }
+
     fn fetch_with(&self, snapshot: pg_sys::Snapshot, msg_id: i64, tid: Tid) -> Option<Row> {
         let by_place = self.at_place(snapshot, tid).filter(|row| row.msg_id == msg_id);
         by_place.or_else(|| self.by_number(snapshot, msg_id))
@@ -237,24 +245,66 @@ impl OpenTable<'_> {
         }
     }
 
-    /// Deletes a row that was fetched, waiting for whoever is changing it.
-    pub fn delete(&self, msg_id: i64, tid: Tid) -> Deleted {
+    /// Deletes a message's row, waiting for whoever is changing it; the row as it was.
+    pub fn delete(&self, msg_id: i64, tid: Tid) -> Result<Row, Missed> {
+        let (row, ()) = self.change(msg_id, tid, |row| (self.delete_at(row), ()))?;
+        Ok(row)
+    }
+
+    /// Writes columns (by number) of a message's row, waiting for whoever is changing it; the row as it was, and its new
+    /// place.
+    pub fn update(&self, msg_id: i64, tid: Tid, changes: &[(i16, Value<'_>)]) -> Result<(Row, Tid), Missed> {
+        self.change(msg_id, tid, |row| self.update_at(row, changes, true))
+    }
+
+    /// Does `step` with the row of a message until nobody else has changed it meanwhile.
+    fn change<R>(
+        &self,
+        msg_id: i64,
+        tid: Tid,
+        step: impl Fn(&Row) -> (pg_sys::TM_Result::Type, R),
+    ) -> Result<(Row, R), Missed> {
         let mut at = tid;
         loop {
-            let Some(row) = self.fetch(msg_id, at) else {
-                return Deleted::Gone;
-            };
+            let row = self.fetch(msg_id, at).ok_or(Missed::Gone)?;
             if fixed_snapshot() && !self.shown(&row) {
-                return Deleted::Conflict;
+                return Err(Missed::Conflict);
             }
-            match self.delete_at(&row) {
-                pg_sys::TM_Result::TM_Ok => return Deleted::Yes,
-                pg_sys::TM_Result::TM_Deleted | pg_sys::TM_Result::TM_SelfModified => return Deleted::Gone,
-                _ if fixed_snapshot() => return Deleted::Conflict,
+            let (result, answer) = step(&row);
+            match result {
+                pg_sys::TM_Result::TM_Ok => return Ok((row, answer)),
+                pg_sys::TM_Result::TM_Deleted | pg_sys::TM_Result::TM_SelfModified => return Err(Missed::Gone),
+                _ if fixed_snapshot() => return Err(Missed::Conflict),
                 // Changed by a transaction that has committed meanwhile: look where the row is now.
                 _ => at = Tid::default(),
             }
             server::check_for_interrupts();
+        }
+    }
+
+    /// Waits until no other transaction is changing a message's row, and keeps others from it until this one ends.
+    pub fn lock(&self, msg_id: i64) {
+        let Some(row) = self.fetch(msg_id, Tid::default()) else { return };
+        // SAFETY: the row was just fetched from this table; its buffer is let go of.
+        unsafe {
+            if written_here(row.tuple) {
+                return;
+            }
+            let mut tuple: pg_sys::HeapTupleData = std::mem::zeroed();
+            tuple.t_self = item_pointer(row.tid);
+            let mut buffer = 0;
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            pg_sys::heap_lock_tuple(
+                self.table.0,
+                &raw mut tuple,
+                pg_sys::GetCurrentCommandId(true),
+                pg_sys::LockTupleMode::LockTupleExclusive,
+                pg_sys::LockWaitPolicy::LockWaitBlock,
+                false,
+                &raw mut buffer,
+                &raw mut failure,
+            );
+            pg_sys::ReleaseBuffer(buffer);
         }
     }
 
@@ -282,6 +332,11 @@ impl OpenTable<'_> {
     /// Writes the number of deliveries into a fetched row; `None` where somebody else is changing the row, which isn't
     /// waited for: the number in the segment serves as long as the server runs. The answer is the row's new place.
     pub fn write_attempts(&self, row: &Row, attempts: u32) -> Option<Tid> {
+        let (result, tid) = self.update_at(row, &[(ATTEMPTS, Value::I32(attempts.cast_signed()))], false);
+        (result == pg_sys::TM_Result::TM_Ok).then_some(tid)
+    }
+
+    fn update_at(&self, row: &Row, changes: &[(i16, Value<'_>)], wait: bool) -> (pg_sys::TM_Result::Type, Tid) {
         // SAFETY: the row was just fetched from this table, whose descriptor forms the new version; where the new
         // version isn't on the same page, the indexes are told, as for any update.
         unsafe {
@@ -292,8 +347,11 @@ impl OpenTable<'_> {
             let mut values = vec![Datum::null(); columns];
             let mut nulls = vec![false; columns];
             let mut replace = vec![false; columns];
-            values[ATTEMPTS as usize - 1] = Datum::from(attempts as i32);
-            replace[ATTEMPTS as usize - 1] = true;
+            for &(column, value) in changes {
+                let (place, value) = (column as usize - 1, value.into_datum());
+                (values[place], nulls[place]) = (value.unwrap_or(Datum::null()), value.is_none());
+                replace[place] = true;
+            }
             let new = pg_sys::heap_modify_tuple(
                 row.tuple,
                 self.table.descriptor(),
@@ -313,7 +371,7 @@ impl OpenTable<'_> {
                 new,
                 command,
                 none,
-                false,
+                wait,
                 &raw mut failure,
                 &raw mut mode,
             );
@@ -326,19 +384,19 @@ impl OpenTable<'_> {
                 new,
                 command,
                 none,
-                false,
+                wait,
                 &raw mut failure,
                 &raw mut mode,
                 &raw mut indexes,
             );
             if result != pg_sys::TM_Result::TM_Ok {
-                return None;
+                return (result, Tid::default());
             }
             let heap_only = (*(*new).t_data).t_infomask2 & pg_sys::HEAP_ONLY_TUPLE as u16 != 0;
             if !heap_only {
                 self.index_again(new);
             }
-            Some(tid_of((*new).t_self))
+            (result, tid_of((*new).t_self))
         }
     }
 

@@ -1,26 +1,43 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
-use super::call::{Jsonb, Text};
+use super::call::{Jsonb, Text, payload};
+use super::value::Value;
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::spi;
+use pgrx::spi::OwnedPreparedStatement;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// A parameter of a statement.
 pub enum Parameter<'p> {
     /// `bigint`
     I64(i64),
+    /// `bigint`, or NULL
+    OptionalI64(Option<i64>),
     /// `int`
     I32(i32),
     /// `int`, or NULL
     OptionalI32(Option<i32>),
+    /// `boolean`, or NULL
+    OptionalBool(Option<bool>),
     /// `smallint`
     I16(i16),
     /// `text`
     Text(&'p str),
+    /// `text`, or NULL
+    OptionalText(Option<&'p str>),
     /// `text` as it came, or NULL
     TextArgument(Option<Text<'p>>),
+    /// `text` of a row, or NULL
+    TextOfRow(Option<Datum>),
+    /// `jsonb` of a row, or NULL
+    JsonOfRow(Option<Datum>),
+    /// `bigint[]`
+    Numbers(&'p [i64]),
     /// `timestamptz`, in microseconds since PostgreSQL's epoch
     Instant(Option<i64>),
     /// `double precision`: a number of microseconds to multiply an interval with
@@ -33,11 +50,19 @@ impl<'p> Parameter<'p> {
     #[allow(clippy::cast_precision_loss, reason = "exact up to 285 years, which is more than any option takes")]
     fn datum(&self) -> DatumWithOid<'p> {
         match *self {
+            // SAFETY: as the row's columns are.
+            Parameter::TextOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) },
+            // SAFETY: as the row's columns are.
+            Parameter::JsonOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::JSONBOID) },
+            Parameter::Numbers(numbers) => numbers.to_vec().into(),
             Parameter::I64(value) => value.into(),
+            Parameter::OptionalI64(value) => value.into(),
             Parameter::I32(value) => value.into(),
             Parameter::OptionalI32(value) => value.into(),
+            Parameter::OptionalBool(value) => value.into(),
             Parameter::I16(value) => value.into(),
             Parameter::Text(value) => value.into(),
+            Parameter::OptionalText(value) => value.into(),
             // SAFETY: the type belongs to the value: a number of microseconds is what a timestamptz is.
             Parameter::Instant(value) => unsafe { DatumWithOid::new(value, pg_sys::TIMESTAMPTZOID) },
             Parameter::Micros(value) => value.map(|micros| micros as f64).into(),
@@ -67,6 +92,40 @@ pub fn each_row(
     })
 }
 
+/// The most plans that a session keeps.
+const MOST_KEPT: usize = 64;
+
+thread_local! {
+    static KEPT: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+}
+
+/// The same with a plan that is kept for the session: for an INSERT of values, which has one plan whatever the tables
+/// hold. One that searches a table would be kept with a plan for how large the table was.
+pub fn each_row_kept(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    Spi::connect_mut(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        let known = KEPT.with_borrow(|kept| kept.get(statement).cloned());
+        let plan = if let Some(plan) = known {
+            plan
+        } else {
+            let types: Vec<PgOid> = parameters.iter().map(|parameter| parameter.oid().into()).collect();
+            let plan = Rc::new(client.prepare_mut(statement, &types)?.keep());
+            KEPT.with_borrow_mut(|kept| {
+                if kept.len() >= MOST_KEPT {
+                    kept.clear();
+                }
+                kept.insert(statement.into(), Rc::clone(&plan));
+            });
+            plan
+        };
+        all(client.update(&*plan, None, &parameters)?, each)
+    })
+}
+
 /// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, so that it runs on a
 /// standby too, and sees everything that is committed by now.
 pub fn read_rows(
@@ -88,6 +147,39 @@ pub fn read_rows(
     Spi::connect(|client| {
         let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
         all(client.select(statement, None, &parameters)?, each)
+    })
+}
+
+/// A column of an answer's row, from 1 on, as it is; to be copied before the next statement.
+pub fn column(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Value<'static>, Error> {
+    struct Raw(Datum);
+    impl FromDatum for Raw {
+        unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _type: Oid) -> Option<Self> {
+            (!is_null).then_some(Raw(datum))
+        }
+    }
+    impl IntoDatum for Raw {
+        fn into_datum(self) -> Option<Datum> {
+            Some(self.0)
+        }
+
+        fn type_oid() -> Oid {
+            Oid::INVALID
+        }
+
+        fn is_compatible_with(_other: Oid) -> bool {
+            true
+        }
+    }
+    Ok(row.get::<Raw>(number)?.map_or(Value::Null, |raw| Value::Raw(raw.0)))
+}
+
+/// A text of an answer's row, in the database's encoding.
+pub fn text_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
+    Ok(match column(row, number)? {
+        // SAFETY: the caller asks for a text; it lives as long as the answer.
+        Value::Raw(datum) => Some(unsafe { payload(datum) }),
+        _ => None,
     })
 }
 

@@ -28,14 +28,15 @@ pub(super) const COLUMNS: [(&CStr, Oid); 11] = [
 // Their numbers.
 pub(super) const MSG_ID: i16 = 1;
 pub(super) const ENQUEUED_AT: i16 = 2;
-pub(super) const DELIVER_AT: i16 = 3;
-pub(super) const ATTEMPTS: i16 = 4;
+pub const DELIVER_AT: i16 = 3;
+pub const ATTEMPTS: i16 = 4;
 pub(super) const PRIORITY: i16 = 5;
 pub(super) const GROUP_KEY: i16 = 6;
 pub(super) const DEDUP_KEY: i16 = 7;
 pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
-pub(super) const LEASE: i16 = 11;
+pub const LAST_ERROR: i16 = 10;
+pub const LEASE: i16 = 11;
 
 /// What the catalogs say of a queue's table; true for the [`generation`](super::catalog::generation) in which it was read.
 #[derive(Debug, Clone, Copy)]

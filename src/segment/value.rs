@@ -41,6 +41,9 @@ pub enum Value<'v> {
 }
 
 impl Value<'_> {
+    /// What a function that returns `void` gives back: anything but NULL.
+    pub const VOID: Value<'static> = Value::Bool(false);
+
     /// NULL where there is nothing.
     pub fn or_null<T>(value: Option<T>, make: impl FnOnce(T) -> Self) -> Self {
         value.map_or(Value::Null, make)

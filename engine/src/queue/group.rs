@@ -78,6 +78,21 @@ impl Partition<'_> {
         self.half(group, g::COUNTS, true)
     }
 
+    /// The first of the messages that wait for this one.
+    pub(super) fn first_blocked(&self, record: u32) -> Result<Option<u32>, Corrupt> {
+        let group = self.group_of(record)?;
+        if group == 0 {
+            return Ok(None);
+        }
+        let first = self.half(group, g::BLOCKED, true)?;
+        Ok((first != 0).then_some(first))
+    }
+
+    /// Messages of the queue that wait for earlier ones of their groups.
+    pub fn waiting_in_groups(&self, slot: u32) -> Result<u64, Corrupt> {
+        self.q(slot, Q::Blocked)
+    }
+
     /// The record of a message's group; 0 where it has none.
     fn group_of(&self, record: u32) -> Result<u32, Corrupt> {
         let kind = self.kind(record)?;

@@ -1,6 +1,7 @@
 //! Reading a message, finishing it, giving it back; timers that run out.
 
 use super::layout::{BLOCKED, BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, UNSETTLED};
+use super::records::Kind;
 use super::{Entry, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -36,6 +37,17 @@ pub enum Busy {
     Stale,
     /// It isn't in the index, whose lease may be in its row.
     Unknown,
+}
+
+/// A message that was set aside with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    /// Its number.
+    pub msg_id: i64,
+    /// Where its row was when it was last seen.
+    pub tid: Tid,
+    /// Whether its row has a delivery time.
+    pub timed: bool,
 }
 
 impl Partition<'_> {
@@ -223,7 +235,7 @@ impl Partition<'_> {
         let Some(record) = self.lookup(slot, msg_id)? else {
             return Ok(Busy::Unknown);
         };
-        let mut kind = self.kind(record)?;
+        let kind = self.kind(record)?;
         if let Some(lease) = lease {
             let running = kind.list == LEASED && self.r(record, R::Due)?.cast_signed() > now;
             if self.r(record, R::Lease)? != lease || !(running || kind.list == BUSY) {
@@ -233,6 +245,12 @@ impl Partition<'_> {
         if kind.list == BUSY {
             return Ok(Busy::Others);
         }
+        self.put_aside(slot, record)?;
+        Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
+    }
+
+    fn put_aside(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let mut kind = self.kind(record)?;
         self.unlink(slot, record)?;
         self.clear_timer(record)?;
         kind.origin = kind.list;
@@ -241,10 +259,30 @@ impl Partition<'_> {
         if kind.origin != LEASED {
             self.count(slot, Q::BusyUnleased, 1)?;
         }
-        Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
+        Ok(())
     }
 
-    /// The same for a message that may not be in the index, by its row; `Unknown` where there is no room for it.
+    /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
+    pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
+        for list in (0..PRIORITIES).chain([LEASED, DELAYED, UNSETTLED]) {
+            while aside.len() < aside.capacity() {
+                let (first, _, len) = self.list(slot, list)?;
+                if len == 0 {
+                    break;
+                }
+                let record = self.first_blocked(first)?.unwrap_or(first);
+                self.put_aside(slot, record)?;
+                aside.push(Aside {
+                    msg_id: self.r(record, R::MsgId)?.cast_signed(),
+                    tid: Tid::unpack(self.r(record, R::Tid)?),
+                    timed: self.kind(record)?.timed,
+                });
+            }
+        }
+        Ok(aside.len() == aside.capacity())
+    }
+
+    /// Sets a message aside that may not be in the index, by its row; `Unknown` where there is no room for it.
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
         if self.lookup(slot, entry.msg_id)?.is_none() {
             // Put in to be set aside: there is nothing to wake up for.
@@ -291,10 +329,70 @@ impl Partition<'_> {
         }
     }
 
+    /// The committed transaction has given a failed message a new row: it rests until its delivery time, at its place in
+    /// its group. Whatever the index knew of it, its lease and that it was set aside, is over.
+    pub fn rest(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        self.count(slot, Q::Failed, 1)?;
+        let Some(record) = self.lookup(slot, entry.msg_id)? else {
+            return self.stray(slot, entry, now, wake);
+        };
+        let kind = self.kind(record)?;
+        let was = if kind.list == BUSY { kind.origin } else { kind.list };
+        self.unlink(slot, record)?;
+        self.clear_timer(record)?;
+        let priority = usize::from(entry.priority).min(PRIORITIES - 1);
+        self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), counted: false, ..kind })?;
+        self.set_r(record, R::Tid, entry.tid.pack())?;
+        self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
+        self.set_half(record, R::Attempts, true, entry.attempts)?;
+        if was == UNSETTLED {
+            // Whose lease is the hash of its group.
+            return self.unsettle(slot, record, now, wake);
+        }
+        self.set_r(record, R::Lease, 0)?;
+        let rests = entry.deliver_at.is_some_and(|at| at > now);
+        if rests {
+            self.set_timer(record)?;
+        }
+        match (was, rests) {
+            (BLOCKED, _) => self.sort_in(slot, record, kind.owner, wake)?,
+            (_, true) => {
+                self.link(slot, record, DELAYED, false)?;
+                self.wake_for_timer(slot, record, wake)?;
+            }
+            // It is older than those that wait.
+            (_, false) => self.make_ready(slot, record, true, wake)?,
+        }
+        if was == LEASED { self.landed(slot, wake) } else { Ok(()) }
+    }
+
     /// Counts rows that the committed transaction deleted.
     pub fn finished(&self, slot: u32, rows: i64) -> Result<(), Corrupt> {
         self.count(slot, Q::Finished, rows)?;
         self.count(slot, Q::Live, -rows)
+    }
+
+    /// Counts rows that the committed transaction moved to the archive as done.
+    pub fn archived(&self, slot: u32, rows: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Archived, rows)?;
+        self.finished(slot, rows)
+    }
+
+    /// Counts rows that the committed transaction purged; `timed`: those with a delivery time that weren't in the index.
+    pub fn purged(&self, slot: u32, rows: i64, timed: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::TimedOutside, -timed)?;
+        self.count(slot, Q::Live, -rows)
+    }
+
+    /// Counts archive rows that are gone.
+    pub fn forgotten(&self, slot: u32, done: i64, dead: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Archived, -done)?;
+        self.count(slot, Q::Dead, -dead)
+    }
+
+    /// Counts deliveries that the reader said have failed.
+    pub fn failed(&self, slot: u32, count: i64) -> Result<(), Corrupt> {
+        self.count(slot, Q::Failed, count)
     }
 
     /// Counts rows that the committed transaction moved to the archive because they could not be delivered.

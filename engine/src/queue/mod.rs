@@ -26,12 +26,14 @@
 //! | `group.rs` | messages of one group: one after the other |
 //! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back; timers running out |
+//! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs` | sessions that wait for a message |
 
 mod group;
 mod layout;
 mod lease;
 mod limits;
+mod look;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -41,7 +43,8 @@ mod window;
 
 pub use group::{MOST_BLOCKED, Overtaken};
 pub use layout::{PRIORITIES, Partition};
-pub use lease::{Busy, Taken};
+pub use lease::{Aside, Busy, Taken};
+pub use look::{Seen, State};
 pub use registry::{Counters, Options, QueueKey};
 pub use wait::Wake;
 pub use window::{Entry, Outlook, Refill};

@@ -76,6 +76,16 @@ impl Partition<'_> {
         Ok(())
     }
 
+    /// Wakes as many as fit; true when none waits any more.
+    pub fn wake_all(&self, slot: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
+        while self.list(slot, WAITING)?.2 > 0 {
+            if !self.wake_one(slot, wake)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Wakes the session that has waited longest; false where none waits.
     pub(super) fn wake_one(&self, slot: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
         let (first, _, len) = self.list(slot, WAITING)?;

@@ -149,6 +149,16 @@ impl Partition<'_> {
     /// A sender's message, committed now. Wakes a session that waits for it.
     pub fn sent(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.count(slot, Q::Sent, 1)?;
+        self.arrived(slot, entry, now, wake)
+    }
+
+    /// A dead letter that is a message again, committed now.
+    pub fn redriven(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        self.count(slot, Q::Dead, -1)?;
+        self.arrived(slot, entry, now, wake)
+    }
+
+    fn arrived(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.count(slot, Q::Live, 1)?;
         let refilling = self.q(slot, Q::Refiller)? != 0;
         let reached = self.reached(slot, entry)?;

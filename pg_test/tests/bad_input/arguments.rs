@@ -85,6 +85,24 @@ pub(crate) const QTY: &[Bad] =
 
 pub(crate) const PRIORITY: &[Bad] = &[NULL, ("-1", "22023"), ("10", "22023"), ("2147483647", "22023")];
 
+/// An interval below zero, where NULL has a meaning.
+pub(crate) const NEGATIVE: &[Bad] = &[("'-1 microsecond'::interval", "22023"), ("'-infinity'::interval", "22023")];
+
+/// A limit: NULL means none.
+pub(crate) const LIMIT: &[Bad] = &[("-1", "22023"), ("-2147483648", "22023")];
+
+/// A key where none may be given.
+pub(crate) const OPTIONAL_KEY: &[Bad] =
+    &[("repeat('x', 513)", "54000"), ("repeat('ü', 257)", "54000"), ("repeat('x', 10000000)", "54000")];
+
+/// The same for two messages.
+pub(crate) const OPTIONAL_KEYS: &[Bad] = &[
+    ("ARRAY[]::text[]", "22023"),
+    ("ARRAY['a']", "22023"),
+    ("ARRAY['a', 'b', 'c']", "22023"),
+    ("ARRAY['a', repeat('x', 513)]", "54000"),
+];
+
 pub(crate) const DELAY: &[Bad] = &[("'3654 days'::interval", "22023"), ("'10 years 1 microsecond'::interval", "22023")];
 
 pub(crate) const DELIVER_AT: &[Bad] = &[

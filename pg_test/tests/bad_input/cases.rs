@@ -1,8 +1,9 @@
 //! The functions, with arguments that are good and what is bad in place of each.
 
 use crate::arguments::{
-    ALGORITHM, BURST, BYTES, Bad, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, MAX_REQUESTS, MSG_IDS, NEW_QUEUE,
-    NOT_NEGATIVE, NOT_NULL, NULL, PERIOD, POLICY, PRIORITY, QTY, QUEUE, TAG, TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+    ALGORITHM, BURST, BYTES, Bad, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LIMIT, MAX_REQUESTS, MSG_IDS, NEGATIVE,
+    NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY, QUEUE, TAG,
+    TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -31,6 +32,7 @@ const KEY_OF_CACHE: Argument = Argument("key", "'key'", &[KEY]);
 const TTL_OF_CACHE: Argument = Argument("ttl", "'1 hour'", &[TTL]);
 const TAGS_OF_CACHE: Argument = Argument("tags", "ARRAY['tag']", &[TAGS]);
 const OF_QUEUE: Argument = Argument("queue", "'q'", &[QUEUE]);
+const NAMED: Argument = Argument("name", "'q'", &[QUEUE]);
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
 const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
@@ -214,6 +216,9 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("max_attempts", "10", &[&[NULL, ("0", "22023"), ("-1", "22023"), ("2147483647", "22023")]]),
             Argument("retry_backoff", "'1 second'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
             Argument("retry_backoff_max", "'1 hour'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
+            Argument("max_in_flight", "5", &[LIMIT]),
+            Argument("max_rate", "5", &[LIMIT]),
+            Argument("rate_period", "'1 second'", &[NOT_NEGATIVE, LEASE, TOO_LONG]),
             // NULL keeps the archive for ever.
             Argument(
                 "archive_for",
@@ -233,6 +238,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("message", "'1'", &[NOT_NULL]),
             Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
             Argument("priority", "0", &[PRIORITY]),
+            Argument("group_key", "'group'", &[OPTIONAL_KEY]),
+            Argument("dedup_key", "'fresh'", &[OPTIONAL_KEY]),
             Argument("headers", "NULL", &[]),
             Argument("deliver_at", "NULL", &[DELIVER_AT]),
         ],
@@ -255,6 +262,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             ),
             Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
             Argument("priority", "0", &[PRIORITY]),
+            Argument("group_keys", "ARRAY['group', NULL]", &[OPTIONAL_KEYS]),
+            Argument("dedup_keys", "ARRAY[NULL, 'fresh']", &[OPTIONAL_KEYS]),
             Argument(
                 "headers",
                 "ARRAY['1', NULL]::jsonb[]",
@@ -295,6 +304,66 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         ],
         &[],
     ),
+    function(
+        "queue_fail",
+        &[
+            OF_QUEUE,
+            Argument("msg_id", "1", &[NOT_NULL]),
+            Argument("error", "'boom'", &[]),
+            Argument("retry_in", "NULL", &[DELAY, TOO_LONG, NEGATIVE]),
+            Argument("lease", "NULL", &[]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_archive",
+        &[
+            OF_QUEUE,
+            Argument("msg_id", "1", &[NOT_NULL]),
+            Argument("result", "NULL", &[]),
+            Argument("lease", "NULL", &[]),
+        ],
+        &[],
+    ),
+    function("queue_archive_batch", &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS])], &[]),
+    function("queue_status", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL])], &[]),
+    function(
+        "queue_peek",
+        &[
+            OF_QUEUE,
+            Argument("qty", "1", &[QTY]),
+            Argument("state", "'leased'", &[&[NULL, ("''", "22023"), ("'LEASED'", "22023"), ("'deleted'", "22023")]]),
+        ],
+        &[],
+    ),
+    function("queue_dead", &[OF_QUEUE, Argument("qty", "1", &[QTY])], &[]),
+    // NULL: all dead letters.
+    function(
+        "queue_redrive",
+        &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS.split_first_chunk::<1>().expect("has NULL first").1])],
+        &[],
+    ),
+    function("queue_purge", &[NAMED], &[]),
+    function("queue_pause", &[NAMED], &[]),
+    function("queue_resume", &[NAMED], &[]),
+    function("queue_list", &[], &[]),
+    // NULL leaves an option as it is.
+    function(
+        "queue_alter",
+        &[
+            NAMED,
+            Argument("visibility_timeout", "'1 hour'", &[LEASE, TOO_LONG, NEGATIVE]),
+            Argument("max_attempts", "10", &[&[("-1", "22023"), ("2147483647", "22023")]]),
+            Argument("retry_backoff", "'1 second'", &[YEAR, TOO_LONG, NEGATIVE]),
+            Argument("retry_backoff_max", "'1 hour'", &[YEAR, TOO_LONG, NEGATIVE]),
+            Argument("max_in_flight", "5", &[LIMIT]),
+            Argument("max_rate", "5", &[LIMIT]),
+            Argument("rate_period", "'1 second'", &[LEASE, TOO_LONG, NEGATIVE]),
+            Argument("archive_for", "'7 days'", &[NEGATIVE]),
+            Argument("unlogged", "NULL", &[]),
+        ],
+        &[],
+    ),
     // NULL: all queues.
     function(
         "queue_stats",
@@ -319,6 +388,19 @@ pub(crate) const GOOD: &[&str] = &[
      retry_backoff_max => '0', archive_for => NULL)",
     "queue_create('new', visibility_timeout => '366 days', retry_backoff => '366 days', archive_for => '0')",
     "queue_create('q', if_not_exists => true)",
+    "queue_create('new', max_in_flight => NULL, max_rate => NULL)",
+    "queue_create('new', max_in_flight => 0, max_rate => 2147483647, rate_period => '366 days')",
+    "queue_alter('q')",
+    "queue_alter('q', max_attempts => 0, max_in_flight => 0, max_rate => 0, archive_for => '0')",
+    "queue_send('q', '1', group_key => '', dedup_key => repeat('x', 512))",
+    "queue_send_batch('q', ARRAY['1', '2']::jsonb[], dedup_keys => ARRAY['', ''])",
+    "queue_fail('q', -1, '', '10 years', -1)",
+    "queue_archive('q', 9223372036854775807, 'null', -9223372036854775808)",
+    "queue_archive_batch('q', ARRAY[-9223372036854775808, 9223372036854775807])",
+    "queue_status('q', -1)",
+    "queue_peek('q', 10000, 'done')",
+    "queue_redrive('q')",
+    "queue_redrive('q', ARRAY[-1])",
     "queue_drop('nope', if_exists => true)",
     "queue_send('q', 'null')",
     "queue_send('q', '1', delay => '10 years', priority => 9)",

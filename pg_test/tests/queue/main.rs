@@ -1,6 +1,7 @@
 //! What a queue does, seen by a driver.
 
 mod dead;
+mod ending;
 mod groups;
 mod isolation;
 mod lease;

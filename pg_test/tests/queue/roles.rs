@@ -20,16 +20,38 @@ fn made() -> Result<(Database, Client, String, Client)> {
 }
 
 /// The calls that need INSERT, those that need SELECT and DELETE, and those that need SELECT.
-const SEND: [&str; 2] = ["queue_send('q', '1')", "queue_send_batch('q', ARRAY['1']::jsonb[])"];
-const CONSUME: [&str; 5] = [
+const SEND: [&str; 4] = [
+    "queue_send('q', '1')",
+    "queue_send_batch('q', ARRAY['1']::jsonb[])",
+    "queue_send('q', '1', group_key => 'g', dedup_key => 'k')",
+    "queue_send('q', '1', dedup_key => 'k')",
+];
+const CONSUME: [&str; 10] = [
     "queue_read('q')",
     "queue_pop('q')",
     "queue_delete('q', 1)",
     "queue_delete_batch('q', ARRAY[1])",
     "queue_extend('q', 1, '1 second')",
+    "queue_fail('q', 1)",
+    "queue_archive('q', 1)",
+    "queue_archive_batch('q', ARRAY[1])",
+    "queue_redrive('q')",
+    "queue_purge('q')",
 ];
-const OBSERVE: [&str; 1] = ["queue_stats('q')"];
-const OWN: [&str; 2] = ["queue_create('mine')", "queue_drop('q')"];
+const OBSERVE: [&str; 5] = [
+    "queue_stats('q')",
+    "queue_peek('q')",
+    "queue_peek('q', state => 'dead')",
+    "queue_status('q', 1)",
+    "queue_dead('q')",
+];
+const OWN: [&str; 5] = [
+    "queue_create('mine')",
+    "queue_drop('q')",
+    "queue_alter('q', max_rate => 1)",
+    "queue_pause('q')",
+    "queue_resume('q')",
+];
 
 fn expect(user: &mut Client, calls: &[&str], allowed: bool) -> Result<()> {
     for call in calls {
@@ -65,7 +87,8 @@ fn insert_lets_a_role_send_and_nothing_else() -> Result<()> {
     for calls in [&CONSUME[..], &OBSERVE, &OWN] {
         expect(&mut user, calls, false)?;
     }
-    ensure!(queue::read(&mut client, "q", 10)?.len() == 2);
+    // The last call's key was taken by the one before.
+    ensure!(queue::read(&mut client, "q", 10)?.len() == 3);
     client.batch_execute(&format!("REVOKE INSERT ON enough.q_q FROM {role}"))?;
     expect(&mut user, &SEND, false)
 }
@@ -97,6 +120,16 @@ fn select_and_delete_let_a_role_consume_and_nothing_else() -> Result<()> {
     })?;
     ensure!(deliveries == 2, "{deliveries} deliveries of 2");
     refused(user.query("SELECT * FROM enough.a_short", &[]), "42501")?;
+    // Dead letters are its to see and to give another life, and it may let a message fail and keep what came of it.
+    ensure!(user.query_one("SELECT enough.queue_redrive('short')", &[])?.get::<_, i64>(0) == 1);
+    let read = queue::receive(&mut user, "queue_read('short', 1, '1 hour')")?;
+    user.execute("SELECT enough.queue_fail('short', $1, 'no', '0')", &[&read[0].msg_id])?;
+    let read = queue::receive(&mut user, "queue_read('short', 1, '1 hour')")?;
+    user.execute("SELECT enough.queue_archive('short', $1, '1')", &[&read[0].msg_id])?;
+    ensure!(
+        user.query_one("SELECT result = '1' FROM enough.queue_status('short', $1)", &[&read[0].msg_id])?
+            .get::<_, bool>(0)
+    );
     refused(user.batch_execute("DELETE FROM enough.queue"), "42501")?;
     Ok(())
 }
@@ -142,6 +175,18 @@ fn names_in_the_callers_search_path_are_not_used() -> Result<()> {
     ensure!(read.len() == 1);
     ensure!(queue::delete(&mut user, "q", read[0].msg_id, read[0].lease)?);
     queue::stats(&mut user, "q")?;
+    user.batch_execute(
+        "SELECT enough.queue_send('q', '1', dedup_key => 'k'), enough.queue_send('q', '1', dedup_key => 'k'); \
+         SELECT enough.queue_fail('q', msg_id, 'no', '0') FROM enough.queue_read('q') AS r; \
+         SELECT state FROM enough.queue_read('q') AS r, enough.queue_status('q', r.msg_id); \
+         SELECT * FROM enough.queue_peek('q'), enough.queue_dead('q'), enough.queue_list(); \
+         SELECT enough.queue_archive('q', 2), enough.queue_redrive('q'), enough.queue_purge('q'); \
+         SELECT * FROM enough.queue_send_batch('q', ARRAY['1']::pg_catalog.jsonb[]); \
+         SELECT * FROM enough.queue_archive_batch('q', ARRAY(SELECT msg_id FROM enough.q_q))",
+    )?;
+    client.batch_execute(
+        "SET search_path = evil, pg_catalog; SELECT enough.queue_alter('q', max_rate => 1), enough.queue_pause('q')",
+    )?;
     user.batch_execute("SELECT * FROM enough.maintain()")?;
     Ok(())
 }
@@ -177,6 +222,8 @@ fn a_database_owner_installs_and_makes_queues() -> Result<()> {
     as_owner.batch_execute(&format!("GRANT CREATE ON SCHEMA enough TO {maker}"))?;
     as_maker.batch_execute("SELECT enough.queue_create('its_own'); SELECT enough.queue_send('its_own', '1')")?;
     refused(as_maker.simple_query("SELECT enough.queue_drop('orders')"), "42501")?;
+    as_maker.batch_execute("SELECT enough.queue_alter('its_own', max_rate => 1), enough.queue_pause('its_own')")?;
+    refused(as_maker.simple_query("SELECT enough.queue_pause('orders')"), "42501")?;
     as_maker.batch_execute("SELECT enough.queue_drop('its_own')")?;
     as_owner.batch_execute("SELECT enough.queue_drop('orders')")?;
     as_owner

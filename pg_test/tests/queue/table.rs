@@ -35,10 +35,42 @@ fn works(client: &mut Client, other: &mut Client) -> Result<()> {
     Ok(())
 }
 
+/// How messages end otherwise: a key is sent once; a message fails, dies, is redriven and archived; a batch is archived.
+fn ends(client: &mut Client, other: &mut Client) -> Result<()> {
+    let send = "SELECT enough.queue_send('q', '\"once\"', group_key => 'g', dedup_key => 'k')";
+    let sent: i64 = client.query_one(send, &[])?.get(0);
+    ensure!(other.query_one(send, &[])?.get::<_, i64>(0) == sent);
+    let read = queue::read(client, "q", 2)?;
+    ensure!(queue::ids(&read) == [sent], "{read:?}");
+    let fail = "SELECT enough.queue_fail('q', $1, 'no', '0', $2)";
+    ensure!(other.query_one(fail, &[&sent, &read[0].lease])?.get::<_, &str>(0) == "retry");
+    ensure!(other.query_one(fail, &[&sent, &read[0].lease])?.get::<_, Option<&str>>(0).is_none());
+    let read = queue::read(client, "q", 2)?;
+    ensure!(queue::ids(&read) == [sent] && read[0].attempts == 2, "{read:?}");
+    client.batch_execute("SELECT enough.queue_alter('q', max_attempts => 2)")?;
+    ensure!(other.query_one(fail, &[&sent, &read[0].lease])?.get::<_, &str>(0) == "dead");
+    client.batch_execute("SELECT enough.queue_alter('q', max_attempts => 10)")?;
+    ensure!(client.query_one("SELECT enough.queue_redrive('q')", &[])?.get::<_, i64>(0) == 1);
+    let read = queue::read(other, "q", 2)?;
+    ensure!(queue::ids(&read) == [sent] && read[0].attempts == 1, "{read:?}");
+    let archive = "SELECT enough.queue_archive('q', $1, '\"result\"', $2)";
+    ensure!(client.query_one(archive, &[&sent, &read[0].lease])?.get::<_, bool>(0));
+    let kept = client.query_one("SELECT state, result FROM enough.queue_status('q', $1)", &[&sent])?;
+    ensure!(kept.get::<_, &str>(0) == "done" && kept.get::<_, serde_json::Value>(1) == json!("result"));
+    let batch = queue::send_numbers(client, "q", 5)?;
+    let archived = other.query("SELECT enough.queue_archive_batch('q', $1)", &[&&batch[1..4]])?;
+    ensure!(archived.len() == 3);
+    ensure!(client.query_one("SELECT enough.queue_purge('q')", &[])?.get::<_, i64>(0) == 2);
+    let stats = queue::stats(client, "q")?;
+    ensure!((stats.ready, stats.leased, stats.delayed, stats.dead) == (0, 0, 0, 0), "{stats:?}");
+    Ok(())
+}
+
 #[test]
 fn with_further_columns_indexes_and_constraints() -> Result<()> {
     let (_database, mut client, mut other) = made()?;
     works(&mut client, &mut other)?;
+    ends(&mut client, &mut other)?;
     let changes = [
         "ALTER TABLE enough.q_q ADD COLUMN note text DEFAULT 'n'",
         "CREATE INDEX extra ON enough.q_q (priority, enqueued_at)",
@@ -53,6 +85,7 @@ fn with_further_columns_indexes_and_constraints() -> Result<()> {
     for change in changes {
         client.batch_execute(change)?;
         works(&mut client, &mut other).map_err(|error| error.context(change))?;
+        ends(&mut client, &mut other).map_err(|error| error.context(change))?;
     }
     refused(queue::send(&mut client, "q", &json!("bad")), "23514")?;
     client.batch_execute("CREATE UNIQUE INDEX ON enough.q_q (message)")?;
@@ -76,6 +109,7 @@ fn with_triggers() -> Result<()> {
     let counts = client.query("SELECT what, count(*) FROM seen GROUP BY 1 ORDER BY 1", &[])?;
     let counts: Vec<(String, i64)> = counts.iter().map(|row| (row.get(0), row.get(1))).collect();
     ensure!(counts == [("DELETE".to_owned(), 6), ("INSERT".to_owned(), 6)], "{counts:?}");
+    ends(&mut client, &mut other)?;
 
     // One that changes what was sent, and one that refuses it.
     client.batch_execute(
@@ -117,6 +151,29 @@ fn with_row_level_security() -> Result<()> {
     ensure!(for_ann.len() == 2 && for_ann.iter().all(|message| message.attempts == 1), "{for_ann:?}");
     ensure!(!queue::delete(&mut as_bob, "q", for_ann[0].msg_id, for_ann[0].lease)?, "a policy was passed by");
     ensure!(queue::delete(&mut as_ann, "q", for_ann[0].msg_id, for_ann[0].lease)?);
+
+    // The other ways to end one are its own, too; and so is what it can see of others' messages.
+    let anns = for_ann[1].msg_id;
+    let call = |client: &mut Client, call: &str| -> Result<Option<String>, postgres::Error> {
+        Ok(client.query_one(&format!("SELECT (enough.{call})::text"), &[])?.get(0))
+    };
+    ensure!(call(&mut as_bob, &format!("queue_fail('q', {anns}, 'not his', '0')"))?.is_none());
+    ensure!(call(&mut as_bob, &format!("queue_archive('q', {anns})"))?.as_deref() == Some("false"));
+    ensure!(as_bob.query("SELECT enough.queue_archive_batch('q', ARRAY[$1::bigint])", &[&anns])?.is_empty());
+    ensure!(as_bob.query("SELECT * FROM enough.queue_status('q', $1)", &[&for_bob[0].msg_id])?.len() == 1);
+    // What became of it would be in the archive, which is its owner's to open.
+    refused(as_bob.query("SELECT * FROM enough.queue_status('q', $1)", &[&anns]), "42501")?;
+    refused(as_bob.query("SELECT enough.queue_dead('q')", &[]), "42501")?;
+    ensure!(queue::ids(&queue::receive(&mut as_bob, "queue_peek('q', 10, 'leased')")?) == [for_bob[0].msg_id]);
+    ensure!(call(&mut as_bob, "queue_purge('q')")?.as_deref() == Some("1"));
+    let left = queue::receive(&mut as_ann, "queue_peek('q', 10, 'leased')")?;
+    ensure!(queue::ids(&left) == [anns] && left[0].lease == for_ann[1].lease, "{left:?}");
+    ensure!(call(&mut as_ann, &format!("queue_fail('q', {anns}, 'hers', '0')"))?.as_deref() == Some("retry"));
+    ensure!(call(&mut as_ann, &format!("queue_archive('q', {anns}, '1')"))?.as_deref() == Some("true"));
+    // A key is the queue's, whoever sees the message.
+    let send = "queue_send('q', '1', dedup_key => 'k', headers => jsonb_build_object('for', current_user))";
+    let first = call(&mut as_ann, send)?;
+    ensure!(call(&mut as_bob, send)? == first);
     Ok(())
 }
 

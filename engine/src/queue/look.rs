@@ -1,0 +1,79 @@
+//! Looking at messages without taking any.
+
+use super::layout::{BLOCKED, BUSY, DELAYED, LEASED, PRIORITIES, Partition, R, UNSETTLED};
+use crate::words::Corrupt;
+
+/// How a live message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The next reads get it.
+    Ready,
+    /// A reader has it, or an open transaction is changing it.
+    Leased,
+    /// Its time has not come.
+    Delayed,
+}
+
+/// A message as the index knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Its number.
+    pub msg_id: i64,
+    /// How it stands.
+    pub state: State,
+    /// Deliveries so far.
+    pub attempts: u32,
+    /// When the lease ends or the delay is over, in microseconds; `None` where nothing of the kind runs.
+    pub due: Option<i64>,
+    /// The number of the lease that runs.
+    pub lease: Option<u64>,
+}
+
+impl Partition<'_> {
+    /// How a message stands at the time `now`; `None` where it isn't in the index.
+    pub fn seen(&self, slot: u32, msg_id: i64, now: i64) -> Result<Option<Seen>, Corrupt> {
+        self.lookup(slot, msg_id)?.map(|record| self.describe(record, now)).transpose()
+    }
+
+    /// Adds messages that stand so to `seen`, as many as fit into what it has reserved: ready ones in the order in which
+    /// they will be read, but for those that wait for others of their groups. What has run out counts once [`expire`](Self::expire) has been told.
+    pub fn look(&self, slot: u32, state: State, now: i64, seen: &mut Vec<Seen>) -> Result<(), Corrupt> {
+        let ready: [usize; PRIORITIES] = std::array::from_fn(|priority| PRIORITIES - 1 - priority);
+        let lists: &[usize] = match state {
+            State::Ready => &ready,
+            State::Leased => &[LEASED, BUSY],
+            State::Delayed => &[DELAYED],
+        };
+        for &list in lists {
+            let (mut record, _, len) = self.list(slot, list)?;
+            for _ in 0..len {
+                if seen.len() == seen.capacity() {
+                    return Ok(());
+                }
+                seen.push(self.describe(record, now)?);
+                record = self.half(record, R::Links, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, record: u32, now: i64) -> Result<Seen, Corrupt> {
+        let kind = self.kind(record)?;
+        let due = self.r(record, R::Due)?.cast_signed();
+        let runs = due > now;
+        let (state, timer) = match (kind.list, kind.origin) {
+            (LEASED, _) if runs => (State::Leased, true),
+            (BUSY, LEASED) => (State::Leased, true),
+            (BUSY, _) => (State::Leased, false),
+            (DELAYED | BLOCKED | UNSETTLED, _) if runs => (State::Delayed, true),
+            _ => (State::Ready, false),
+        };
+        Ok(Seen {
+            msg_id: self.r(record, R::MsgId)?.cast_signed(),
+            state,
+            attempts: self.half(record, R::Attempts, true)?,
+            due: timer.then_some(due),
+            lease: if timer && state == State::Leased { Some(self.r(record, R::Lease)?) } else { None },
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! A message that a transaction is about to change: set aside in the index, so that nobody gets it meanwhile.
+
+use super::pending::{doubt, forget_finished};
+use super::{Queue, spill};
+use crate::error::Error;
+use crate::segment::catalog::Privilege;
+use crate::segment::rows::{Missed, OpenTable};
+use crate::segment::sql::{Parameter, read_rows};
+use crate::segment::{server, wait};
+use enough_engine::queue::{Busy, Tid, Wake};
+
+/// The caller's claim on a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    /// Whether it is set aside: not where another transaction has it, or where the index has no room.
+    pub busy: bool,
+    /// Where its row is, if that is known.
+    pub tid: Tid,
+    /// Deliveries so far that the index knows of; the row may know of others.
+    pub attempts: u32,
+}
+
+/// Checks that the caller may finish messages of the queue at all.
+pub(super) fn require_consume(queue: &Queue, function: &'static str) -> Result<(), Error> {
+    queue.require(Privilege::Consume)?;
+    super::require_write(function)
+}
+
+/// Claims a message; `None` where there is none, or where `lease` isn't the current one. A claim that is `busy` has to be
+/// remembered at once (`pending.rs`), or [given up](give_up).
+pub(super) fn claim(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    lease: Option<u64>,
+) -> Result<Option<Claim>, Error> {
+    let (mut state, mut attempts) = look(queue, table, msg_id, lease)?;
+    if state == Busy::Others && lease.is_some() {
+        // When that transaction ends the lease may have ended with it.
+        table.lock(msg_id);
+        (state, attempts) = look(queue, table, msg_id, lease)?;
+    }
+    Ok(match state {
+        Busy::Stale => None,
+        Busy::Yours(tid) => Some(Claim { busy: true, tid, attempts }),
+        Busy::Others | Busy::Unknown => Some(Claim { busy: false, tid: Tid::default(), attempts }),
+    })
+}
+
+/// Sets a message aside; what became of that, and its deliveries so far. `Stale` also where there is no such message.
+fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32), Error> {
+    let now = server::now();
+    let (state, attempts) = queue.index(|index, slot| {
+        let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
+        Ok((index.start_busy(slot, msg_id, lease, now)?, attempts))
+    })?;
+    if state != Busy::Unknown && state != Busy::Stale {
+        return Ok((state, attempts));
+    }
+    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0)) };
+    if lease.is_some_and(|lease| !spill::leases(&row, lease)) {
+        return Ok((Busy::Stale, 0));
+    }
+    // Not read from the table yet: without a place in the index it would be, while this transaction is open. Or its lease
+    // is in its row, and to the index it is a delay.
+    let entry = row.entry();
+    let state = queue.index(|index, slot| index.set_aside(slot, &entry, now))?;
+    Ok((state, entry.attempts))
+}
+
+/// Gives up a claim that has been remembered: nothing was changed. `gone`: there is no such row.
+pub(super) fn give_up(queue: &Queue, msg_id: i64, claim: Claim, gone: bool) -> Result<(), Error> {
+    if !claim.busy {
+        return Ok(());
+    }
+    forget_finished(queue.key, msg_id);
+    let mut wake = Wake::default();
+    queue.index(|index, slot| {
+        wake = Wake::default();
+        index.end_busy(slot, msg_id, gone, server::now(), &mut wake)
+    })?;
+    wait::wake(wake.processes());
+    doubt(queue.key, false);
+    Ok(())
+}
+
+/// What the caller is told where a row couldn't be changed: that there is none, or that the transaction must be retried.
+pub(super) fn missed(queue: &Queue, msg_id: i64, claim: Claim, missed: Missed) -> Result<(), Error> {
+    match missed {
+        // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the message
+        // stays whose it is.
+        Missed::Gone => give_up(queue, msg_id, claim, queue.table.plain),
+        Missed::Conflict => Err(Error::Serialization { queue: queue.name.clone(), msg_id }),
+    }
+}
+
+/// Whether the policies of the table let this role see a message's row.
+pub(super) fn permitted(queue: &Queue, msg_id: i64) -> Result<bool, Error> {
+    let statement = format!("SELECT 1 FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", queue.relation("q_"));
+    Ok(read_rows(&statement, &[Parameter::I64(msg_id)], |_| Ok(()))? > 0)
+}

@@ -1,0 +1,126 @@
+//! A delivery that has failed: the message rests and is delivered again, or is dead.
+
+use super::Queue;
+use super::claim::{Claim, claim, missed, permitted};
+use super::finish::{Outcome, retire};
+use super::pending::{Action, backoff, forget_finished, remember};
+use super::send::{ENTRY, entry_of};
+use crate::error::Error;
+use crate::segment::call::{Text, Value};
+use crate::segment::rows::{Missed, OpenTable};
+use crate::segment::server;
+use crate::segment::sql::{Parameter, as_owner_of, each_row};
+use crate::segment::table::{ATTEMPTS, DELIVER_AT, LAST_ERROR, LEASE};
+use enough_engine::queue::Entry;
+
+/// What has become of a message whose delivery failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It will be delivered again.
+    Retry,
+    /// It is in the archive.
+    Dead,
+}
+
+/// Lets a delivery fail: the message rests for `retry_in` microseconds (`None`: for the queue's backoff), or is dead where
+/// it has been delivered as often as it may be. `None` where there is no such message, or `lease` isn't the current one.
+pub(super) fn fail(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    error: Option<Text<'_>>,
+    retry_in: Option<i64>,
+    lease: Option<u64>,
+) -> Result<Option<Fate>, Error> {
+    let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(None) };
+    let options = queue.index(|index, slot| index.options(slot))?;
+    let attempts = claim.attempts;
+    if attempts >= options.max_attempts {
+        let moved = retire(queue, table, msg_id, claim, Outcome::Dead { error, attempts })?;
+        return Ok(moved.then_some(Fate::Dead));
+    }
+    let now = server::now();
+    // The clock tells apart messages that fail one after the other, their numbers those that fail together.
+    let seed = (now ^ msg_id.rotate_left(32)).cast_unsigned();
+    let rest = retry_in.unwrap_or_else(|| backoff(&options, attempts, seed));
+    let failed = Failed { msg_id, error, attempts, deliver_at: now.saturating_add(rest) };
+    failed.write(queue, table, claim).map(|written| written.then_some(Fate::Retry))
+}
+
+/// What is to be written into the row.
+struct Failed<'c> {
+    msg_id: i64,
+    error: Option<Text<'c>>,
+    attempts: u32,
+    deliver_at: i64,
+}
+
+impl Failed<'_> {
+    /// Writes it; false where the row is gone.
+    fn write(&self, queue: &Queue, table: &OpenTable<'_>, claim: Claim) -> Result<bool, Error> {
+        let expected = Entry {
+            msg_id: self.msg_id,
+            tid: claim.tid,
+            priority: 0,
+            attempts: self.attempts,
+            deliver_at: Some(self.deliver_at),
+            group: 0,
+        };
+        if claim.busy {
+            // Before the row is touched: should that fail, the rollback gives the message free again.
+            remember(queue.key, Action::Failed { entry: expected, busy: true });
+        }
+        let written = if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue)? };
+        let entry = match written {
+            Ok(entry) => entry,
+            Err(why) => return missed(queue, self.msg_id, claim, why).map(|()| false),
+        };
+        if claim.busy {
+            forget_finished(queue.key, self.msg_id);
+        }
+        remember(queue.key, Action::Failed { entry, busy: claim.busy });
+        Ok(true)
+    }
+
+    fn directly(&self, table: &OpenTable<'_>, claim: Claim) -> Result<Entry, Missed> {
+        let error = self.error.map(Text::payload);
+        let mut changes = vec![
+            (ATTEMPTS, Value::I32(i32::try_from(self.attempts).unwrap_or(i32::MAX))),
+            (DELIVER_AT, Value::Instant(self.deliver_at)),
+            (LEASE, Value::Null),
+        ];
+        changes.extend(error.map(|error| (LAST_ERROR, Value::Bytes(error))));
+        let (row, tid) = table.update(self.msg_id, claim.tid, &changes)?;
+        Ok(Entry { tid, attempts: self.attempts, deliver_at: Some(self.deliver_at), ..row.entry() })
+    }
+
+    /// As the table's owner, because a consumer needn't have UPDATE; where policies let the caller see the row. Triggers
+    /// may change what the index has to know, so that is read back.
+    fn by_executor(&self, queue: &Queue) -> Result<Result<Entry, Missed>, Error> {
+        if !permitted(queue, self.msg_id)? {
+            return Ok(Err(Missed::Gone));
+        }
+        let mut found = Err(Missed::Gone);
+        as_owner_of(queue.table.relation, || {
+            each_row(
+                &format!(
+                    "UPDATE {} SET attempts = $2, deliver_at = $3, lease = NULL, last_error = coalesce($4, last_error) \
+                     WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING {}",
+                    queue.relation("q_"),
+                    ENTRY,
+                ),
+                &[
+                    Parameter::I64(self.msg_id),
+                    Parameter::I32(i32::try_from(self.attempts).unwrap_or(i32::MAX)),
+                    Parameter::Instant(Some(self.deliver_at)),
+                    Parameter::TextArgument(self.error),
+                ],
+                |row| {
+                    found = Ok(entry_of(row)?);
+                    Ok(())
+                },
+            )
+        })?;
+        Ok(found)
+    }
+}
