@@ -12,12 +12,16 @@
 //! | [`scenario`] | the measurements themselves, by suite |
 //! | [`stage`] | the server that all of it runs on |
 //! | [`machine`] | what the numbers were measured on |
+//! | [`compare`] | what got worse from one saved run to another |
+//! | [`plot`] | pictures of saved results |
+//! | [`tool`] | both on the command line |
 //! | [`report`] | the JSON that is saved |
 //! | [`text`] | the tables that are printed |
 //!
 //! A new measurement is an entry in its suite's list in [`scenario`]; a new kind of load implements
 //! [`contest::Contender`].
 
+pub mod compare;
 pub mod contest;
 pub mod findings;
 pub mod inside;
@@ -25,8 +29,10 @@ pub mod machine;
 pub mod noop;
 pub mod peers;
 pub mod pgbench;
+pub mod plot;
 pub mod report;
 pub mod scenario;
 pub mod stage;
 pub mod stats;
 pub mod text;
+pub mod tool;

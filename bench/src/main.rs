@@ -2,13 +2,14 @@
 // Doc comments here are the help text, where backticks would only be noise.
 #![allow(clippy::doc_markdown)]
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::Parser;
 use enough_bench::machine::Circumstances;
 use enough_bench::report::Report;
 use enough_bench::scenario::Suite;
 use enough_bench::stage::{Effort, Stage};
 use enough_bench::text;
+use enough_bench::tool::Tool;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use xtask::pg::Pg;
@@ -17,10 +18,13 @@ use xtask::pg::Pg;
 ///
 /// The server is of the PostgreSQL version in ENOUGH_PG (15 where it is unset); the extension must be installed for it.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench", version)]
+#[command(name = "cargo xtask bench", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    #[command(subcommand)]
+    tool: Option<Tool>,
     /// What to measure.
-    suite: Suite,
+    #[arg(required = true)]
+    suite: Option<Suite>,
     /// Measure only this scenario (may be given several times).
     #[arg(long, value_name = "SCENARIO")]
     only: Vec<String>,
@@ -47,31 +51,34 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Without the backtrace that anyhow would add: the chain says which step failed and why.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    let outcome = match (&arguments.tool, arguments.suite) {
+        (Some(tool), _) => tool.run(),
+        (None, Some(suite)) => run(suite, &arguments).map(|()| ExitCode::SUCCESS),
+        (None, None) => Err(anyhow!("nothing to do")),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Without the backtrace that anyhow would add: the chain says which step failed and why.
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     if arguments.list {
-        for scenario in arguments.suite.scenarios() {
+        for scenario in suite.scenarios() {
             println!("{:<16} {}", scenario.name, scenario.about);
         }
         return Ok(());
     }
-    let scenarios = arguments.suite.select(&arguments.only)?;
+    let scenarios = suite.select(&arguments.only)?;
     let rounds = arguments.rounds.map_or(if arguments.quick { 3 } else { 16 }, usize::from);
     let effort = Effort { rounds, seconds: arguments.seconds, quick: arguments.quick };
     let earlier = arguments.add_to.as_deref().map(Report::load).transpose()?;
     let stage = Stage::start(Pg::from_env()?, effort)?;
     let circumstances = Circumstances::now(&stage)?;
-    let measured = arguments.suite.run(&stage, &scenarios)?;
-    let report = Report::new(arguments.suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);
+    let measured = suite.run(&stage, &scenarios)?;
+    let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);
     println!("{}", text::of(&report));
     if let (Some(path), Some(earlier)) = (&arguments.add_to, earlier) {
         report.with(earlier)?.write(path)?;

@@ -125,9 +125,12 @@ fn install(pg: Pg) -> Result<Installation> {
     Ok(installation)
 }
 
-/// Sets up, then runs the benchmark program, a release build like what it measures.
+/// Sets up, then runs the benchmark program, a release build like what it measures. What only looks at saved results
+/// needs nothing set up.
 fn bench(pg: Pg, arguments: &[String]) -> Result<ExitCode> {
-    install(pg)?;
+    if !matches!(arguments.first().map(String::as_str), Some("compare" | "plot")) {
+        install(pg)?;
+    }
     let mut command = Command::new("cargo");
     command.args(["run", "--quiet", "--release", "--package", "enough_bench", "--"]).args(arguments);
     command.current_dir(paths::workspace()).env("ENOUGH_PG", pg.to_string());
