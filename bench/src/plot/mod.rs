@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// Everything is drawn on this.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A picture: what its file is called, without the suite, and its content.
+/// A picture: what its file is called and its content.
 struct Picture {
     name: String,
     svg: String,
@@ -61,7 +61,11 @@ pub fn draw(results: &Path, plots: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(plots).with_context(|| format!("can't create {}", plots.display()))?;
     for report in newest(results)?.values() {
         for picture in pictures(report)? {
-            let path = plots.join(format!("{}-{}.svg", report.suite, picture.name));
+            // Most titles begin by what the suite is about.
+            let suite = slug(&report.suite);
+            let stem =
+                if picture.name.starts_with(&suite) { picture.name } else { format!("{suite}-{}", picture.name) };
+            let path = plots.join(stem + ".svg");
             fs::write(&path, picture.svg).with_context(|| format!("can't write {}", path.display()))?;
             drawn.push(path);
         }

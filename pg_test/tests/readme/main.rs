@@ -105,3 +105,29 @@ fn only_what_is_left_out_may_differ() {
     assert!(!matches("a", "a\nERROR:  b"));
     assert!(!matches("a b", "a c"));
 }
+
+/// Where a text's links and pictures lead to, those within the project.
+fn targets(markdown: &str) -> impl Iterator<Item = &str> {
+    let places = markdown.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    places.filter(|place| !place.is_empty() && !place.contains("://"))
+}
+
+#[test]
+fn links_and_pictures_are_there() -> Result<()> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut documents = vec![root.join("README.md")];
+    for file in std::fs::read_dir(root.join("docs"))? {
+        documents.push(file?.path());
+    }
+    let mut found = 0;
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(document)?;
+        let beside = document.parent().context("a document without a directory")?;
+        for target in targets(&text) {
+            ensure!(beside.join(target).exists(), "{} links to {target}, which isn't there", document.display());
+            found += 1;
+        }
+    }
+    ensure!(found > 5, "only {found} links were found");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const TITLE: &str = "one key that an open transaction has used";
+const TITLE: &str = "rate limit, one key that an open transaction has used";
 
 /// Callers whose rate is taken.
 const CLIENTS: usize = 8;
