@@ -35,8 +35,8 @@ pub(super) fn claim(
     lease: Option<u64>,
 ) -> Result<Option<Claim>, Error> {
     let (mut state, mut attempts) = look(queue, table, msg_id, lease)?;
-    if state == Busy::Others && lease.is_some() {
-        // When that transaction ends the lease may have ended with it.
+    if state == Busy::Others {
+        // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
         (state, attempts) = look(queue, table, msg_id, lease)?;
     }

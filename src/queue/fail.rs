@@ -3,7 +3,7 @@
 use super::Queue;
 use super::claim::{Claim, claim, missed, permitted};
 use super::finish::{Outcome, retire};
-use super::pending::{Action, backoff, forget_finished, remember};
+use super::pending::{Action, Ending, backoff, forget_finished, remember};
 use super::send::{ENTRY, entry_of};
 use crate::error::Error;
 use crate::segment::call::{Text, Value};
@@ -36,7 +36,7 @@ pub(super) fn fail(
     let options = queue.index(|index, slot| index.options(slot))?;
     let attempts = claim.attempts;
     if attempts >= options.max_attempts {
-        let moved = retire(queue, table, msg_id, claim, Outcome::Dead { error, attempts })?;
+        let moved = retire(queue, table, msg_id, claim, Outcome::Dead { error, attempts, ending: Ending::Failed })?;
         return Ok(moved.then_some(Fate::Dead));
     }
     let now = server::now();

@@ -1,7 +1,7 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
 use super::claim::{Claim, claim, give_up, missed};
-use super::pending::{Action, Ending, doubt, remember};
+use super::pending::{Action, Ending, remember};
 use super::{Queue, spill};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
@@ -9,7 +9,7 @@ use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable, Row, fixed_snapshot};
 use crate::segment::sql::{Parameter, as_owner_of, each_row, each_row_kept, run};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Tid, Wake};
+use enough_engine::queue::{Taken, Tid, Wake};
 use std::collections::{HashMap, HashSet};
 
 /// What the archive has in common with the table.
@@ -69,7 +69,7 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
         return Ok(until);
     }
     // A lease that is in its row is a delay to the index.
-    spill::extend(queue, &queue.open_table(false)?, msg_id, now.saturating_add(timeout), lease)
+    spill::extend(queue, &queue.open_table(server::may_write())?, msg_id, now.saturating_add(timeout), lease)
 }
 
 /// What becomes of a message that goes to the archive.
@@ -78,7 +78,7 @@ pub(super) enum Outcome<'c> {
     /// Done, with what came of it.
     Done(Option<Jsonb<'c>>),
     /// Failed once too often, by `attempts` deliveries.
-    Dead { error: Option<Text<'c>>, attempts: u32 },
+    Dead { error: Option<Text<'c>>, attempts: u32, ending: Ending },
 }
 
 /// Moves a message to the archive: done; false where there is none, or where `lease` isn't the current one.
@@ -106,7 +106,7 @@ pub(super) fn retire(
 ) -> Result<bool, Error> {
     let ending = match outcome {
         Outcome::Done(_) => Ending::Archived,
-        Outcome::Dead { .. } => Ending::Failed,
+        Outcome::Dead { ending, .. } => ending,
     };
     let action = Action::Finished { msg_id, busy: claim.busy, ending };
     if claim.busy {
@@ -123,8 +123,8 @@ pub(super) fn retire(
     let known = claim.attempts.max(row.attempts.max(0).cast_unsigned());
     let (name, attempts, error, result) = match outcome {
         Outcome::Done(result) => ("done", known, Parameter::TextOfRow(None), result),
-        Outcome::Dead { error: None, attempts } => ("dead", attempts, Parameter::TextOfRow(last_error), None),
-        Outcome::Dead { error, attempts } => ("dead", attempts, Parameter::TextArgument(error), None),
+        Outcome::Dead { error: None, attempts, .. } => ("dead", attempts, Parameter::TextOfRow(last_error), None),
+        Outcome::Dead { error, attempts, .. } => ("dead", attempts, Parameter::TextArgument(error), None),
     };
     as_owner_of(queue.table.relation, || {
         each_row_kept(
@@ -144,7 +144,11 @@ pub(super) fn retire(
                 Parameter::JsonOfRow(Some(row.message)),
                 Parameter::Text(name),
                 error,
-                Parameter::OptionalText((ending == Ending::Failed).then_some("the consumer gave no reason")),
+                Parameter::OptionalText(match ending {
+                    Ending::Failed => Some("the consumer gave no reason"),
+                    Ending::Buried => Some("its last lease ran out"),
+                    Ending::Deleted | Ending::Archived | Ending::Purged => None,
+                }),
                 Parameter::Json(result),
             ],
             |_| Ok(()),
@@ -214,27 +218,12 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
     Ok(archived)
 }
 
-/// Moves a message that has been delivered as often as it may be to the archive, in the reader's transaction. The reader
-/// may do that with its rights on the queue's table alone.
-pub(super) fn bury(queue: &Queue, msg_id: i64, attempts: u32) -> Result<(), Error> {
-    let moved = as_owner_of(queue.table.relation, || {
-        run(
-            &format!(
-                "WITH gone AS (DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING *) \
-                 INSERT INTO {} ({ARCHIVED}, outcome, error, finished_at) \
-                 SELECT msg_id, enqueued_at, $2, priority, group_key, dedup_key, headers, message, 'dead', \
-                        coalesce(last_error, 'its last lease ran out'), pg_catalog.clock_timestamp() FROM gone {REPLACE}",
-                queue.relation("q_"),
-                queue.relation("a_"),
-            ),
-            &[Parameter::I64(msg_id), Parameter::I32(i32::try_from(attempts).unwrap_or(i32::MAX))],
-        )
-    })?;
-    if moved > 0 {
-        remember(queue.key, Action::Finished { msg_id, busy: false, ending: Ending::Buried });
-    } else {
-        queue.drop_message(msg_id)?;
-        doubt(queue.key, false);
+/// Moves a message that has been delivered as often as it may be to the archive, in the transaction of the reader that was
+/// given the last lease.
+pub(super) fn bury(queue: &Queue, table: &OpenTable<'_>, taken: &Taken) -> Result<(), Error> {
+    if let Some(claim) = claim(queue, table, taken.msg_id, Some(taken.lease))? {
+        let outcome = Outcome::Dead { error: None, attempts: taken.attempts, ending: Ending::Buried };
+        retire(queue, table, taken.msg_id, claim, outcome)?;
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ const TIMERS: usize = 256;
 const BATCH: usize = 64;
 /// How long a reader sleeps at the most while another one refills.
 const REFILL_SLEEP: i64 = 10_000;
+/// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
+const CONTENDED_SLEEP: i64 = 20_000;
 
 /// What a read wants.
 pub(super) struct Wish {
@@ -51,7 +53,8 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         if wish.wait > 0 {
             wait::forget_wake_ups();
         }
-        let mut reader = Reader { queue: &current, wish, table: None, hidden: Vec::new(), crowded: false };
+        let mut reader =
+            Reader { queue: &current, wish, table: None, hidden: Vec::new(), crowded: false, contended: false };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         let Some(outlook) = outlook else { return Ok(()) };
@@ -73,10 +76,12 @@ struct Reader<'q> {
     wish: &'q Wish,
     /// Opened when the first row is looked at.
     table: Option<OpenTable<'q>>,
-    /// Leased, but not shown by this transaction's snapshot: given back at the end, for others.
+    /// Leased, but not for this transaction to have: given back at the end, for others.
     hidden: Vec<Taken>,
     /// Leases fill the index: those that come are written to their rows.
     crowded: bool,
+    /// Some of the hidden ones are only hidden while another transaction is changing their rows.
+    contended: bool,
 }
 
 impl<'q> Reader<'q> {
@@ -190,6 +195,13 @@ impl<'q> Reader<'q> {
             self.postpone(&row)?;
             return Ok(false);
         }
+        let writes = self.wish.delete || taken.exhausted || self.crowded;
+        if writes && row.is_being_changed() {
+            // A read doesn't wait for other transactions: others may get it later.
+            self.contended = true;
+            self.hidden.push(*taken);
+            return Ok(false);
+        }
         if taken.unsure {
             match groups::overtaken(self.queue, self.table()?, taken, &row)? {
                 Overtaken::Not => {}
@@ -205,7 +217,7 @@ impl<'q> Reader<'q> {
         }
         if taken.exhausted {
             if server::may_write() {
-                finish::bury(self.queue, taken.msg_id, taken.attempts)?;
+                finish::bury(self.queue, &self.queue.open_table(true)?, taken)?;
             }
             return Ok(false);
         }
@@ -215,7 +227,7 @@ impl<'q> Reader<'q> {
                 return Ok(false);
             }
         } else if self.crowded && row.group_key.is_none() && server::may_write() {
-            spill::spill(self.queue, taken)?;
+            spill::spill(self.queue, &self.queue.open_table(true)?, taken)?;
         } else {
             self.note_delivery(taken, &row)?;
         }
@@ -297,8 +309,9 @@ impl<'q> Reader<'q> {
     /// Sleeps until there may be something to read.
     fn sleep(&self, outlook: &Outlook, deadline: i64) -> Result<(), Error> {
         if !self.hidden.is_empty() {
-            // What is ready isn't for this transaction's snapshot to see.
-            wait::sleep(deadline.saturating_sub(server::now()));
+            // What is ready isn't for this transaction's snapshot to see, or being changed by another.
+            let left = deadline.saturating_sub(server::now());
+            wait::sleep(if self.contended { left.min(CONTENDED_SLEEP) } else { left });
             return Ok(());
         }
         // Timers don't matter while the queue is paused.

@@ -7,15 +7,18 @@
 use super::pending::{Action, remember};
 use super::{Queue, require_write};
 use crate::error::Error;
-use crate::segment::rows::{OpenTable, Row};
+use crate::segment::call::Value;
+use crate::segment::rows::{Missed, OpenTable, Row};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, run};
+use crate::segment::table::{ATTEMPTS, DELIVER_AT, LEASE};
 use enough_engine::queue::{Taken, Tid};
 
 /// Writes a lease to its row.
-pub(super) fn spill(queue: &Queue, taken: &Taken) -> Result<(), Error> {
+pub(super) fn spill(queue: &Queue, table: &OpenTable<'_>, taken: &Taken) -> Result<(), Error> {
     let (msg_id, lease, until) = (taken.msg_id, taken.lease, taken.until);
-    let written = set(queue, msg_id, until, lease, i32::try_from(taken.attempts).unwrap_or(i32::MAX))?;
+    let attempts = i32::try_from(taken.attempts).unwrap_or(i32::MAX);
+    let written = set(queue, table, msg_id, taken.tid, &Lease { until, number: lease, attempts })?;
     if written {
         remember(queue.key, Action::Spilled { msg_id, lease, until });
     }
@@ -40,7 +43,8 @@ pub(super) fn extend(
     let current = row.lease.filter(|current| leases(&row, lease.unwrap_or(current.cast_unsigned())));
     let Some(current) = current else { return Ok(None) };
     require_write("queue_extend")?;
-    if !set(queue, msg_id, until, current.cast_unsigned(), row.attempts)? {
+    let new = Lease { until, number: current.cast_unsigned(), attempts: row.attempts };
+    if !set(queue, table, msg_id, row.tid, &new)? {
         return Ok(None);
     }
     let mut entry = row.entry();
@@ -49,8 +53,27 @@ pub(super) fn extend(
     Ok(Some(until))
 }
 
-/// With the rights of the table's owner: a reader needs none to be given a lease.
-fn set(queue: &Queue, msg_id: i64, until: i64, lease: u64, attempts: i32) -> Result<bool, Error> {
+/// A lease as its row has it.
+struct Lease {
+    until: i64,
+    number: u64,
+    attempts: i32,
+}
+
+/// Writes a lease. A reader needs no rights of its own for that; the executor works with those of the table's owner.
+fn set(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, tid: Tid, new: &Lease) -> Result<bool, Error> {
+    if queue.table.plain {
+        let changes = [
+            (ATTEMPTS, Value::I32(new.attempts)),
+            (DELIVER_AT, Value::Instant(new.until)),
+            (LEASE, Value::I64(new.number.cast_signed())),
+        ];
+        return match table.update(msg_id, tid, &changes) {
+            Ok(_) => Ok(true),
+            Err(Missed::Gone) => Ok(false),
+            Err(Missed::Conflict) => Err(Error::Serialization { queue: queue.name.clone(), msg_id }),
+        };
+    }
     let rows = as_owner_of(queue.table.relation, || {
         run(
             &format!(
@@ -59,9 +82,9 @@ fn set(queue: &Queue, msg_id: i64, until: i64, lease: u64, attempts: i32) -> Res
             ),
             &[
                 Parameter::I64(msg_id),
-                Parameter::Instant(Some(until)),
-                Parameter::I64(lease.cast_signed()),
-                Parameter::I32(attempts),
+                Parameter::Instant(Some(new.until)),
+                Parameter::I64(new.number.cast_signed()),
+                Parameter::I32(new.attempts),
             ],
         )
     })?;

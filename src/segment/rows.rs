@@ -38,6 +38,23 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether another transaction, which is still open, is changing it or keeps others from it.
+    pub fn is_being_changed(&self) -> bool {
+        // SAFETY: the row's tuple is whole. Who a mark in it stands for is asked for only where the mark is there.
+        unsafe {
+            let header = (*self.tuple).t_data;
+            let mask = u32::from((*header).t_infomask);
+            let other = (*header).t_choice.t_heap.t_xmax;
+            if mask & pg_sys::HEAP_XMAX_INVALID != 0 {
+                return false;
+            }
+            if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+                return pg_sys::MultiXactIdIsRunning(other, mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0);
+            }
+            !pg_sys::TransactionIdIsCurrentTransactionId(other) && pg_sys::TransactionIdIsInProgress(other)
+        }
+    }
+
     /// The row as the index knows it.
     pub fn entry(&self) -> Entry {
         Entry {
