@@ -16,7 +16,8 @@ fn a_dump_brings_everything_back() -> Result<()> {
     client.batch_execute(&format!(
         "CREATE ROLE {user} LOGIN; \
          SELECT enough.queue_create('q', visibility_timeout => '2 hours', max_attempts => 2, \
-                retry_backoff => '3 seconds', retry_backoff_max => '4 minutes', archive_for => NULL); \
+                retry_backoff => '3 seconds', retry_backoff_max => '4 minutes', max_in_flight => 9999, max_rate => 1000000, \
+                rate_period => '2 minutes', archive_for => NULL); \
          SELECT enough.queue_create('Odd-Name.1', unlogged => true); SELECT enough.queue_create('empty'); \
          GRANT INSERT ON enough.q_q TO {user}; \
          SELECT enough.queue_send('Odd-Name.1', '\"odd\"'); \
@@ -37,6 +38,15 @@ fn a_dump_brings_everything_back() -> Result<()> {
     queue::read(&mut client, "q", 1)?;
     let dead: i64 = client.query_one("SELECT msg_id FROM enough.a_q", &[])?.get(0);
 
+    // Keys, a failure with its rest, an archived result, a pause; the first two ids are another queue's.
+    client.batch_execute(
+        "SELECT enough.queue_create('jobs'); \
+         SELECT enough.queue_send_batch('jobs', ARRAY['1', '2', '3']::jsonb[], dedup_keys => ARRAY['a', 'b', NULL], \
+                group_keys => ARRAY['g', NULL, 'g']); \
+         SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
+         SELECT enough.queue_pause('jobs')",
+    )?;
+
     let (dump, mut restore, target) = {
         let server = shared()?;
         let dump = server.command("pg_dump")?.arg(&source.name).output()?;
@@ -52,7 +62,7 @@ fn a_dump_brings_everything_back() -> Result<()> {
     ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
 
     let mut restored = target.client()?;
-    for table in ["rate_limit_policy", "queue", "q_q", "a_q", "\"q_Odd-Name.1\"", "q_empty"] {
+    for table in ["rate_limit_policy", "queue", "q_q", "a_q", "q_jobs", "a_jobs", "\"q_Odd-Name.1\"", "q_empty"] {
         let rows = format!(
             "SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s"
         );
@@ -85,6 +95,21 @@ fn a_dump_brings_everything_back() -> Result<()> {
     let next = queue::send(&mut as_user, "q", &json!("new"))?;
     ensure!(all.iter().all(|message| message.msg_id < next), "a number was given twice");
     refused(queue::read(&mut as_user, "q", 1), "42501")?;
+    ensure!(queue::read(&mut restored, "jobs", 10)?.is_empty(), "the pause was lost");
+    restored.batch_execute("SELECT enough.queue_resume('jobs')")?;
+    let status = |client: &mut postgres::Client, msg_id: i64| -> Result<(String, Option<String>, Option<String>)> {
+        let row =
+            client.query_one("SELECT state, error, result::text FROM enough.queue_status('jobs', $1)", &[&msg_id])?;
+        Ok((row.get(0), row.get(1), row.get(2)))
+    };
+    ensure!(status(&mut restored, 1)? == ("delayed".into(), Some("no luck".into()), None));
+    ensure!(status(&mut restored, 2)? == ("done".into(), None, Some("{\"r\": 1}".into())));
+    // The failed message holds up its group, and its key is taken.
+    ensure!(queue::read(&mut restored, "jobs", 10)?.is_empty(), "the third message has overtaken the first");
+    let again = restored.query_one("SELECT enough.queue_send('jobs', '9', dedup_key => 'a')", &[])?;
+    ensure!(again.get::<_, i64>(0) == 1);
+    restored.batch_execute("SELECT enough.queue_fail('jobs', 1, retry_in => '0')")?;
+    ensure!(queue::ids(&queue::read(&mut restored, "jobs", 10)?) == [1]);
     ensure!(queue::read(&mut restored, "Odd-Name.1", 10)?.len() == 1);
     ensure!(queue::read(&mut restored, "empty", 10)?.is_empty());
     restored.batch_execute("SELECT enough.queue_drop('q'), enough.queue_create('q')")?;

@@ -339,3 +339,74 @@ fn above_read_committed_a_change_of_what_is_not_seen_is_refused() -> Result<()> 
     }
     Ok(())
 }
+
+#[test]
+fn a_group_waits_for_its_failed_message_and_goes_on_after_its_death() -> Result<()> {
+    let (_database, mut client) = made(", visibility_timeout => '1 hour', max_attempts => 2")?;
+    client.batch_execute(
+        "SELECT enough.queue_send_batch('q', ARRAY['1', '2', '3', '4']::jsonb[], group_keys => ARRAY['g', 'g', 'g', 'g']); \
+         SELECT enough.queue_send('q', '\"free\"')",
+    )?;
+    let fail = |client: &mut Client, msg_id: i64, rest: &str| -> Result<Option<String>> {
+        let call = format!("SELECT enough.queue_fail('q', $1, 'no', '{rest}')");
+        Ok(client.query_one(&call, &[&msg_id])?.get(0))
+    };
+    let read = queue::read(&mut client, "q", 10)?;
+    ensure!(queue::ids(&read) == [1, 5], "{read:?}");
+    // While it rests nobody of its group is delivered; nor while its failure isn't committed.
+    ensure!(fail(&mut client, 1, "1 hour")?.as_deref() == Some("retry"));
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty(), "a message has overtaken the failed one");
+    ensure!(fail(&mut client, 1, "0")?.as_deref() == Some("retry"));
+    let read = queue::read(&mut client, "q", 10)?;
+    ensure!(queue::ids(&read) == [1] && read[0].attempts == 2, "{read:?}");
+    // One that waits may be failed too, and finds its place again.
+    ensure!(fail(&mut client, 3, "0")?.as_deref() == Some("retry"));
+    ensure!(fail(&mut client, 2, "0")?.as_deref() == Some("retry"));
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    client.batch_execute("BEGIN")?;
+    ensure!(fail(&mut client, 1, "0")?.as_deref() == Some("dead"));
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty(), "the death isn't committed yet");
+    client.batch_execute("ROLLBACK")?;
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    ensure!(fail(&mut client, 1, "0")?.as_deref() == Some("dead"));
+    let read = queue::read(&mut client, "q", 10)?;
+    ensure!(queue::ids(&read) == [2], "{read:?}");
+    // Redriven it comes first again, though not before the one that is out.
+    client.batch_execute("SELECT enough.queue_redrive('q')")?;
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    client.batch_execute("SELECT enough.queue_archive('q', 2)")?;
+    for expected in [1, 3, 4] {
+        let read = queue::read(&mut client, "q", 10)?;
+        ensure!(queue::ids(&read) == [expected], "{read:?}, where {expected} was due");
+        let shown = queue::receive(&mut client, "queue_peek('q', 10)")?;
+        ensure!(shown.iter().all(|message| message.msg_id > expected), "{shown:?}");
+        ensure!(shown.len() as i64 == if expected == 1 { 2 } else { 4 - expected }, "{shown:?}");
+        ensure!(queue::delete(&mut client, "q", expected, read[0].lease)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_purge_takes_groups_too() -> Result<()> {
+    let (_database, mut client) = made(", visibility_timeout => '1 hour'")?;
+    client.batch_execute(
+        "SELECT enough.queue_send_batch('q', array_fill('1'::jsonb, ARRAY[500]), group_keys => \
+                ARRAY(SELECT 'g' || n % 3 FROM generate_series(1, 500) AS n)); \
+         SELECT enough.queue_send('q', '1', group_key => 'g0', delay => '1 hour')",
+    )?;
+    ensure!(queue::read(&mut client, "q", 2)?.len() == 2);
+    client.batch_execute("BEGIN")?;
+    ensure!(number(&mut client, "SELECT enough.queue_purge('q')")? == 501);
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    client.batch_execute("ROLLBACK")?;
+    let stats = queue::stats(&mut client, "q")?;
+    ensure!((stats.ready, stats.leased, stats.delayed) == (498, 2, 1), "{stats:?}");
+    ensure!(queue::read(&mut client, "q", 10)?.len() == 1, "the third group was free");
+    ensure!(number(&mut client, "SELECT enough.queue_purge('q')")? == 501);
+    ensure!(queue::read(&mut client, "q", 10)?.is_empty());
+    let stats = queue::stats(&mut client, "q")?;
+    ensure!((stats.ready, stats.leased, stats.delayed) == (0, 0, 0), "{stats:?}");
+    client.batch_execute("SELECT enough.queue_send('q', '1', group_key => 'g1')")?;
+    ensure!(queue::read(&mut client, "q", 10)?.len() == 1);
+    Ok(())
+}
