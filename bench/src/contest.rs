@@ -135,6 +135,14 @@ fn compared(heading: &Heading, subject: &Side, reference: Side, target: Option<T
     })
 }
 
+impl Comparison {
+    /// Compares results, name and rounds, that two sides have brought along.
+    pub fn of(heading: &Heading, subject: (String, Vec<f64>), reference: (String, Vec<f64>)) -> Result<Self> {
+        let [subject, reference] = [subject, reference].map(|(name, rounds)| Side::new(&name, rounds));
+        compared(heading, &subject?, reference?, heading.target)
+    }
+}
+
 impl Side {
     fn new(name: &str, rounds: Vec<f64>) -> Result<Self> {
         let estimate = Estimate::of(&rounds).context("no rounds")?;

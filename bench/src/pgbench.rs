@@ -82,6 +82,18 @@ impl<'a> Pgbench<'a> {
         parse(&self.output(command)?.0)
     }
 
+    /// Runs for `seconds` and returns how often the script was completed.
+    pub fn completed(&self, seconds: u64) -> Result<u64> {
+        let mut command = self.command()?;
+        command.arg(format!("--time={seconds}"));
+        let (report, _) = self.output(command)?;
+        parse(&report)?;
+        let count = value(&report, "number of transactions actually processed:");
+        // With --transactions pgbench says how many were asked for, too.
+        let count = count.and_then(|text| text.split('/').next()?.parse().ok());
+        count.with_context(|| format!("pgbench reports no number of transactions:\n{report}"))
+    }
+
     /// Runs for `seconds` and returns the rate in each of them.
     pub fn rates(&self, seconds: u64) -> Result<Vec<f64>> {
         let mut command = self.command()?;
@@ -98,13 +110,17 @@ fn rates(progress: &str) -> Vec<f64> {
     reports.filter_map(|line| line.split(", ").nth(1)?.strip_suffix(" tps")?.parse().ok()).collect()
 }
 
+/// What the line with that label says.
+fn value<'r>(report: &'r str, label: &str) -> Option<&'r str> {
+    report.lines().find_map(|line| line.strip_prefix(label)).map(str::trim)
+}
+
 /// The rate in pgbench's report.
 fn parse(report: &str) -> Result<f64> {
-    let value = |label: &str| report.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
-    if let Some(failed) = value("number of failed transactions:") {
+    if let Some(failed) = value(report, "number of failed transactions:") {
         ensure!(failed.starts_with("0 "), "pgbench reports failed transactions: {failed}");
     }
-    let rate = value("tps =").and_then(|rest| rest.split(' ').next());
+    let rate = value(report, "tps =").and_then(|rest| rest.split(' ').next());
     let rate = rate.with_context(|| format!("pgbench reports no rate:\n{report}"))?;
     rate.parse().with_context(|| format!("pgbench reports a rate of {rate}"))
 }

@@ -6,7 +6,7 @@ use postgres::Client;
 use std::fs;
 use std::path::{Path, PathBuf};
 use xtask::pg::Pg;
-use xtask::server::{Server, ServerOptions};
+use xtask::server::{Server, ServerOptions, Shutdown};
 
 /// The database with the extension.
 pub const DATABASE: &str = "enough";
@@ -54,6 +54,11 @@ impl Stage {
         stage.client()?.batch_execute(&format!("CREATE EXTENSION pg_enough; CREATE SCHEMA {}", noop::SCHEMA))?;
         noop::compile(&stage)?;
         Ok(stage)
+    }
+
+    /// Stops the server and starts it again: its caches are empty then, those of the operating system aren't.
+    pub fn restart(&mut self) -> Result<()> {
+        self.server.restart(Shutdown::Fast)
     }
 
     /// The server.

@@ -3,3 +3,4 @@
 pub mod job_table;
 pub mod limit_table;
 pub mod pgmq;
+pub mod pgq;

@@ -1,5 +1,6 @@
 //! What a queue does, seen by a driver.
 
+mod at_once;
 mod contended;
 mod dead;
 mod ending;

@@ -1,7 +1,12 @@
 //! The queue.
 
 mod batch;
+mod cost;
+mod depth;
+mod dispatch;
+mod held;
 mod life;
+mod pipeline;
 
 use super::Scenario;
 use crate::contest::{Comparison, Heading, Relation, hold};
@@ -19,6 +24,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: life::single,
     },
     Scenario { name: "batch", about: "the same in batches of 100, against pgmq", run: batch::batches },
+    Scenario {
+        name: "pipeline",
+        about: "single sends and a consumer of batches, against PgQ and pgmq",
+        run: pipeline::end_to_end,
+    },
+    Scenario {
+        name: "depth",
+        about: "one message read by how many are ready, leased and delayed, against pgmq",
+        run: depth::reading,
+    },
+    Scenario {
+        name: "held_snapshot",
+        about: "the rate over time while a transaction that only reads holds back VACUUM",
+        run: held::by_snapshot,
+    },
+    Scenario { name: "held_xid", about: "the same with a transaction that has written", run: held::by_writer },
+    Scenario { name: "held_slot", about: "the same with a replication slot that nobody consumes", run: held::by_slot },
+    Scenario { name: "held_dump", about: "the same with a pg_dump", run: held::by_dump },
+    Scenario {
+        name: "dispatch",
+        about: "from a send to the row at a reader that waits, against polling by pgmq",
+        run: dispatch::latency,
+    },
+    Scenario { name: "wake", about: "readers that a message wakes where 50 wait", run: dispatch::wake_ups },
+    Scenario { name: "wal", about: "bytes of WAL and dead rows a message, against pgmq", run: cost::written },
+    Scenario { name: "memory", about: "bytes of the index a leased message", run: cost::memory },
+    Scenario { name: "rebuild", about: "the first read after a restart", run: cost::rebuild },
 ];
 
 /// What tables call the extension.

@@ -1,0 +1,148 @@
+//! The rate over time while something holds back VACUUM, so that no dead row goes away.
+
+use super::{MESSAGE, OURS, life};
+use crate::contest::{Comparison, Contender, Heading, Relation};
+use crate::findings::{Findings, Series, Subject};
+use crate::peers::pgmq;
+use crate::pgbench::{Load, Pgbench};
+use crate::stage::{self, Stage};
+use crate::stats::Target;
+use anyhow::{Context, Result, ensure};
+use postgres::Client;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use xtask::server::ServerOptions;
+
+const CLIENTS: usize = 8;
+/// Rates of so many seconds at either end are compared.
+const END: usize = 10;
+
+/// A transaction that has only read.
+pub(super) fn by_snapshot(stage: &Stage) -> Result<Findings> {
+    let holder = transaction(stage, "SELECT count(*) FROM pg_class")?;
+    measured(stage, "held_snapshot", "a transaction that only reads", holder)
+}
+
+/// A transaction that has written.
+pub(super) fn by_writer(stage: &Stage) -> Result<Findings> {
+    let holder = transaction(stage, "CREATE TABLE written (x int)")?;
+    measured(stage, "held_xid", "a transaction that has written", holder)
+}
+
+/// A replication slot whose standby is gone, and which holds back what that last read.
+pub(super) fn by_slot(stage: &Stage) -> Result<Findings> {
+    let mut client = stage.client()?;
+    client.execute("SELECT pg_create_physical_replication_slot('abandoned', true)", &[])?;
+    let options = ServerOptions::new(stage.server().pg());
+    let options = options.conf("hot_standby_feedback", "on").conf("primary_slot_name", "abandoned");
+    let standby = stage.server().standby(&options.conf("wal_receiver_status_interval", "1s"))?;
+    let mut reader = standby.client()?;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;
+    until(|| {
+        let held = "SELECT xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'abandoned'";
+        Ok(client.query_one(held, &[])?.get(0))
+    })?;
+    // Killed while it reads: it doesn't say that it needs nothing any more.
+    drop(standby);
+    drop(reader);
+    until(|| {
+        let abandoned =
+            "SELECT NOT active AND xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'abandoned'";
+        Ok(client.query_one(abandoned, &[])?.get(0))
+    })?;
+    let found = measured(stage, "held_slot", "a replication slot that nobody consumes", ());
+    client.execute("SELECT pg_drop_replication_slot('abandoned')", &[])?;
+    found
+}
+
+/// A `pg_dump` that is slow to come to its end.
+pub(super) fn by_dump(stage: &Stage) -> Result<Findings> {
+    // More than fits into the pipe, which nobody reads: the dump stands still in the middle of it.
+    stage.client()?.batch_execute(
+        "CREATE TABLE IF NOT EXISTS large AS SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 20000) AS i",
+    )?;
+    let mut command = stage.server().command("pg_dump")?;
+    command.arg("--data-only").arg("--table=large").arg(stage::DATABASE);
+    let dump = Dump(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("can't start pg_dump")?);
+    let mut client = stage.client()?;
+    until(|| {
+        let at_work = "SELECT count(*) > 0 FROM pg_stat_activity \
+                       WHERE application_name = 'pg_dump' AND backend_xmin IS NOT NULL AND wait_event = 'ClientWrite'";
+        Ok(client.query_one(at_work, &[])?.get(0))
+    })?;
+    measured(stage, "held_dump", "a pg_dump", dump)
+}
+
+/// A dump at work, ended when dropped.
+struct Dump(Child);
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        // Where it has ended already there is nothing to be done.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn transaction(stage: &Stage, statement: &str) -> Result<Client> {
+    let mut client = stage.client()?;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+    client.batch_execute(statement)?;
+    Ok(client)
+}
+
+fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition()? {
+        ensure!(Instant::now() < deadline, "what should hold back VACUUM didn't come about");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// The whole life of messages while `holder` holds back VACUUM, with ours and, for a quarter of the time, with pgmq.
+fn measured<H>(stage: &Stage, name: &str, holds: &str, holder: H) -> Result<Findings> {
+    let seconds = stage.effort().either(120, 24);
+    pgmq::install(stage)?;
+    stage.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
+    stage.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
+    let conditions = format!("{CLIENTS} clients, durable, VACUUM held back by {holds}");
+    let (our_script, their_script, their_name) = (life::ours(name), life::pgmqs(name), pgmq::name());
+    let mut found = Findings::default();
+    let sides = [
+        (OURS, stage::DATABASE, &our_script, seconds),
+        (their_name.as_str(), pgmq::DATABASE, &their_script, seconds / 4),
+    ];
+    for (name, database, script, seconds) in sides {
+        let variables = &[("body", MESSAGE)];
+        let load = Load { name, database, script, variables, clients: CLIENTS, ..Load::default() };
+        let mut load = Pgbench::new(stage, load)?;
+        load.warm_up()?;
+        let rates = load.rates(seconds)?;
+        let subject = Subject::new("queue send + read + delete over time", &conditions, name, "messages/s");
+        let seconds = (1..=rates.len() as u32).map(f64::from);
+        found.series.push(Series { subject, along: "s".into(), points: seconds.zip(rates.iter().copied()).collect() });
+        let target = (name == OURS).then_some(Target::AtLeast(0.95));
+        found.comparisons.extend(ends(name, &conditions, &rates, target)?);
+    }
+    drop(holder);
+    Ok(found)
+}
+
+/// The last seconds against the first ones.
+fn ends(name: &str, conditions: &str, rates: &[f64], target: Option<Target>) -> Result<Option<Comparison>> {
+    if rates.len() < 2 * END {
+        return Ok(None);
+    }
+    let heading = Heading {
+        title: format!("queue send + read + delete over time, {name}"),
+        conditions: conditions.to_owned(),
+        unit: "messages/s".into(),
+        relation: Relation::Ratio,
+        target,
+    };
+    let last = (format!("{name}, last {END} s"), rates[rates.len() - END..].to_vec());
+    let first = (format!("{name}, first {END} s"), rates[..END].to_vec());
+    Comparison::of(&heading, last, first).map(Some)
+}
