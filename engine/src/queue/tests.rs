@@ -10,9 +10,11 @@
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
+//! | `ending.rs` | those of failing, purging and looking |
 
 mod check;
 mod corrupt;
+mod ending;
 mod groups;
 mod invariants;
 mod model;

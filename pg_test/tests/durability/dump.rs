@@ -4,9 +4,41 @@ use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::refused;
 use enough_pg_test::queue;
 use enough_pg_test::server::{Database, shared};
+use postgres::Client;
 use serde_json::json;
 use std::io::Write;
 use std::process::Stdio;
+
+/// A queue with keys, a failure and its rest, an archived result, paused.
+fn unusual_jobs(client: &mut Client) -> Result<()> {
+    client.batch_execute(
+        "SELECT enough.queue_create('jobs'); \
+         SELECT enough.queue_send_batch('jobs', ARRAY['1', '2', '3']::jsonb[], dedup_keys => ARRAY['a', 'b', NULL], \
+                group_keys => ARRAY['g', NULL, 'g']); \
+         SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
+         SELECT enough.queue_pause('jobs')",
+    )?;
+    Ok(())
+}
+
+fn unusual_jobs_are_there(restored: &mut Client) -> Result<()> {
+    ensure!(queue::read(restored, "jobs", 10)?.is_empty(), "the pause was lost");
+    restored.batch_execute("SELECT enough.queue_resume('jobs')")?;
+    let status = |client: &mut Client, msg_id: i64| -> Result<(String, Option<String>, Option<String>)> {
+        let row =
+            client.query_one("SELECT state, error, result::text FROM enough.queue_status('jobs', $1)", &[&msg_id])?;
+        Ok((row.get(0), row.get(1), row.get(2)))
+    };
+    ensure!(status(restored, 1)? == ("delayed".into(), Some("no luck".into()), None));
+    ensure!(status(restored, 2)? == ("done".into(), None, Some("{\"r\": 1}".into())));
+    // The failed message holds up its group, and its key is taken.
+    ensure!(queue::read(restored, "jobs", 10)?.is_empty(), "the third message has overtaken the first");
+    let again = restored.query_one("SELECT enough.queue_send('jobs', '9', dedup_key => 'a')", &[])?;
+    ensure!(again.get::<_, i64>(0) == 1);
+    restored.batch_execute("SELECT enough.queue_fail('jobs', 1, retry_in => '0')")?;
+    ensure!(queue::ids(&queue::read(restored, "jobs", 10)?) == [1]);
+    Ok(())
+}
 
 #[test]
 fn a_dump_brings_everything_back() -> Result<()> {
@@ -38,15 +70,7 @@ fn a_dump_brings_everything_back() -> Result<()> {
     queue::read(&mut client, "q", 1)?;
     let dead: i64 = client.query_one("SELECT msg_id FROM enough.a_q", &[])?.get(0);
 
-    // Keys, a failure with its rest, an archived result, a pause; the first two ids are another queue's.
-    client.batch_execute(
-        "SELECT enough.queue_create('jobs'); \
-         SELECT enough.queue_send_batch('jobs', ARRAY['1', '2', '3']::jsonb[], dedup_keys => ARRAY['a', 'b', NULL], \
-                group_keys => ARRAY['g', NULL, 'g']); \
-         SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
-         SELECT enough.queue_pause('jobs')",
-    )?;
-
+    unusual_jobs(&mut client)?;
     let (dump, mut restore, target) = {
         let server = shared()?;
         let dump = server.command("pg_dump")?.arg(&source.name).output()?;
@@ -95,21 +119,7 @@ fn a_dump_brings_everything_back() -> Result<()> {
     let next = queue::send(&mut as_user, "q", &json!("new"))?;
     ensure!(all.iter().all(|message| message.msg_id < next), "a number was given twice");
     refused(queue::read(&mut as_user, "q", 1), "42501")?;
-    ensure!(queue::read(&mut restored, "jobs", 10)?.is_empty(), "the pause was lost");
-    restored.batch_execute("SELECT enough.queue_resume('jobs')")?;
-    let status = |client: &mut postgres::Client, msg_id: i64| -> Result<(String, Option<String>, Option<String>)> {
-        let row =
-            client.query_one("SELECT state, error, result::text FROM enough.queue_status('jobs', $1)", &[&msg_id])?;
-        Ok((row.get(0), row.get(1), row.get(2)))
-    };
-    ensure!(status(&mut restored, 1)? == ("delayed".into(), Some("no luck".into()), None));
-    ensure!(status(&mut restored, 2)? == ("done".into(), None, Some("{\"r\": 1}".into())));
-    // The failed message holds up its group, and its key is taken.
-    ensure!(queue::read(&mut restored, "jobs", 10)?.is_empty(), "the third message has overtaken the first");
-    let again = restored.query_one("SELECT enough.queue_send('jobs', '9', dedup_key => 'a')", &[])?;
-    ensure!(again.get::<_, i64>(0) == 1);
-    restored.batch_execute("SELECT enough.queue_fail('jobs', 1, retry_in => '0')")?;
-    ensure!(queue::ids(&queue::read(&mut restored, "jobs", 10)?) == [1]);
+    unusual_jobs_are_there(&mut restored)?;
     ensure!(queue::read(&mut restored, "Odd-Name.1", 10)?.len() == 1);
     ensure!(queue::read(&mut restored, "empty", 10)?.is_empty());
     restored.batch_execute("SELECT enough.queue_drop('q'), enough.queue_create('q')")?;

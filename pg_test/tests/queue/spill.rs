@@ -86,3 +86,49 @@ fn a_rolled_back_reader_gives_back_what_it_wrote_to_rows() -> Result<()> {
     ensure!(leased + rest == 1000, "{leased} and {rest}");
     Ok(())
 }
+
+#[test]
+fn a_message_whose_lease_is_in_its_row_is_shown_failed_and_archived_under_it() -> Result<()> {
+    let (_server, mut client) = made()?;
+    queue::send_numbers(&mut client, "q", 1500)?;
+    while !read(&mut client, "q", 50)?.is_empty() {}
+    let leased = queue::receive(&mut client, "queue_peek('q', 10000, 'leased')")?;
+    ensure!(leased.len() == 1500, "{} of 1500 are shown as leased", leased.len());
+    ensure!(leased.iter().all(|message| message.lease.is_some() && message.until.is_some() && message.attempts == 1));
+    ensure!(queue::receive(&mut client, "queue_peek('q', 10000, 'delayed')")?.is_empty());
+    let rows =
+        client.query("SELECT msg_id, lease FROM enough.q_q WHERE lease IS NOT NULL ORDER BY 1 DESC LIMIT 4", &[])?;
+    let rows: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    for &(msg_id, lease) in &rows {
+        let row = client.query_one(
+            "SELECT state, attempts, leased_until > now() + interval '50 minutes' FROM enough.queue_status('q', $1)",
+            &[&msg_id],
+        )?;
+        ensure!(row.get::<_, &str>(0) == "leased" && row.get::<_, i32>(1) == 1 && row.get::<_, bool>(2));
+        let refused: (Option<String>, bool) = {
+            let row = client.query_one(
+                "SELECT enough.queue_fail('q', $1, 'no', '0', $2), enough.queue_archive('q', $1, NULL, $2)",
+                &[&msg_id, &(lease + 1)],
+            )?;
+            (row.get(0), row.get(1))
+        };
+        ensure!(refused == (None, false), "another's lease");
+    }
+    let fail = "SELECT enough.queue_fail('q', $1, 'no', $2::text::interval, $3)";
+    let fate: Option<String> = client.query_one(fail, &[&rows[0].0, &"0", &rows[0].1])?.get(0);
+    ensure!(fate.as_deref() == Some("retry"));
+    let again = read(&mut client, "q", 5)?;
+    ensure!(ids(&again) == [rows[0].0] && again[0].attempts == 2, "{again:?}");
+    client.batch_execute("BEGIN")?;
+    client.query_one(fail, &[&rows[1].0, &"1 hour", &rows[1].1])?;
+    client.batch_execute("ROLLBACK")?;
+    let archived: bool =
+        client.query_one("SELECT enough.queue_archive('q', $1, '1', $2)", &[&rows[1].0, &rows[1].1])?.get(0);
+    ensure!(archived, "the rolled back failure has ended the lease");
+    let fate: Option<String> = client.query_one(fail, &[&rows[0].0, &"0", &rows[0].1])?.get(0);
+    ensure!(fate.is_none(), "the lease of before");
+    ensure!(client.query_one("SELECT enough.queue_purge('q')", &[])?.get::<_, i64>(0) == 1499);
+    let stats = queue::stats(&mut client, "q")?;
+    ensure!((stats.ready, stats.leased, stats.delayed) == (0, 0, 0), "{stats:?}");
+    Ok(())
+}

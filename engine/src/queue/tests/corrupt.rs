@@ -1,6 +1,6 @@
 //! Random words anywhere in a partition: every call still answers, with an error at the worst.
 
-use crate::queue::{Entry, Options, Partition, QueueKey, Tid, Wake, format};
+use crate::queue::{Entry, Options, Partition, QueueKey, State, Tid, Wake, format};
 use crate::words::{Corrupt, allocate};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,7 +33,7 @@ fn entry(msg_id: i64) -> Entry {
 /// Every call once.
 fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(), Corrupt>> {
     let mut wake = Wake::default();
-    let mut taken = Vec::with_capacity(8);
+    let (mut taken, mut seen, mut aside) = (Vec::with_capacity(8), Vec::with_capacity(8), Vec::with_capacity(4));
     let wake = &mut wake;
     let key = QueueKey { database: 1, relation: slot };
     let mut answers = vec![
@@ -42,6 +42,9 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.outlook(slot, 4, NOW).map(drop),
         p.take(slot, NOW, 8, 10, &mut taken),
         p.counters(slot).map(drop),
+        p.seen(slot, id, NOW).map(drop),
+        p.look(slot, [State::Ready, State::Leased, State::Delayed][id as usize % 3], NOW, &mut seen),
+        p.waiting_in_groups(slot).map(drop),
         p.heads(slot).map(drop),
     ];
     for taken in taken {
@@ -71,7 +74,12 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.reconcile(slot, &entry(id + 5), NOW, wake).map(drop),
         p.end_refill(slot, process, Some(id), Some(NOW), NOW, wake),
         p.start_busy(slot, id, None, NOW).map(drop),
+        p.rest(slot, &entry(id), NOW, wake),
         p.end_busy(slot, id, false, NOW, wake),
+        p.rest(slot, &entry(id + 6), NOW, wake),
+        p.redriven(slot, &entry(id + 7), NOW, wake),
+        if id % 5 == 0 { p.set_all_aside(slot, &mut aside).map(drop) } else { Ok(()) },
+        p.wake_all(slot, wake).map(drop),
         p.expire(NOW + 5, 50, wake),
         p.drop_message(slot, id + 1, wake),
         p.distrust(slot),
@@ -81,6 +89,10 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.end_busy(slot, id + 4, false, NOW, wake),
         p.finished(slot, 1),
         p.buried(slot, 1),
+        p.archived(slot, 1),
+        p.failed(slot, 1),
+        p.purged(slot, 1, 1),
+        p.forgotten(slot, 1, 1),
         p.options(slot).and_then(|options| p.set_options(slot, options)),
         p.start_counting(slot),
         p.counted(slot, 1, 1, 1, 1),
