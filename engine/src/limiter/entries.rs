@@ -1,4 +1,4 @@
-//! The memory of a limiter table: its entries, the chains and the free list they are on, and eviction.
+//! The memory of a limiter table: its entries, and the chains and the free list that they are on.
 //!
 //! ```text
 //! header  8 words
@@ -11,26 +11,23 @@
 //!   6     the next slot of the chain (lower half), when it was last used (upper half);
 //!         of a free slot: the next (lower) and the previous one (upper half) of the free list
 //!   7     the first slot of the chain that starts here (lower half), whatever else the slot is
+//! groups  2 words for each 64 slots, see `evict.rs`
 //! ```
 //! Slots are counted from 1; 0 is none. As many chains start as there are slots, and a new entry takes the slot that
 //! its own chain starts at if that is free. So with room to spare the key that is looked for is in the cache line that
 //! the search begins with.
 //!
 //! No chain grows beyond [`MAX_CHAIN`]: an insert into a full one evicts from it.
-//!
-//! A full table evicts, from a bounded sample at a hand that goes round, the first state that is as good as new, else
-//! the one whose last use is longest ago.
 
+use super::evict::{GROUP, GROUP_WORDS};
 use super::{Algorithm, LEVEL_BITS, Limit, MAX_PERIOD, MAX_REQUESTS};
 use crate::hash::KeyHash;
-use crate::words::{Corrupt, Words, load, part, store, zero};
+use crate::words::{Corrupt, Words, load, store, zero};
 
 /// The longest chain. With as many chains as slots and keyed hashes, chance alone doesn't get near it.
 pub(super) const MAX_CHAIN: usize = 64;
-/// How many entries an eviction looks at.
-pub(super) const SAMPLE: u32 = 128;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"limiter\x01");
+const MAGIC: u64 = u64::from_le_bytes(*b"limiter\x02");
 const HEADER: usize = 8;
 pub(super) const SLOT: usize = 8;
 
@@ -39,7 +36,7 @@ const AT_MAGIC: usize = 0;
 const AT_CAPACITY: usize = 1;
 /// The first slot of the free list.
 const AT_FREE: usize = 2;
-/// How many slots are in use (lower half); the hand (upper half).
+/// How many slots are in use (lower half); the group where the next eviction begins (upper half).
 pub(super) const AT_KEYS: usize = 3;
 pub(super) const AT_ALLOWED: usize = 4;
 pub(super) const AT_DENIED: usize = 5;
@@ -68,7 +65,8 @@ const _: () = assert!(LEVEL_BITS - 64 + IDENTITY_BITS <= 64);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entries<'a> {
     pub(super) header: Words<'a>,
-    slots: Words<'a>,
+    /// The slots, and behind them the groups.
+    rest: Words<'a>,
     pub(super) capacity: u32,
 }
 
@@ -103,9 +101,13 @@ pub(super) fn identity(limit: &Limit) -> u64 {
     limit.period() | algorithm << PERIOD_BITS
 }
 
-/// How many slots fit into `words`.
+/// How many slots fit into `words`, beside the header and the words of the groups: a line of [`SLOT`] words in 256, and
+/// two, which is enough for those of the last, smaller group. Without a division, because every call asks.
+#[inline]
 fn capacity_of(words: Words<'_>) -> u32 {
-    u32::try_from(words.len().saturating_sub(HEADER) / SLOT).unwrap_or(u32::MAX - 1)
+    const _: () = assert!(GROUP as usize / GROUP_WORDS * SLOT == 256 && HEADER == SLOT);
+    let lines = words.len() / SLOT;
+    u32::try_from(lines.saturating_sub(3 + lines / 256)).unwrap_or(u32::MAX - 1)
 }
 
 impl<'a> Entries<'a> {
@@ -121,10 +123,11 @@ impl<'a> Entries<'a> {
         zero(words);
         store(words, AT_CAPACITY, u64::from(capacity))?;
         store(words, AT_FREE, 1)?;
+        let entries = Entries::of(words, capacity)?;
+        entries.clear_bounds()?;
         for slot in 1..=capacity {
             let next = if slot < capacity { slot + 1 } else { 0 };
-            let links = u64::from(next) | u64::from(slot - 1) << 32;
-            store(words, HEADER + (slot as usize - 1) * SLOT + OF_NEXT, links)?;
+            entries.set_word(slot, OF_NEXT, u64::from(next) | u64::from(slot - 1) << 32)?;
         }
         store(words, AT_MAGIC, MAGIC)
     }
@@ -139,12 +142,19 @@ impl<'a> Entries<'a> {
         if capacity == 0 || load(words, AT_MAGIC)? != MAGIC || load(words, AT_CAPACITY)? != u64::from(capacity) {
             return Err(Corrupt);
         }
-        Ok(Entries { header: part(words, 0, HEADER)?, slots: part(words, HEADER, capacity as usize * SLOT)?, capacity })
+        Entries::of(words, capacity)
+    }
+
+    /// The parts of `words`.
+    #[inline]
+    fn of(words: Words<'a>, capacity: u32) -> Result<Self, Corrupt> {
+        let (header, rest) = words.split_at_checked(HEADER).ok_or(Corrupt)?;
+        Ok(Entries { header, rest, capacity })
     }
 
     /// The size of all of it.
     pub(super) fn bytes(&self) -> usize {
-        (HEADER + self.slots.len()) * size_of::<u64>()
+        (HEADER + self.rest.len()) * size_of::<u64>()
     }
 
     /// A new entry in the key's chain, behind its first one: that is most likely in the slot where the search begins.
@@ -217,48 +227,6 @@ impl<'a> Entries<'a> {
         } else {
             self.set_word(previous, OF_NEXT, with_half(self.word(previous, OF_NEXT)?, false, next))
         }
-    }
-
-    /// Evicts one entry of a full table.
-    pub(super) fn make_room(&self, now: i64) -> Result<(), Corrupt> {
-        let word = load(self.header, AT_KEYS)?;
-        let mut hand = half(word, true) % self.capacity;
-        let mut victim = None;
-        for _ in 0..SAMPLE.min(self.capacity) {
-            let entry = hand + 1;
-            hand = entry % self.capacity;
-            victim = self.rather(victim, entry, now)?;
-            if !self.is_active(entry, now)? {
-                break;
-            }
-        }
-        store(self.header, AT_KEYS, with_half(word, true, hand))?;
-        let (victim, _) = victim.ok_or(Corrupt)?;
-        self.evict(victim, now)
-    }
-
-    /// Which of two to evict, with its age: what is as good as new rather than anything, else what was used longer ago.
-    #[inline]
-    pub(super) fn rather(&self, old: Option<(u32, u32)>, new: u32, now: i64) -> Result<Option<(u32, u32)>, Corrupt> {
-        let age = if self.is_active(new, now)? {
-            let age = tick(now).wrapping_sub(half(self.word(new, OF_NEXT)?, true));
-            // More than the clock can tell: it has stepped back since.
-            if age > u32::MAX / 2 { 0 } else { age }
-        } else {
-            u32::MAX
-        };
-        Ok(match old {
-            Some((_, oldest)) if oldest >= age => old,
-            _ => Some((new, age)),
-        })
-    }
-
-    pub(super) fn evict(&self, entry: u32, now: i64) -> Result<(), Corrupt> {
-        self.count(AT_EVICTIONS)?;
-        if self.is_active(entry, now)? {
-            self.count(AT_ACTIVE_EVICTIONS)?;
-        }
-        self.remove(entry)
     }
 
     /// Takes an entry out of its chain and puts its slot on the free list.
@@ -336,14 +304,27 @@ impl<'a> Entries<'a> {
         Ok(half(self.word(entry, OF_NEXT)?, false))
     }
 
+    /// Word `of` of a group, see `evict.rs`.
+    pub(super) fn group_word(&self, group: u32, of: usize) -> Result<u64, Corrupt> {
+        load(self.rest, self.group_place(group) + of)
+    }
+
+    pub(super) fn set_group_word(&self, group: u32, of: usize, value: u64) -> Result<(), Corrupt> {
+        store(self.rest, self.group_place(group) + of, value)
+    }
+
+    fn group_place(&self, group: u32) -> usize {
+        self.capacity as usize * SLOT + group as usize * GROUP_WORDS
+    }
+
     #[inline]
     pub(super) fn word(&self, entry: u32, of: usize) -> Result<u64, Corrupt> {
-        load(self.slots, (entry as usize).checked_sub(1).ok_or(Corrupt)? * SLOT + of)
+        load(self.rest, (entry as usize).checked_sub(1).ok_or(Corrupt)? * SLOT + of)
     }
 
     #[inline]
     pub(super) fn set_word(&self, entry: u32, of: usize, value: u64) -> Result<(), Corrupt> {
-        store(self.slots, (entry as usize).checked_sub(1).ok_or(Corrupt)? * SLOT + of, value)
+        store(self.rest, (entry as usize).checked_sub(1).ok_or(Corrupt)? * SLOT + of, value)
     }
 }
 
@@ -391,6 +372,6 @@ impl Entries<'_> {
         if keys != half(load(self.header, AT_KEYS).unwrap(), false) {
             return wrong("the number of keys");
         }
-        Ok(())
+        self.verify_bounds()
     }
 }

@@ -19,6 +19,7 @@ pub mod all;
 pub mod table;
 
 mod entries;
+mod evict;
 mod fixed_window;
 mod sliding_window;
 #[cfg(test)]

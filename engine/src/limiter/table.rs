@@ -6,8 +6,8 @@
 //! no answer depends on when [`Table::sweep`] runs. Every look at a state by some limit keeps it at least until it is
 //! as good as new by that limit.
 //!
-//! A full table evicts what is as good as new, else what was used longest ago, as far as a bounded sample tells. A key
-//! that is asked with ever new periods pushes out its own states when its chain has become too long.
+//! A full table evicts what is as good as new, else what was used longest ago. A key that is asked with ever new periods
+//! pushes out its own states when its chain has become too long.
 
 use super::entries::{
     AT_ACTIVE_EVICTIONS, AT_ALLOWED, AT_DENIED, AT_EVICTIONS, AT_KEYS, Entries, IDENTITY, IDENTITY_BITS, MAX_CHAIN,
@@ -216,6 +216,7 @@ impl<'a> Table<'a> {
             expiry = expiry.saturating_sub_unsigned(time.abs_diff(state.time));
             self.entries.set_word(entry, OF_TIME, state.time.cast_unsigned())?;
             self.entries.set_word(entry, OF_EXPIRY, expiry.cast_unsigned())?;
+            self.entries.note(entry, expiry, now)?;
         }
         Ok(Found { entry, state, expiry })
     }
@@ -237,7 +238,11 @@ impl<'a> Table<'a> {
             // What has expired is not to come back to life by a look at it.
             Some(found) if found.expiry <= now && changed.is_none() => return Ok(()),
             Some(found) => (found.entry, if found.expiry > now { found.expiry.max(until) } else { until }),
-            None if changed.is_some() => (self.entries.insert(key, now)?, until),
+            None if changed.is_some() => {
+                let entry = self.entries.insert(key, now)?;
+                self.entries.note(entry, until, now)?;
+                (entry, until)
+            }
             None => return Ok(()),
         };
         if let Some(state) = changed {

@@ -2,6 +2,7 @@
 
 mod all;
 mod arithmetic;
+mod evict;
 mod oracle;
 mod sequences;
 mod table;

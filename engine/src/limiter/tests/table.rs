@@ -14,8 +14,13 @@ pub(super) fn hash(key: u32) -> KeyHash {
     key_hash([1, 2], 3, 4, &key.to_le_bytes())
 }
 
+/// Words that hold just so many entries.
 pub(super) fn words_for(entries: usize) -> usize {
-    8 + entries * 8
+    let mut lines = entries + 3;
+    while lines - 3 - lines / 256 < entries {
+        lines += 1;
+    }
+    lines * 8
 }
 
 /// What a table without limits of memory would do.
