@@ -8,6 +8,8 @@ use crate::words::Corrupt;
 
 /// A queue keeps at least so many ready messages in the index before others may take its room.
 const SHARE: u64 = 64;
+/// Ready messages that are looked at to find one to drop.
+const KEPT: usize = 16;
 /// The most that one refill brings, of ready and of delayed messages each.
 const REFILL: u64 = 4096;
 
@@ -88,19 +90,36 @@ impl Partition<'_> {
                         self.drop_last(other)?;
                     }
                 }
-                return self.allocate();
+                if let Some(record) = self.allocate()? {
+                    return Ok(Some(record));
+                }
             }
         }
         Ok(None)
     }
 
-    /// Drops the queue's last ready message of the lowest priority from the index.
-    fn drop_last(&self, slot: u32) -> Result<(), Corrupt> {
-        let bitmap = self.q(slot, Q::Bitmap)?;
-        if bitmap == 0 {
-            return Ok(());
+    /// Drops the queue's last ready message of the lowest priority from the index; false where it stays. One that has
+    /// been delivered stays, because its row may not know of that: it goes to the front, where the old ones are.
+    fn drop_last(&self, slot: u32) -> Result<bool, Corrupt> {
+        for _ in 0..KEPT {
+            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+            if bitmap == 0 {
+                return Ok(false);
+            }
+            let list = bitmap.trailing_zeros() as usize;
+            let (_, last, _) = self.list(slot, list)?;
+            if self.r(last, R::Lease)? == 0 {
+                self.drop_ready(slot, last)?;
+                return Ok(true);
+            }
+            self.unlink(slot, last)?;
+            self.link(slot, last, list, true)?;
         }
-        let (_, last, _) = self.list(slot, bitmap.trailing_zeros() as usize)?;
+        Ok(false)
+    }
+
+    /// Drops a ready message from the index, which its row is to bring back.
+    fn drop_ready(&self, slot: u32, last: u32) -> Result<(), Corrupt> {
         let msg_id = self.r(last, R::MsgId)?.cast_signed();
         if self.kind(last)?.timed {
             // Its delivery time has been overwritten by leases since; any time before it will do.
@@ -197,8 +216,7 @@ impl Partition<'_> {
         if lower == 0 {
             return Ok(false);
         }
-        self.drop_last(slot)?;
-        Ok(true)
+        self.drop_last(slot)
     }
 
     /// Writes a message into a record, which is in no list, and makes it known by its number.

@@ -318,6 +318,22 @@ fn a_higher_priority_goes_in_from_beyond_the_frontier() {
 }
 
 #[test]
+fn what_has_been_delivered_keeps_its_place_and_its_attempts() {
+    let words = allocate(3000);
+    let (p, slots) = fresh(&words, 1);
+    send(&p, slots[0], 1..=200);
+    let taken = take(&p, slots[0], NOW, 1)[0];
+    // Rested, it is ready again behind all others.
+    p.give_back(slots[0], taken.msg_id, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
+    expire(&p, NOW + SECOND);
+    for id in 1001..1300 {
+        p.sent(slots[0], &Entry { priority: 9, ..entry(id) }, NOW, &mut Wake::default()).unwrap();
+    }
+    let message = &walk(&p)[&slots[0]].messages[&taken.msg_id];
+    assert_eq!((message.list, message.attempts), (0, 1), "its row doesn't know of the delivery");
+}
+
+#[test]
 fn a_higher_priority_displaces_a_lower_one() {
     let words = allocate(6000);
     let (p, slots) = fresh(&words, 1);
