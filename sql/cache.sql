@@ -108,6 +108,16 @@ COMMENT ON FUNCTION enough.cache_get_bytes(text) IS
 NULL where there are none or they have expired.
 Fails as cache_get() does; with 22023 where the entry was written by cache_set().';
 
+CREATE FUNCTION enough.cache_fetch(key text, ttl interval, query text, args jsonb DEFAULT NULL, stale_for interval DEFAULT '0',
+                            tags text[] DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_fetch';
+COMMENT ON FUNCTION enough.cache_fetch(text, interval, text, jsonb, interval, text[]) IS
+'Returns the value cached under a key, or else runs a query and caches its one value.
+ttl: how long the value lives from then on; NULL: until it is evicted. query: returns at most one row of one column; run as the caller, with its privileges, search_path and transaction; what is not jsonb becomes it as to_jsonb() does it, and no row, or NULL, becomes a JSON null, which is cached as well. args: what $1 is in the query. stale_for: while one session computes the value anew, others get the expired one for up to that long after its end, instead of waiting. tags: at most 8, by which cache_invalidate() finds the entry.
+Concurrent calls for a key run the query once; the others wait for it, as for a lock (in pg_locks an advisory one with objsubid 25966). If it fails, is cancelled or its session ends, the next of them runs its own query; the error is that caller''s. The value is stored at once and stays when the transaction rolls back; but in a transaction that has written it is stored at the commit, since it may be made of rows that others do not see. One that had written before the call makes nobody wait; where the query itself writes, others wait for that commit. A value is not stored where its key, or a tag, was removed since the query began; the caller gets it nevertheless.
+Everybody who may call cache_get() can read what is cached, whatever the query needed privileges for.
+Fails with what the query fails with; 22004 for a NULL key, query, stale_for or tag among others; 22023 for a query that returns several rows or columns or no result, or needs its own key, for a ttl that is not positive and finite, a stale_for that is negative or infinite, or where the entry was written by cache_set_bytes(); 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes; 40P01 where sessions wait for one another in a circle.';
+
 CREATE FUNCTION enough.cache_invalidate(tag text) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate';
 COMMENT ON FUNCTION enough.cache_invalidate(text) IS

@@ -38,6 +38,8 @@ pub enum Error {
     Serialization { queue: String, msg_id: i64 },
     /// A part of the segment was damaged twice in a row; it has been reset.
     Damaged { region: &'static str },
+    /// What a user's own query failed with, passed on.
+    OfQuery { code: Code, message: String, detail: Option<String>, hint: Option<String> },
     /// The server refused something that can't be refused; a bug in `pg_enough`.
     Internal { problem: String },
 }
@@ -128,6 +130,7 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             Some("Nothing durable is lost: the tables hold it.".into()),
             Some("Call again.".into()),
         ),
+        Error::OfQuery { code, message, detail, hint } => (code, message, detail, hint),
         Error::Internal { problem } => (
             Code::ERRCODE_INTERNAL_ERROR,
             format!("pg_enough: {problem}"),

@@ -32,6 +32,17 @@ pub enum Effect {
         /// What it may be invalidated by.
         tags: Tags,
     },
+    /// The same for a jsonb that is kept for a while after its time.
+    Keep {
+        /// The value.
+        value: Rc<[u8]>,
+        /// When it is over.
+        over: u64,
+        /// When it goes.
+        until: u64,
+        /// What it may be invalidated by.
+        tags: Tags,
+    },
     /// Removes whatever is there.
     Delete,
     /// Changes the expiry of what others have committed.
@@ -126,7 +137,7 @@ impl Log {
 
     /// Whether a tag of the write at `index` has been invalidated since.
     fn is_invalidated(&self, index: usize) -> bool {
-        let Effect::Set { tags, .. } = &self.writes[index].effect else { return false };
+        let (Effect::Set { tags, .. } | Effect::Keep { tags, .. }) = &self.writes[index].effect else { return false };
         self.marks.iter().any(|mark| mark.at > index && mark.tag.is_some_and(|tag| tags.any_of(&[tag])))
     }
 

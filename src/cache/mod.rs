@@ -16,6 +16,7 @@
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
 //! | `log.rs` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
+//! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `number.rs` | counters: whole numbers as jsonb, without the server |
@@ -23,6 +24,7 @@
 
 mod entries;
 mod fence;
+mod fetch;
 mod log;
 mod number;
 mod pending;

@@ -10,7 +10,7 @@ use super::store;
 use crate::error::Error;
 use crate::segment::xact::{self, Participant};
 use crate::segment::{Segment, segment, server};
-use enough_engine::cache::{Item, NEVER, Tags};
+use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -30,11 +30,16 @@ pub fn effect(key: KeyHash) -> Option<Effect> {
     LOG.with_borrow(|log| log.effect(key).cloned())
 }
 
+/// Whether this transaction has written, removed or invalidated what a key may hold.
+pub fn concerns(key: KeyHash) -> bool {
+    LOG.with_borrow(|log| !log.marks.is_empty() || log.effect(key).is_some())
+}
+
 /// Adds a write of the current savepoint.
 pub fn write(key: KeyHash, effect: Effect) {
     let owner = xact::current();
     LOG.with_borrow_mut(|log| {
-        if log.since.is_none() && matches!(effect, Effect::Set { .. }) {
+        if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
             log.since = Some(fence::since());
         }
         log.write(key, owner, effect);
@@ -93,11 +98,17 @@ impl Participant for Pending {
             }
             // Where one transaction writes more than the memory holds, the last of it stays.
             for write in log.effective().rev() {
-                if let Effect::Set { value, tags, .. } = &write.effect
-                    && !is_put(value, tags)
-                {
-                    write.reservation = Some(store::reserve(segment, write.key, value, *tags, now)?);
-                }
+                let request = match &write.effect {
+                    Effect::Set { value, tags, .. } if !is_put(value, tags) => {
+                        (value, Reservation::tagged(value.len(), *tags))
+                    }
+                    Effect::Keep { value, tags, over, .. } => {
+                        (value, Reservation::kept(value.len(), *tags, Some(*over)))
+                    }
+                    _ => continue,
+                };
+                let (value, request) = request;
+                write.reservation = Some(store::reserve(segment, write.key, value, request, now)?);
             }
             if log.removes() {
                 fence::begin_removals(segment, log);
@@ -151,21 +162,24 @@ fn is_put(value: &[u8], tags: &Tags) -> bool {
 }
 
 fn apply(segment: &Segment, write: &mut Write, origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
-    match write.effect {
+    let (key, database) = (write.key, server::database());
+    let item = match write.effect {
         Effect::Set { ref value, kind, expiry, ref tags } => {
-            let item = Item { key: write.key, database: server::database(), expiry, kind };
+            let item = Item { key, database, expiry, kind };
             if is_put(value, tags) {
                 return store::put(segment, &item, value, origin, now);
             }
-            match &mut write.reservation {
-                Some(reservation) => store::publish(segment, reservation, &item, origin),
-                // Written after the reservations were made: an older value must not stay, and a new one can't come.
-                None => store::remove(segment, write.key, now),
-            }
+            item
         }
+        Effect::Keep { until, .. } => Item { key, database, expiry: until, kind: Kind::Json },
         // Carried out before the commit.
-        Effect::Delete | Effect::Taken => Ok(true),
-        Effect::Touch { expiry } => store::touch(segment, write.key, now, expiry),
+        Effect::Delete | Effect::Taken => return Ok(true),
+        Effect::Touch { expiry } => return store::touch(segment, key, now, expiry),
+    };
+    match &mut write.reservation {
+        Some(reservation) => store::publish(segment, reservation, &item, origin),
+        // Written after the reservations were made: an older value must not stay, and a new one can't come.
+        None => store::remove(segment, key, now),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arguments in, rows out.
 
+use super::fetch::{self, Fetch};
 use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
 use super::{entries, pending};
@@ -34,6 +35,7 @@ crate::export!(
     enough_cache_exists = cache_exists,
     enough_cache_expires_at = cache_expires_at,
     enough_cache_touch = cache_touch,
+    enough_cache_fetch = cache_fetch,
     enough_cache_set_bytes = cache_set_bytes,
     enough_cache_get_bytes = cache_get_bytes,
     enough_cache_invalidate = cache_invalidate,
@@ -213,6 +215,29 @@ fn cache_set_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 fn cache_get_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     of_kind(transactional::get(segment, key(call, segment)?, pending::now())?, Kind::Bytes)
+}
+
+fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let ttl = call.interval(1);
+    let over = || expiry("ttl", ttl);
+    // Checked before the query is run, and taken from when it is done.
+    let latest = over()?;
+    let stale_for = required(call.interval(4), "stale_for")?;
+    let fetch = Fetch {
+        query: required(call.bytes(2), "query")?,
+        args: call.jsonb(3),
+        stale_for: match stale_for {
+            Time::Micros(micros @ 0..) => Some(micros.unsigned_abs()),
+            _ => None,
+        }
+        .filter(|&micros| latest == NEVER || micros < END_OF_TIME - latest)
+        .ok_or_else(|| Error::invalid("stale_for", stale_for.describe(), "nothing or longer, and finite"))?,
+        tags: tags(call, segment, 5)?,
+    };
+    let found = fetch::fetch(segment, key, &fetch, |value| fitting(segment, value).and_then(|_| over()))?;
+    of_kind(Some(found), Kind::Json)
 }
 
 fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {

@@ -91,6 +91,40 @@ pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<u64>) -> Re
     }
 }
 
+/// The same without counting; also a value that is only kept, where its time hasn't been over for `stale_for`.
+pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+    let mut room = FIRST_ROOM;
+    loop {
+        let mut buffer = Buffer::allocate(room);
+        let found = partition(segment, key).shared(|words| {
+            let cache = Cache::open(words)?;
+            let found = cache.find_kept(key, now)?.filter(|found| found.expiry.saturating_add(stale_for) > now);
+            if let Some(found) = found
+                && let Some(out) = buffer.bytes().get_mut(..found.len)
+            {
+                cache.copy(found, out)?;
+            }
+            Ok(found)
+        })?;
+        match found {
+            None => return Ok(None),
+            Some(found) if found.len <= room => {
+                buffer.shorten(found.len);
+                return Ok(Some((buffer, found.kind)));
+            }
+            Some(found) => room = found.len,
+        }
+    }
+}
+
+/// Counts something in a key's partition.
+pub fn count(segment: &Segment, key: KeyHash, what: fn(&Cache<'_>, usize)) -> Result<(), Error> {
+    partition(segment, key).shared(|words| {
+        what(&Cache::open(words)?, stripe());
+        Ok(())
+    })
+}
+
 /// When the entry under a key is over, in microseconds since `PostgreSQL`'s epoch.
 pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, Error> {
     partition(segment, key).shared(|words| Ok(Cache::open(words)?.find(key, now)?.map(|found| found.expiry)))
@@ -135,11 +169,16 @@ pub fn tags(segment: &Segment, key: KeyHash, now: u64) -> Result<Tags, Error> {
     })
 }
 
-/// Memory for `value`, filled. A value for which there is none (others have reserved it) gets a reservation that
+/// Memory as requested for `value`, filled. A value for which there is none (others have reserved it) gets a reservation that
 /// publishes as absent: as if it had been evicted at once.
-pub fn reserve(segment: &Segment, key: KeyHash, value: &[u8], tags: Tags, now: u64) -> Result<Reservation, Error> {
+pub fn reserve(
+    segment: &Segment,
+    key: KeyHash,
+    value: &[u8],
+    mut request: Reservation,
+    now: u64,
+) -> Result<Reservation, Error> {
     let partition = partition(segment, key);
-    let mut request = Reservation::tagged(value.len(), tags);
     let at_once = value.len() <= FILL_AT_ONCE;
     loop {
         let progress = partition.exclusive(|words| {

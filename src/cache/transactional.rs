@@ -8,7 +8,7 @@ use super::store::{self, Count, Offer};
 use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Segment, jsonb, server};
-use enough_engine::cache::{Item, Kind, Tags};
+use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use std::num::IntErrorKind;
 use std::rc::Rc;
@@ -45,6 +45,9 @@ fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
         Some(Effect::Set { value, kind, expiry, tags }) if !is_over(expiry, now) => {
             return Ok(View::Own { value, kind, expiry, tags });
         }
+        Some(Effect::Keep { value, over, tags, .. }) if !is_over(over, now) => {
+            return Ok(View::Own { value, kind: Kind::Json, expiry: over, tags });
+        }
         Some(_) => return Ok(View::Absent),
     };
     let invalidated = pending::invalidated();
@@ -54,7 +57,8 @@ fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
     Ok(View::Committed { touched })
 }
 
-fn copied(value: &[u8]) -> Buffer {
+/// A result with these bytes.
+pub fn copied(value: &[u8]) -> Buffer {
     let buffer = Buffer::allocate(value.len());
     buffer.bytes().copy_from_slice(value);
     buffer
@@ -67,6 +71,21 @@ pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, 
         View::Absent => Ok(None),
         View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
         View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(|(value, found)| (value, found.kind))),
+    }
+}
+
+/// The same without counting a miss, for who then makes up for it.
+pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+    match view(segment, key, now)? {
+        View::Absent => Ok(None),
+        View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
+        View::Committed { .. } => {
+            let found = store::look(segment, key, now, 0)?;
+            if found.is_some() {
+                store::count(segment, key, |cache, stripe| cache.count_hit(stripe))?;
+            }
+            Ok(found)
+        }
     }
 }
 
@@ -118,7 +137,7 @@ pub fn compare_and_set(
                 }
                 // Should the entry be another one by now, it isn't replaced.
                 let tags = store::tags(segment, key, now)?;
-                let mut reservation = store::reserve(segment, key, value, tags, now)?;
+                let mut reservation = store::reserve(segment, key, value, Reservation::tagged(value.len(), tags), now)?;
                 let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
                 let origin = Origin::at(fence::since_for(key));
                 match store::publish_in_place_of(segment, found, &mut reservation, &item, &origin, now)? {
@@ -217,7 +236,8 @@ fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result
             if store::expiry(segment, key, now)?.is_some() {
                 return Ok(false);
             }
-            let mut reservation = store::reserve(segment, key, value.bytes, value.tags, now)?;
+            let request = Reservation::tagged(value.bytes.len(), value.tags);
+            let mut reservation = store::reserve(segment, key, value.bytes, request, now)?;
             let item = Item { key, database: server::database(), expiry: value.expiry, kind: value.kind };
             let origin = Origin::at(fence::since_for(key));
             let offer = store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?;

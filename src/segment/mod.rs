@@ -16,11 +16,13 @@
 //! | `find.rs` | the three ways to the segment, and making it |
 //! | `xact.rs` | what happens at commit, abort and their savepoints |
 //! | `wait.rs` | sleeping until another session wakes this one |
+//! | `turn.rs` | one session at work for a key, while others wait for it |
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `sql.rs` | statements of the extension's own |
+//! | `query.rs` | a query that the user has given |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
 //! | `call.rs`, `value.rs` | from SQL into Rust and back |
 
@@ -37,10 +39,12 @@ mod find;
 mod insert;
 pub mod jsonb;
 mod layout;
+pub mod query;
 pub mod rows;
 pub mod server;
 pub mod sql;
 pub mod table;
+pub mod turn;
 mod value;
 pub mod wait;
 pub mod xact;

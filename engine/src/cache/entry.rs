@@ -26,6 +26,9 @@ pub(super) const STAMP: usize = 6;
 pub(super) const LINKS: usize = 7;
 
 pub(super) const KIND_BYTES: u64 = 1;
+/// The entry is kept for a while after its time is over: the first word behind its head tells when that is, and EXPIRY
+/// when it goes.
+pub(super) const KEPT: u64 = 2;
 pub(super) const SLOT_SHIFT: u32 = 8;
 const USE_SHIFT: u32 = 16;
 pub(super) const TAGS_SHIFT: u32 = 24;
@@ -62,8 +65,10 @@ pub struct Item {
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     block: u32,
-    /// Number of its tags.
-    tags: usize,
+    /// Words between its head and the value.
+    prefix: usize,
+    /// Whether the first of them is the time when it is over.
+    kept: bool,
     /// Bytes of the value.
     pub len: usize,
     /// When it is over.
@@ -80,6 +85,12 @@ pub(super) fn cleared_slot(database: u32) -> u64 {
     u64::from(database.wrapping_mul(0x9E37_79B1) >> 24)
 }
 
+/// The number of words before the value that an entry's META tells: its tags, and one more where it is kept.
+#[inline]
+pub(super) fn prefix_words(meta: u64) -> Result<usize, Corrupt> {
+    Ok(tag_count(meta)? + usize::from(meta & KEPT != 0))
+}
+
 /// The number of tags that an entry's META tells.
 #[inline]
 pub(super) fn tag_count(meta: u64) -> Result<usize, Corrupt> {
@@ -91,8 +102,14 @@ impl<'a> Partition<'a> {
     /// The entry under `key`, if there is one that is neither expired nor cleared. Counts nothing, but marks it used.
     #[inline]
     pub fn find(&self, key: KeyHash, now: u64) -> Result<Option<Found>, Corrupt> {
+        Ok(self.find_kept(key, now)?.filter(|found| found.expiry > now))
+    }
+
+    /// The same, also where its time is over and it is only kept. Counts nothing, but marks it used.
+    #[inline]
+    pub fn find_kept(&self, key: KeyHash, now: u64) -> Result<Option<Found>, Corrupt> {
         let Some((block, _)) = self.lookup(key)? else { return Ok(None) };
-        if self.is_dead(block, now)? {
+        if self.is_gone(block, now)? {
             return Ok(None);
         }
         let meta = self.get(at(block, META))?;
@@ -100,15 +117,43 @@ impl<'a> Partition<'a> {
         if meta >> USE_SHIFT & USE_MAX < USE_MAX {
             self.set(at(block, META), meta.wrapping_add(1 << USE_SHIFT))?;
         }
-        let expiry = self.get(at(block, EXPIRY))?;
+        let mut expiry = self.get(at(block, EXPIRY))?;
+        let kept = meta & KEPT != 0;
+        if kept {
+            expiry = expiry.min(self.over_at(block)?);
+        }
         let kind = if meta & KIND_BYTES == 0 { Kind::Json } else { Kind::Bytes };
-        let tags = tag_count(meta)?;
-        Ok(Some(Found { block, tags, len: self.value_len(block)?, expiry, kind, stamp: self.get(at(block, STAMP))? }))
+        let (prefix, len, stamp) = (prefix_words(meta)?, self.value_len(block)?, self.get(at(block, STAMP))?);
+        Ok(Some(Found { block, prefix, kept, len, expiry, kind, stamp }))
     }
 
-    /// Whether the entry is expired or cleared.
+    /// When the time of an entry that is kept is over.
+    #[cold]
+    fn over_at(&self, block: u32) -> Result<u64, Corrupt> {
+        let mut over = 0;
+        self.each_piece(block, 0, 8, |piece, len| {
+            if len > 0 {
+                over = piece.first().ok_or(Corrupt)?.load(std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        })?;
+        Ok(over)
+    }
+
+    /// Changes that, so that the entry isn't kept longer than it lives.
+    #[cold]
+    fn keep_no_longer(&self, block: u32) -> Result<(), Corrupt> {
+        self.each_piece(block, 0, 8, |piece, len| {
+            if len > 0 {
+                piece.first().ok_or(Corrupt)?.store(NEVER, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the entry has expired, and isn't kept any longer, or been cleared.
     #[inline]
-    pub(super) fn is_dead(&self, block: u32, now: u64) -> Result<bool, Corrupt> {
+    pub(super) fn is_gone(&self, block: u32, now: u64) -> Result<bool, Corrupt> {
         if self.get(at(block, EXPIRY))? <= now {
             return Ok(true);
         }
@@ -119,13 +164,13 @@ impl<'a> Partition<'a> {
             return Ok(true);
         }
         let tags = tag_count(meta)?;
-        Ok(tags > 0 && self.is_invalidated(block, tags, stamp)?)
+        Ok(tags > 0 && self.is_invalidated(block, meta, stamp)?)
     }
 
     /// Whether one of an entry's tags has been invalidated since it was published.
     #[cold]
-    fn is_invalidated(&self, block: u32, tags: usize, stamp: u64) -> Result<bool, Corrupt> {
-        for &tag in self.read_tags(block, tags)?.hashes() {
+    fn is_invalidated(&self, block: u32, meta: u64, stamp: u64) -> Result<bool, Corrupt> {
+        for &tag in self.read_tags(block, usize::from(meta & KEPT != 0), tag_count(meta)?)?.hashes() {
             if stamp <= self.invalidated(tag)? {
                 return Ok(true);
             }
@@ -133,9 +178,9 @@ impl<'a> Partition<'a> {
         Ok(false)
     }
 
-    fn read_tags(&self, block: u32, count: usize) -> Result<Tags, Corrupt> {
+    fn read_tags(&self, block: u32, skip: usize, count: usize) -> Result<Tags, Corrupt> {
         let mut tags = Tags::default();
-        self.each_piece(block, 0, count * 8, |piece, len| {
+        self.each_piece(block, skip, count * 8, |piece, len| {
             piece.iter().take(len / 8).for_each(|word| {
                 tags.push(word.load(std::sync::atomic::Ordering::Relaxed));
             });
@@ -146,12 +191,13 @@ impl<'a> Partition<'a> {
 
     /// An entry's tags.
     pub fn tags(&self, found: Found) -> Result<Tags, Corrupt> {
-        if found.tags == 0 { Ok(Tags::default()) } else { self.read_tags(found.block, found.tags) }
+        let skip = usize::from(found.kept);
+        if found.prefix == skip { Ok(Tags::default()) } else { self.read_tags(found.block, skip, found.prefix - skip) }
     }
 
-    /// Bytes that an entry takes beside its head: tags and value.
+    /// Bytes that an entry takes beside its head.
     pub(super) fn body_len(&self, block: u32) -> Result<usize, Corrupt> {
-        Ok(self.value_len(block)? + tag_count(self.get(at(block, META))?)? * 8)
+        Ok(self.value_len(block)? + prefix_words(self.get(at(block, META))?)? * 8)
     }
 
     /// Bytes of the value whose head is `block`.
@@ -177,7 +223,7 @@ impl<'a> Partition<'a> {
             return Err(Corrupt);
         }
         let mut out = out;
-        self.each_piece(found.block, found.tags, found.len, |piece, len| {
+        self.each_piece(found.block, found.prefix, found.len, |piece, len| {
             let (now, later) = std::mem::take(&mut out).split_at_mut_checked(len).ok_or(Corrupt)?;
             read_bytes(piece, now);
             out = later;
@@ -225,7 +271,7 @@ impl<'a> Partition<'a> {
     /// Removes the entry under `key`. True where it was there, neither expired nor cleared.
     pub fn remove(&self, key: KeyHash, now: u64) -> Result<bool, Corrupt> {
         let Some((block, before)) = self.lookup(key)? else { return Ok(false) };
-        let alive = !self.is_dead(block, now)?;
+        let alive = !self.is_gone(block, now)?;
         self.unlink_after(block, before, key)?;
         self.free_entry(block)?;
         self.add(if alive { DELETES } else { EXPIRATIONS }, 1)?;
@@ -238,14 +284,20 @@ impl<'a> Partition<'a> {
         self.unlist_expiry(found.block)?;
         self.set(at(found.block, EXPIRY), expiry)?;
         self.list_expiry(found.block, expiry)?;
+        if found.kept {
+            self.keep_no_longer(found.block)?;
+        }
         Ok(true)
     }
 
     /// Moves the end of an entry while others may read it; shared lock. False where that takes the exclusive lock, and
-    /// [`Self::touch`]: one that never expired isn't listed yet.
+    /// [`Self::touch`]: one that never expired isn't listed yet, one that is kept has two ends.
     ///
     /// The entry stays listed by its earlier expiry, at which [`super::expiry`] finds the new one and lists it again.
     pub fn slide(&self, found: Found, expiry: u64) -> Result<bool, Corrupt> {
+        if found.kept {
+            return Ok(false);
+        }
         if found.expiry == NEVER || expiry == NEVER {
             return Ok(found.expiry == expiry);
         }

@@ -28,7 +28,7 @@ impl Partition<'_> {
         if self.run(block)?.kind != RunKind::Entry {
             return Ok(());
         }
-        if self.is_dead(block, now)? {
+        if self.is_gone(block, now)? {
             return self.drop_passed(block, EXPIRATIONS, &mut request.passed);
         }
         if self.unuse(block)? { Ok(()) } else { self.drop_passed(block, EVICTIONS, &mut request.passed) }
@@ -66,7 +66,7 @@ impl Partition<'_> {
             }
             let (block, size) = self.advance_hand()?;
             *passed += u64::from(size);
-            if self.run(block)?.kind == RunKind::Entry && self.is_dead(block, now)? {
+            if self.run(block)?.kind == RunKind::Entry && self.is_gone(block, now)? {
                 self.drop_passed(block, EXPIRATIONS, passed)?;
             }
         }

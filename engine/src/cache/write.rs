@@ -2,14 +2,14 @@
 
 use super::arena::{Run, RunKind};
 use super::entry::{
-    CHAIN, EXPIRY, Item, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, cleared_slot,
-    tag_count,
+    CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, cleared_slot,
+    prefix_words,
 };
 use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS,
     SEQUENCE, SETS, VALUE_BYTES, at, low, narrow, pair,
 };
-use super::tags::Tags;
+use super::tags::{MAX_TAGS, Tags};
 use crate::words::{Corrupt, Words, part};
 
 /// Runs that one call to [`Partition::reserve`] takes, frees or looks at.
@@ -35,6 +35,8 @@ pub struct Reservation {
     epoch: u64,
     len: usize,
     tags: Tags,
+    /// When its time is over, if it is to be kept longer.
+    over: Option<u64>,
     head: u32,
     tail: u32,
     /// Bytes for which there is no run yet.
@@ -53,8 +55,14 @@ impl Reservation {
 
     /// The same for a value with tags.
     pub fn tagged(len: usize, tags: Tags) -> Self {
-        let missing = (len + tags.hashes().len() * 8) as u64;
-        Self { epoch: 0, len, tags, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
+        Self::kept(len, tags, None)
+    }
+
+    /// The same for a value whose time is over at `over`, but that is kept until the expiry with which it is published:
+    /// [`Partition::find_kept`] finds it until then.
+    pub fn kept(len: usize, tags: Tags, over: Option<u64>) -> Self {
+        let missing = (len + (tags.hashes().len() + usize::from(over.is_some())) * 8) as u64;
+        Self { epoch: 0, len, tags, over, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
     }
 
     /// The value's tags.
@@ -110,7 +118,7 @@ impl Partition<'_> {
     }
 
     fn request(epoch: u64, request: &Reservation) -> Reservation {
-        Reservation { epoch, ..Reservation::tagged(request.len, request.tags) }
+        Reservation { epoch, ..Reservation::kept(request.len, request.tags, request.over) }
     }
 
     /// Takes a run and appends it to the reservation.
@@ -146,16 +154,18 @@ impl Partition<'_> {
         if value.len() != reservation.len || !self.holds(reservation)? {
             return Ok(false);
         }
-        let tags = reservation.tags.hashes();
-        let mut rest = tags;
-        self.each_piece(reservation.head, 0, tags.len() * 8, |piece, len| {
+        let mut prefix = [0; MAX_TAGS + 1];
+        let words = reservation.over.iter().chain(reservation.tags.hashes());
+        let count = prefix.iter_mut().zip(words).map(|(to, &from)| *to = from).count();
+        let mut rest = prefix.get(..count).ok_or(Corrupt)?;
+        self.each_piece(reservation.head, 0, count * 8, |piece, len| {
             let (now, later) = rest.split_at_checked(len / 8).ok_or(Corrupt)?;
-            piece.iter().zip(now).for_each(|(word, &tag)| word.store(tag, std::sync::atomic::Ordering::Relaxed));
+            piece.iter().zip(now).for_each(|(word, &from)| word.store(from, std::sync::atomic::Ordering::Relaxed));
             rest = later;
             Ok(())
         })?;
         let mut value = value;
-        self.each_piece(reservation.head, tags.len(), value.len(), |piece, len| {
+        self.each_piece(reservation.head, count, value.len(), |piece, len| {
             let (now, later) = value.split_at_checked(len).ok_or(Corrupt)?;
             write_bytes(piece, now);
             value = later;
@@ -190,7 +200,8 @@ impl Partition<'_> {
             Kind::Bytes => KIND_BYTES,
         };
         let tags = reservation.tags.hashes().len() as u64;
-        self.set(at(block, META), kind | cleared_slot(item.database) << SLOT_SHIFT | tags << TAGS_SHIFT)?;
+        let kept = if reservation.over.is_some() { KEPT } else { 0 };
+        self.set(at(block, META), kind | kept | cleared_slot(item.database) << SLOT_SHIFT | tags << TAGS_SHIFT)?;
         self.set(at(block, STAMP), stamp)?;
         self.set_run(block, Run { kind: RunKind::Entry, ..self.run(block)? })?;
         self.link(block, item.key)?;
@@ -201,7 +212,7 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Puts a value without tags over the entry under its key, where that has none either and lies in one run of just
+    /// Puts a value with nothing before it over the entry under its key, where that has nothing either and lies in one run of just
     /// the size that the value takes: the chain and the free lists stay as they are, so that only the entry's own lines
     /// are touched. False where there is no such entry; then nothing was done.
     pub fn overwrite(&self, item: &Item, value: &[u8]) -> Result<bool, Corrupt> {
@@ -210,7 +221,7 @@ impl Partition<'_> {
         if run.next != NIL || u64::from(run.size) != blocks_for(value.len() as u64 + BLOCK_BYTES) {
             return Ok(false);
         }
-        if tag_count(self.get(at(block, META))?)? != 0 {
+        if prefix_words(self.get(at(block, META))?)? != 0 {
             return Ok(false);
         }
         let len = self.value_len(block)?;

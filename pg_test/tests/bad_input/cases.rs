@@ -115,6 +115,22 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[KEY_OF_CACHE, Argument("value", "'\\x00'", &[BYTES]), TTL_OF_CACHE, TAGS_OF_CACHE],
         &[],
     ),
+    function(
+        "cache_fetch",
+        &[
+            Argument("key", "'fetched'", &[KEY]),
+            TTL_OF_CACHE,
+            Argument(
+                "query",
+                "'SELECT 1'",
+                &[&[NULL, ("''", "22023"), ("'SELECT 1, 2'", "22023"), ("'COMMIT'", "22023")]],
+            ),
+            Argument("args", "'{}'", &[]),
+            Argument("stale_for", "'0'", &[NOT_NULL, &[("'-1 second'", "22023"), ("'292270 years'", "22023")]]),
+            TAGS_OF_CACHE,
+        ],
+        &[("'bytes', NULL, 'SELECT 1'", "22023")],
+    ),
     function("cache_invalidate", &[Argument("tag", "'tag'", &[TAG])], &[]),
     Function { name: "cache_invalidate_by_trigger", arguments: &[], calls: &[], good: "42804" },
     function(

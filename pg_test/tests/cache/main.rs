@@ -1,3 +1,4 @@
 //! The cache as clients see it.
 
+mod fetch;
 mod stale;

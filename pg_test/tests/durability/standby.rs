@@ -73,6 +73,20 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
         .batch_execute("SELECT enough.cache_get('key'), enough.cache_touch('key', NULL), enough.cache_exists('key')")?;
     let row = other.query_one("SELECT enough.cache_get('key')", &[])?;
     ensure!(row.get::<_, Option<serde_json::Value>>(0) == Some(json!("of the standby")));
+    // Read through as far as the query allows it.
+    caught_up(&mut client, &mut other)?;
+    for query in ["SELECT count(*) FROM enough.q_q", "SELECT 0"] {
+        let row =
+            other.query_one("SELECT enough.cache_fetch('fetched', '1 hour', $1, tags => ARRAY['t'])", &[&query])?;
+        ensure!(row.get::<_, serde_json::Value>(0) == json!(100));
+    }
+    refused(
+        other.simple_query("SELECT enough.cache_fetch('bad', NULL, 'DELETE FROM enough.q_q RETURNING 1')"),
+        "25006",
+    )?;
+    other.batch_execute("SELECT enough.cache_invalidate('t')")?;
+    let row = other.query_one("SELECT enough.cache_get('fetched')", &[])?;
+    ensure!(row.get::<_, Option<serde_json::Value>>(0).is_none());
     for expected in [true, false] {
         let row = other.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?;
         ensure!(row.get::<_, bool>(0) == expected);

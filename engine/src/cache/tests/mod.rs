@@ -3,6 +3,7 @@
 mod basics;
 mod corruption;
 mod fence;
+mod kept;
 mod model;
 mod quality;
 mod tags;

@@ -1,0 +1,108 @@
+//! A query that the user has given: run as the caller, with its privileges, search path and transaction.
+
+use super::call::{Jsonb, payload};
+use crate::error::Error;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::{self, Datum, Oid, PgTryBuilder};
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
+
+/// What the query must be, for the error.
+const ONE_VALUE: &str = "a query that returns at most one row of one column";
+
+fn refused(found: String) -> Error {
+    Error::invalid("query", found, ONE_VALUE)
+}
+
+/// A statement of SPI's; the rows are in `SPI_tuptable`.
+///
+/// # Safety
+/// SPI is connected, and the datum is of that type.
+unsafe fn execute(query: &CStr, argument: (Oid, Option<Datum>), read_only: bool) -> i32 {
+    let (mut types, mut values) = ([argument.0], [argument.1.unwrap_or(Datum::null())]);
+    let nulls = if argument.1.is_some() { c" " } else { c"n" };
+    // SAFETY: the caller's promise; one argument, as the arrays have. A second row is enough to know of.
+    unsafe {
+        pg_sys::SPI_execute_with_args(
+            query.as_ptr(),
+            1,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            read_only,
+            2,
+        )
+    }
+}
+
+/// The value of the only row and column of what SPI has run; `None`: no row, or NULL. With its type.
+///
+/// # Safety
+/// SPI is connected and has just run something.
+unsafe fn only_value() -> Result<Option<(Oid, Datum)>, Error> {
+    // SAFETY: the caller's promise; the table is there until SPI is finished, and has as many rows as it says.
+    unsafe {
+        let table = pg_sys::SPI_tuptable;
+        if table.is_null() {
+            return Err(refused("a statement without a result".into()));
+        }
+        let (descriptor, rows) = ((*table).tupdesc, pg_sys::SPI_processed);
+        match ((*descriptor).natts, rows) {
+            (1, 0) => return Ok(None),
+            (1, 1) => {}
+            (1, _) => return Err(refused("several rows".into())),
+            (columns, _) => return Err(refused(format!("{columns} columns"))),
+        }
+        let mut null = false;
+        let value = pg_sys::SPI_getbinval(*(*table).vals, descriptor, 1, &raw mut null);
+        Ok((!null).then(|| (pg_sys::SPI_gettypeid(descriptor, 1), value)))
+    }
+}
+
+/// # Safety
+/// SPI is connected.
+unsafe fn value_as_jsonb(query: &CStr, argument: Option<Jsonb<'_>>) -> Result<Option<Vec<u8>>, Error> {
+    // SAFETY: the caller's promise; what has type jsonb is one, and lives until SPI is finished.
+    unsafe {
+        // Not read-only: where each statement has a snapshot of its own, this one gets it, as in a session.
+        let code = execute(query, (pg_sys::JSONBOID, argument.map(Jsonb::datum)), false);
+        if code < 0 {
+            let code = CStr::from_ptr(pg_sys::SPI_result_code_string(code)).to_string_lossy().into_owned();
+            return Err(refused(format!("what can't be run here ({code})")));
+        }
+        let Some((kind, value)) = only_value()? else { return Ok(None) };
+        if kind == pg_sys::JSONBOID {
+            return Ok(Some(payload(value).to_vec()));
+        }
+        execute(c"SELECT pg_catalog.to_jsonb($1)", (kind, Some(value)), true);
+        Ok(only_value()?.map(|(_, value)| payload(value).to_vec()))
+    }
+}
+
+/// Runs a query with `$1` = `argument` and gives its one value as the binary form of a jsonb: as `to_jsonb()` has it, if
+/// it is of another type. `None` where there is no row or NULL.
+pub fn one_value(query: &[u8], argument: Option<Jsonb<'_>>) -> Result<Option<Vec<u8>>, Error> {
+    let query = CString::new(query).map_err(|_| refused("a text with a zero byte".into()))?;
+    // SAFETY: no preconditions.
+    if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
+        return Err(Error::Internal { problem: "SPI can't be had".into() });
+    }
+    // SAFETY: connected.
+    let value = PgTryBuilder::new(AssertUnwindSafe(|| unsafe { value_as_jsonb(&query, argument) }))
+        .catch_others(|error| match error {
+            CaughtError::PostgresError(report) => Err(Error::OfQuery {
+                code: report.sql_error_code(),
+                message: report.message().to_owned(),
+                detail: report.detail().map(str::to_owned),
+                hint: report.hint().map(str::to_owned),
+            }),
+            other => other.rethrow(),
+        })
+        .execute();
+    // Where the query has failed, this call does, and the server finishes.
+    if !matches!(value, Err(Error::OfQuery { .. })) {
+        // SAFETY: connected above.
+        unsafe { pg_sys::SPI_finish() };
+    }
+    value
+}
