@@ -268,6 +268,59 @@ COMMENT ON FUNCTION enough.queue_redrive IS
 Returns how many went. One whose dedup_key a live message has stays dead. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL element), 22023 (empty array), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
+CREATE FUNCTION enough.queue_grant(queue text, role regrole, what text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_grant';
+COMMENT ON FUNCTION enough.queue_grant IS
+'Lets a role use a queue: send (INSERT on its table), consume (SELECT and DELETE), observe (SELECT) or all of it.
+Returns nothing. Needs the right to grant those privileges on the table.
+Fails with 42704 (no such queue or role), 22004 (NULL), 22023 (what is none of these), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_revoke(queue text, role regrole, what text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_revoke';
+COMMENT ON FUNCTION enough.queue_revoke IS
+'Takes from a role what queue_grant gives: send, consume, observe or all. SELECT is part of consume and of observe, so taking one takes the other.
+Returns nothing. Needs the right to grant those privileges on the table.
+Fails with 42704 (no such queue or role), 22004 (NULL), 22023 (what is none of these), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_schedule(
+    name text,
+    schedule text,
+    queue text,
+    message jsonb,
+    delay interval DEFAULT '0',
+    priority int DEFAULT 0,
+    group_key text DEFAULT NULL,
+    dedup_key text DEFAULT NULL,
+    headers jsonb DEFAULT NULL
+) RETURNS bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_schedule';
+COMMENT ON FUNCTION enough.queue_schedule IS
+'Lets pg_cron send a message by that schedule, as the calling role; replaces the caller''s schedule of that name.
+Returns the job''s number. A name is what a queue''s may be. The other arguments are those of queue_send: a dedup_key keeps a message from being sent while the last one lives. Needs INSERT on the table.
+Fails with 55000 where pg_cron is not in this database, 42704 (no such queue), 22004 (NULL), 22023 (out of range, or no schedule), 54000 (key too long), 42501.';
+
+CREATE FUNCTION enough.queue_unschedule(name text) RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_unschedule';
+COMMENT ON FUNCTION enough.queue_unschedule IS
+'Ends what queue_schedule began.
+Returns whether there was such a schedule that the role may end.
+Fails with 55000 where pg_cron is not in this database, 22004 (NULL), 22023 (no name).';
+
+CREATE FUNCTION enough.queue_schedules() RETURNS TABLE (
+    name text,
+    schedule text,
+    queue text,
+    command text,
+    active boolean,
+    last_run timestamptz,
+    last_status text
+)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_schedules';
+COMMENT ON FUNCTION enough.queue_schedules IS
+'Lists what queue_schedule has made in this database, as far as the role may see it.
+Returns a row a schedule: the statement that pg_cron runs, when it ran last, and what came of it (succeeded, failed, running); NULL where it has not run.
+Fails with 55000 where pg_cron is not in this database, 42501 (no right to see its jobs).';
+
 CREATE TYPE enough.queue_statistics AS (
     queue           text,
     ready           bigint,

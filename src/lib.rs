@@ -10,6 +10,7 @@
 //! | [`rate_limit`] | limiter states, in the segment alone |
 //! | [`maintenance`] | what time asks for and no call has done yet |
 //! | [`segment`] | the shared memory, and every call of the server's C interface |
+//! | [`cron`] | statements that `pg_cron` runs |
 //! | [`error`] | what can go wrong, with its SQLSTATE |
 //! | [`guc`] | the settings |
 //!
@@ -17,6 +18,7 @@
 //! has the data structures and knows nothing of PostgreSQL. A capability never imports another one.
 
 mod cache;
+mod cron;
 mod error;
 mod guc;
 mod maintenance;

@@ -19,6 +19,8 @@
 //! | `fail.rs` | a delivery that has failed |
 //! | `redrive.rs` | dead letters |
 //! | `purge.rs` | emptying a queue |
+//! | `grant.rs` | privileges by what they are for |
+//! | `schedule.rs` | messages sent by `pg_cron` |
 //! | `look.rs` | how a message stands, and which stand so |
 //! | `stats.rs` | what a queue has seen and holds |
 //! | `archive.rs` | what is over: old archive rows, dropped queues |
@@ -31,6 +33,7 @@ pub mod archive;
 mod claim;
 mod fail;
 mod finish;
+mod grant;
 mod groups;
 mod look;
 pub mod pending;
@@ -38,6 +41,7 @@ mod purge;
 mod read;
 pub mod reconcile;
 mod redrive;
+mod schedule;
 mod send;
 mod spill;
 mod sql;
@@ -80,12 +84,16 @@ const LONGEST_NAME: usize = 48;
 
 /// A queue's name, or the error that says what a name is.
 fn valid_name(name: &[u8]) -> Result<&str, Error> {
+    valid_name_of("queue", name)
+}
+
+fn valid_name_of<'n>(what: &'static str, name: &'n [u8]) -> Result<&'n str, Error> {
     let first = name.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_');
     let rest = name.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
     match std::str::from_utf8(name) {
         Ok(text) if first && rest && name.len() <= LONGEST_NAME => Ok(text),
         _ => Err(Error::Name {
-            what: "queue",
+            what,
             name: String::from_utf8_lossy(name).chars().take(LONGEST_NAME).collect(),
             expected: "1 to 48 letters, digits, '_', '.' or '-', the first a letter or '_'",
         }),

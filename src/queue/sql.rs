@@ -1,6 +1,8 @@
 //! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
 
-use super::{Queue, admin, alter, claim, fail, finish, look, purge, read, redrive, send, stats};
+use super::{
+    Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, schedule, send, stats, valid_name_of,
+};
 use crate::error::{Error, required};
 use crate::export;
 use crate::segment::call::{Call, Jsonb, Text, Time, Value};
@@ -39,6 +41,11 @@ export!(
     enough_queue_purge = purge_queue,
     enough_queue_peek = peek,
     enough_queue_status = status,
+    enough_queue_grant = grant_to,
+    enough_queue_revoke = revoke_from,
+    enough_queue_schedule = schedule_one,
+    enough_queue_unschedule = unschedule,
+    enough_queue_schedules = schedules,
     enough_queue_dead = dead,
     enough_queue_redrive = redrive_some,
     enough_queue_stats = describe,
@@ -377,6 +384,51 @@ fn redrive_some(call: &mut Call<'_>) -> Answer {
     let numbers = call.i64_array(1).map(|given| msg_ids(Some(given))).transpose()?;
     claim::require_consume(&queue, "queue_redrive")?;
     Ok(Value::I64(redrive::redrive(&queue, numbers.as_deref())?))
+}
+
+fn change_privileges(call: &Call<'_>, direction: grant::Direction) -> Answer {
+    let queue = queue(call)?;
+    let role = required(call.i32(1), "role")?.cast_unsigned();
+    let what = required(call.text(2), "what")?;
+    grant::change(&queue, direction, role, &what)?;
+    Ok(Value::VOID)
+}
+
+fn grant_to(call: &mut Call<'_>) -> Answer {
+    change_privileges(call, grant::Direction::Grant)
+}
+
+fn revoke_from(call: &mut Call<'_>) -> Answer {
+    change_privileges(call, grant::Direction::Revoke)
+}
+
+fn schedule_one(call: &mut Call<'_>) -> Answer {
+    let when = required(call.text(1), "schedule")?;
+    if when.trim().is_empty() {
+        return Err(Error::invalid("schedule", "an empty text", "a cron schedule such as '0 3 * * *'"));
+    }
+    let queue = Queue::open(required(call.bytes(2), "queue")?)?;
+    let schedule = schedule::Schedule {
+        name: valid_name_of("schedule", name(call)?)?,
+        when: &when,
+        message: required(call.jsonb(3), "message")?,
+        delay: duration(call.interval(4), "delay", 0, TEN_YEARS)?,
+        priority: whole(call.i32(5), "priority", 0, 9)?,
+        group_key: key(call.raw_text(6), "the group key")?,
+        dedup_key: key(call.raw_text(7), "the dedup key")?,
+        headers: call.jsonb(8),
+    };
+    Ok(Value::I64(schedule::schedule(&queue, &schedule)?))
+}
+
+fn unschedule(call: &mut Call<'_>) -> Answer {
+    Ok(Value::Bool(schedule::unschedule(valid_name_of("schedule", name(call)?)?)?))
+}
+
+fn schedules(call: &mut Call<'_>) -> Answer {
+    let mut rows = call.rows()?;
+    schedule::list(&mut rows)?;
+    Ok(rows.end())
 }
 
 fn extend(call: &mut Call<'_>) -> Answer {

@@ -66,6 +66,18 @@ pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
     }
 }
 
+/// A role's name, quoted where a statement needs it; `None` where there is no such role.
+pub fn role_name(role: u32) -> Option<String> {
+    // SAFETY: plain catalog look-up; both answers are C strings in the call's memory context.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(Oid::from(role), true);
+        if name.is_null() {
+            return None;
+        }
+        Some(CStr::from_ptr(pg_sys::quote_identifier(name)).to_string_lossy().into_owned())
+    }
+}
+
 /// Whether the policies of a relation decide which of its rows the current role sees.
 pub fn row_security(relation: u32) -> bool {
     // SAFETY: plain catalog look-up; a relation that is gone has none.

@@ -127,6 +127,20 @@ SELECT enough.queue_send('jobs', '"while paused"') > 0;
 SELECT enough.queue_resume('jobs');
 SELECT message FROM enough.queue_pop('jobs', 10);
 
+-- Privileges by what they are for.
+CREATE ROLE regress_worker;
+SELECT enough.queue_grant('jobs', 'regress_worker', 'send'), enough.queue_grant('jobs', 'regress_worker', 'consume');
+SELECT has_table_privilege('regress_worker', 'enough.q_jobs', 'INSERT') AS sends, has_table_privilege('regress_worker', 'enough.q_jobs', 'DELETE') AS consumes;
+SELECT enough.queue_revoke('jobs', 'regress_worker', 'consume');
+SELECT has_table_privilege('regress_worker', 'enough.q_jobs', 'INSERT') AS sends, has_table_privilege('regress_worker', 'enough.q_jobs', 'DELETE') AS consumes;
+SELECT enough.queue_grant('jobs', 'regress_worker', 'everything');
+SELECT enough.queue_revoke('jobs', 'regress_worker', 'all');
+DROP ROLE regress_worker;
+-- There is no pg_cron here.
+SELECT enough.queue_schedule('tick', '* * * * *', 'jobs', '{}');
+SELECT enough.queue_unschedule('tick');
+SELECT * FROM enough.queue_schedules();
+
 -- What is refused, and how.
 \set VERBOSITY sqlstate
 SELECT enough.queue_send('jobs', '1', group_key => repeat('x', 513));

@@ -85,6 +85,9 @@ pub(crate) const QTY: &[Bad] =
 
 pub(crate) const PRIORITY: &[Bad] = &[NULL, ("-1", "22023"), ("10", "22023"), ("2147483647", "22023")];
 
+/// A name of a schedule.
+pub(crate) const SCHEDULE: &[Bad] = &[NULL, ("''", "22023"), ("'a b'", "22023"), ("repeat('x', 49)", "22023")];
+
 /// An interval below zero, where NULL has a meaning.
 pub(crate) const NEGATIVE: &[Bad] = &[("'-1 microsecond'::interval", "22023"), ("'-infinity'::interval", "22023")];
 

@@ -2,8 +2,8 @@
 
 use crate::arguments::{
     ALGORITHM, BURST, BYTES, Bad, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LIMIT, MAX_REQUESTS, MSG_IDS, NEGATIVE,
-    NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY, QUEUE, TAG,
-    TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+    NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY, QUEUE,
+    SCHEDULE, TAG, TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -33,6 +33,15 @@ const TTL_OF_CACHE: Argument = Argument("ttl", "'1 hour'", &[TTL]);
 const TAGS_OF_CACHE: Argument = Argument("tags", "ARRAY['tag']", &[TAGS]);
 const OF_QUEUE: Argument = Argument("queue", "'q'", &[QUEUE]);
 const NAMED: Argument = Argument("name", "'q'", &[QUEUE]);
+const GRANTED: &[Argument] = &[
+    OF_QUEUE,
+    Argument(
+        "role",
+        "current_user::text::regrole",
+        &[&[NULL, ("999999::oid::regrole", "42704"), ("0::oid::regrole", "42704")]],
+    ),
+    Argument("what", "'consume'", &[&[NULL, ("''", "22023"), ("'SEND'", "22023"), ("'select'", "22023")]]),
+];
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
 const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
@@ -363,6 +372,24 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("queue_pause", &[NAMED], &[]),
     function("queue_resume", &[NAMED], &[]),
     function("queue_list", &[], &[]),
+    function("queue_grant", GRANTED, &[]),
+    function("queue_revoke", GRANTED, &[]),
+    without_cron(
+        "queue_schedule",
+        &[
+            Argument("name", "'tick'", &[SCHEDULE]),
+            Argument("schedule", "'* * * * *'", &[&[NULL, ("''", "22023"), ("'  '", "22023")]]),
+            OF_QUEUE,
+            Argument("message", "'1'", &[NOT_NULL]),
+            Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
+            Argument("priority", "0", &[PRIORITY]),
+            Argument("group_key", "'group'", &[OPTIONAL_KEY]),
+            Argument("dedup_key", "'fresh'", &[OPTIONAL_KEY]),
+            Argument("headers", "NULL", &[]),
+        ],
+    ),
+    without_cron("queue_unschedule", &[Argument("name", "'tick'", &[SCHEDULE])]),
+    without_cron("queue_schedules", &[]),
     // NULL leaves an option as it is.
     function(
         "queue_alter",

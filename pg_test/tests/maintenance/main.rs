@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::server::{Database, options, start};
 use postgres::Client;
+use serde_json::json;
 use std::time::{Duration, Instant};
 use xtask::server::{Server, ServerOptions};
 
@@ -93,6 +94,19 @@ fn pg_cron_runs_maintenance() -> Result<()> {
     ensure!(job == again, "jobs {job} and {again}");
     let jobs = client.query("SELECT schedule, command, database FROM cron.job", &[])?;
     ensure!(jobs.len() == 1 && jobs[0].get::<_, &str>(0) == "* * * * *", "{jobs:?}");
+    // Messages by cron; whatever is in them arrives as it is.
+    client.batch_execute("SELECT enough.queue_create('ticks')")?;
+    let message = json!({"it's": "a \\ \"tick\" $1 %s"});
+    let schedule =
+        "SELECT enough.queue_schedule('tick', $1, 'ticks', $2, delay => '1 second', priority => 3, group_key => $3)";
+    let first: i64 = client.query_one(schedule, &[&"0 0 1 1 *", &message, &"g'\\"])?.get(0);
+    let second: i64 = client.query_one(schedule, &[&"* * * * *", &message, &"g'\\"])?.get(0);
+    ensure!(first == second, "jobs {first} and {second}");
+    refused(client.query(schedule, &[&"at noon", &message, &"g"]), "22023")?;
+    let listed = client
+        .query_one("SELECT name, schedule, queue, active, last_run IS NULL FROM enough.queue_schedules()", &[])?;
+    ensure!(listed.get::<_, &str>(0) == "tick" && listed.get::<_, &str>(1) == "* * * * *");
+    ensure!(listed.get::<_, &str>(2) == "ticks" && listed.get::<_, bool>(3) && listed.get::<_, bool>(4));
     // pg_cron looks at the clock's minutes: a run is due within one, and may take a while to be noticed.
     let deadline = Instant::now() + Duration::from_mins(3);
     loop {
@@ -106,6 +120,17 @@ fn pg_cron_runs_maintenance() -> Result<()> {
     eventually("the run is recorded as succeeded", || {
         Ok(client.query_opt("SELECT 1 FROM cron.job_run_details WHERE status = 'succeeded' LIMIT 1", &[])?.map(drop))
     })?;
+    let read = "SELECT message, priority, group_key FROM enough.queue_read('ticks', wait => '20 seconds')";
+    let tick = eventually("the message is sent", || Ok(client.query_opt(read, &[])?))?;
+    ensure!(tick.get::<_, serde_json::Value>(0) == message && tick.get::<_, i16>(1) == 3, "{tick:?}");
+    ensure!(tick.get::<_, &str>(2) == "g'\\");
+    eventually("its run is seen", || {
+        let ran = "SELECT 1 FROM enough.queue_schedules() WHERE last_status = 'succeeded' AND last_run <= now()";
+        Ok(client.query_opt(ran, &[])?.map(drop))
+    })?;
+    let ended = client.query_one("SELECT enough.queue_unschedule('tick')", &[])?.get::<_, bool>(0);
+    let twice = client.query_one("SELECT enough.queue_unschedule('tick')", &[])?.get::<_, bool>(0);
+    ensure!(ended && !twice && client.query("SELECT * FROM enough.queue_schedules()", &[])?.is_empty());
     let removed: bool = client.query_one("SELECT enough.maintenance_unschedule()", &[])?.get(0);
     let twice: bool = client.query_one("SELECT enough.maintenance_unschedule()", &[])?.get(0);
     ensure!(removed && !twice);

@@ -230,3 +230,45 @@ fn a_database_owner_installs_and_makes_queues() -> Result<()> {
         .batch_execute("DROP EXTENSION pg_enough CASCADE; CREATE EXTENSION pg_enough; SELECT enough.queue_stats()")?;
     Ok(())
 }
+
+#[test]
+fn a_role_is_given_what_it_needs_and_it_is_taken_again() -> Result<()> {
+    let (_database, mut client, role, mut user) = made()?;
+    let change = |client: &mut Client, call: &str, what: &str| {
+        client.batch_execute(&format!("SELECT enough.queue_{call}('q', '{role}', '{what}')"))
+    };
+    for (what, allowed, refused) in [
+        ("send", &[&SEND[..]][..], &[&CONSUME[..], &OBSERVE, &OWN][..]),
+        ("observe", &[&OBSERVE], &[&SEND, &CONSUME, &OWN]),
+        ("consume", &[&CONSUME, &OBSERVE], &[&SEND, &OWN]),
+        ("all", &[&SEND, &CONSUME, &OBSERVE], &[&OWN]),
+    ] {
+        change(&mut client, "grant", what)?;
+        for calls in allowed {
+            expect(&mut user, calls, true).with_context(|| format!("granted {what}"))?;
+        }
+        for calls in refused {
+            expect(&mut user, calls, false).with_context(|| format!("granted {what}"))?;
+        }
+        change(&mut client, "revoke", what)?;
+        for calls in [&SEND[..], &CONSUME, &OBSERVE] {
+            expect(&mut user, calls, false).with_context(|| format!("revoked {what}"))?;
+        }
+    }
+    refused(user.batch_execute(&format!("SELECT enough.queue_grant('q', '{role}', 'all')")), "42501")?;
+    // A name that needs quotes.
+    let odd = format!("{role} \"; DROP TABLE enough.queue; --");
+    client.batch_execute(&format!("CREATE ROLE \"{}\"", odd.replace('"', "\"\"")))?;
+    client.execute(
+        "SELECT enough.queue_grant('q', (SELECT oid FROM pg_roles WHERE rolname = $1)::regrole, 'all')",
+        &[&odd],
+    )?;
+    let has: bool = client.query_one("SELECT has_table_privilege($1, 'enough.q_q', 'DELETE')", &[&odd])?.get(0);
+    ensure!(has);
+    client.execute(
+        "SELECT enough.queue_revoke('q', (SELECT oid FROM pg_roles WHERE rolname = $1)::regrole, 'all')",
+        &[&odd],
+    )?;
+    client.batch_execute(&format!("DROP ROLE \"{}\"", odd.replace('"', "\"\"")))?;
+    Ok(())
+}

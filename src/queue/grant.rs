@@ -1,0 +1,42 @@
+//! Privileges by what they are for: they are the table's own.
+
+use super::{Queue, require_write};
+use crate::error::Error;
+use crate::segment::catalog::role_name;
+use crate::segment::sql::run;
+
+/// Whether privileges are given or taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Grant,
+    Revoke,
+}
+
+/// The table's privileges that something needs; `None` where it is no such thing.
+fn privileges(what: &str) -> Option<&'static str> {
+    Some(match what {
+        "send" => "INSERT",
+        "consume" => "SELECT, DELETE",
+        "observe" => "SELECT",
+        "all" => "SELECT, INSERT, DELETE",
+        _ => return None,
+    })
+}
+
+/// Gives a role what it needs to do `what`, or takes it away, with the caller's rights.
+pub(super) fn change(queue: &Queue, direction: Direction, role: u32, what: &str) -> Result<(), Error> {
+    let privileges = privileges(what)
+        .ok_or_else(|| Error::invalid("what", format!("\"{what}\""), "send, consume, observe or all"))?;
+    let role = role_name(role).ok_or_else(|| Error::Missing {
+        what: "role",
+        name: role.to_string(),
+        hint: "Name one that is there, as 'name' or to_regrole('name').",
+    })?;
+    let (function, statement) = match direction {
+        Direction::Grant => ("queue_grant", format!("GRANT {privileges} ON {} TO {role}", queue.relation("q_"))),
+        Direction::Revoke => ("queue_revoke", format!("REVOKE {privileges} ON {} FROM {role}", queue.relation("q_"))),
+    };
+    require_write(function)?;
+    run(&statement, &[])?;
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Messages sent by `pg_cron`: one job a schedule, whose statement is a `queue_send` by the role that made it.
+
+use super::Queue;
+use crate::cron;
+use crate::error::Error;
+use crate::segment::call::{Jsonb, Rows, Text};
+use crate::segment::catalog::Privilege;
+use crate::segment::sql::{Parameter, column, read_rows};
+
+/// What a job's name begins with; the schedule's own follows.
+const JOB: &str = "pg_enough send ";
+/// For the hint where there is no `pg_cron`.
+const COMMAND: &str = "SELECT enough.queue_send(...)";
+
+/// What is to be sent, and when.
+pub(super) struct Schedule<'c> {
+    pub name: &'c str,
+    /// As `pg_cron` takes it.
+    pub when: &'c str,
+    pub message: Jsonb<'c>,
+    /// In microseconds.
+    pub delay: i64,
+    pub priority: i32,
+    pub group_key: Option<Text<'c>>,
+    pub dedup_key: Option<Text<'c>>,
+    pub headers: Option<Jsonb<'c>>,
+}
+
+/// Makes a schedule, or replaces the caller's of that name; the job's number.
+pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Error> {
+    queue.require(Privilege::Send)?;
+    cron::require(COMMAND)?;
+    let delay = format!("{}.{:06} seconds", schedule.delay / 1_000_000, schedule.delay % 1_000_000);
+    let quoted = |number: usize| format!("pg_catalog.quote_nullable(${number}::pg_catalog.text)");
+    let arguments: Vec<String> = (3..=9).map(quoted).collect();
+    let command = format!("pg_catalog.concat('SELECT enough.queue_send(', {}, ')')", arguments.join(", ', ', "));
+    cron::schedule(
+        &job(schedule.name),
+        schedule.when,
+        &command,
+        vec![
+            Parameter::Text(&queue.name),
+            Parameter::Json(Some(schedule.message)),
+            Parameter::Text(&delay),
+            Parameter::I32(schedule.priority),
+            Parameter::TextArgument(schedule.group_key),
+            Parameter::TextArgument(schedule.dedup_key),
+            Parameter::Json(schedule.headers),
+        ],
+    )
+}
+
+/// Ends a schedule; false where there was none.
+pub(super) fn unschedule(name: &str) -> Result<bool, Error> {
+    cron::require(COMMAND)?;
+    cron::unschedule(&job(name))
+}
+
+fn job(name: &str) -> String {
+    format!("{JOB}{name}")
+}
+
+/// Adds the schedules that the role may see, with what has become of each one's last run.
+pub(super) fn list(rows: &mut Rows<'_>) -> Result<(), Error> {
+    cron::require(COMMAND)?;
+    read_rows(
+        "SELECT pg_catalog.substr(j.jobname::pg_catalog.text, pg_catalog.length($1) OPERATOR(pg_catalog.+) 1), j.schedule, \
+                pg_catalog.substring(j.command, $re$queue_send\\('([^']+)'$re$), j.command, j.active, \
+                r.start_time, r.status \
+         FROM cron.job AS j LEFT JOIN LATERAL ( \
+              SELECT d.start_time, d.status FROM cron.job_run_details AS d \
+              WHERE d.jobid OPERATOR(pg_catalog.=) j.jobid ORDER BY d.runid DESC LIMIT 1) AS r ON true \
+         WHERE pg_catalog.starts_with(j.jobname::pg_catalog.text, $1) \
+           AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY 1",
+        &[Parameter::Text(JOB)],
+        |row| {
+            let mut values = Vec::with_capacity(7);
+            for number in 1..=7 {
+                values.push(column(row, number)?);
+            }
+            rows.push(&values)
+        },
+    )?;
+    Ok(())
+}
