@@ -161,17 +161,19 @@ proptest! {
             (now, cost) = at(&limit, now, step);
             key.check(now, cost);
         }
-        let before = key.peek(now, 1).remaining;
+        let found = key.peek(now, 1);
+        let before = found.remaining;
         let state = key.state.map(|state| limit.refund(state, now, amount));
         let after = Key { limit, state }.peek(now, 1).remaining;
         prop_assert!(after >= before);
         prop_assert!(after <= limit.capacity());
         prop_assert!(after - before <= amount);
-        // What was granted just now is given back in full.
-        let answer = key.check(now, amount);
-        if answer.allowed {
-            let state = key.state.map(|state| limit.refund(state, now, amount));
-            prop_assert_eq!(Key { limit, state }.peek(now, 1).remaining, before);
+        // What was granted just now is given back in full, and no more than that.
+        if before > 0 {
+            let some = 1 + amount % before;
+            prop_assert!(key.check(now, some).allowed);
+            let state = key.state.map(|state| limit.refund(state, now, some));
+            prop_assert_eq!(Key { limit, state }.peek(now, 1), found);
         }
     }
 

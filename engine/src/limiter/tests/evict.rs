@@ -83,3 +83,27 @@ fn the_only_full_one_is_found() {
         assert_eq!(after.evictions_of_active, before.evictions_of_active, "round {round}");
     }
 }
+
+/// In a table of many groups that no eviction has looked into yet.
+#[test]
+fn the_least_recently_used_go_in_their_order() {
+    const ENTRIES: u32 = 2_000;
+    let words = allocate(words_for(ENTRIES as usize));
+    Table::format(&words).unwrap();
+    let table = Table::open(&words).unwrap();
+    let long = limit(FixedWindow, 1, 86_400 * SECOND, None);
+    let ask = |key, now, request| table.request(hash(key), &long, now, request).unwrap().allowed;
+    // Each in a unit of the clock of its own, some ten in a second.
+    let mut now = 1_000_000_000;
+    for key in 0..ENTRIES {
+        now += 100_000;
+        assert!(ask(key, now, Request::All(1)));
+    }
+    for more in 0..ENTRIES / 2 {
+        now += 100_000;
+        assert!(ask(ENTRIES + more, now, Request::All(1)));
+        assert!(ask(more, now, Request::Peek(1)), "{more} was the one to go");
+        assert!(!ask(more + 1, now, Request::Peek(1)), "{} went before its time", more + 1);
+    }
+    assert_eq!(table.stats().unwrap().evictions_of_active, u64::from(ENTRIES / 2));
+}
