@@ -66,8 +66,8 @@ fn main() -> ExitCode {
 
 fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     if arguments.list {
-        for scenario in suite.scenarios() {
-            println!("{:<16} {}", scenario.name, scenario.about);
+        for (suite, scenario) in suite.scenarios() {
+            println!("{:<10} {:<16} {}", suite.name(), scenario.name, scenario.about);
         }
         return Ok(());
     }
@@ -77,7 +77,7 @@ fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     let earlier = arguments.add_to.as_deref().map(Report::load).transpose()?;
     let stage = Stage::start(Pg::from_env()?, effort)?;
     let circumstances = Circumstances::now(&stage)?;
-    let measured = suite.run(&stage, &scenarios)?;
+    let measured = Suite::run(&stage, &scenarios)?;
     let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);
     println!("{}", text::of(&report));
     if let (Some(path), Some(earlier)) = (&arguments.add_to, earlier) {

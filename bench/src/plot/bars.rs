@@ -80,8 +80,11 @@ fn groups(report: &Report) -> Vec<Group<'_>> {
     groups
 }
 
+/// Whether two contenders' rates are compared; the extension under two conditions is for lines.
 fn is_rate(comparison: &Comparison) -> bool {
-    comparison.heading.relation == Relation::Ratio && comparison.heading.unit.ends_with("/s")
+    let heading = &comparison.heading;
+    let peers = comparison.subject.name == OURS && !comparison.reference.name.starts_with(OURS);
+    heading.relation == Relation::Ratio && heading.unit.ends_with("/s") && peers
 }
 
 /// Draws a group from `y` on; where it ends.

@@ -20,7 +20,7 @@ use plotters::drawing::{DrawingArea, IntoDrawingArea};
 use plotters::element::Text;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontDesc, FontStyle, IntoFont, RGBColor, TextStyle, WHITE};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,8 @@ pub fn draw(results: &Path, plots: &Path) -> Result<Vec<PathBuf>> {
     Ok(drawn)
 }
 
-/// The newest report of each suite; what was kept short isn't worth a picture.
+/// The newest results of each suite, be it from a run of that suite alone or of all; what was kept short isn't worth a
+/// picture.
 fn newest(results: &Path) -> Result<BTreeMap<String, Report>> {
     let mut newest: BTreeMap<String, Report> = BTreeMap::new();
     for file in fs::read_dir(results).with_context(|| format!("can't read {}", results.display()))? {
@@ -88,12 +89,26 @@ fn newest(results: &Path) -> Result<BTreeMap<String, Report>> {
             continue;
         }
         let report = Report::load(&path)?;
-        let older = newest.get(&report.suite).is_none_or(|known| known.circumstances.at < report.circumstances.at);
-        if older && !report.quick {
-            newest.insert(report.suite.clone(), report);
+        for part in by_suite(&report) {
+            let newer = newest.get(&part.suite).is_none_or(|known| known.circumstances.at < part.circumstances.at);
+            if newer && !part.quick {
+                newest.insert(part.suite.clone(), part);
+            }
         }
     }
     Ok(newest)
+}
+
+/// A report for each suite that a report has scenarios of.
+fn by_suite(report: &Report) -> Vec<Report> {
+    let suites: BTreeSet<&String> = report.scenarios.iter().map(|scenario| &scenario.suite).collect();
+    let part = |suite: &String| {
+        let mut part = report.clone();
+        part.suite.clone_from(suite);
+        part.scenarios.retain(|scenario| &scenario.suite == suite);
+        part
+    };
+    suites.into_iter().map(part).collect()
 }
 
 fn pictures(report: &Report) -> Result<Vec<Picture>> {
@@ -216,6 +231,14 @@ mod tests {
         assert_eq!(slug("Rate limit, one hot key (32)"), "rate-limit-one-hot-key-32");
     }
 
+    #[test]
+    fn bars_are_for_contenders() -> Result<()> {
+        let mut report = sample();
+        report.scenarios[0].findings.comparisons[0].reference.name = "pg_enough, an hour before".to_owned();
+        assert!(bars::draw(&report)?.is_none());
+        Ok(())
+    }
+
     /// The sample has a comparison, a series and a distribution: a picture each, with what they are of in it.
     #[test]
     fn everything_that_can_be_drawn_is() -> Result<()> {
@@ -246,13 +269,19 @@ mod tests {
         let mut newer = sample();
         newer.circumstances.at = "2026-06-01T00:00:00Z".to_owned();
         newer.scenarios[0].findings.distributions.clear();
+        let mut other = sample().scenarios.remove(0);
+        other.suite = "queue".to_owned();
+        other.findings.series.clear();
+        newer.scenarios.push(other);
+        newer.suite = "all".to_owned();
         newer.save(&results)?;
         let drawn = draw(&results, &plots)?;
         let left = fs::read_dir(&plots)?.count();
         fs::remove_dir_all(&dir)?;
         let names: Vec<_> = drawn.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-        assert_eq!(names, ["smoke-throughput.svg", "smoke-rate.svg"]);
-        assert_eq!(left, 2);
+        let expected = ["queue-throughput.svg", "queue-latency.svg", "smoke-throughput.svg", "smoke-rate.svg"];
+        assert_eq!(names, expected);
+        assert_eq!(left, expected.len());
         Ok(())
     }
 

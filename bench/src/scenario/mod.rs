@@ -27,6 +27,8 @@ pub enum Suite {
     /// The rate limiter.
     #[value(name = "rate_limit")]
     RateLimit,
+    /// All of them but smoke, which is a part of them.
+    All,
 }
 
 /// A measurement, selectable by its name.
@@ -54,38 +56,42 @@ impl Suite {
             Self::Smoke => "smoke",
             Self::Queue => "queue",
             Self::RateLimit => "rate_limit",
+            Self::All => "all",
         }
     }
 
-    /// What it consists of.
-    pub fn scenarios(self) -> &'static [Scenario] {
-        match self {
+    /// What it consists of, and which suite each belongs to.
+    pub fn scenarios(self) -> Vec<(Self, &'static Scenario)> {
+        let own = match self {
             Self::Smoke => SMOKE,
             Self::Queue => queue::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
-        }
+            Self::All => return [Self::Queue, Self::RateLimit].into_iter().flat_map(Self::scenarios).collect(),
+        };
+        own.iter().map(|scenario| (self, scenario)).collect()
     }
 
     /// The scenarios of those names; all where none is given.
-    pub fn select(self, names: &[String]) -> Result<Vec<&'static Scenario>> {
+    pub fn select(self, names: &[String]) -> Result<Vec<(Self, &'static Scenario)>> {
+        let mut chosen = self.scenarios();
         for name in names {
-            let known = self.scenarios().iter().any(|scenario| scenario.name == name);
+            let known = chosen.iter().any(|(_, scenario)| scenario.name == name);
             ensure!(known, "{} has no scenario {name}; --list shows those that it has", self.name());
         }
-        let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
-        Ok(self.scenarios().iter().filter(wanted).collect())
+        chosen.retain(|(_, scenario)| names.is_empty() || names.iter().any(|name| name == scenario.name));
+        Ok(chosen)
     }
 
     /// Runs `scenarios`.
-    pub fn run(self, stage: &Stage, scenarios: &[&Scenario]) -> Result<Vec<Measured>> {
+    pub fn run(stage: &Stage, scenarios: &[(Self, &Scenario)]) -> Result<Vec<Measured>> {
         let mut results = Vec::new();
-        for scenario in scenarios {
+        for (suite, scenario) in scenarios {
             stage.settle()?;
             eprintln!("{}: {}", scenario.name, scenario.about);
             let (at, load, began) = (machine::time(&mut stage.client()?)?, machine::load(), Instant::now());
             let findings = (scenario.run)(stage).with_context(|| format!("scenario {}", scenario.name))?;
             results.push(Measured {
-                suite: self.name().to_owned(),
+                suite: suite.name().to_owned(),
                 name: scenario.name.to_owned(),
                 at,
                 load,
