@@ -115,7 +115,8 @@ pub(super) fn rebuild(stage: &Stage) -> Result<Findings> {
             ))?;
         }
     }
-    own.client()?.batch_execute("VACUUM ANALYZE enough.q_rebuild; CHECKPOINT")?;
+    own.client()?.batch_execute("VACUUM ANALYZE enough.q_rebuild")?;
+    own.settle()?;
     let mut times = Vec::with_capacity(restarts);
     for _ in 0..restarts {
         own.restart()?;

@@ -131,7 +131,8 @@ fn batch() -> String {
     format!("array_fill('{MESSAGE}'::jsonb, ARRAY[{BATCH}])")
 }
 
-/// Reads of ours. What a round has leased is deleted after it, uncounted, so that as many are leased as before.
+/// Reads of ours. After a round, uncounted, what it has leased is deleted and as many are sent, so that as many are leased
+/// and ready as before.
 struct Reads<'a> {
     load: Pgbench<'a>,
     client: Client,
@@ -176,9 +177,7 @@ impl Contender for Reads<'_> {
             "SELECT count(*) FROM enough.queue_delete_batch($1, ARRAY(SELECT generate_series($2::bigint, $3)))";
         let deleted: i64 = self.client.query_one(delete, &[&self.queue, &first, &(self.next - 1)])?.get(0);
         ensure!(deleted == count, "{deleted} of {count} messages were deleted");
-        if self.queue == "shallow" {
-            self.fill(count)?;
-        }
+        self.fill(count)?;
         Ok(rate)
     }
 
