@@ -152,9 +152,7 @@ impl<'a> Reads<'a> {
     }
 
     /// Reads of a round.
-    fn count(&self) -> i64 {
-        CLIENTS as i64 * i64::from(READS)
-    }
+    const COUNT: i64 = CLIENTS as i64 * READS as i64;
 
     fn fill(&mut self, count: i64) -> Result<()> {
         let send = "SELECT count(*) FROM enough.queue_send_batch($1, array_fill('{}'::jsonb, ARRAY[$2::int]))";
@@ -171,7 +169,7 @@ impl Contender for Reads<'_> {
     fn round(&mut self) -> Result<f64> {
         let rate = self.load.round()?;
         // Messages are read in the order of their numbers.
-        let (first, count) = (self.next, self.count());
+        let (first, count) = (self.next, Self::COUNT);
         self.next += count;
         let delete =
             "SELECT count(*) FROM enough.queue_delete_batch($1, ARRAY(SELECT generate_series($2::bigint, $3)))";
