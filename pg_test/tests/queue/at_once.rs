@@ -88,7 +88,7 @@ fn a_thousand_queues_work_and_cost_nothing_while_they_are_idle() -> Result<()> {
     for portion in 0..QUEUES / 50 {
         client.execute(
             "SELECT enough.queue_create('q' || n, visibility_timeout => '1 hour') \
-             FROM generate_series($1 * 50 + 1, $1 * 50 + 50) AS n",
+             FROM generate_series($1::bigint * 50 + 1, $1::bigint * 50 + 50) AS n",
             &[&portion],
         )?;
     }

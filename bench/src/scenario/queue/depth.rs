@@ -31,7 +31,7 @@ pub(super) fn reading(stage: &Stage) -> Result<Findings> {
     let mut deep = Deep::new(stage, leased, delayed)?;
     let mut shallow = Reads::new(stage, OURS, stage.client()?, "shallow")?;
     shallow.client.batch_execute("SELECT enough.queue_create('shallow')")?;
-    shallow.fill(SHALLOW + shallow.count())?;
+    shallow.fill(SHALLOW + Reads::COUNT)?;
     let settings: String = shallow.client.query_one("SHOW enough.queue_memory", &[])?.get(0);
     let conditions = format!("{CLIENTS} clients, {leased} leased, {delayed} delayed, enough.queue_memory = {settings}");
     let mut found = Findings::default();
@@ -66,7 +66,7 @@ pub(super) fn reading(stage: &Stage) -> Result<Findings> {
         &mut [(Some(Target::AtLeast(0.9)), &mut shallow), (Some(Target::AtLeast(300.0)), &mut pgmqs)];
     let mut comparisons = hold_all(&heading, &mut ours, references, effort.rounds)?;
     if let Some(first) = comparisons.first_mut() {
-        first.reference.name = format!("{OURS}, {SHALLOW} to {} ready and nothing else", SHALLOW + ours.count());
+        first.reference.name = format!("{OURS}, {SHALLOW} to {} ready and nothing else", SHALLOW + Reads::COUNT);
     }
     found.comparisons.extend(comparisons);
     for queue in ["deep", "shallow"] {
