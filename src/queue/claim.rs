@@ -47,6 +47,26 @@ pub(super) fn claim(
     })
 }
 
+/// Claims messages of a batch under one hold of the lock: those that are in the index and that nobody else has. `None`: to
+/// be claimed one by one. The claims are `busy`, and have to be remembered at once.
+pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<Claim>>, Error> {
+    let now = server::now();
+    // Under the lock nothing is allocated.
+    let mut claims = Vec::with_capacity(numbers.len());
+    queue.index(|index, slot| {
+        claims.clear();
+        for &msg_id in numbers {
+            let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
+            claims.push(match index.start_busy(slot, msg_id, None, now)? {
+                Busy::Yours(tid) => Some(Claim { busy: true, tid, attempts }),
+                Busy::Others | Busy::Unknown | Busy::Stale => None,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(claims)
+}
+
 /// Sets a message aside; what became of that, and its deliveries so far. `Stale` also where there is no such message.
 fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32), Error> {
     let now = server::now();

@@ -1,6 +1,6 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::claim::{Claim, claim, give_up, missed};
+use super::claim::{Claim, claim, claim_known, give_up, missed};
 use super::pending::{Action, Ending, remember};
 use super::{Queue, spill};
 use crate::error::Error;
@@ -22,18 +22,49 @@ const REPLACE: &str = "ON CONFLICT (msg_id) DO UPDATE SET enqueued_at = EXCLUDED
     dedup_key = EXCLUDED.dedup_key, headers = EXCLUDED.headers, message = EXCLUDED.message, outcome = EXCLUDED.outcome, \
     error = EXCLUDED.error, result = EXCLUDED.result, finished_at = EXCLUDED.finished_at";
 
+/// Messages of a batch that are claimed under one hold of a lock.
+const CHUNK: usize = 256;
+
 /// Deletes a message; false where there is none, or where `lease` isn't the current one.
 pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<bool, Error> {
     let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(false) };
     // Before the row is touched: should that fail, the rollback gives the message free again.
-    let action = Action::Finished { msg_id, busy: claim.busy, ending: Ending::Deleted };
     if claim.busy {
-        remember(queue.key, action);
+        remember(queue.key, deletion(msg_id, true));
     }
+    delete_claimed(queue, table, msg_id, claim)
+}
+
+/// Deletes messages; the numbers of those that were there, in the order in which they were asked for.
+pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
+    let mut deleted = Vec::with_capacity(numbers.len());
+    for numbers in numbers.chunks(CHUNK) {
+        let claims = claim_known(queue, numbers)?;
+        for (&msg_id, _) in numbers.iter().zip(&claims).filter(|(_, claim)| claim.is_some()) {
+            remember(queue.key, deletion(msg_id, true));
+        }
+        for (&msg_id, claim) in numbers.iter().zip(&claims) {
+            let there = match claim {
+                Some(claim) => delete_claimed(queue, table, msg_id, *claim)?,
+                None => delete(queue, table, msg_id, None)?,
+            };
+            if there {
+                deleted.push(msg_id);
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+fn deletion(msg_id: i64, busy: bool) -> Action {
+    Action::Finished { msg_id, busy, ending: Ending::Deleted }
+}
+
+fn delete_claimed(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, claim: Claim) -> Result<bool, Error> {
     match remove(queue, table, msg_id, claim.tid)? {
         Ok(_) => {
             if !claim.busy {
-                remember(queue.key, action);
+                remember(queue.key, deletion(msg_id, false));
             }
             Ok(true)
         }

@@ -271,13 +271,7 @@ fn delete_batch(call: &mut Call<'_>) -> Answer {
     let numbers = msg_ids(call.i64_array(1))?;
     claim::require_consume(&queue, "queue_delete_batch")?;
     let table = queue.open_table(true)?;
-    let mut deleted = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        if finish::delete(&queue, &table, number, None)? {
-            deleted.push(number);
-        }
-    }
-    all(call, deleted)
+    all(call, finish::delete_batch(&queue, &table, &numbers)?)
 }
 
 fn archive(call: &mut Call<'_>) -> Answer {

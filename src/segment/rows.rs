@@ -11,6 +11,7 @@ use super::table::{
 };
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::varlena::{varatt_is_1b_e, varatt_is_4b_c};
 
 /// A row, with what the reader is told of it.
 pub struct Row {
@@ -170,7 +171,14 @@ impl OpenTable<'_> {
         // SAFETY: the row's tuple is whole, and a value out of line is there as long as the row.
         unsafe {
             let columns = self.deform(row.tuple);
-            let here = |datum: Datum| Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+            let here = |datum: Datum| {
+                let varlena = datum.cast_mut_ptr();
+                // A guarded call for the few that are compressed or out of line.
+                if varatt_is_4b_c(varlena) || varatt_is_1b_e(varlena) {
+                    return Datum::from(pg_sys::pg_detoast_datum_packed(varlena));
+                }
+                datum
+            };
             (columns.get(DEDUP_KEY).map(here), columns.get(LAST_ERROR).map(here))
         }
     }
@@ -226,7 +234,14 @@ impl OpenTable<'_> {
         unsafe {
             let columns = self.deform(tuple);
             // A value out of line is fetched now, while the row is sure to be there.
-            let here = |datum: Datum| Datum::from(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()));
+            let here = |datum: Datum| {
+                let varlena = datum.cast_mut_ptr();
+                // A guarded call for the few that are compressed or out of line.
+                if varatt_is_4b_c(varlena) || varatt_is_1b_e(varlena) {
+                    return Datum::from(pg_sys::pg_detoast_datum_packed(varlena));
+                }
+                datum
+            };
             let number = |column| columns.get(column).map_or(0, Datum::value);
             Row {
                 msg_id: number(MSG_ID) as i64,

@@ -20,13 +20,13 @@ const END: usize = 10;
 
 /// A transaction that has only read.
 pub(super) fn by_snapshot(stage: &Stage) -> Result<Findings> {
-    let holder = transaction(stage, "SELECT count(*) FROM pg_class")?;
+    let holder = transactions(stage, "SELECT count(*) FROM pg_class")?;
     measured(stage, "held_snapshot", "a transaction that only reads", holder)
 }
 
 /// A transaction that has written.
 pub(super) fn by_writer(stage: &Stage) -> Result<Findings> {
-    let holder = transaction(stage, "CREATE TABLE written (x int)")?;
+    let holder = transactions(stage, "CREATE TABLE written (x int)")?;
     measured(stage, "held_xid", "a transaction that has written", holder)
 }
 
@@ -56,22 +56,28 @@ pub(super) fn by_slot(stage: &Stage) -> Result<Findings> {
     found
 }
 
-/// A `pg_dump` that is slow to come to its end.
+/// A `pg_dump` that is slow to come to its end, of each side's database.
 pub(super) fn by_dump(stage: &Stage) -> Result<Findings> {
+    pgmq::install(stage)?;
+    let dumps = [dump(stage, stage::DATABASE)?, dump(stage, pgmq::DATABASE)?];
+    measured(stage, "held_dump", "a pg_dump", dumps)
+}
+
+fn dump(stage: &Stage, database: &str) -> Result<Dump> {
+    let mut client = stage.client_for(database)?;
     // More than fits into the pipe, which nobody reads: the dump stands still in the middle of it.
-    stage.client()?.batch_execute(
+    client.batch_execute(
         "CREATE TABLE IF NOT EXISTS large AS SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 20000) AS i",
     )?;
     let mut command = stage.server().command("pg_dump")?;
-    command.arg("--data-only").arg("--table=large").arg(stage::DATABASE);
+    command.arg("--data-only").arg("--table=large").arg(database);
     let dump = Dump(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("can't start pg_dump")?);
-    let mut client = stage.client()?;
     until(|| {
-        let at_work = "SELECT count(*) > 0 FROM pg_stat_activity \
-                       WHERE application_name = 'pg_dump' AND backend_xmin IS NOT NULL AND wait_event = 'ClientWrite'";
+        let at_work = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'pg_dump' \
+                       AND datname = current_database() AND backend_xmin IS NOT NULL AND wait_event = 'ClientWrite'";
         Ok(client.query_one(at_work, &[])?.get(0))
     })?;
-    measured(stage, "held_dump", "a pg_dump", dump)
+    Ok(dump)
 }
 
 /// A dump at work, ended when dropped.
@@ -85,11 +91,16 @@ impl Drop for Dump {
     }
 }
 
-fn transaction(stage: &Stage, statement: &str) -> Result<Client> {
-    let mut client = stage.client()?;
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
-    client.batch_execute(statement)?;
-    Ok(client)
+/// An open transaction in each side's database: one that only reads holds back VACUUM in its own alone.
+fn transactions(stage: &Stage, statement: &str) -> Result<[Client; 2]> {
+    pgmq::install(stage)?;
+    let open = |database| -> Result<Client> {
+        let mut client = stage.client_for(database)?;
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
+        client.batch_execute(statement)?;
+        Ok(client)
+    };
+    Ok([open(stage::DATABASE)?, open(pgmq::DATABASE)?])
 }
 
 fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
