@@ -1,4 +1,5 @@
 //! The cache as clients see it.
 
+mod churn;
 mod fetch;
 mod stale;
