@@ -16,6 +16,7 @@ use enough_engine::cache::{Moment, Partition as Cache, Removal, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A fence that this transaction holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,9 +43,10 @@ impl Origin<'static> {
     }
 }
 
+/// The time of this session's last removal: its next transaction has begun after that, be it in the same microsecond.
+static LAST_REMOVAL: AtomicU64 = AtomicU64::new(0);
+
 thread_local! {
-    /// The time of this session's last removal: its next transaction has begun after that, be it in the same microsecond.
-    static LAST_REMOVAL: Cell<u64> = const { Cell::new(0) };
     /// The key that was refused last, in the transaction that began at the first moment; the second is that of the refusal.
     static LAST_REFUSED: Cell<Option<(KeyHash, Moment, Moment)>> = const { Cell::new(None) };
 }
@@ -53,7 +55,7 @@ thread_local! {
 #[inline]
 pub fn since() -> Moment {
     let began = server::transaction_began();
-    Moment { time: began.time.max(LAST_REMOVAL.get() + 1), ..began }
+    Moment { time: began.time.max(LAST_REMOVAL.load(Relaxed) + 1), ..began }
 }
 
 /// The same for a value that is to be put at once, where the caller learns of a refusal: what comes for that key
@@ -110,7 +112,7 @@ pub fn begin_removals(segment: &Segment, log: &mut Log) {
     let mut fences = std::mem::take(&mut log.fences);
     let partitions = segment.partitions(Region::Cache);
     let slot = |removal| {
-        let words = partitions.first().map_or(0, |partition| partition.words());
+        let words = partitions.first().map_or(0, |partition| partition.words().len());
         Cache::fence_in(words, removal).unwrap_or(0)
     };
     for mark in &log.marks {
@@ -162,7 +164,7 @@ pub fn end_removals(segment: &Segment, log: &mut Log, committed: bool) {
         }
     }
     if let Some(moment) = raised {
-        LAST_REMOVAL.set(moment.time);
+        LAST_REMOVAL.store(moment.time, Relaxed);
         if lost {
             // A partition has been emptied since, and its fences with it: what has come in between must go.
             remove(segment, log);

@@ -13,11 +13,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
+//! | `short.rs` | get and set in their plain cases |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
 //! | `log.rs` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
+//! | `single.rs` | a transaction's only write, while it is that |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `number.rs` | counters: whole numbers as jsonb, without the server |
 //! | `entries.rs` | the entries of `cache_mset`, out of a jsonb's binary form |
@@ -28,11 +30,14 @@ mod fetch;
 mod log;
 mod number;
 mod pending;
+mod short;
+mod single;
 mod sql;
 mod store;
 mod transactional;
 
 pub use pending::PARTICIPANT;
+pub use single::commit_write;
 
 use crate::error::Error;
 use crate::segment::segment;

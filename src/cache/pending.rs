@@ -6,9 +6,10 @@
 
 use super::fence::{self, Origin};
 use super::log::{Effect, Log, Write};
+use super::single::{self, commit_write};
 use super::store;
 use crate::error::Error;
-use crate::segment::xact::{self, Participant};
+use crate::segment::xact::{self, Joined, Participant};
 use crate::segment::{Segment, segment, server};
 use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
 use enough_engine::hash::KeyHash;
@@ -19,24 +20,43 @@ thread_local! {
     static LOG: RefCell<Log> = RefCell::default();
 }
 
+/// Moves the single write into the log, for whatever else is to be done or asked.
+fn collect() {
+    single::hand_over(|item, owner, since, value| {
+        let Item { key, expiry, kind, .. } = *item;
+        let effect = Effect::Set { value: value.into(), kind, expiry, tags: Tags::default() };
+        LOG.with_borrow_mut(|log| {
+            log.since = log.since.or(Some(since));
+            log.write(key, owner, effect);
+        });
+        xact::join(Joined::Cache);
+    });
+}
+
 /// Whether nothing waits for the commit: the usual state of those who only read.
-#[inline]
 pub fn is_empty() -> bool {
+    if !xact::is_joined() {
+        return true;
+    }
+    collect();
     LOG.with_borrow(Log::is_empty)
 }
 
 /// What this transaction has done to a key.
 pub fn effect(key: KeyHash) -> Option<Effect> {
+    collect();
     LOG.with_borrow(|log| log.effect(key).cloned())
 }
 
 /// Whether this transaction has written, removed or invalidated what a key may hold.
 pub fn concerns(key: KeyHash) -> bool {
+    collect();
     LOG.with_borrow(|log| !log.marks.is_empty() || log.effect(key).is_some())
 }
 
 /// Adds a write of the current savepoint.
 pub fn write(key: KeyHash, effect: Effect) {
+    collect();
     let owner = xact::current();
     LOG.with_borrow_mut(|log| {
         if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
@@ -44,14 +64,15 @@ pub fn write(key: KeyHash, effect: Effect) {
         }
         log.write(key, owner, effect);
     });
-    xact::join();
+    xact::join(Joined::Cache);
 }
 
 /// Ends all entries of this database, or those with a tag.
 pub fn end(tag: Option<u64>) {
+    collect();
     let owner = xact::current();
     LOG.with_borrow_mut(|log| log.mark(owner, tag));
-    xact::join();
+    xact::join(Joined::Cache);
 }
 
 /// The tags that this transaction has invalidated.
@@ -87,6 +108,7 @@ impl Participant for Pending {
     }
 
     fn pre_commit(&self) -> Result<(), Error> {
+        collect();
         LOG.with_borrow_mut(|log| {
             if log.is_empty() {
                 return Ok(());
@@ -118,6 +140,7 @@ impl Participant for Pending {
     }
 
     fn commit(&self) {
+        commit_write();
         LOG.with_borrow_mut(|log| {
             // Where all of it was rolled back to a savepoint, the log is empty but not as new.
             if let (false, Ok(segment)) = (log.is_empty(), segment()) {
@@ -136,6 +159,7 @@ impl Participant for Pending {
     }
 
     fn abort(&self) {
+        single::forget();
         LOG.with_borrow_mut(|log| {
             if let (false, Ok(segment)) = (log.is_empty(), segment()) {
                 Self::release(segment, log);
@@ -146,10 +170,12 @@ impl Participant for Pending {
     }
 
     fn merge(&self, from: SubTransactionId, to: SubTransactionId) {
+        collect();
         LOG.with_borrow_mut(|log| log.merge(from, to));
     }
 
     fn undo(&self, from: SubTransactionId) {
+        collect();
         LOG.with_borrow_mut(|log| log.undo(from));
     }
 }
@@ -167,7 +193,7 @@ fn apply(segment: &Segment, write: &mut Write, origin: &Origin<'_>, now: u64) ->
         Effect::Set { ref value, kind, expiry, ref tags } => {
             let item = Item { key, database, expiry, kind };
             if is_put(value, tags) {
-                return store::put(segment, &item, value, origin, now);
+                return store::put(segment, &item, value, origin, || now);
             }
             item
         }

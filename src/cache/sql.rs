@@ -11,7 +11,7 @@ use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
 /// Longest key in bytes.
-const LONGEST_KEY: usize = 512;
+pub(super) const LONGEST_KEY: usize = 512;
 
 /// Longest tag in bytes.
 const LONGEST_TAG: usize = 128;
@@ -23,8 +23,8 @@ const VOID: Value<'static> = Value::Bool(false);
 const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
 
 crate::export!(
-    enough_cache_set = cache_set,
-    enough_cache_get = cache_get,
+    enough_cache_set = super::short::set | cache_set,
+    enough_cache_get = super::short::get | cache_get,
     enough_cache_mget = cache_mget,
     enough_cache_mset = cache_mset,
     enough_cache_delete = cache_delete,
@@ -112,19 +112,22 @@ fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8], Error> {
     Ok(value)
 }
 
-/// When something with this TTL is over that begins now.
-fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
-    let Some(ttl) = ttl else { return Ok(NEVER) };
+/// When something with this TTL is over that begins now; none where there is no such moment.
+#[inline]
+pub(super) fn end(ttl: Option<Time>) -> Option<u64> {
     let expiry = match ttl {
-        Time::Micros(micros @ 1..) => pending::now().checked_add(micros.unsigned_abs()),
+        None => return Some(NEVER),
+        Some(Time::Micros(micros @ 1..)) => pending::now().checked_add(micros.unsigned_abs()),
         _ => None,
     };
-    expiry.filter(|&expiry| expiry < END_OF_TIME).ok_or_else(|| {
-        Error::invalid(
-            argument,
-            ttl.describe(),
-            "longer than nothing and finite, or NULL for an entry that never expires",
-        )
+    expiry.filter(|&expiry| expiry < END_OF_TIME)
+}
+
+/// The same for an argument, which must have one.
+fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
+    end(ttl).ok_or_else(|| {
+        let ttl = ttl.map_or_else(String::new, Time::describe);
+        Error::invalid(argument, ttl, "longer than nothing and finite, or NULL for an entry that never expires")
     })
 }
 

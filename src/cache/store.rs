@@ -13,7 +13,8 @@ use enough_engine::cache::{Found, Item, Kind, Moment, Partition as Cache, Progre
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
 use std::num::IntErrorKind;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes allocated for a result before its length is known.
 const FIRST_ROOM: usize = 1000;
@@ -38,10 +39,18 @@ pub fn stripe() -> usize {
     own
 }
 
+/// What [`largest_value`] has found; 0 before.
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+/// The same, for those who must not fail: 0 where it isn't known yet.
+#[inline(always)]
+pub fn known_largest_value() -> usize {
+    LARGEST.load(Relaxed)
+}
+
 /// The largest value in bytes that the cache takes: as set, or what a partition holds where that is less.
 pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
-    static LARGEST: AtomicUsize = AtomicUsize::new(0);
-    let known = LARGEST.load(Relaxed);
+    let known = known_largest_value();
     if known != 0 {
         return Ok(known);
     }
@@ -56,6 +65,52 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
 
 fn partition(segment: &Segment, key: KeyHash) -> &Partition {
     segment.partition_of(Region::Cache, key)
+}
+
+/// Where this process counts its hits. One place for those of all partitions, which is a cache line less to be fetched
+/// for each.
+#[inline(always)]
+fn count_hit(segment: &Segment) {
+    static HITS: OnceLock<&AtomicU64> = OnceLock::new();
+    match HITS.get() {
+        Some(hits) => {
+            hits.fetch_add(1, Relaxed);
+        }
+        None => {
+            let (own, partitions) = (stripe(), segment.partitions(Region::Cache));
+            let home = partitions.get(own % partitions.len().max(1));
+            if let Some(hits) = home.and_then(|home| Cache::hits(home.words(), own / partitions.len())) {
+                hits.fetch_add(1, Relaxed);
+                let _ = HITS.set(hits);
+            }
+        }
+    }
+}
+
+/// The value under a key, without a lock, if it is of that kind, small and in frequent use.
+#[inline(always)]
+pub fn glimpse(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
+    let found = segment.place_of(Region::Cache, key)?.glimpse(|words| {
+        let found = Cache::open(words).ok()?.glimpse(key, pending::now)?;
+        if found.kind != kind || found.len > FILL_AT_ONCE {
+            return None;
+        }
+        let buffer = Buffer::try_allocate(found.len)?;
+        found.copy(buffer.bytes());
+        Some(buffer)
+    })?;
+    count_hit(segment);
+    Some(found)
+}
+
+/// Lets the processor fetch what a [`put`] will touch.
+#[inline(always)]
+pub fn fetch(segment: &Segment, key: KeyHash) {
+    let Some(partition) = segment.place_of(Region::Cache, key) else { return };
+    if let Some([bucket, entry]) = Cache::places_of(partition.words(), key) {
+        partition.fetch(bucket);
+        partition.fetch_more(entry);
+    }
 }
 
 /// The value under a key. A hit moves the expiry to `slide`.
@@ -202,7 +257,31 @@ pub fn reserve(
 }
 
 /// Puts a value of at most [`FILL_AT_ONCE`] bytes under its key.
-pub fn put(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
+#[inline]
+pub fn put(
+    segment: &Segment,
+    item: &Item,
+    value: &[u8],
+    origin: &Origin<'_>,
+    now: impl FnOnce() -> u64,
+) -> Result<bool, Error> {
+    let partition = partition(segment, item.key);
+    let done = partition.exclusive(|words| {
+        let cache = Cache::open(words)?;
+        if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
+            return Ok(Some(false));
+        }
+        Ok(cache.overwrite(item, value)?.then_some(true))
+    })?;
+    match done {
+        Some(done) => Ok(done),
+        None => put_anew(segment, item, value, origin, now()),
+    }
+}
+
+/// The same where it doesn't fit over an entry of its key.
+#[cold]
+fn put_anew(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
     let partition = partition(segment, item.key);
     let mut request = Reservation::new(value.len());
     loop {
@@ -211,9 +290,6 @@ pub fn put(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, no
             if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
                 cache.release(&mut request)?;
                 return Ok(Some(false));
-            }
-            if cache.overwrite(item, value)? {
-                return Ok(Some(true));
             }
             let progress = cache.reserve(&mut request, now)?;
             if progress == Progress::More {

@@ -87,7 +87,7 @@ const CHUNK: usize = 256;
 
 /// Remembers an action until the end of the transaction.
 pub(super) fn remember(key: QueueKey, action: Action) {
-    xact::join();
+    xact::join(xact::Joined::Queue);
     let savepoint = xact::current();
     PENDING.with_borrow_mut(|pending| pending.items.push(Item { savepoint, key, action }));
 }
@@ -119,7 +119,7 @@ pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
 }
 
 fn hold(key: QueueKey, held: Held) {
-    xact::join();
+    xact::join(xact::Joined::Queue);
     PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
 }
 

@@ -9,6 +9,7 @@
 
 mod all;
 mod policy;
+mod short;
 mod sql;
 
 use crate::error::Error;

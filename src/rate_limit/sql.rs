@@ -3,13 +3,14 @@
 use super::{MAX_KEY, all};
 use crate::error::{Error, required};
 use crate::segment::call::{Call, Time, Value};
+use crate::segment::row::{Column, Columns, RowKind};
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
 
 /// The most keys of one call: their partitions are locked at the same time.
 const MAX_KEYS: usize = 100;
 
 crate::export!(
-    enough_rate_limit = rate_limit,
+    enough_rate_limit = super::short::rate_limit | rate_limit,
     enough_rate_limit_peek = rate_limit_peek,
     enough_rate_limit_refund = rate_limit_refund,
     enough_rate_limit_up_to = rate_limit_up_to,
@@ -18,12 +19,18 @@ crate::export!(
     enough_rate_limit_stats = rate_limit_stats,
 );
 
+/// What `rate_limit` returns.
+pub(super) static ROW: RowKind = RowKind::new();
+
+/// The columns of [`row`].
+pub(super) const COLUMNS: Columns<4> = Columns::new([Column::Bool, Column::I64, Column::Interval, Column::Interval]);
+
 /// `(key, max_requests, period, cost, algorithm, burst)`
 fn rate_limit(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let (key, limit) = (key(call, 0)?, limit(call, 4)?);
     let cost = amount(call, 3, "cost")?;
     let decision = super::request(key, &limit, Request::All(cost))?;
-    call.row(&row(&decision))
+    call.row_of(&ROW, &COLUMNS, &row(&decision))
 }
 
 /// `(key, max_requests, period, algorithm, burst)`
@@ -178,18 +185,24 @@ pub(super) fn valid(
     })
 }
 
+/// The algorithm of that name.
+#[inline(always)]
+pub(super) fn algorithm_named(name: &[u8]) -> Option<Algorithm> {
+    match name {
+        b"sliding_window" => Some(Algorithm::SlidingWindow),
+        b"fixed_window" => Some(Algorithm::FixedWindow),
+        b"token_bucket" => Some(Algorithm::TokenBucket),
+        _ => None,
+    }
+}
+
+/// The same; an error where there is none.
 #[inline]
 pub(super) fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
-    match name {
-        b"sliding_window" => Ok(Algorithm::SlidingWindow),
-        b"fixed_window" => Ok(Algorithm::FixedWindow),
-        b"token_bucket" => Ok(Algorithm::TokenBucket),
-        other => Err(Error::invalid(
-            "algorithm",
-            format!("\"{}\"", String::from_utf8_lossy(other)),
-            "'sliding_window', 'fixed_window' or 'token_bucket'",
-        )),
-    }
+    algorithm_named(name).ok_or_else(|| {
+        let name = format!("\"{}\"", String::from_utf8_lossy(name));
+        Error::invalid("algorithm", name, "'sliding_window', 'fixed_window' or 'token_bucket'")
+    })
 }
 
 /// A cost, or an amount to refund.

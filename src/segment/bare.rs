@@ -26,15 +26,22 @@ unsafe extern "C" {
     fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
 }
 
+/// `palloc` that answers NULL where there is no memory.
+#[inline]
+pub fn try_palloc(size: usize) -> *mut c_void {
+    if size >= MAX_ALLOC {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: with this flag and size it doesn't fail but answers NULL.
+    unsafe { palloc_extended(size, NO_OOM) }
+}
+
 /// `palloc`, whose errors still pass through the guard.
 #[inline]
 pub fn palloc(size: usize) -> *mut c_void {
-    if size < MAX_ALLOC {
-        // SAFETY: with this flag and size it doesn't fail but answers NULL.
-        let memory = unsafe { palloc_extended(size, NO_OOM) };
-        if !memory.is_null() {
-            return memory;
-        }
+    let memory = try_palloc(size);
+    if !memory.is_null() {
+        return memory;
     }
     // SAFETY: guarded; it raises the error that the caller's caller gets.
     unsafe { pg_sys::palloc(size) }

@@ -8,6 +8,7 @@
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
+use super::row::{Columns, RowKind};
 use super::value::split;
 pub use super::value::{Buffer, Value};
 use crate::error::Error;
@@ -15,10 +16,19 @@ use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
 use std::marker::PhantomData;
 
-/// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`.
+/// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`. With `enough_cache_get = short |
+/// cache_get`, `short` is asked first, see [`enter_short`].
 #[macro_export]
 macro_rules! export {
-    ($($symbol:ident = $body:path),+ $(,)?) => { $(
+    (@enter $call:ident, $body:path) => {
+        // SAFETY: the server calls it with a valid call.
+        unsafe { $crate::segment::call::enter($call, $body) }
+    };
+    (@enter $call:ident, $short:path, $body:path) => {
+        // SAFETY: the server calls it with a valid call.
+        unsafe { $crate::segment::call::enter_short($call, $short, $body) }
+    };
+    ($($symbol:ident = $body:path $(| $then:path)?),+ $(,)?) => { $(
         pastey::paste! {
             #[doc(hidden)]
             #[unsafe(no_mangle)]
@@ -32,8 +42,7 @@ macro_rules! export {
         #[unsafe(no_mangle)]
         #[allow(unsafe_code, reason = "the server finds its functions by symbol")]
         pub unsafe extern "C-unwind" fn $symbol(call: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
-            // SAFETY: the server calls this with a valid call.
-            unsafe { $crate::segment::call::enter(call, $body) }
+            $crate::export!(@enter call, $body $(, $then)?)
         }
     )+ };
 }
@@ -57,6 +66,62 @@ pub unsafe fn enter<'c>(
             (*info).isnull = datum.is_none();
             datum.unwrap_or(Datum::from(0))
         })
+    }
+}
+
+/// Lets `short` answer the call if it can, else `body`. `short` is for the plain case of calls whose price is their
+/// number of cold cache lines: it has no guard, so it must neither panic nor call what may raise an error, and where it
+/// can't answer it has done nothing.
+///
+/// # Safety
+/// As for [`enter`].
+#[inline(always)]
+pub unsafe fn enter_short<'c>(
+    info: pg_sys::FunctionCallInfo,
+    short: impl FnOnce(&Call<'c>) -> Option<Short>,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+) -> Datum {
+    match short(&Call { info, lifetime: PhantomData }) {
+        // SAFETY: the caller's promise.
+        Some(Short(datum)) => unsafe {
+            (*info).isnull = false;
+            datum
+        },
+        // SAFETY: the caller's promise.
+        None => unsafe { enter_long(info, body) },
+    }
+}
+
+/// # Safety
+/// As for [`enter`].
+#[inline(never)]
+unsafe fn enter_long<'c>(
+    info: pg_sys::FunctionCallInfo,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+) -> Datum {
+    // SAFETY: the caller's promise.
+    unsafe { enter(info, body) }
+}
+
+/// The answer of a call's plain case: not NULL.
+pub struct Short(Datum);
+
+impl Short {
+    /// `boolean`
+    pub fn bool(value: bool) -> Self {
+        Short(Datum::from(value))
+    }
+
+    /// What has been made for it.
+    #[inline(always)]
+    pub(super) fn raw(datum: Datum) -> Self {
+        Short(datum)
+    }
+
+    /// `text`, `bytea` or `jsonb`
+    #[inline(always)]
+    pub fn buffer(buffer: Buffer) -> Self {
+        Short(buffer.datum())
     }
 }
 
@@ -162,7 +227,12 @@ impl Time {
 }
 
 /// An interval in microseconds, as `EXTRACT(EPOCH …)` counts: a year has 365.25 days, a month 30.
+#[inline]
 fn interval_micros(interval: pg_sys::Interval) -> Time {
+    if interval.month == 0 && interval.day == 0 { Time::Micros(interval.time) } else { long_micros(interval) }
+}
+
+fn long_micros(interval: pg_sys::Interval) -> Time {
     const DAY: i128 = 86_400_000_000;
     // Since 17 an interval can be infinite, which is told by its fields' extremes.
     if interval.month == i32::MAX && interval.day == i32::MAX && interval.time == i64::MAX {
@@ -177,7 +247,7 @@ fn interval_micros(interval: pg_sys::Interval) -> Time {
 }
 
 impl<'c> Call<'c> {
-    #[inline]
+    #[inline(always)]
     fn argument(&self, index: usize) -> Option<Datum> {
         // SAFETY: the server fills as many arguments as the function has; a number beyond them is answered by None.
         unsafe {
@@ -186,6 +256,34 @@ impl<'c> Call<'c> {
             }
             let argument = &*(*self.info).args.as_ptr().add(index);
             (!argument.isnull).then_some(argument.value)
+        }
+    }
+
+    /// Whether an argument is NULL, or one that the function doesn't have.
+    #[inline(always)]
+    pub fn is_null(&self, index: usize) -> bool {
+        self.argument(index).is_none()
+    }
+
+    /// A `text`, `bytea` or `jsonb` argument that is neither NULL nor compressed nor out of line: for [`enter_short`].
+    #[inline(always)]
+    pub fn plain_bytes(&self, index: usize) -> Option<&'c [u8]> {
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: the SQL declarations give such arguments a varlena type. `varatt.h` describes its header: the lowest
+        // bit tells a header of one byte, which is 1 for what is out of line, else the next one what is compressed.
+        unsafe {
+            let varlena: *const u8 = self.argument(index)?.cast_mut_ptr();
+            let first = *varlena;
+            let (header, size) = if first & 1 == 1 {
+                (1, usize::from(first >> 1))
+            } else if first & 2 == 0 {
+                (pg_sys::VARHDRSZ, (varlena.cast::<u32>().read() >> 2) as usize)
+            } else {
+                return None;
+            };
+            Some(std::slice::from_raw_parts(varlena.add(header), size.checked_sub(header)?))
         }
     }
 
@@ -234,7 +332,7 @@ impl<'c> Call<'c> {
     }
 
     /// An `interval` argument.
-    #[inline]
+    #[inline(always)]
     pub fn interval(&self, index: usize) -> Option<Time> {
         // SAFETY: the SQL declarations give such arguments the type interval, passed by reference.
         self.argument(index).map(|datum| interval_micros(unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() }))
@@ -318,8 +416,28 @@ impl<'c> Call<'c> {
         }
     }
 
+    /// The OID of the function that is called.
+    #[inline(always)]
+    pub(super) fn function(&self) -> pg_sys::Oid {
+        // SAFETY: a valid call names its function.
+        unsafe { (*(*self.info).flinfo).fn_oid }
+    }
+
+    /// [`Self::row`], and from the next call on [`RowKind::row`] works.
+    pub fn row_of<const COLUMNS: usize>(
+        &mut self,
+        kind: &RowKind,
+        columns: &Columns<COLUMNS>,
+        values: &[Value<'_>; COLUMNS],
+    ) -> Result<Value<'static>, Error> {
+        let row = self.row(values)?;
+        // SAFETY: `row` has put it there.
+        unsafe { kind.remember(self, columns, (*(*self.info).flinfo).fn_extra.cast()) };
+        Ok(row)
+    }
+
     /// The result row of a function that returns one row.
-    pub fn row(&mut self, values: &[Value<'_>]) -> Result<Value<'static>, Error> {
+    pub fn row<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<Value<'static>, Error> {
         // SAFETY: `flinfo` belongs to this call's statement, which keeps `fn_extra` for its function alone; the
         // descriptor is copied into the memory that lives as long.
         unsafe {
@@ -329,7 +447,7 @@ impl<'c> Call<'c> {
                 descriptor = self.known_row()?;
                 (*function).fn_extra = descriptor.cast();
             }
-            check_width(values.len(), (*descriptor).natts)?;
+            check_width(COLUMNS, (*descriptor).natts)?;
             let (mut datums, mut nulls) = split(values);
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
             // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
@@ -349,8 +467,7 @@ impl<'c> Call<'c> {
         thread_local! {
             static KNOWN: std::cell::RefCell<Vec<(pg_sys::Oid, pg_sys::TupleDesc)>> = const { std::cell::RefCell::new(Vec::new()) };
         }
-        // SAFETY: the caller's promise.
-        let function = unsafe { (*(*self.info).flinfo).fn_oid };
+        let function = self.function();
         let known = KNOWN.with_borrow(|known| known.iter().find(|known| known.0 == function).map(|known| known.1));
         if let Some(known) = known {
             return Ok(known);
@@ -421,11 +538,11 @@ pub struct Rows<'c> {
 
 impl Rows<'_> {
     /// Adds a row.
-    pub fn push(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
+    pub fn push<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<(), Error> {
         // SAFETY: `rows` made the store and its descriptor, which live as long as the call; the store copies.
         unsafe {
             let descriptor = (*self.result).setDesc;
-            check_width(values.len(), (*descriptor).natts)?;
+            check_width(COLUMNS, (*descriptor).natts)?;
             let (mut datums, mut nulls) = split(values);
             pg_sys::tuplestore_putvalues((*self.result).setResult, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
         }

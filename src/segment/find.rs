@@ -340,7 +340,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
                 let head = base.add(place.offset as usize + partition * place.stride());
                 let words = head.add(size_of::<PartitionHead>()).cast::<AtomicU64>();
                 let head = head.cast::<PartitionHead>();
-                (&raw mut (*head).torn).write(AtomicU64::new(0));
+                (&raw mut (*head).version).write(AtomicU64::new(0));
                 (&raw mut (*head).resets).write(AtomicU64::new(0));
                 pg_sys::LWLockInitialize(&raw mut (*head).lock, tranche);
                 let words = std::slice::from_raw_parts(words, place.words as usize);

@@ -6,9 +6,11 @@
 //!   which takes those that it needs in the order in which they lie.
 //! * Under a lock nothing can fail: no palloc, no ereport, no detoasting, no hashing, no SPI, no panic. The structures
 //!   of the engine answer a violated bound with [`Corrupt`] instead.
-//! * An exclusive section sets the partition's `torn` mark and clears it at its end. Whoever takes the lock and finds
-//!   the mark set makes the partition empty first: nothing in it is the only copy of anything durable.
-//! * Errors: the server's error handling releases the lock of a section that an ERROR left; the mark then stands.
+//! * An exclusive section makes the partition's version odd and, at its end, even again. Whoever takes the lock and finds
+//!   it odd makes the partition empty first: nothing in it is the only copy of anything durable.
+//! * Errors: the server's error handling releases the lock of a section that an ERROR left; the version then stays odd.
+//! * Who only reads may do without the lock ([`Partition::glimpse`]): what was read counts if the version was even and
+//!   is the same afterwards. Until then it may be anything, and nothing may be written because of it.
 //!
 //! | file | subject |
 //! |---|---|
@@ -18,13 +20,14 @@
 //! | `wait.rs` | sleeping until another session wakes this one |
 //! | `turn.rs` | one session at work for a key, while others wait for it |
 //! | `jsonb.rs` | whether two jsonb values are equal |
+//! | `process.rs` | variables of this process |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `sql.rs` | statements of the extension's own |
 //! | `query.rs` | a query that the user has given |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
-//! | `call.rs`, `value.rs` | from SQL into Rust and back |
+//! | `call.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
 
 #![allow(unsafe_code, reason = "the one place that talks to the server's C interface")]
 #![allow(
@@ -39,7 +42,9 @@ mod find;
 mod insert;
 pub mod jsonb;
 mod layout;
+pub mod process;
 pub mod query;
+pub mod row;
 pub mod rows;
 pub mod server;
 pub mod sql;
@@ -58,7 +63,7 @@ use enough_engine::words::{Corrupt, Words};
 use layout::{Header, PartitionHead};
 use pgrx::pg_sys;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed, compiler_fence};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 /// The segment as this process sees it.
 pub struct Segment {
@@ -88,12 +93,14 @@ static SEGMENT: AtomicPtr<Segment> = AtomicPtr::new(ptr::null_mut());
 /// The segment; found, or made, at the first call of a session.
 #[inline]
 pub fn segment() -> Result<&'static Segment, Error> {
-    let known = SEGMENT.load(Relaxed);
-    if known.is_null() {
-        return attach();
-    }
+    known().map_or_else(attach, Ok)
+}
+
+/// The segment, if this process has found it.
+#[inline]
+pub fn known() -> Option<&'static Segment> {
     // SAFETY: only `attach` stores here, a leaked box.
-    Ok(unsafe { &*known })
+    unsafe { SEGMENT.load(Relaxed).as_ref() }
 }
 
 #[cold]
@@ -144,7 +151,12 @@ impl Segment {
     /// The partitions of a region.
     #[inline]
     pub fn partitions(&self, region: Region) -> &[Partition] {
-        &self.regions[region as usize]
+        let [queue, cache, rate_limit] = &self.regions;
+        match region {
+            Region::Queue => queue,
+            Region::Cache => cache,
+            Region::RateLimit => rate_limit,
+        }
     }
 
     /// What `key` of this session's database is known by in `region`.
@@ -158,12 +170,31 @@ impl Segment {
         key.map_or(0, |key| self.hash(Region::Queue, key).high.max(1))
     }
 
+    /// The partition that a key belongs to, for those who must not panic.
+    #[inline]
+    pub fn place_of(&self, region: Region, hash: KeyHash) -> Option<&Partition> {
+        let partitions = self.partitions(region);
+        partitions.get(hash.partition(partitions.len()))
+    }
+
     /// The partition that a key belongs to.
     #[inline]
     pub fn partition_of(&self, region: Region, hash: KeyHash) -> &Partition {
         let partitions = self.partitions(region);
         &partitions[hash.partition(partitions.len())]
     }
+}
+
+/// A hint, whatever the address.
+#[inline(always)]
+fn fetch(address: *const i8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see, and ignores an address that isn't mapped.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Lets go of the lock when a section is left, be it by a panic.
@@ -194,27 +225,20 @@ impl Partition {
 
     /// Does `work` on the words while no other process sees or changes them. `work` keeps the rules at the top of
     /// this file; it is called a second time, on the emptied partition, where it meets a violated bound.
-    #[inline]
+    #[inline(always)]
     pub fn exclusive<R>(&self, mut work: impl FnMut(Words<'static>) -> Result<R, Corrupt>) -> Result<R, Error> {
         let held = self.lock(pg_sys::LWLockMode::LW_EXCLUSIVE);
         let head = self.head();
-        if head.torn.load(Relaxed) != 0 {
+        if head.begin() {
             self.reset();
         }
-        head.torn.store(1, Relaxed);
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
-        let mut result = work(self.words);
-        if result.is_err() {
-            self.reset();
-            result = work(self.words);
-        }
-        compiler_fence(std::sync::atomic::Ordering::SeqCst);
-        head.torn.store(0, Relaxed);
+        let result = match work(self.words) {
+            Err(Corrupt) => self.work_anew(&mut work),
+            done => done,
+        };
+        head.end();
         drop(held);
-        match result {
-            Ok(result) => Ok(result),
-            Err(Corrupt) => Err(Error::Damaged { region: self.region.name() }),
-        }
+        result.map_err(|Corrupt| self.damaged())
     }
 
     /// Does `work` on the words while no other process changes them, except for marks that any reader may set.
@@ -222,19 +246,64 @@ impl Partition {
     pub fn shared<R>(&self, mut work: impl FnMut(Words<'static>) -> Result<R, Corrupt>) -> Result<R, Error> {
         for _ in 0..2 {
             let held = self.lock(pg_sys::LWLockMode::LW_SHARED);
-            let torn = self.head().torn.load(Relaxed) != 0;
+            let torn = self.head().state().is_none();
             if !torn && let Ok(result) = work(self.words) {
                 return Ok(result);
             }
             drop(held);
-            let _held = self.lock(pg_sys::LWLockMode::LW_EXCLUSIVE);
-            // Somebody else may have emptied a torn partition in between; a corrupt one shows no mark.
-            if !torn || self.head().torn.load(Relaxed) != 0 {
-                self.reset();
-                self.head().torn.store(0, Relaxed);
-            }
+            self.mend(torn);
         }
-        Err(Error::Damaged { region: self.region.name() })
+        Err(self.damaged())
+    }
+
+    /// Lets the processor fetch the lock, the words' head and what lies at a word, for an exclusive section that is to
+    /// come: it waits for one cache line while it takes the lock, and would then wait for the next.
+    #[inline(always)]
+    pub fn fetch(&self, word: usize) {
+        fetch(self.head.cast());
+        fetch(self.words.as_ptr().cast());
+        fetch(self.words.as_ptr().wrapping_add(word).cast());
+    }
+
+    /// The same for a few cache lines from a word on.
+    #[inline(always)]
+    pub fn fetch_more(&self, word: usize) {
+        for line in 0..3 {
+            fetch(self.words.as_ptr().wrapping_add(word + line * 8).cast());
+        }
+    }
+
+    /// Does `work` on the words without the lock, while others may change them; none where they have, or are torn. `work`
+    /// writes nothing, and answers none to what it can't make sense of.
+    #[inline(always)]
+    pub fn glimpse<R>(&self, work: impl FnOnce(Words<'static>) -> Option<R>) -> Option<R> {
+        let head = self.head();
+        let state = head.state()?;
+        let result = work(self.words)?;
+        head.is_still(state).then_some(result)
+    }
+
+    /// Makes a partition that was found damaged empty; `torn`: by its version.
+    #[cold]
+    fn mend(&self, torn: bool) {
+        let _held = self.lock(pg_sys::LWLockMode::LW_EXCLUSIVE);
+        // Somebody else may have emptied a torn partition in between; one that is corrupt doesn't show it.
+        if !torn || self.head().state().is_none() {
+            self.head().begin();
+            self.reset();
+            self.head().end();
+        }
+    }
+
+    #[cold]
+    fn work_anew<R>(&self, work: &mut dyn FnMut(Words<'static>) -> Result<R, Corrupt>) -> Result<R, Corrupt> {
+        self.reset();
+        work(self.words)
+    }
+
+    #[cold]
+    fn damaged(&self) -> Error {
+        Error::Damaged { region: self.region.name() }
     }
 
     #[cold]
@@ -243,9 +312,9 @@ impl Partition {
         self.head().count_reset();
     }
 
-    /// How large it is, by which the structures in it are laid out.
-    pub fn words(&self) -> usize {
-        self.words.len()
+    /// Its words, by whose number the structures in it are laid out. What they hold is the lock's, but for counters.
+    pub fn words(&self) -> Words<'static> {
+        self.words
     }
 
     /// How often the partition was found damaged and made empty.

@@ -231,7 +231,7 @@ pub(super) fn group_number(key: Option<&[u8]>) -> u64 {
 
 /// # Safety
 /// `number` is below the descriptor's count of columns.
-unsafe fn column(descriptor: pg_sys::TupleDesc, number: usize) -> *const pg_sys::FormData_pg_attribute {
+pub(super) unsafe fn column(descriptor: pg_sys::TupleDesc, number: usize) -> *const pg_sys::FormData_pg_attribute {
     // SAFETY: the caller's promise. Since 18 the columns stand behind as many short descriptions of them.
     unsafe {
         #[cfg(feature = "pg18")]

@@ -3,18 +3,10 @@
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::set_varsize_4b;
 
-/// The widest row that any function returns.
-const MOST_COLUMNS: usize = 24;
-
-pub(super) fn split(values: &[Value<'_>]) -> ([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS]) {
-    let (mut datums, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
-    for (index, value) in values.iter().take(MOST_COLUMNS).enumerate() {
-        if let Some(datum) = value.into_datum() {
-            datums[index] = datum;
-            nulls[index] = false;
-        }
-    }
-    (datums, nulls)
+#[inline]
+pub(super) fn split<const COLUMNS: usize>(values: &[Value<'_>; COLUMNS]) -> ([Datum; COLUMNS], [bool; COLUMNS]) {
+    let datums = values.map(Value::into_datum);
+    (datums.map(|datum| datum.unwrap_or(Datum::null())), datums.map(|datum| datum.is_none()))
 }
 
 /// A result. What isn't a plain number is allocated in the call's memory context when it is made into a Datum.
@@ -93,6 +85,13 @@ impl Buffer {
         Buffer { varlena: super::bare::palloc(len + pg_sys::VARHDRSZ).cast(), len }
     }
 
+    /// The same for those who must not fail: none where there is no memory.
+    #[inline(always)]
+    pub fn try_allocate(len: usize) -> Option<Self> {
+        let varlena = super::bare::try_palloc(len + pg_sys::VARHDRSZ);
+        (!varlena.is_null()).then_some(Buffer { varlena: varlena.cast(), len })
+    }
+
     /// The room.
     #[inline]
     #[allow(clippy::mut_from_ref, reason = "the buffer owns the memory and hands it to one caller at a time")]
@@ -109,7 +108,7 @@ impl Buffer {
     }
 
     #[inline]
-    fn datum(self) -> Datum {
+    pub(super) fn datum(self) -> Datum {
         // SAFETY: the header lies in the allocated memory. Sizes are capped at 1 GB by palloc.
         unsafe { set_varsize_4b(self.varlena, i32::try_from(self.len + pg_sys::VARHDRSZ).unwrap_or(i32::MAX)) };
         Datum::from(self.varlena)

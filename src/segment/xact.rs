@@ -9,7 +9,7 @@ use crate::error::Error;
 use pgrx::pg_sys::{self, SubTransactionId};
 use pgrx::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// What a capability does at the end of transactions in which it has something to do.
 pub trait Participant: Sync {
@@ -30,16 +30,42 @@ pub trait Participant: Sync {
     fn undo(&self, from: SubTransactionId);
 }
 
-static PARTICIPANTS: [&dyn Participant; 2] = [&crate::queue::pending::PARTICIPANT, &crate::cache::PARTICIPANT];
+/// Who may have joined, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Joined {
+    /// The queue.
+    Queue = 1,
+    /// The cache.
+    Cache = 2,
+    /// The cache, with a single write that waits for nothing but the commit.
+    CacheWrite = 4,
+}
 
-/// Whether any participant has joined the current transaction: the callbacks below run at the end of each
-/// transaction of this session, also of those that don't know `pg_enough`.
-static JOINED: AtomicBool = AtomicBool::new(false);
+/// The participants, with the bits that they may have joined by.
+static PARTICIPANTS: [(u8, &dyn Participant); 2] = [
+    (Joined::Queue as u8, &crate::queue::pending::PARTICIPANT),
+    (Joined::Cache as u8 | Joined::CacheWrite as u8, &crate::cache::PARTICIPANT),
+];
+
+/// Who has joined the current transaction: the callbacks below run at the end of each transaction of this session, also
+/// of those that don't know `pg_enough`.
+static JOINED: AtomicU8 = AtomicU8::new(0);
 
 /// Says that something waits for the end of this transaction.
 #[inline]
-pub fn join() {
-    JOINED.store(true, Relaxed);
+pub fn join(who: Joined) {
+    JOINED.store(JOINED.load(Relaxed) | who as u8, Relaxed);
+}
+
+/// Whether anybody has joined the current transaction.
+#[inline]
+pub fn is_joined() -> bool {
+    JOINED.load(Relaxed) != 0
+}
+
+fn participants(joined: u8) -> impl Iterator<Item = &'static dyn Participant> {
+    PARTICIPANTS.iter().filter(move |(bits, _)| joined & bits != 0).map(|(_, participant)| *participant)
 }
 
 /// The savepoint that the current call belongs to.
@@ -59,8 +85,8 @@ pub(super) fn init() {
 }
 
 /// For steps that come too late for an ERROR.
-fn unfailing(step: impl Fn(&dyn Participant)) {
-    for participant in PARTICIPANTS {
+fn unfailing(joined: u8, step: impl Fn(&dyn Participant)) {
+    for participant in participants(joined) {
         if catch_unwind(AssertUnwindSafe(|| step(participant))).is_err() {
             warning!("pg_enough: a step at the end of the transaction failed; the {} recovers", participant.name());
         }
@@ -68,20 +94,27 @@ fn unfailing(step: impl Fn(&dyn Participant)) {
 }
 
 /// Called at the end of every transaction of a session that has loaded the library: without a guard, because most of
-/// them have nothing to do here.
+/// them have nothing to do here, or a single write of the cache, which can't fail.
 unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg: *mut std::ffi::c_void) {
-    if JOINED.load(Relaxed) {
+    use pg_sys::XactEvent as E;
+    const WRITE: u8 = Joined::CacheWrite as u8;
+    match (JOINED.load(Relaxed), event) {
+        (0, _) | (WRITE, E::XACT_EVENT_PRE_COMMIT) => {}
+        (WRITE, E::XACT_EVENT_COMMIT) => {
+            JOINED.store(0, Relaxed);
+            crate::cache::commit_write();
+        }
         // SAFETY: with the server's own arguments.
-        unsafe { joined_transaction_ends(event, arg) };
+        (joined, _) => unsafe { joined_transaction_ends(joined, event, arg) },
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn joined_transaction_ends(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+#[cold]
+unsafe fn joined_transaction_ends(joined: u8, event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent as E;
-    match event {
+    let work = move || match event {
         E::XACT_EVENT_PRE_COMMIT | E::XACT_EVENT_PRE_PREPARE => {
-            for participant in PARTICIPANTS {
+            for participant in participants(joined) {
                 let outcome = if event == E::XACT_EVENT_PRE_COMMIT {
                     participant.pre_commit()
                 } else if participant.waiting() {
@@ -95,19 +128,21 @@ unsafe extern "C-unwind" fn joined_transaction_ends(event: pg_sys::XactEvent::Ty
             }
         }
         E::XACT_EVENT_COMMIT => {
-            JOINED.store(false, Relaxed);
-            unfailing(|participant| participant.commit());
+            JOINED.store(0, Relaxed);
+            unfailing(joined, |participant| participant.commit());
         }
         // After PREPARE nothing waits, or it would have been refused above.
         E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => {
-            JOINED.store(false, Relaxed);
-            unfailing(|participant| participant.abort());
+            JOINED.store(0, Relaxed);
+            unfailing(joined, |participant| participant.abort());
         }
         _ => {}
-    }
+    };
+    // SAFETY: this is the last frame before the server's.
+    unsafe { pg_sys::submodules::panic::pgrx_extern_c_guard(work) }
 }
 
-#[pg_guard]
+/// The same for savepoints.
 unsafe extern "C-unwind" fn savepoint_ends(
     event: pg_sys::SubXactEvent::Type,
     own: SubTransactionId,
@@ -115,12 +150,15 @@ unsafe extern "C-unwind" fn savepoint_ends(
     _arg: *mut std::ffi::c_void,
 ) {
     use pg_sys::SubXactEvent as E;
-    if !JOINED.load(Relaxed) {
+    let joined = JOINED.load(Relaxed);
+    if joined == 0 {
         return;
     }
-    match event {
-        E::SUBXACT_EVENT_COMMIT_SUB => unfailing(|participant| participant.merge(own, parent)),
-        E::SUBXACT_EVENT_ABORT_SUB => unfailing(|participant| participant.undo(own)),
+    let work = move || match event {
+        E::SUBXACT_EVENT_COMMIT_SUB => unfailing(joined, |participant| participant.merge(own, parent)),
+        E::SUBXACT_EVENT_ABORT_SUB => unfailing(joined, |participant| participant.undo(own)),
         _ => {}
-    }
+    };
+    // SAFETY: this is the last frame before the server's.
+    unsafe { pg_sys::submodules::panic::pgrx_extern_c_guard(work) }
 }

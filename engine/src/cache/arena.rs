@@ -55,7 +55,7 @@ pub(super) struct Run {
 
 impl Run {
     #[inline]
-    fn decode(word: u64) -> Self {
+    pub(super) fn decode(word: u64) -> Self {
         let bits = low(word);
         let kind = match bits >> SIZE_BITS & 3 {
             0 => RunKind::Free,

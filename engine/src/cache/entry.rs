@@ -5,8 +5,8 @@
 
 use super::arena::{RUN, RunKind};
 use super::layout::{
-    BLOCK_WORDS, CLEARED, CLEARED_SLOTS, DELETES, ENTRIES, EXPIRATIONS, MAX_VALUE, Partition, SEQUENCE, VALUE_BYTES,
-    at, high,
+    BLOCK_WORDS, CLEARED, CLEARED_SLOTS, DELETES, ENTRIES, EXPIRATIONS, LAST_CLEARED, MAX_VALUE, Partition, SEQUENCE,
+    VALUE_BYTES, at, high,
 };
 use super::tags::{MAX_TAGS, Tags};
 use crate::hash::KeyHash;
@@ -30,11 +30,11 @@ pub(super) const KIND_BYTES: u64 = 1;
 /// when it goes.
 pub(super) const KEPT: u64 = 2;
 pub(super) const SLOT_SHIFT: u32 = 8;
-const USE_SHIFT: u32 = 16;
+pub(super) const USE_SHIFT: u32 = 16;
 pub(super) const TAGS_SHIFT: u32 = 24;
-const TAGS_MASK: u64 = 0xf;
+pub(super) const TAGS_MASK: u64 = 0xf;
 /// Largest use count: an entry in frequent use survives as many passes of the hand.
-const USE_MAX: u64 = 3;
+pub(super) const USE_MAX: u64 = 3;
 
 /// The expiry of an entry that doesn't expire.
 pub const NEVER: u64 = u64::MAX;
@@ -309,7 +309,9 @@ impl<'a> Partition<'a> {
     /// [`Self::sweep`] comes by.
     pub fn clear(&self, database: u32) -> Result<(), Corrupt> {
         let slot = usize::try_from(cleared_slot(database)).map_err(|_| Corrupt)?;
-        self.set(CLEARED + slot, self.get(SEQUENCE)?)
+        let stamp = self.get(SEQUENCE)?;
+        self.set(CLEARED + slot, stamp)?;
+        self.set(LAST_CLEARED, stamp)
     }
 
     /// Frees an entry that is out of its chain already.
@@ -329,7 +331,7 @@ impl<'a> Partition<'a> {
 
 /// Copies `out.len()` bytes from words that hold at least as many.
 #[inline]
-fn read_bytes(words: Words<'_>, out: &mut [u8]) {
+pub(super) fn read_bytes(words: Words<'_>, out: &mut [u8]) {
     let (chunks, rest) = out.as_chunks_mut::<8>();
     for (chunk, word) in chunks.iter_mut().zip(words) {
         *chunk = word.load(std::sync::atomic::Ordering::Relaxed).to_ne_bytes();

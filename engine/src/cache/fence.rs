@@ -106,7 +106,7 @@ impl Partition<'_> {
     /// Whether a value that was computed at `since` or later must not be published: then the answer is the time that
     /// its fence has been raised to (0 where the clock has no say in it). `own`: whether the caller itself holds a
     /// fence, once. Exclusive lock.
-    #[inline]
+    #[inline(always)]
     pub fn refuses(
         &self,
         key: KeyHash,
@@ -122,6 +122,18 @@ impl Partition<'_> {
         {
             return Ok(None);
         }
+        self.refuses_by_fences(key, database, tags, since, own)
+    }
+
+    #[cold]
+    fn refuses_by_fences(
+        &self,
+        key: KeyHash,
+        database: u32,
+        tags: &Tags,
+        since: Moment,
+        own: impl Fn(u32) -> bool,
+    ) -> Result<Option<u64>, Corrupt> {
         let whole = [Removal::Key(key), Removal::Everything(database)];
         for removal in whole.into_iter().chain(tags.hashes().iter().map(|&tag| Removal::Tag(tag))) {
             let fence = self.fence_of(removal);

@@ -22,41 +22,45 @@ pub(super) const NIL: u32 = 0;
 /// First word of a formatted partition. Changes with the layout.
 const MAGIC_VALUE: u64 = 0x656e_6f75_6763_6832;
 const MAGIC: usize = 0;
+// The first line of the header: what a get reads, and a set that finds room where it writes.
 /// Which formatting this is.
 pub(super) const EPOCH: usize = 1;
 /// Counts publications; the source of stamps.
 pub(super) const SEQUENCE: usize = 2;
-/// Where the CLOCK hand points: always the first block of a run.
-pub(super) const HAND: usize = 3;
-/// Blocks in free runs.
-pub(super) const FREE_BLOCKS: usize = 4;
-/// First of the continuation runs that belong to nobody any more but aren't freed yet.
-pub(super) const DOOMED: usize = 5;
-/// The tick up to which [`super::expiry`] has looked.
-pub(super) const LAST_TICK: usize = 6;
-/// Blocks in reservations.
-pub(super) const RESERVED_BLOCKS: usize = 7;
-/// Entries that are linked.
-pub(super) const ENTRIES: usize = 8;
-/// Bytes of their values.
-pub(super) const VALUE_BYTES: usize = 9;
 /// Publications.
-pub(super) const SETS: usize = 10;
+pub(super) const SETS: usize = 3;
+/// The newest of the stamps at [`CLEARED`].
+pub(super) const LAST_CLEARED: usize = 4;
+/// How many hold a fence.
+pub(super) const FENCES_HELD: usize = 5;
+/// The newest moment that any fence has been raised to: by ended transactions, by the clock.
+pub(super) const FENCES_ENDED: usize = 6;
+pub(super) const FENCES_TIME: usize = 7;
+// The others.
+/// Where the CLOCK hand points: always the first block of a run.
+pub(super) const HAND: usize = 8;
+/// Blocks in free runs.
+pub(super) const FREE_BLOCKS: usize = 9;
+/// First of the continuation runs that belong to nobody any more but aren't freed yet.
+pub(super) const DOOMED: usize = 10;
+/// The tick up to which [`super::expiry`] has looked.
+pub(super) const LAST_TICK: usize = 11;
+/// Blocks in reservations.
+pub(super) const RESERVED_BLOCKS: usize = 12;
+/// Entries that are linked.
+pub(super) const ENTRIES: usize = 13;
+/// Bytes of their values.
+pub(super) const VALUE_BYTES: usize = 14;
 /// Entries removed by their key or replaced by nothing.
-pub(super) const DELETES: usize = 11;
+pub(super) const DELETES: usize = 15;
 /// Entries that gave way to others.
-pub(super) const EVICTIONS: usize = 12;
+pub(super) const EVICTIONS: usize = 16;
 /// Entries removed because their time was over.
-pub(super) const EXPIRATIONS: usize = 13;
+pub(super) const EXPIRATIONS: usize = 17;
 /// One bit a size class: whether its free list has a run.
-pub(super) const CLASS_BITS: usize = 16;
+pub(super) const CLASS_BITS: usize = 18;
 /// Words of [`CLASS_BITS`].
 pub(super) const CLASS_BIT_WORDS: usize = 4;
-/// How many hold a fence.
-pub(super) const FENCES_HELD: usize = 20;
-/// The newest moment that any fence has been raised to: by ended transactions, by the clock.
-pub(super) const FENCES_ENDED: usize = 21;
-pub(super) const FENCES_TIME: usize = 22;
 /// First runs of the free lists, two to a word.
 pub(super) const CLASS_HEADS: usize = 24;
 /// Number of size classes.
@@ -84,9 +88,8 @@ pub(super) const FENCE_SLOTS_PER_GROUP: u32 = BLOCK_WORDS as u32;
 const BUCKETS_PER_BLOCK: usize = BLOCK_WORDS * 2;
 
 const _: () = {
-    assert!(EXPIRATIONS < CLASS_BITS);
-    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= FENCES_HELD);
-    assert!(FENCES_TIME < CLASS_HEADS);
+    assert!(FENCES_TIME < BLOCK_WORDS && EXPIRATIONS < CLASS_BITS);
+    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= CLASS_HEADS);
     assert!(CLASS_HEADS + CLASSES / 2 <= ANCHORS && ANCHORS + ANCHORS_MAX <= CLEARED);
     assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= BUCKETS);
     assert!(STRIPES.is_multiple_of(BLOCK_WORDS) && BUCKETS.is_multiple_of(BLOCK_WORDS));
@@ -111,13 +114,13 @@ impl<'a> Partition<'a> {
     /// Fewest words that make a partition.
     pub const MIN_WORDS: usize = (HEADER_BLOCKS + 16) * BLOCK_WORDS;
 
-    #[inline]
-    fn geometry(words: Words<'a>) -> Result<Self, Corrupt> {
+    #[inline(always)]
+    pub(super) fn geometry(words: Words<'a>) -> Result<Self, Corrupt> {
         Self::geometry_of(words.len(), words)
     }
 
     /// What lies where in a partition of so many words.
-    #[inline]
+    #[inline(always)]
     pub(super) fn geometry_of(len: usize, words: Words<'a>) -> Result<Self, Corrupt> {
         if len < Self::MIN_WORDS {
             return Err(Corrupt);
@@ -140,7 +143,7 @@ impl<'a> Partition<'a> {
     }
 
     /// The partition in `words`; `Corrupt` where there is none, or not of this layout: then [`Self::format`] it.
-    #[inline]
+    #[inline(always)]
     pub fn open(words: Words<'a>) -> Result<Self, Corrupt> {
         let partition = Self::geometry(words)?;
         if load(words, MAGIC)? == MAGIC_VALUE { Ok(partition) } else { Err(Corrupt) }

@@ -5,7 +5,8 @@
 //! [`Partition::copy`], [`Partition::count_hit`], [`Partition::count_miss`], [`Partition::stats`]) and
 //! [`Partition::fill`], which writes only what its caller has reserved, are for holders of the *shared* lock; everything
 //! else is for the holder of the *exclusive* lock. Each call does a bounded amount of work; what may need more says so
-//! with [`Progress::More`], so that the caller can let others in between.
+//! with [`Progress::More`], so that the caller can let others in between. [`Partition::glimpse`] needs no lock, but a
+//! version that tells whether anybody has written meanwhile.
 //!
 //! # A write in two halves
 //! [`Partition::reserve`] finds memory, evicting where it must, and may be repeated; [`Partition::fill`] copies the
@@ -32,6 +33,7 @@ mod entry;
 mod evict;
 mod expiry;
 mod fence;
+mod glimpse;
 mod layout;
 mod stats;
 mod table;
@@ -45,6 +47,7 @@ use crate::words::Words;
 pub use check::Census;
 pub use entry::{Found, Item, Kind, NEVER};
 pub use fence::{Moment, Removal};
+pub use glimpse::Glimpse;
 pub use layout::{MAX_VALUE, Partition};
 pub use stats::Stats;
 pub use tags::{MAX_TAGS, Tags};

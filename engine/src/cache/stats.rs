@@ -7,9 +7,9 @@ use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, DELETES, ENTRIES, EVICTIONS, EXPIRATIONS, FREE_BLOCKS, Partition, SETS, STRIPE_COUNT,
     STRIPES, VALUE_BYTES,
 };
-use crate::words::Corrupt;
+use crate::words::{Corrupt, Words};
 use std::ops::AddAssign;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const HITS: usize = 0;
 const MISSES: usize = 1;
@@ -45,6 +45,11 @@ pub struct Stats {
     pub fetch_waits: u64,
 }
 
+/// Where a counter is.
+fn counter_at(stripe: usize, counter: usize) -> usize {
+    STRIPES + stripe % STRIPE_COUNT * BLOCK_WORDS + counter
+}
+
 impl AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
         for (sum, more) in [
@@ -68,9 +73,15 @@ impl AddAssign for Stats {
 
 impl Partition<'_> {
     fn count(&self, stripe: usize, counter: usize) {
-        if let Some(word) = self.words.get(STRIPES + stripe % STRIPE_COUNT * BLOCK_WORDS + counter) {
+        if let Some(word) = self.words.get(counter_at(stripe, counter)) {
             word.fetch_add(1, Relaxed);
         }
+    }
+
+    /// The caller's counter of hits, for those who count without the lock. Whatever is added to it, the partition stays
+    /// sound.
+    pub fn hits(words: Words<'_>, stripe: usize) -> Option<&AtomicU64> {
+        words.get(counter_at(stripe, HITS))
     }
 
     /// Counts a hit in the caller's stripe (any number, such as its process id).

@@ -1,15 +1,16 @@
 //! The hash table: buckets of chains through the entries' heads.
 
-use super::arena::RunKind;
+use super::arena::{RUN, Run, RunKind};
 use super::entry::{CHAIN, KEY_HIGH, KEY_LOW};
-use super::layout::{NIL, Partition, at, high, low, pair};
+use super::layout::{BLOCK_WORDS, NIL, Partition, at, high, low, pair};
 use crate::hash::KeyHash;
 use crate::words::Corrupt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-impl Partition<'_> {
+impl<'a> Partition<'a> {
     /// The key's bucket: the lower half of `high` scaled to the number of buckets.
     #[inline]
-    fn bucket_of(&self, key: KeyHash) -> usize {
+    pub(super) fn bucket_of(&self, key: KeyHash) -> usize {
         // The product of two 32-bit numbers, shifted by 32, is below the number of buckets.
         (((key.high & 0xffff_ffff) * u64::from(self.buckets)) >> 32) as usize
     }
@@ -26,6 +27,15 @@ impl Partition<'_> {
         Ok(low(self.get(at(block, CHAIN))?))
     }
 
+    /// The words of a block of the arena.
+    #[inline]
+    pub(super) fn head(&self, block: u32) -> Result<&'a [AtomicU64; BLOCK_WORDS], Corrupt> {
+        if block < self.first || block >= self.end {
+            return Err(Corrupt);
+        }
+        self.words.get(at(block, 0)..).and_then(|words| words.first_chunk()).ok_or(Corrupt)
+    }
+
     /// The entry under `key`, dead or alive, and the one before it in the chain.
     #[inline]
     pub(super) fn lookup(&self, key: KeyHash) -> Result<Option<(u32, u32)>, Corrupt> {
@@ -36,14 +46,15 @@ impl Partition<'_> {
             if block == NIL {
                 return Ok(None);
             }
-            if self.run(block)?.kind != RunKind::Entry {
+            let head = self.head(block)?;
+            if Run::decode(head[RUN].load(Relaxed)).kind != RunKind::Entry {
                 return Err(Corrupt);
             }
-            if self.get(at(block, KEY_HIGH))? == key.high && self.get(at(block, KEY_LOW))? == key.low {
+            if head[KEY_HIGH].load(Relaxed) == key.high && head[KEY_LOW].load(Relaxed) == key.low {
                 return Ok(Some((block, before)));
             }
             before = block;
-            block = self.chained(block)?;
+            block = low(head[CHAIN].load(Relaxed));
         }
         Err(Corrupt)
     }

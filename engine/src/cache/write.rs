@@ -1,16 +1,17 @@
 //! Writing in two halves: memory is reserved and filled first, and published under its key later.
 
-use super::arena::{Run, RunKind};
+use super::arena::{RUN, Run, RunKind};
 use super::entry::{
-    CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, cleared_slot,
-    prefix_words,
+    CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, USE_MAX,
+    USE_SHIFT, cleared_slot, prefix_words,
 };
 use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS,
-    SEQUENCE, SETS, VALUE_BYTES, at, low, narrow, pair,
+    SEQUENCE, SETS, VALUE_BYTES, at, high, low, narrow, pair,
 };
 use super::tags::{MAX_TAGS, Tags};
 use crate::words::{Corrupt, Words, part};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Runs that one call to [`Partition::reserve`] takes, frees or looks at.
 const WORK: u32 = 128;
@@ -160,7 +161,7 @@ impl Partition<'_> {
         let mut rest = prefix.get(..count).ok_or(Corrupt)?;
         self.each_piece(reservation.head, 0, count * 8, |piece, len| {
             let (now, later) = rest.split_at_checked(len / 8).ok_or(Corrupt)?;
-            piece.iter().zip(now).for_each(|(word, &from)| word.store(from, std::sync::atomic::Ordering::Relaxed));
+            piece.iter().zip(now).for_each(|(word, &from)| word.store(from, Relaxed));
             rest = later;
             Ok(())
         })?;
@@ -215,36 +216,49 @@ impl Partition<'_> {
     /// Puts a value with nothing before it over the entry under its key, where that has nothing either and lies in one run of just
     /// the size that the value takes: the chain and the free lists stay as they are, so that only the entry's own lines
     /// are touched. False where there is no such entry; then nothing was done.
+    #[inline(always)]
     pub fn overwrite(&self, item: &Item, value: &[u8]) -> Result<bool, Corrupt> {
         let Some((block, _)) = self.lookup(item.key)? else { return Ok(false) };
-        let run = self.run(block)?;
-        if run.next != NIL || u64::from(run.size) != blocks_for(value.len() as u64 + BLOCK_BYTES) {
+        let head = self.head(block)?;
+        let (run, meta) = (Run::decode(head[RUN].load(Relaxed)), head[META].load(Relaxed));
+        if run.next != NIL
+            || u64::from(run.size) != blocks_for(value.len() as u64 + BLOCK_BYTES)
+            || prefix_words(meta)? != 0
+        {
             return Ok(false);
         }
-        if prefix_words(self.get(at(block, META))?)? != 0 {
-            return Ok(false);
-        }
-        let len = self.value_len(block)?;
         write_bytes(part(self.words, at(block, BLOCK_WORDS), value.len().div_ceil(8))?, value);
         let stamp = self.get(SEQUENCE)?.wrapping_add(1);
         self.set(SEQUENCE, stamp)?;
-        if self.get(at(block, EXPIRY))? != item.expiry {
-            self.unlist_expiry(block)?;
-            self.set(at(block, EXPIRY), item.expiry)?;
-            self.list_expiry(block, item.expiry)?;
+        self.add(SETS, 1)?;
+        if head[EXPIRY].load(Relaxed) != item.expiry {
+            self.change_expiry(block, item.expiry)?;
         }
-        let chain = self.get(at(block, CHAIN))?;
-        self.set(at(block, CHAIN), pair(low(chain), narrow(value.len() as u64)?))?;
+        let chain = head[CHAIN].load(Relaxed);
+        if u64::from(high(chain)) != value.len() as u64 {
+            self.change_len(block, chain, narrow(value.len() as u64)?)?;
+        }
         let kind = match item.kind {
             Kind::Json => 0,
             Kind::Bytes => KIND_BYTES,
         };
-        self.set(at(block, META), kind | cleared_slot(item.database) << SLOT_SHIFT)?;
-        self.set(at(block, STAMP), stamp)?;
-        self.subtract(VALUE_BYTES, len as u64)?;
-        self.add(VALUE_BYTES, value.len() as u64)?;
-        self.add(SETS, 1)?;
+        // Who writes an entry uses it: what it was used before counts on.
+        let used = meta & USE_MAX << USE_SHIFT;
+        head[META].store(kind | used | cleared_slot(item.database) << SLOT_SHIFT, Relaxed);
+        head[STAMP].store(stamp, Relaxed);
         Ok(true)
+    }
+
+    fn change_expiry(&self, block: u32, expiry: u64) -> Result<(), Corrupt> {
+        self.unlist_expiry(block)?;
+        self.set(at(block, EXPIRY), expiry)?;
+        self.list_expiry(block, expiry)
+    }
+
+    fn change_len(&self, block: u32, chain: u64, len: u32) -> Result<(), Corrupt> {
+        self.subtract(VALUE_BYTES, u64::from(high(chain)))?;
+        self.add(VALUE_BYTES, u64::from(len))?;
+        self.set(at(block, CHAIN), pair(low(chain), len))
     }
 
     /// Gives reserved memory back, also of a reservation that isn't complete. It is void afterwards.
@@ -266,11 +280,11 @@ impl Partition<'_> {
 fn write_bytes(words: Words<'_>, value: &[u8]) {
     let (chunks, rest) = value.as_chunks::<8>();
     for (chunk, word) in chunks.iter().zip(words) {
-        word.store(u64::from_ne_bytes(*chunk), std::sync::atomic::Ordering::Relaxed);
+        word.store(u64::from_ne_bytes(*chunk), Relaxed);
     }
     if let (Some(word), false) = (words.get(chunks.len()), rest.is_empty()) {
         let mut last = [0; 8];
         last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        word.store(u64::from_ne_bytes(last), std::sync::atomic::Ordering::Relaxed);
+        word.store(u64::from_ne_bytes(last), Relaxed);
     }
 }

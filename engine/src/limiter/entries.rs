@@ -101,9 +101,14 @@ pub(super) fn identity(limit: &Limit) -> u64 {
     limit.period() | algorithm << PERIOD_BITS
 }
 
+#[inline(always)]
+fn home_of(key: KeyHash, capacity: u32) -> u32 {
+    1 + half(u64::from(half(key.high, false)) * u64::from(capacity), true)
+}
+
 /// How many slots fit into `words`, beside the header and the words of the groups: a line of [`SLOT`] words in 256, and
 /// two, which is enough for those of the last, smaller group. Without a division, because every call asks.
-#[inline]
+#[inline(always)]
 fn capacity_of(words: Words<'_>) -> u32 {
     const _: () = assert!(GROUP as usize / GROUP_WORDS * SLOT == 256 && HEADER == SLOT);
     let lines = words.len() / SLOT;
@@ -150,6 +155,12 @@ impl<'a> Entries<'a> {
     fn of(words: Words<'a>, capacity: u32) -> Result<Self, Corrupt> {
         let (header, rest) = words.split_at_checked(HEADER).ok_or(Corrupt)?;
         Ok(Entries { header, rest, capacity })
+    }
+
+    /// The first word of the slot where the search for a key begins.
+    #[inline(always)]
+    pub(super) fn place_of(words: Words<'_>, key: KeyHash) -> usize {
+        HEADER + (home_of(key, capacity_of(words)) as usize).saturating_sub(1) * SLOT
     }
 
     /// The size of all of it.
@@ -286,7 +297,7 @@ impl<'a> Entries<'a> {
     /// the partition.
     #[inline]
     pub(super) fn home(&self, key: KeyHash) -> u32 {
-        1 + half(u64::from(half(key.high, false)) * u64::from(self.capacity), true)
+        home_of(key, self.capacity)
     }
 
     /// The first entry of the chain that starts at the slot `home`.

@@ -193,6 +193,15 @@ impl Limit {
     #[inline]
     pub fn decide(&self, state: Option<State>, now: i64, request: Request) -> (Decision, Option<State>) {
         let state = state.map(|state| state.rebase(now));
+        if let (Algorithm::SlidingWindow, Request::All(cost)) = (self.algorithm, request)
+            && let Some((decision, changed)) = sliding_window::grant(self, state, now, cost)
+        {
+            return (decision, Some(changed));
+        }
+        self.decide_any(state, now, request)
+    }
+
+    fn decide_any(&self, state: Option<State>, now: i64, request: Request) -> (Decision, Option<State>) {
         let available = self.available(state, now);
         let (cost, granted) = match request {
             Request::All(cost) => (cost, if cost <= available { cost } else { 0 }),

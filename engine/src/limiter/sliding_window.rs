@@ -11,7 +11,7 @@
 //! `time` is when the current bucket opened; `level` holds what was consumed in the previous one (upper 32 bits) and in
 //! the current one (lower 32).
 
-use super::{Limit, State, divide, elapsed};
+use super::{Decision, Limit, State, divide, elapsed};
 
 /// A state brought forward to some moment.
 struct Window {
@@ -31,7 +31,13 @@ fn unpack(state: State) -> (u32, u32) {
 }
 
 impl Window {
-    #[inline]
+    /// That of a key's first request.
+    #[inline(always)]
+    fn opened_at(limit: &Limit, now: i64) -> Self {
+        Window { opened: now, previous: 0, current: 0, left: limit.period - 1 }
+    }
+
+    #[inline(always)]
     fn at(limit: &Limit, state: State, now: i64) -> Self {
         let (previous, current) = unpack(state);
         let (period, since) = (limit.period, elapsed(state.time, now));
@@ -41,7 +47,7 @@ impl Window {
             let opened = state.time.saturating_add_unsigned(period);
             Window { opened, previous: current, current: 0, left: 2 * period - 1 - since }
         } else {
-            Window { opened: now, previous: 0, current: 0, left: period - 1 }
+            Window::opened_at(limit, now)
         }
     }
 
@@ -63,6 +69,29 @@ fn longest_left(limit: &Limit, count: u32, weight: u32) -> u64 {
         return limit.period - 1;
     }
     divide((u128::from(weight) + 1) * u128::from(limit.period) - 1, u64::from(count))
+}
+
+/// What [`Limit::decide`] does, for a request of all or nothing that is granted, looking at the state once. None where
+/// it isn't.
+#[inline(always)]
+pub(super) fn grant(limit: &Limit, state: Option<State>, now: i64, cost: u32) -> Option<(Decision, State)> {
+    let mut window = match state {
+        Some(state) => Window::at(limit, state, now),
+        None => Window::opened_at(limit, now),
+    };
+    let used = window.used(limit);
+    if used == 0 {
+        window = Window::opened_at(limit, now);
+    }
+    let available = limit.max_requests.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
+    let remaining = available.checked_sub(cost)?;
+    window.current = window.current.checked_add(cost)?;
+    if cost == 0 {
+        return None;
+    }
+    let reset_after = window.left + (limit.period - longest_left(limit, window.current, 0));
+    let decision = Decision { allowed: true, granted: cost, remaining, retry_after: Some(0), reset_after };
+    Some((decision, window.pack()))
 }
 
 #[inline]

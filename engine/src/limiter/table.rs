@@ -101,6 +101,12 @@ impl<'a> Table<'a> {
         Ok(Table { entries: Entries::open(words)? })
     }
 
+    /// The word of the slot where the search for a key begins, without a look at the words.
+    #[inline(always)]
+    pub fn place_of(words: Words<'_>, key: KeyHash) -> usize {
+        Entries::place_of(words, key)
+    }
+
     /// Answers a request of the key and, where it is granted, keeps what was consumed. A cost of 0 is a peek of 1: it
     /// consumes nothing, isn't counted, and answers as a request of cost 1 would find.
     ///

@@ -11,6 +11,9 @@ fn exercise(partition: &Partition<'_>, random: &mut Random, held: Option<Reserva
     for round in 0..8 {
         let number = random.below(20);
         let now = random.next() >> random.below(64);
+        if let Some(seen) = partition.glimpse(key(number), || now) {
+            seen.copy(&mut vec![0; seen.len.min(1 << 20)]);
+        }
         if let Some(found) = partition.find(key(number), now)? {
             let mut out = vec![0; found.len.min(1 << 20)];
             if out.len() == found.len {

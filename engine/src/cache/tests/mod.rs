@@ -68,9 +68,18 @@ pub(super) fn set(partition: &Partition<'_>, item: &Item, value: &[u8], now: u64
 }
 
 pub(super) fn get(partition: &Partition<'_>, key: KeyHash, now: u64) -> Result<Option<Vec<u8>>, Corrupt> {
-    let Some(found) = partition.find(key, now)? else { return Ok(None) };
+    let seen = partition.glimpse(key, || now).map(|seen| {
+        let mut out = vec![0; seen.len];
+        seen.copy(&mut out);
+        out
+    });
+    let Some(found) = partition.find(key, now)? else {
+        assert_eq!(seen, None, "seen without the lock, not found with it");
+        return Ok(None);
+    };
     let mut out = vec![0; found.len];
     partition.copy(found, &mut out)?;
+    assert!(seen.is_none_or(|seen| seen == out), "another value without the lock than with it");
     Ok(Some(out))
 }
 

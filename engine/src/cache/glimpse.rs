@@ -1,0 +1,81 @@
+//! Reading without the lock.
+//!
+//! Between two looks at the version of its memory, which tell it whether anybody has written in between, a reader may do
+//! without the lock. Until the second look nothing that it has read can be relied on: the words may be those of several
+//! states, and a chain may lead from one into another. So every step is bounded and checked, nothing is written, and
+//! whatever isn't the plain case is left to [`Partition::find`]: a value in several runs, with tags or kept beyond its end, one that a
+//! clearing may have ended, a key that isn't there, and an entry that is to be marked as used.
+
+use super::arena::{RUN, Run, RunKind};
+use super::entry::{
+    CHAIN, EXPIRY, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, NEVER, STAMP, TAGS_MASK, TAGS_SHIFT, USE_MAX,
+    USE_SHIFT, read_bytes,
+};
+use super::layout::{BLOCK_WORDS, LAST_CLEARED, Partition, at, high, low};
+use crate::hash::KeyHash;
+use crate::words::Words;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Entries of a chain that are looked at. Few chains are longer.
+const LOOKED_AT: usize = 8;
+
+/// A value that was found without the lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Glimpse<'a> {
+    words: Words<'a>,
+    /// Its length in bytes.
+    pub len: usize,
+    /// What its bytes mean.
+    pub kind: Kind,
+}
+
+impl<'a> Partition<'a> {
+    /// The words where the search for `key` begins, and where its entry seems to begin: to be fetched before the lock is
+    /// taken.
+    #[inline(always)]
+    pub fn places_of(words: Words<'a>, key: KeyHash) -> Option<[usize; 2]> {
+        let partition = Self::geometry(words).ok()?;
+        let bucket = partition.bucket_of(key);
+        let block = partition.bucket(bucket).ok()?;
+        Some([Self::buckets_at() + bucket / 2, at(block, 0)])
+    }
+
+    /// The value under `key`, in the plain case.
+    #[inline(always)]
+    pub fn glimpse(&self, key: KeyHash, now: impl FnOnce() -> u64) -> Option<Glimpse<'a>> {
+        let mut block = self.bucket(self.bucket_of(key)).ok()?;
+        for _ in 0..LOOKED_AT {
+            let head = self.head(block).ok()?;
+            let word = |index: usize| head[index].load(Relaxed);
+            let chain = word(CHAIN);
+            if word(KEY_HIGH) != key.high || word(KEY_LOW) != key.low {
+                block = low(chain);
+                continue;
+            }
+            let (meta, expiry) = (word(META), word(EXPIRY));
+            if meta >> USE_SHIFT & USE_MAX != USE_MAX || meta & (TAGS_MASK << TAGS_SHIFT | KEPT) != 0 {
+                return None;
+            }
+            if word(STAMP) <= self.get(LAST_CLEARED).ok()? || (expiry != NEVER && expiry <= now()) {
+                return None;
+            }
+            let run = Run::decode(word(RUN));
+            let (start, len) = (at(block, BLOCK_WORDS), high(chain) as usize);
+            let room = (run.size as usize).checked_sub(1)? * BLOCK_WORDS;
+            if run.kind != RunKind::Entry || len > room * 8 {
+                return None;
+            }
+            let kind = if meta & KIND_BYTES == 0 { Kind::Json } else { Kind::Bytes };
+            return Some(Glimpse { words: self.words.get(start..start + len.div_ceil(8))?, len, kind });
+        }
+        None
+    }
+}
+
+impl Glimpse<'_> {
+    /// Copies the value, as far as `out` has room.
+    #[inline(always)]
+    pub fn copy(&self, out: &mut [u8]) {
+        read_bytes(self.words, out);
+    }
+}
