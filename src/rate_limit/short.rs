@@ -4,8 +4,9 @@
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is consumed.
 
 use super::MAX_KEY;
-use super::sql::{COLUMNS, ROW, algorithm_named, row};
+use super::sql::{ROW, algorithm_named, bounded};
 use crate::segment::call::{Call, Short, Time};
+use crate::segment::row::Micros;
 use crate::segment::{Region, known, server};
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Limit, MAX_REQUESTS, Request};
@@ -25,9 +26,11 @@ pub(super) fn rate_limit(call: &Call<'_>) -> Option<Short> {
     let limit = Limit::new(algorithm, unsigned(call.i32(1))?, u64::try_from(period).ok()?, burst).ok()?;
     let cost = unsigned(call.i32(3)).filter(|cost| *cost <= MAX_REQUESTS)?;
     // Whatever may be missing is asked for before anything is consumed.
-    let answer = ROW.row(call, &COLUMNS)?;
+    let answer = ROW.row(call)?;
     let decision = partition
         .exclusive(|words| Table::open(words)?.request(hash, &limit, server::now(), Request::All(cost)))
         .ok()?;
-    Some(answer.fill(&row(&decision)))
+    let interval = |micros| Micros(bounded(micros));
+    let (retry_after, reset_after) = (decision.retry_after.map(interval), interval(decision.reset_after));
+    Some(answer.fill((decision.allowed, i64::from(decision.remaining), retry_after, reset_after)))
 }

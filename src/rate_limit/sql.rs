@@ -3,7 +3,7 @@
 use super::{MAX_KEY, all};
 use crate::error::{Error, required};
 use crate::segment::call::{Call, Time, Value};
-use crate::segment::row::{Column, Columns, RowKind};
+use crate::segment::row::{Micros, RowKind};
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
 
 /// The most keys of one call: their partitions are locked at the same time.
@@ -19,18 +19,15 @@ crate::export!(
     enough_rate_limit_stats = rate_limit_stats,
 );
 
-/// What `rate_limit` returns.
-pub(super) static ROW: RowKind = RowKind::new();
-
-/// The columns of [`row`].
-pub(super) const COLUMNS: Columns<4> = Columns::new([Column::Bool, Column::I64, Column::Interval, Column::Interval]);
+/// What `rate_limit` returns: allowed, remaining, `retry_after`, `reset_after`.
+pub(super) static ROW: RowKind<(bool, i64, Option<Micros>, Micros)> = RowKind::new();
 
 /// `(key, max_requests, period, cost, algorithm, burst)`
 fn rate_limit(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let (key, limit) = (key(call, 0)?, limit(call, 4)?);
     let cost = amount(call, 3, "cost")?;
     let decision = super::request(key, &limit, Request::All(cost))?;
-    call.row_of(&ROW, &COLUMNS, &row(&decision))
+    call.row_of(&ROW, &row(&decision))
 }
 
 /// `(key, max_requests, period, algorithm, burst)`
@@ -128,10 +125,15 @@ pub(super) fn row(decision: &Decision) -> [Value<'static>; 4] {
     ]
 }
 
-/// What an interval can't hold is some 292,000 years: the longest that it can.
 #[inline]
 fn interval(micros: u64) -> Value<'static> {
-    Value::Interval(i64::try_from(micros).unwrap_or(i64::MAX))
+    Value::Interval(bounded(micros))
+}
+
+/// What an interval can't hold is some 292,000 years: the longest that it can.
+#[inline(always)]
+pub(super) fn bounded(micros: u64) -> i64 {
+    i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
 /// The key, argument `at`.
@@ -188,11 +190,14 @@ pub(super) fn valid(
 /// The algorithm of that name.
 #[inline(always)]
 pub(super) fn algorithm_named(name: &[u8]) -> Option<Algorithm> {
-    match name {
-        b"sliding_window" => Some(Algorithm::SlidingWindow),
-        b"fixed_window" => Some(Algorithm::FixedWindow),
-        b"token_bucket" => Some(Algorithm::TokenBucket),
-        _ => None,
+    // Compared as a whole, by words: a match would look at each byte.
+    let is = |other: &str| name == other.as_bytes();
+    if is("sliding_window") {
+        Some(Algorithm::SlidingWindow)
+    } else if is("fixed_window") {
+        Some(Algorithm::FixedWindow)
+    } else {
+        is("token_bucket").then_some(Algorithm::TokenBucket)
     }
 }
 

@@ -8,7 +8,7 @@
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
-use super::row::{Columns, RowKind};
+use super::row::{Fields, RowKind};
 use super::value::split;
 pub use super::value::{Buffer, Value};
 use crate::error::Error;
@@ -424,15 +424,14 @@ impl<'c> Call<'c> {
     }
 
     /// [`Self::row`], and from the next call on [`RowKind::row`] works.
-    pub fn row_of<const COLUMNS: usize>(
+    pub fn row_of<F: Fields, const COLUMNS: usize>(
         &mut self,
-        kind: &RowKind,
-        columns: &Columns<COLUMNS>,
+        kind: &RowKind<F>,
         values: &[Value<'_>; COLUMNS],
     ) -> Result<Value<'static>, Error> {
         let row = self.row(values)?;
         // SAFETY: `row` has put it there.
-        unsafe { kind.remember(self, columns, (*(*self.info).flinfo).fn_extra.cast()) };
+        unsafe { kind.remember(self, (*(*self.info).flinfo).fn_extra.cast()) };
         Ok(row)
     }
 

@@ -2,119 +2,171 @@
 //! which may fail needs, and without its loops over any number of columns of any type.
 
 use super::call::{Call, Short};
-use super::value::Value;
 use super::{bare, table};
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The row type of one function, once this process knows it and that its columns are those of the call.
-#[derive(Default)]
-pub struct RowKind {
-    /// The function's OID and the row type's number; 0 before.
-    known: AtomicU64,
-}
-
-/// A column of fixed size.
+/// Microseconds, as an `interval` without days or months.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Column {
-    /// `boolean`
-    Bool,
-    /// `bigint`
-    I64,
-    /// `interval`
-    Interval,
+pub struct Micros(pub i64);
+
+/// The value of a column of fixed size.
+pub trait Field: Copy {
+    /// The column's type.
+    const TYPE: Oid;
+    /// Bytes.
+    const SIZE: usize;
+    /// What its place is a multiple of.
+    const ALIGNMENT: usize;
+
+    /// Writes the value; false where it is NULL and nothing was written.
+    ///
+    /// # Safety
+    /// At `place` there is room for it, aligned.
+    unsafe fn write(self, place: *mut u8) -> bool;
 }
 
-impl Column {
-    fn oid(self) -> Oid {
-        match self {
-            Column::Bool => pg_sys::BOOLOID,
-            Column::I64 => pg_sys::INT8OID,
-            Column::Interval => pg_sys::INTERVALOID,
-        }
-    }
+impl Field for bool {
+    const TYPE: Oid = pg_sys::BOOLOID;
+    const SIZE: usize = 1;
+    const ALIGNMENT: usize = 1;
 
-    /// Bytes, and a multiple of what it is aligned to.
-    const fn size(self) -> usize {
-        match self {
-            Column::Bool => 1,
-            Column::I64 => 8,
-            Column::Interval => size_of::<pg_sys::Interval>(),
-        }
+    #[inline(always)]
+    unsafe fn write(self, place: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(u8::from(self)) };
+        true
     }
+}
 
-    const fn alignment(self) -> usize {
-        if matches!(self, Column::Bool) { 1 } else { 8 }
+impl Field for i64 {
+    const TYPE: Oid = pg_sys::INT8OID;
+    const SIZE: usize = 8;
+    const ALIGNMENT: usize = 8;
+
+    #[inline(always)]
+    unsafe fn write(self, place: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { place.cast::<i64>().write(self) };
+        true
+    }
+}
+
+impl Field for Micros {
+    const TYPE: Oid = pg_sys::INTERVALOID;
+    const SIZE: usize = size_of::<pg_sys::Interval>();
+    const ALIGNMENT: usize = 8;
+
+    #[inline(always)]
+    unsafe fn write(self, place: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { place.cast::<pg_sys::Interval>().write(pg_sys::Interval { time: self.0, day: 0, month: 0 }) };
+        true
+    }
+}
+
+impl<F: Field> Field for Option<F> {
+    const TYPE: Oid = F::TYPE;
+    const SIZE: usize = F::SIZE;
+    const ALIGNMENT: usize = F::ALIGNMENT;
+
+    #[inline(always)]
+    unsafe fn write(self, place: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        self.is_some_and(|field| unsafe { field.write(place) })
     }
 }
 
 /// Where the data of a row starts, with a NULL bitmap of one byte or without.
 const DATA: usize = (offset_of!(pg_sys::HeapTupleHeaderData, t_bits) + 1).next_multiple_of(8);
 
-/// The columns of a row.
-#[derive(Debug, Clone, Copy)]
-pub struct Columns<const COLUMNS: usize> {
-    columns: [Column; COLUMNS],
+/// The values of a row.
+pub trait Fields {
+    /// Their types.
+    const TYPES: &'static [Oid];
     /// Bytes of a row without NULLs.
-    size: usize,
+    const SIZE: usize;
+
+    /// Writes the values from [`DATA`] on; where they end, and the bits of those that aren't NULL.
+    ///
+    /// # Safety
+    /// At `row` there is room for [`Self::SIZE`] bytes, aligned to 8.
+    unsafe fn write(self, row: *mut u8) -> (usize, u8);
 }
 
-impl<const COLUMNS: usize> Columns<COLUMNS> {
-    /// Columns of those types.
-    pub const fn new(columns: [Column; COLUMNS]) -> Self {
-        // One byte of bitmap.
-        const { assert!(COLUMNS <= 8) };
-        let (mut size, mut index) = (DATA, 0);
-        while index < COLUMNS {
-            size = size.next_multiple_of(columns[index].alignment()) + columns[index].size();
-            index += 1;
+impl<A: Field, B: Field, C: Field, D: Field> Fields for (A, B, C, D) {
+    const TYPES: &'static [Oid] = &[A::TYPE, B::TYPE, C::TYPE, D::TYPE];
+    const SIZE: usize = {
+        let first = DATA.next_multiple_of(A::ALIGNMENT) + A::SIZE;
+        let second = first.next_multiple_of(B::ALIGNMENT) + B::SIZE;
+        let third = second.next_multiple_of(C::ALIGNMENT) + C::SIZE;
+        third.next_multiple_of(D::ALIGNMENT) + D::SIZE
+    };
+
+    #[inline(always)]
+    unsafe fn write(self, row: *mut u8) -> (usize, u8) {
+        #[inline(always)]
+        unsafe fn next<F: Field>(field: F, row: *mut u8, (end, bits): (usize, u8), bit: u8) -> (usize, u8) {
+            let start = end.next_multiple_of(F::ALIGNMENT);
+            // SAFETY: no field starts later than where it would if none before it were NULL.
+            if unsafe { field.write(row.add(start)) } { (start + F::SIZE, bits | bit) } else { (end, bits) }
         }
-        Columns { columns, size }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let end = next(self.0, row, (DATA, 0), 1);
+            let end = next(self.1, row, end, 2);
+            let end = next(self.2, row, end, 4);
+            next(self.3, row, end, 8)
+        }
     }
 }
 
+/// The row type of one function, once this process knows it and that its columns are those of `F`.
+pub struct RowKind<F> {
+    /// The function's OID and the row type's number; 0 before.
+    known: AtomicU64,
+    fields: PhantomData<fn(F)>,
+}
+
 /// Memory for a row, which is to be filled.
-pub struct Row<const COLUMNS: usize> {
-    columns: [Column; COLUMNS],
+pub struct Row<F> {
     /// Of the row type.
     number: u32,
     header: *mut pg_sys::HeapTupleHeaderData,
+    fields: PhantomData<fn(F)>,
 }
 
-impl RowKind {
+impl<F: Fields> RowKind<F> {
     /// Not known yet.
+    #[allow(clippy::new_without_default, reason = "for statics, which a default can't make")]
     pub const fn new() -> Self {
-        RowKind { known: AtomicU64::new(0) }
+        RowKind { known: AtomicU64::new(0), fields: PhantomData }
     }
 
     /// Memory for a row of the called function, if this process knows its type.
     #[inline(always)]
-    pub fn row<const COLUMNS: usize>(&self, call: &Call<'_>, columns: &Columns<COLUMNS>) -> Option<Row<COLUMNS>> {
+    pub fn row(&self, call: &Call<'_>) -> Option<Row<F>> {
         let known = self.known.load(Relaxed);
         if known == 0 || known >> 32 != u64::from(call.function().to_u32()) {
             return None;
         }
-        let header: *mut pg_sys::HeapTupleHeaderData = bare::try_palloc(columns.size).cast();
-        (!header.is_null()).then_some(Row { columns: columns.columns, number: known as u32, header })
+        let header: *mut pg_sys::HeapTupleHeaderData = bare::try_palloc(F::SIZE).cast();
+        (!header.is_null()).then_some(Row { number: known as u32, header, fields: PhantomData })
     }
 
     /// Remembers the row type that the called function has by `descriptor`, if its columns are those.
     ///
     /// # Safety
     /// A valid descriptor, registered for the session.
-    pub(super) unsafe fn remember<const COLUMNS: usize>(
-        &self,
-        call: &Call<'_>,
-        columns: &Columns<COLUMNS>,
-        descriptor: pg_sys::TupleDesc,
-    ) {
+    pub(super) unsafe fn remember(&self, call: &Call<'_>, descriptor: pg_sys::TupleDesc) {
         // SAFETY: the caller's promise; the descriptor has as many attributes as it says.
         unsafe {
-            let is_it = |index: usize, column: &Column| (*table::column(descriptor, index)).atttypid == column.oid();
+            let is_it = |index: usize, kind: &Oid| (*table::column(descriptor, index)).atttypid == *kind;
             if (*descriptor).tdtypeid == pg_sys::RECORDOID
-                && usize::try_from((*descriptor).natts) == Ok(COLUMNS)
-                && columns.columns.iter().enumerate().all(|(index, column)| is_it(index, column))
+                && usize::try_from((*descriptor).natts) == Ok(F::TYPES.len())
+                && F::TYPES.iter().enumerate().all(|(index, kind)| is_it(index, kind))
             {
                 let number = u64::from((*descriptor).tdtypmod.cast_unsigned());
                 self.known.store(u64::from(call.function().to_u32()) << 32 | number, Relaxed);
@@ -123,29 +175,15 @@ impl RowKind {
     }
 }
 
-impl<const COLUMNS: usize> Row<COLUMNS> {
-    /// The row; NULL where a value isn't of its column's type.
+impl<F: Fields> Row<F> {
+    /// The row.
     #[inline(always)]
-    pub fn fill(self, values: &[Value<'_>; COLUMNS]) -> Short {
-        let (mut at, mut bits) = (DATA, 0_u8);
+    pub fn fill(self, fields: F) -> Short {
         // SAFETY: the memory holds a header and all columns, each aligned: palloc aligns to 8.
         unsafe {
-            let base: *mut u8 = self.header.cast();
-            for (index, (column, value)) in self.columns.iter().zip(values).enumerate() {
-                let place = base.add(at.next_multiple_of(column.alignment()));
-                match (column, *value) {
-                    (Column::Bool, Value::Bool(value)) => place.write(u8::from(value)),
-                    (Column::I64, Value::I64(value)) => place.cast::<i64>().write(value),
-                    (Column::Interval, Value::Interval(micros)) => {
-                        place.cast::<pg_sys::Interval>().write(pg_sys::Interval { time: micros, day: 0, month: 0 });
-                    }
-                    _ => continue,
-                }
-                at = at.next_multiple_of(column.alignment()) + column.size();
-                bits |= 1 << index;
-            }
-            let nulls = u32::from(bits) != (1 << COLUMNS) - 1;
-            pgrx::varlena::set_varsize_4b(self.header.cast(), at as i32);
+            let (end, bits) = fields.write(self.header.cast());
+            let all = (1_u8 << F::TYPES.len()) - 1;
+            pgrx::varlena::set_varsize_4b(self.header.cast(), end as i32);
             (*self.header).t_choice.t_datum.datum_typmod = self.number.cast_signed();
             (*self.header).t_choice.t_datum.datum_typeid = pg_sys::RECORDOID;
             // InvalidBlockNumber, in two halves, and InvalidOffsetNumber.
@@ -153,10 +191,10 @@ impl<const COLUMNS: usize> Row<COLUMNS> {
                 ip_blkid: pg_sys::BlockIdData { bi_hi: u16::MAX, bi_lo: u16::MAX },
                 ip_posid: 0,
             };
-            (*self.header).t_infomask2 = COLUMNS as u16;
-            (*self.header).t_infomask = if nulls { pg_sys::HEAP_HASNULL as u16 } else { 0 };
+            (*self.header).t_infomask2 = F::TYPES.len() as u16;
+            (*self.header).t_infomask = if bits == all { 0 } else { pg_sys::HEAP_HASNULL as u16 };
             (*self.header).t_hoff = DATA as u8;
-            base.add(offset_of!(pg_sys::HeapTupleHeaderData, t_bits)).write(bits);
+            self.header.cast::<u8>().add(offset_of!(pg_sys::HeapTupleHeaderData, t_bits)).write(bits);
         }
         Short::raw(Datum::from(self.header))
     }
