@@ -9,8 +9,8 @@
 //! argument or means a default, never a NULL result.
 
 use super::row::{Fields, RowKind};
-use super::value::split;
 pub use super::value::{Buffer, Value};
+use super::value::{split, split_all};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
@@ -447,7 +447,7 @@ impl<'c> Call<'c> {
                 (*function).fn_extra = descriptor.cast();
             }
             check_width(COLUMNS, (*descriptor).natts)?;
-            let (mut datums, mut nulls) = split(values);
+            let (mut datums, mut nulls) = split_all(values);
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
             // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
             if u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL == 0 {
@@ -537,11 +537,11 @@ pub struct Rows<'c> {
 
 impl Rows<'_> {
     /// Adds a row.
-    pub fn push<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<(), Error> {
+    pub fn push(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
         // SAFETY: `rows` made the store and its descriptor, which live as long as the call; the store copies.
         unsafe {
             let descriptor = (*self.result).setDesc;
-            check_width(COLUMNS, (*descriptor).natts)?;
+            check_width(values.len(), (*descriptor).natts)?;
             let (mut datums, mut nulls) = split(values);
             pg_sys::tuplestore_putvalues((*self.result).setResult, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
         }
