@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// How every segment of the extension begins.
 const MAGIC: &[u8; 8] = b"enough\x1b\x01";
 /// The layout that the offsets below belong to.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// Bytes before a partition's words: its lock, and its marks.
 const PARTITION_HEAD: u64 = 128;
 

@@ -72,18 +72,15 @@ fn partition(segment: &Segment, key: KeyHash) -> &Partition {
 #[inline(always)]
 fn count_hit(segment: &Segment) {
     static HITS: OnceLock<&AtomicU64> = OnceLock::new();
-    match HITS.get() {
-        Some(hits) => {
-            hits.fetch_add(1, Relaxed);
-        }
-        None => {
-            let (own, partitions) = (stripe(), segment.partitions(Region::Cache));
-            let home = partitions.get(own % partitions.len().max(1));
-            if let Some(hits) = home.and_then(|home| Cache::hits(home.words(), own / partitions.len())) {
-                hits.fetch_add(1, Relaxed);
-                let _ = HITS.set(hits);
-            }
-        }
+    if let Some(hits) = HITS.get() {
+        hits.fetch_add(1, Relaxed);
+        return;
+    }
+    let (own, partitions) = (stripe(), segment.partitions(Region::Cache));
+    let home = partitions.get(own % partitions.len().max(1));
+    if let Some(hits) = home.and_then(|home| Cache::hits(home.words(), own / partitions.len())) {
+        hits.fetch_add(1, Relaxed);
+        let _ = HITS.set(hits);
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"enough\x1b\x01");
 
 /// Raised whenever anything in the segment changes its place or meaning; a library that finds another number leaves
 /// the segment alone.
-pub(super) const LAYOUT_VERSION: u64 = 1;
+pub(super) const LAYOUT_VERSION: u64 = 2;
 
 /// Below this a partition would be too small to be worth its lock, or to hold the leases of one busy queue.
 const QUEUE_PARTITION_BYTES: usize = 8 << 20;
