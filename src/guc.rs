@@ -72,7 +72,7 @@ pub fn define() {
         c"Memory for the index of the queues, a hard cap.",
         c"Read once, when the shared memory is made: after the next start of the server. The messages are in tables.",
         &QUEUE_MEMORY,
-        64,
+        16,
     );
     memory(
         c"enough.cache_max_value",

@@ -2,4 +2,6 @@
 
 mod databases;
 mod dump;
+mod rebuild;
+mod replication;
 mod standby;

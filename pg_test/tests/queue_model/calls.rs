@@ -1,0 +1,139 @@
+//! Further calls: finishing and failing messages, and what concerns the queue as a whole.
+
+use crate::endings::Fate;
+use crate::history::{History, interval, number};
+use crate::model::Ending;
+use crate::session::{Span, now};
+use anyhow::{Context, Result, bail, ensure};
+use std::time::Duration;
+
+fn argument(lease: Option<i64>) -> String {
+    lease.map_or("NULL".to_owned(), |lease| lease.to_string())
+}
+
+fn end_statement(id: i64, lease: Option<i64>, how: Ending) -> String {
+    let lease = argument(lease);
+    if how == Ending::Done {
+        format!("SELECT enough.queue_archive('q', {id}, '{{\"of\": {id}}}', {lease})")
+    } else {
+        format!("SELECT enough.queue_delete('q', {id}, {lease})")
+    }
+}
+
+impl History<'_, '_> {
+    /// Deletes or archives a message.
+    pub(crate) fn finish(&mut self, session: usize, id: i64, lease: Option<i64>, how: Ending) -> Result<()> {
+        let statement = end_statement(id, lease, how);
+        self.within(session, |history| {
+            let (span, rows) = history.call(session, &statement)?;
+            let answer = rows[0][0].as_deref() == Some("t");
+            history.model.end((session, span), (id, lease), how, answer)
+        })
+    }
+
+    /// Deletes a message that `holder`'s open transaction is changing, and ends that.
+    pub(crate) fn delete_after(&mut self, session: usize, id: i64, holder: usize, commit: bool) -> Result<()> {
+        let statement = end_statement(id, None, Ending::Deleted);
+        self.stage.sessions[session].start(&statement)?;
+        // It comes to wait, or to an end before: what may come of it is the same.
+        std::thread::sleep(Duration::from_millis(1));
+        self.end(holder, commit)?;
+        let reply = self.stage.sessions[session].finish()?;
+        self.note(session, &statement, &reply);
+        self.within(session, |history| {
+            let rows = reply.rows.context("a delete that waited")?;
+            let answer = rows[0][0].as_deref() == Some("t");
+            history.model.end((session, reply.span), (id, None), Ending::Deleted, answer)
+        })
+    }
+
+    /// Lets a message's delivery fail.
+    pub(crate) fn fail_one(
+        &mut self,
+        session: usize,
+        id: i64,
+        lease: Option<i64>,
+        retry_in: Option<i64>,
+    ) -> Result<()> {
+        let rest = retry_in.map_or("NULL".to_owned(), interval);
+        let lease_text = argument(lease);
+        let statement = format!("SELECT enough.queue_fail('q', {id}, 'as planned', {rest}, {lease_text})");
+        self.within(session, |history| {
+            let (span, rows) = history.call(session, &statement)?;
+            let answer = match rows[0][0].as_deref() {
+                None => None,
+                Some("retry") => Some(Fate::Retry),
+                Some("dead") => Some(Fate::Dead),
+                Some(other) => bail!("queue_fail says {other}"),
+            };
+            history.model.fail_one((session, span), (id, lease), retry_in, answer)
+        })
+    }
+
+    /// Brings all dead letters back.
+    pub(crate) fn redrive(&mut self) -> Result<()> {
+        let rows = self.observe("SELECT enough.queue_redrive('q')")?;
+        self.model.redriven(number(&rows[0], 0)?)
+    }
+
+    pub(crate) fn purge(&mut self) -> Result<()> {
+        let rows = self.observe("SELECT enough.queue_purge('q')")?;
+        self.model.purged(number(&rows[0], 0)?)
+    }
+
+    pub(crate) fn pause(&mut self, paused: bool) -> Result<()> {
+        self.observe(if paused { "SELECT enough.queue_pause('q')" } else { "SELECT enough.queue_resume('q')" })?;
+        self.model.paused = paused;
+        Ok(())
+    }
+
+    /// Changes how many may be leased at a time, and for how long.
+    pub(crate) fn alter(&mut self, max_in_flight: Option<u32>, visibility_timeout: i64) -> Result<()> {
+        let most = max_in_flight.unwrap_or(0);
+        let timeout = interval(visibility_timeout);
+        self.observe(&format!(
+            "SELECT enough.queue_alter('q', max_in_flight => {most}, visibility_timeout => {timeout})"
+        ))?;
+        self.model.options.max_in_flight = max_in_flight;
+        self.model.options.visibility_timeout = visibility_timeout;
+        Ok(())
+    }
+
+    /// Sends a message with a dedup key.
+    pub(crate) fn send_once(&mut self, session: usize, key: u8) -> Result<()> {
+        let live = self.model.holder_of(key).map(|(id, message)| (id, message.sender, message.ending));
+        let held = live.is_some_and(|(_, sender, ending)| [sender, ending].iter().flatten().any(|by| *by != session));
+        let locked = live.is_some_and(|(id, ..)| self.model.locked_by_another(session, id));
+        if held || locked || self.model.transactions[session].snapshot.is_some() {
+            // It would have to wait for another transaction's end, or to fail.
+            return Ok(());
+        }
+        let live = live.filter(|(_, _, ending)| ending.is_none()).map(|(id, ..)| id);
+        let payload = self.next_payload;
+        self.next_payload += 1;
+        self.within(session, |history| {
+            let statement = format!("SELECT enough.queue_send('q', '{payload}', dedup_key => 'key {key}')");
+            let (_, rows) = history.call(session, &statement)?;
+            let id: i64 = number(&rows[0], 0)?;
+            let Some(first) = live else { return history.model.send(session, id, payload, (0, None, Some(key)), None) };
+            ensure!(first == id, "message {id} was sent, where {first} has its key");
+            Ok(())
+        })
+    }
+
+    /// Compares what `queue_status` says of a message, one of the last.
+    pub(crate) fn compare_state(&mut self) -> Result<()> {
+        let last = self.model.messages.keys().next_back().copied().unwrap_or(1) + 2;
+        let id = self.rng.i64(1..=last);
+        let from = now();
+        let rows = self.observe(&format!("SELECT state FROM enough.queue_status('q', {id})"))?;
+        let found = rows.first().and_then(|row| row[0].as_deref()).unwrap_or("none");
+        let due = self.model.state(id, Span { from, to: now() });
+        ensure!(
+            due.is_none_or(|due| due == found),
+            "message {id} is {found}, where it must be {due:?}: {:?}",
+            self.model.messages.get(&id)
+        );
+        Ok(())
+    }
+}
