@@ -34,6 +34,9 @@ pub(super) fn claim(
     msg_id: i64,
     lease: Option<u64>,
 ) -> Result<Option<Claim>, Error> {
+    if !queue.table.plain && !permitted(queue, msg_id)? {
+        return Ok(None);
+    }
     let (mut state, mut attempts) = look(queue, table, msg_id, lease)?;
     if state == Busy::Others {
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.

@@ -1,6 +1,6 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::claim::{Claim, claim, claim_known, give_up, missed};
+use super::claim::{Claim, claim, claim_known, give_up, missed, permitted};
 use super::pending::{Action, Ending, remember};
 use super::{Queue, spill};
 use crate::error::Error;
@@ -39,7 +39,8 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
 pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
     let mut deleted = Vec::with_capacity(numbers.len());
     for numbers in numbers.chunks(CHUNK) {
-        let claims = claim_known(queue, numbers)?;
+        // Where policies or triggers have a say, one by one.
+        let claims = if queue.table.plain { claim_known(queue, numbers)? } else { vec![None; numbers.len()] };
         for (&msg_id, _) in numbers.iter().zip(&claims).filter(|(_, claim)| claim.is_some()) {
             remember(queue.key, deletion(msg_id, true));
         }
@@ -88,6 +89,9 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
     queue.require(Privilege::Consume)?;
     if server::in_recovery() {
         return Err(Error::ReadOnly { function: "queue_extend" });
+    }
+    if !queue.table.plain && !permitted(queue, msg_id)? {
+        return Ok(None);
     }
     let now = server::now();
     let mut wake = Wake::default();

@@ -67,6 +67,8 @@ pub struct Queue {
     /// What the catalogs say of its table.
     pub table: QueueTable,
     key: QueueKey,
+    /// Before its table was looked at, the invalidations were that far.
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -79,6 +81,8 @@ thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
 }
 
+/// How often a call begins anew because a queue's table was changed meanwhile.
+const TRIES: usize = 100;
 /// The longest name of a queue, in bytes; `q_` and an index's suffix must fit beside it into 63.
 const LONGEST_NAME: usize = 48;
 
@@ -130,11 +134,12 @@ impl Queue {
 
     #[cold]
     fn look_up(name: &[u8]) -> Result<Rc<Queue>, Error> {
+        let generation = catalog::generation();
         let text = valid_name(name)?;
         let found = relation("q_", text).ok_or_else(|| missing(text))?;
         let table = QueueTable::read(found, relation("a_", text).unwrap_or(0))?.ok_or_else(|| missing(text))?;
         let key = QueueKey { database: server::database(), relation: found };
-        let queue = Rc::new(Queue { name: text.into(), table, key });
+        let queue = Rc::new(Queue { name: text.into(), table, key, generation });
         // From here on its sends are counted, and go into the index.
         queue.index(|_, _| Ok(()))?;
         KNOWN.with_borrow_mut(|known| {
@@ -144,6 +149,36 @@ impl Queue {
             }
         });
         Ok(queue)
+    }
+
+    /// The queue of that name, with a lock on its table: who would change what is known of it (columns, indexes, triggers,
+    /// policies) waits until the transaction ends, or until the lock is given up.
+    pub fn open_locked(name: &[u8], write: bool) -> Result<Rc<Queue>, Error> {
+        for _ in 0..TRIES {
+            let queue = Self::open(name)?;
+            catalog::lock(queue.table.relation, write);
+            // It may have been changed, or dropped, while this session waited for the lock.
+            if queue.is_current()? {
+                return Ok(queue);
+            }
+            catalog::unlock(queue.table.relation, write);
+        }
+        Err(Error::NotReady { problem: "the queue's table keeps being changed".into(), hint: "Try again.".into() })
+    }
+
+    /// Whether its table still is as it is known; for who has a lock on it.
+    fn is_current(&self) -> Result<bool, Error> {
+        if self.generation == catalog::generation() {
+            return Ok(true);
+        }
+        Ok(relation("q_", &self.name) == Some(self.table.relation)
+            && QueueTable::read(self.table.relation, self.table.archive)?.is_some_and(|now| now == self.table))
+    }
+
+    /// The table, opened for writing by a reader; `None` where it has been changed since the reader has locked it.
+    pub fn open_for_notes(&self) -> Result<Option<OpenTable<'_>>, Error> {
+        let table = self.open_table(true)?;
+        Ok(if self.is_current()? { Some(table) } else { None })
     }
 
     /// Fails where the current role lacks the privilege.

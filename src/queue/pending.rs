@@ -6,10 +6,11 @@ use super::archive::forget;
 use super::partition;
 use crate::error::Error;
 use crate::segment::{server, wait, xact};
-use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Wake};
+use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Taken, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 /// What becomes true at commit, or is undone at rollback.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +117,17 @@ pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
             pending.items.remove(place);
         }
     });
+}
+
+/// Forgets leases that have been given back.
+pub(super) fn forget_leased(key: QueueKey, given_back: &[Taken]) {
+    if given_back.is_empty() {
+        return;
+    }
+    let leases: HashSet<u64> = given_back.iter().map(|taken| taken.lease).collect();
+    let is_one =
+        |item: &Item| item.key == key && matches!(item.action, Action::Leased { lease, .. } if leases.contains(&lease));
+    PENDING.with_borrow_mut(|pending| pending.items.retain(|item| !is_one(item)));
 }
 
 fn hold(key: QueueKey, held: Held) {

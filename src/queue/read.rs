@@ -9,7 +9,7 @@ use super::{Queue, missing};
 use super::{finish, groups, spill};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
-use crate::segment::catalog::Privilege;
+use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::{server, wait};
@@ -26,6 +26,8 @@ const BATCH: usize = 64;
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
 const CONTENDED_SLEEP: i64 = 20_000;
+/// So many messages that aren't for this transaction are enough for one look.
+const MOST_HIDDEN: usize = 1024;
 
 /// What a read wants.
 pub(super) struct Wish {
@@ -48,26 +50,25 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         return Err(Error::ReadOnly { function: wish.function });
     }
     let deadline = server::now().saturating_add(wish.wait);
-    let mut current = Rc::clone(queue);
     loop {
         if wish.wait > 0 {
             wait::forget_wake_ups();
+        }
+        let current = Queue::open_locked(queue.name.as_bytes(), wish.delete)?;
+        if current.table.relation != queue.table.relation {
+            return Err(missing(&queue.name));
         }
         let mut reader =
             Reader { queue: &current, wish, table: None, hidden: Vec::new(), crowded: false, contended: false };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
-        let Some(outlook) = outlook else { return Ok(()) };
-        if server::now() >= deadline {
+        if outlook.is_none() || server::now() >= deadline {
             return Ok(());
         }
         // Without a lock on the table, so that it can be altered, cleaned and dropped while this session sleeps.
         reader.unlock();
-        reader.sleep(&outlook, deadline)?;
-        current = Queue::open(queue.name.as_bytes())?;
-        if current.table.relation != queue.table.relation {
-            return Err(missing(&queue.name));
-        }
+        catalog::unlock(current.table.relation, wish.delete);
+        reader.sleep(deadline)?;
     }
 }
 
@@ -131,6 +132,9 @@ impl<'q> Reader<'q> {
                 return Ok(if got > 0 { None } else { Some(outlook) });
             }
             // Rows that turned out to be gone, timers that are due, a refill: look again.
+            if self.hidden.len() >= MOST_HIDDEN {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
             server::check_for_interrupts();
         }
     }
@@ -216,8 +220,10 @@ impl<'q> Reader<'q> {
             groups::read_on(self.queue, self.table()?, &row)?;
         }
         if taken.exhausted {
-            if server::may_write() {
-                finish::bury(self.queue, &self.queue.open_table(true)?, taken)?;
+            if server::may_write()
+                && let Some(table) = self.queue.open_for_notes()?
+            {
+                finish::bury(self.queue, &table, taken)?;
             }
             return Ok(false);
         }
@@ -227,7 +233,9 @@ impl<'q> Reader<'q> {
                 return Ok(false);
             }
         } else if self.crowded && row.group_key.is_none() && server::may_write() {
-            spill::spill(self.queue, &self.queue.open_table(true)?, taken)?;
+            if let Some(table) = self.queue.open_for_notes()? {
+                spill::spill(self.queue, &table, taken)?;
+            }
         } else {
             self.note_delivery(taken, &row)?;
         }
@@ -266,7 +274,7 @@ impl<'q> Reader<'q> {
         if taken.attempts < 2 || !server::may_write() || !self.queue.table.plain {
             return Ok(());
         }
-        let writer = self.queue.open_table(true)?;
+        let Some(writer) = self.queue.open_for_notes()? else { return Ok(()) };
         if let Some(tid) = writer.write_attempts(row, taken.attempts) {
             self.queue.index(|index, slot| index.moved(slot, taken.msg_id, tid))?;
         }
@@ -285,6 +293,7 @@ impl<'q> Reader<'q> {
             self.queue.index(|index, slot| index.put_back(slot, taken.msg_id, taken.lease, &mut wake))?;
         }
         wait::wake(wake.processes());
+        pending::forget_leased(self.queue.key, &self.hidden);
         Ok(())
     }
 
@@ -296,7 +305,7 @@ impl<'q> Reader<'q> {
         let refill = self.queue.index(|index, slot| index.start_refill(slot, process, now, gone))?;
         let Some(refill) = refill else {
             wait::forget_wake_ups();
-            self.with_place(|_| wait::sleep(REFILL_SLEEP))?;
+            self.with_place(|_, _| wait::sleep(REFILL_SLEEP))?;
             return Ok(true);
         };
         let queue = self.queue;
@@ -307,29 +316,32 @@ impl<'q> Reader<'q> {
     }
 
     /// Sleeps until there may be something to read.
-    fn sleep(&self, outlook: &Outlook, deadline: i64) -> Result<(), Error> {
+    fn sleep(&self, deadline: i64) -> Result<(), Error> {
         if !self.hidden.is_empty() {
             // What is ready isn't for this transaction's snapshot to see, or being changed by another.
             let left = deadline.saturating_sub(server::now());
             wait::sleep(if self.contended { left.min(CONTENDED_SLEEP) } else { left });
             return Ok(());
         }
-        // Timers don't matter while the queue is paused.
-        let alarm = if outlook.paused { deadline } else { outlook.next.unwrap_or(i64::MAX).min(deadline) };
-        self.with_place(|now| wait::sleep(alarm.saturating_sub(now)))
+        self.with_place(|outlook, now| {
+            // Timers don't matter while the queue is paused.
+            let alarm = if outlook.paused { deadline } else { outlook.next.unwrap_or(i64::MAX).min(deadline) };
+            wait::sleep(alarm.saturating_sub(now));
+        })
     }
 
     /// Does `nap` while this session stands in the queue's list of waiting ones, unless there is something to read by
     /// now: both are decided under the same lock, so that no wake-up is missed.
-    fn with_place(&self, nap: impl FnOnce(i64)) -> Result<(), Error> {
+    fn with_place(&self, nap: impl FnOnce(&Outlook, i64)) -> Result<(), Error> {
         let process = wait::process();
         let now = server::now();
-        let (idle, place) = self.queue.index(|index, slot| {
+        let (outlook, idle, place) = self.queue.index(|index, slot| {
             let outlook = index.outlook(slot, 1, now)?;
             // What is due while another session refills is that session's to find.
             let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
-            let idle = outlook.paused || (outlook.ready == 0 && !due);
-            Ok((idle, if idle { index.wait(slot, process)? } else { None }))
+            let wanted = outlook.refill && outlook.refiller.is_none();
+            let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
+            Ok((outlook, idle, if idle { index.wait(slot, process)? } else { None }))
         })?;
         if !idle {
             return Ok(());
@@ -340,7 +352,7 @@ impl<'q> Reader<'q> {
             return Ok(());
         };
         pending::waiting(self.queue.key, place);
-        nap(now);
+        nap(&outlook, now);
         self.queue.index(|index, slot| index.leave(slot, place, process))?;
         pending::left();
         Ok(())

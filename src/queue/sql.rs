@@ -91,6 +91,13 @@ fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     Queue::open(required(call.bytes(0), "queue")?)
 }
 
+/// The same, for who writes its table: locked until the transaction ends. Where nothing may be written, the call says so
+/// later.
+fn queue_to_write(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
+    let name = required(call.bytes(0), "queue")?;
+    if server::may_write() { Queue::open_locked(name, true) } else { Queue::open(name) }
+}
+
 fn name<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
     required(call.bytes(0), "name")
 }
@@ -138,7 +145,7 @@ fn delivery(delay: Option<Time>, deliver_at: Option<Time>, now: i64) -> Result<O
 }
 
 fn send_one(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
     let row = NewRow {
         enqueued_at,
@@ -182,7 +189,7 @@ impl<T: Copy> OnePerMessage<T> {
 }
 
 fn send_batch(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
     let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
     let priority = whole(call.i32(3), "priority", 0, 9)? as i16;
@@ -253,7 +260,7 @@ fn lease(call: &Call<'_>, index: usize) -> Option<u64> {
 }
 
 fn delete(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     claim::require_consume(&queue, "queue_delete")?;
     let table = queue.open_table(true)?;
@@ -267,7 +274,7 @@ fn msg_ids(given: Option<Vec<Option<i64>>>) -> Result<Vec<i64>, Error> {
 }
 
 fn delete_batch(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let numbers = msg_ids(call.i64_array(1))?;
     claim::require_consume(&queue, "queue_delete_batch")?;
     let table = queue.open_table(true)?;
@@ -275,7 +282,7 @@ fn delete_batch(call: &mut Call<'_>) -> Answer {
 }
 
 fn archive(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     claim::require_consume(&queue, "queue_archive")?;
     let table = queue.open_table(true)?;
@@ -283,7 +290,7 @@ fn archive(call: &mut Call<'_>) -> Answer {
 }
 
 fn archive_batch(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let numbers = msg_ids(call.i64_array(1))?;
     claim::require_consume(&queue, "queue_archive_batch")?;
     let table = queue.open_table(true)?;
@@ -292,7 +299,7 @@ fn archive_batch(call: &mut Call<'_>) -> Answer {
 }
 
 fn fail_one(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     let retry_in = call.interval(3).map(|given| duration(Some(given), "retry_in", 0, TEN_YEARS)).transpose()?;
     claim::require_consume(&queue, "queue_fail")?;
@@ -342,7 +349,8 @@ fn resume(call: &mut Call<'_>) -> Answer {
 }
 
 fn purge_queue(call: &mut Call<'_>) -> Answer {
-    let queue = Queue::open(name(call)?)?;
+    let name = name(call)?;
+    let queue = if server::may_write() { Queue::open_locked(name, true)? } else { Queue::open(name)? };
     Ok(Value::I64(purge::purge(&queue)?))
 }
 
@@ -374,7 +382,7 @@ fn dead(call: &mut Call<'_>) -> Answer {
 }
 
 fn redrive_some(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let numbers = call.i64_array(1).map(|given| msg_ids(Some(given))).transpose()?;
     claim::require_consume(&queue, "queue_redrive")?;
     Ok(Value::I64(redrive::redrive(&queue, numbers.as_deref())?))
@@ -426,7 +434,7 @@ fn schedules(call: &mut Call<'_>) -> Answer {
 }
 
 fn extend(call: &mut Call<'_>) -> Answer {
-    let queue = queue(call)?;
+    let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     let timeout = duration(call.interval(2), "visibility_timeout", 0, YEAR)?;
     Ok(Value::or_null(finish::extend(&queue, msg_id, timeout, lease(call, 3))?, Value::Instant))

@@ -36,6 +36,23 @@ pub enum Privilege {
     Observe,
 }
 
+fn mode(write: bool) -> i32 {
+    (if write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock }) as i32
+}
+
+/// Locks a relation as reading or writing it does, until [`unlock`] or the transaction's end. What the catalogs say of it
+/// is known to this process afterwards, and whoever would change what matters to that waits.
+pub fn lock(relation: u32, write: bool) {
+    // SAFETY: any OID may be locked.
+    unsafe { pg_sys::LockRelationOid(Oid::from(relation), mode(write)) };
+}
+
+/// Lets go of a lock before the transaction ends; for who has changed nothing.
+pub fn unlock(relation: u32, write: bool) {
+    // SAFETY: taken by `lock` with this mode.
+    unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), mode(write)) };
+}
+
 /// The OID of a relation in the schema `enough`.
 pub fn relation_named(name: &CStr) -> Option<u32> {
     // SAFETY: plain catalog look-ups by C strings.

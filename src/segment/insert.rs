@@ -30,6 +30,10 @@ impl QueueTable {
         let Some(table) = Open::table(self.relation, pg_sys::RowExclusiveLock) else {
             return false;
         };
+        // SAFETY: an open relation's descriptor.
+        if unsafe { (*table.descriptor()).natts } as usize != COLUMNS.len() {
+            return false;
+        }
         // SAFETY: no preconditions.
         let command = unsafe { pg_sys::GetCurrentCommandId(true) };
         let mut insertion = Insertion { facts: self, table, command, key: None, timed: None, grouped: None, inserted };

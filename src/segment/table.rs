@@ -37,9 +37,11 @@ pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
 pub const LAST_ERROR: i16 = 10;
 pub const LEASE: i16 = 11;
+/// The columns that can't be null.
+const NOT_NULL: [i16; 5] = [MSG_ID, ENQUEUED_AT, ATTEMPTS, PRIORITY, MESSAGE];
 
 /// What the catalogs say of a queue's table; true for the [`generation`](super::catalog::generation) in which it was read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueTable {
     /// OID of the table.
     pub relation: u32,
@@ -144,6 +146,7 @@ impl QueueTable {
                 let column = column(descriptor, number);
                 columns &= !(*column).attisdropped
                     && (*column).atttypid == *kind
+                    && (*column).attnotnull == NOT_NULL.contains(&(number as i16 + 1))
                     && CStr::from_ptr((*column).attname.data.as_ptr()) == *name;
             }
             let constraints = (*descriptor).constr;
@@ -176,6 +179,7 @@ impl QueueTable {
                 && !(*form).relhasrules
                 && !(*form).relrowsecurity
                 && !(*form).relhassubclass
+                && !(*form).relispartition
                 && others == partial.len();
             let usable = columns_present(descriptor) && key_index != Oid::INVALID && !partial.contains(&Oid::INVALID);
             if !usable {

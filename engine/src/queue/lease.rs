@@ -205,6 +205,10 @@ impl Partition<'_> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
+        if self.r(record, R::Due)?.cast_signed() != until {
+            // It has been extended since, which the row doesn't know.
+            return Ok(());
+        }
         self.lower(slot, Q::Horizon, Q::HorizonFloor, until.saturating_sub(1))?;
         self.count(slot, Q::TimedOutside, 1)?;
         self.forget(slot, record, wake)?;

@@ -78,7 +78,8 @@ impl Partition<'_> {
         if let Some(record) = self.allocate()? {
             return Ok(Some(record));
         }
-        for least in [SHARE, 0] {
+        // In the end also what has been delivered before: that its row may not know of the last attempt is the lesser evil.
+        for (least, delivered) in [(SHARE, false), (0, false), (0, true)] {
             for _ in 0..self.queues {
                 let other = (self.head(Head::ReclaimHand)? as usize % self.queues) as u32 + 1;
                 self.set_head(Head::ReclaimHand, u64::from(other))?;
@@ -87,7 +88,7 @@ impl Partition<'_> {
                 }
                 for _ in 0..SHARE / 2 {
                     if self.ready(other)? > least {
-                        self.drop_last(other)?;
+                        self.drop_last(other, delivered)?;
                     }
                 }
                 if let Some(record) = self.allocate()? {
@@ -99,8 +100,9 @@ impl Partition<'_> {
     }
 
     /// Drops the queue's last ready message of the lowest priority from the index; false where it stays. One that has
-    /// been delivered stays, because its row may not know of that: it goes to the front, where the old ones are.
-    fn drop_last(&self, slot: u32) -> Result<bool, Corrupt> {
+    /// been delivered stays, because its row may not know of that: it goes to the front, where the old ones are. With
+    /// `delivered` it goes as any.
+    fn drop_last(&self, slot: u32, delivered: bool) -> Result<bool, Corrupt> {
         for _ in 0..KEPT {
             let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
             if bitmap == 0 {
@@ -108,7 +110,7 @@ impl Partition<'_> {
             }
             let list = bitmap.trailing_zeros() as usize;
             let (_, last, _) = self.list(slot, list)?;
-            if self.r(last, R::Lease)? == 0 {
+            if delivered || self.r(last, R::Lease)? == 0 {
                 self.drop_ready(slot, last)?;
                 return Ok(true);
             }
@@ -216,7 +218,7 @@ impl Partition<'_> {
         if lower == 0 {
             return Ok(false);
         }
-        self.drop_last(slot)
+        self.drop_last(slot, false)
     }
 
     /// Writes a message into a record, which is in no list, and makes it known by its number.

@@ -132,3 +132,46 @@ fn a_message_whose_lease_is_in_its_row_is_shown_failed_and_archived_under_it() -
     ensure!((stats.ready, stats.leased, stats.delayed) == (0, 0, 0), "{stats:?}");
     Ok(())
 }
+
+#[test]
+fn a_lease_that_is_extended_before_it_is_in_its_row_lasts() -> Result<()> {
+    let (_server, mut client) = made()?;
+    queue::send_numbers(&mut client, "q", 1500)?;
+    while spilled(&mut client)? == 0 {
+        ensure!(!read(&mut client, "q", 50)?.is_empty());
+    }
+    client.batch_execute("BEGIN")?;
+    let before = spilled(&mut client)?;
+    let mut last = read(&mut client, "q", 1)?.remove(0);
+    while spilled(&mut client)? == before {
+        last = read(&mut client, "q", 1)?.remove(0);
+    }
+    let extend = "SELECT enough.queue_extend('q', $1, '2 hours', $2) > clock_timestamp() + interval '90 minutes'";
+    ensure!(client.query_one(extend, &[&last.msg_id, &last.lease])?.get::<_, bool>(0));
+    client.batch_execute("COMMIT")?;
+    let status = "SELECT leased_until > clock_timestamp() + interval '90 minutes' FROM enough.queue_status('q', $1)";
+    ensure!(client.query_one(status, &[&last.msg_id])?.get::<_, bool>(0), "the extension is forgotten");
+    ensure!(queue::delete(&mut client, "q", last.msg_id, last.lease)?);
+    Ok(())
+}
+
+#[test]
+fn another_queue_is_read_beside_one_that_is_full_of_what_was_given_back() -> Result<()> {
+    let (_server, mut client) = made()?;
+    client.batch_execute("SELECT enough.queue_create('other')")?;
+    queue::send_numbers(&mut client, "q", 3000)?;
+    client.batch_execute("BEGIN")?;
+    let mut leased = 0;
+    loop {
+        let messages = read(&mut client, "q", 20)?;
+        leased += messages.len();
+        if messages.is_empty() || spilled(&mut client)? > 0 {
+            break;
+        }
+    }
+    ensure!(leased > 0);
+    client.batch_execute("ROLLBACK")?;
+    queue::send_numbers(&mut client, "other", 1)?;
+    ensure!(read(&mut client, "other", 1)?.len() == 1);
+    Ok(())
+}
