@@ -6,6 +6,7 @@
 //! | [`contest`] | what a comparison is, and how contenders take turns |
 //! | [`findings`] | the shapes that a result can have: comparisons, series, distributions, single numbers |
 //! | [`pgbench`] | a contender that is a script for pgbench: throughput as clients see it |
+//! | [`wire`] | a contender that asks a server over TCP: the same client for every protocol |
 //! | [`inside`] | a contender that is a statement in one session: what a call costs inside the server |
 //! | [`noop`] | the functions that do nothing, compiled for the server at hand |
 //! | [`peers`] | other software that is compared with, and how it gets onto the server |
@@ -36,3 +37,4 @@ pub mod stage;
 pub mod stats;
 pub mod text;
 pub mod tool;
+pub mod wire;

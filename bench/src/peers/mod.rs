@@ -2,5 +2,6 @@
 
 pub mod job_table;
 pub mod limit_table;
+pub mod memory_server;
 pub mod pgmq;
 pub mod pgq;

@@ -1,5 +1,9 @@
 //! The cache.
 
+mod suite;
+
+pub(super) use suite::SCENARIOS;
+
 use super::{KEYS, NTH_KEY, against_noop, in_one_statement, inside};
 use crate::findings::Findings;
 use crate::noop::{self, Answer, VALUE};

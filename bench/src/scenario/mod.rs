@@ -24,6 +24,8 @@ pub enum Suite {
     Smoke,
     /// The queue.
     Queue,
+    /// The cache.
+    Cache,
     /// The rate limiter.
     #[value(name = "rate_limit")]
     RateLimit,
@@ -55,6 +57,7 @@ impl Suite {
         match self {
             Self::Smoke => "smoke",
             Self::Queue => "queue",
+            Self::Cache => "cache",
             Self::RateLimit => "rate_limit",
             Self::All => "all",
         }
@@ -65,8 +68,11 @@ impl Suite {
         let own = match self {
             Self::Smoke => SMOKE,
             Self::Queue => queue::SCENARIOS,
+            Self::Cache => cache::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
-            Self::All => return [Self::Queue, Self::RateLimit].into_iter().flat_map(Self::scenarios).collect(),
+            Self::All => {
+                return [Self::Queue, Self::Cache, Self::RateLimit].into_iter().flat_map(Self::scenarios).collect();
+            }
         };
         own.iter().map(|scenario| (self, scenario)).collect()
     }
