@@ -104,7 +104,11 @@ impl History<'_, '_> {
         let live = self.model.holder_of(key).map(|(id, message)| (id, message.sender, message.ending));
         let held = live.is_some_and(|(_, sender, ending)| [sender, ending].iter().flatten().any(|by| *by != session));
         let locked = live.is_some_and(|(id, ..)| self.model.locked_by_another(session, id));
-        if held || locked || self.model.transactions[session].snapshot.is_some() {
+        // Who waits in an open transaction may pop the one that has the key.
+        let may_be_popped = live.is_some() && self.waiting.iter().any(Option::is_some);
+        // One that its own transaction fails lives on, one that it finishes doesn't.
+        let changing = live.is_some_and(|(_, _, ending)| ending.is_some());
+        if held || locked || changing || may_be_popped || self.model.transactions[session].snapshot.is_some() {
             // It would have to wait for another transaction's end, or to fail.
             return Ok(());
         }

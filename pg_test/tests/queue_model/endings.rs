@@ -124,7 +124,8 @@ impl Model {
 
     /// The live message that has a dedup key, and who holds it open.
     pub(crate) fn holder_of(&self, key: u8) -> Option<(i64, &Message)> {
-        self.messages.iter().find(|(_, message)| message.dedup == Some(key)).map(|(id, message)| (*id, message))
+        // An earlier one is being finished by the transaction that sent the later one.
+        self.messages.iter().rfind(|(_, message)| message.dedup == Some(key)).map(|(id, message)| (*id, message))
     }
 
     /// `queue_purge`, in a transaction of its own.

@@ -3,7 +3,8 @@
 //! Sessions send, read, finish, extend, wait, commit and roll back at random; the model (`model.rs`) says of each answer
 //! whether it keeps the promises. `ENOUGH_MODEL_SECONDS` says how long each test goes on; a failing history prints its
 //! seed and all that was done, and `ENOUGH_MODEL_SEED` does that one alone. What depends on the clock may differ in a
-//! replay.
+//! replay. With `ENOUGH_MODEL_WAITING` sessions also wait for messages; what such a history finds may be the model's own
+//! mistake.
 //!
 //! | file | subject |
 //! |---|---|

@@ -18,7 +18,7 @@ fn variable(name: &str) -> Result<Option<u64>> {
 /// Does `one` with one seed after the other until the time is over, or with the one that is asked for.
 fn each_seed(test: &str, mut one: impl FnMut(u64) -> Result<()>) -> Result<()> {
     let asked = variable("ENOUGH_MODEL_SEED")?;
-    let length = Duration::from_secs(variable("ENOUGH_MODEL_SECONDS")?.unwrap_or(20));
+    let length = Duration::from_secs(variable("ENOUGH_MODEL_SECONDS")?.unwrap_or(10));
     let end = Instant::now() + length;
     let first = asked.or(variable("ENOUGH_MODEL_FROM")?).unwrap_or(1);
     let mut seed = first;
