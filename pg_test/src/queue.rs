@@ -1,7 +1,8 @@
 //! Sending and reading by a driver.
 
+use crate::server::Database;
 use anyhow::Result;
-use postgres::{Error, GenericClient, Row};
+use postgres::{Client, Error, GenericClient, Row};
 use serde_json::Value;
 
 /// A message as `queue_read` and `queue_pop` give it. Times are in microseconds since the Unix epoch.
@@ -38,6 +39,15 @@ impl From<&Row> for Message {
             message: row.get("message"),
         }
     }
+}
+
+/// A queue `q` in a database of its own, made with further arguments as they are written in SQL, and two sessions there.
+pub fn made(options: &str) -> Result<(Database, Client, Client)> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(&format!("SELECT enough.queue_create('q'{options})"))?;
+    let other = database.client()?;
+    Ok((database, client, other))
 }
 
 /// Calls `queue_read` or `queue_pop` with `arguments` as they are written in SQL.

@@ -13,6 +13,19 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(2).position(|pair| pair == b"\r\n")
 }
 
+/// How many whole answers there are of a protocol in which each begins with a line, by which `after` says how many bytes
+/// belong to it besides.
+fn answers_by_line(mut input: &[u8], after: impl Fn(&str) -> Result<usize>) -> Result<usize> {
+    let mut count = 0;
+    while let Some(end) = line_end(input) {
+        let more = after(&String::from_utf8_lossy(&input[..end]))?;
+        let Some(rest) = input.get(end + 2 + more..) else { break };
+        input = rest;
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// RESP, version 2.
 #[derive(Debug)]
 pub struct Redis;
@@ -30,21 +43,15 @@ impl Protocol for Redis {
         out.extend_from_slice(request.as_bytes());
     }
 
-    fn answers(&self, mut input: &[u8]) -> Result<usize> {
-        let mut count = 0;
-        while let Some(end) = line_end(input) {
-            let line = String::from_utf8_lossy(&input[..end]);
-            input = &input[end + 2..];
-            if let Some(len) = line.strip_prefix('$') {
-                let Ok(len) = len.parse::<usize>() else { bail!("a key isn't there") };
-                let Some(rest) = input.get(len + 2..) else { break };
-                input = rest;
-            } else {
+    fn answers(&self, input: &[u8]) -> Result<usize> {
+        answers_by_line(input, |line| {
+            let Some(len) = line.strip_prefix('$') else {
                 ensure!(line == "+OK", "{line}");
-            }
-            count += 1;
-        }
-        Ok(count)
+                return Ok(0);
+            };
+            let Ok(len) = len.parse::<usize>() else { bail!("a key isn't there") };
+            Ok(len + 2)
+        })
     }
 }
 
@@ -65,22 +72,16 @@ impl Protocol for Memcached {
         out.extend_from_slice(request.as_bytes());
     }
 
-    fn answers(&self, mut input: &[u8]) -> Result<usize> {
-        let mut count = 0;
-        while let Some(end) = line_end(input) {
-            let line = String::from_utf8_lossy(&input[..end]);
-            input = &input[end + 2..];
-            if line.starts_with("VALUE ") {
-                let len: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
-                // The value, and the line that ends the answer.
-                let Some(rest) = input.get(len + 2 + "END\r\n".len()..) else { break };
-                input = rest;
-            } else {
+    fn answers(&self, input: &[u8]) -> Result<usize> {
+        answers_by_line(input, |line| {
+            if !line.starts_with("VALUE ") {
                 ensure!(line == "STORED", "{line}");
+                return Ok(0);
             }
-            count += 1;
-        }
-        Ok(count)
+            let len: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
+            // The value, and the line that ends the answer.
+            Ok(len + 2 + "END\r\n".len())
+        })
     }
 }
 

@@ -1,19 +1,11 @@
 //! Groups: one message after the other.
 
 use anyhow::{Result, ensure};
-use enough_pg_test::queue::{delete, ids, read};
+use enough_pg_test::queue::{delete, ids, made, read};
 use enough_pg_test::server::{self, Database};
 use postgres::Client;
 use std::collections::BTreeMap;
 use xtask::server::Shutdown;
-
-fn made(options: &str) -> Result<(Database, Client, Client)> {
-    let database = Database::new()?;
-    let mut client = database.client()?;
-    client.batch_execute(&format!("SELECT enough.queue_create('q'{options})"))?;
-    let other = database.client()?;
-    Ok((database, client, other))
-}
 
 /// Sends `count` messages of a group.
 fn send(client: &mut Client, group: &str, count: i32) -> Result<()> {

@@ -4,24 +4,15 @@ use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue;
 use enough_pg_test::server::Database;
-use postgres::Client;
 use serde_json::json;
 
 const LEVELS: [&str; 2] = ["REPEATABLE READ", "SERIALIZABLE"];
 
-fn made() -> Result<(Database, Client, Client)> {
-    let database = Database::new()?;
-    let mut client = database.client()?;
-    client.batch_execute(
-        "SELECT enough.queue_create('q', visibility_timeout => '1 hour', retry_backoff => '1 millisecond')",
-    )?;
-    let other = database.client()?;
-    Ok((database, client, other))
-}
+const OPTIONS: &str = ", visibility_timeout => '1 hour', retry_backoff => '1 millisecond'";
 
 #[test]
 fn what_the_snapshot_does_not_show_is_left_to_others() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     for level in LEVELS {
         let seen = queue::send(&mut client, "q", &json!("before"))?;
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
@@ -41,7 +32,7 @@ fn what_the_snapshot_does_not_show_is_left_to_others() -> Result<()> {
 
 #[test]
 fn a_consumer_works_in_each_level() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     client.batch_execute("CREATE TABLE done (n bigint PRIMARY KEY)")?;
     for level in LEVELS {
         queue::send_numbers(&mut other, "q", 20)?;
@@ -66,7 +57,7 @@ fn a_consumer_works_in_each_level() -> Result<()> {
 
 #[test]
 fn a_message_that_changed_since_is_a_conflict() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     for level in LEVELS {
         let sent = queue::send(&mut client, "q", &json!(1))?;
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
@@ -83,7 +74,7 @@ fn a_message_that_changed_since_is_a_conflict() -> Result<()> {
 
 #[test]
 fn a_message_deleted_since_is_gone() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     for level in LEVELS {
         let sent = queue::send(&mut client, "q", &json!(1))?;
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;

@@ -3,17 +3,8 @@
 use anyhow::{Result, ensure};
 use enough_pg_test::check::eventually;
 use enough_pg_test::queue::{self, Message};
-use enough_pg_test::server::Database;
 use postgres::Client;
 use serde_json::json;
-
-fn made(options: &str) -> Result<(Database, Client, Client)> {
-    let database = Database::new()?;
-    let mut client = database.client()?;
-    client.batch_execute(&format!("SELECT enough.queue_create('q'{options})"))?;
-    let other = database.client()?;
-    Ok((database, client, other))
-}
 
 /// Reads until something comes.
 fn next(client: &mut Client, timeout: &str) -> Result<Message> {
@@ -30,7 +21,7 @@ fn row_attempts(client: &mut Client) -> Result<i32> {
 
 #[test]
 fn a_lease_that_runs_out_counts_and_the_count_is_durable() -> Result<()> {
-    let (_database, mut client, mut other) = made("")?;
+    let (_database, mut client, mut other) = queue::made("")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let first = next(&mut client, "'50 milliseconds'")?;
     ensure!((first.msg_id, first.attempts) == (sent, 1));
@@ -47,7 +38,7 @@ fn a_lease_that_runs_out_counts_and_the_count_is_durable() -> Result<()> {
 
 #[test]
 fn reading_writes_nothing() -> Result<()> {
-    let (_database, mut client, _) = made("")?;
+    let (_database, mut client, _) = queue::made("")?;
     queue::send_numbers(&mut client, "q", 100)?;
     // The first read sets hint bits; the second finds all as it is.
     queue::read(&mut client, "q", 50)?;
@@ -64,7 +55,7 @@ fn reading_writes_nothing() -> Result<()> {
 
 #[test]
 fn a_lease_outlives_its_session_and_its_transaction() -> Result<()> {
-    let (_database, mut client, mut other) = made(", visibility_timeout => '1 hour'")?;
+    let (_database, mut client, mut other) = queue::made(", visibility_timeout => '1 hour'")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     other.batch_execute("BEGIN")?;
     let read = queue::read(&mut other, "q", 1)?;
@@ -77,7 +68,7 @@ fn a_lease_outlives_its_session_and_its_transaction() -> Result<()> {
 
 #[test]
 fn only_the_current_lease_deletes_and_extends() -> Result<()> {
-    let (_database, mut client, mut other) = made("")?;
+    let (_database, mut client, mut other) = queue::made("")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let old = next(&mut client, "'1 millisecond'")?;
     let current = next(&mut other, "'1 hour'")?;
@@ -103,7 +94,7 @@ fn only_the_current_lease_deletes_and_extends() -> Result<()> {
 
 #[test]
 fn a_lease_that_has_run_out_deletes_no_more() -> Result<()> {
-    let (_database, mut client, _) = made("")?;
+    let (_database, mut client, _) = queue::made("")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let read = next(&mut client, "'20 milliseconds'")?;
     eventually("the lease has run out", || {
@@ -123,7 +114,7 @@ fn a_lease_that_has_run_out_deletes_no_more() -> Result<()> {
 
 #[test]
 fn extending_takes_effect_at_once_and_zero_gives_back() -> Result<()> {
-    let (_database, mut client, mut other) = made(", visibility_timeout => '1 hour'")?;
+    let (_database, mut client, mut other) = queue::made(", visibility_timeout => '1 hour'")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let read = next(&mut client, "'1 hour'")?;
     let row = client.query_one(
@@ -144,7 +135,7 @@ fn extending_takes_effect_at_once_and_zero_gives_back() -> Result<()> {
 
 #[test]
 fn a_rollback_gives_back_with_a_growing_rest() -> Result<()> {
-    let (_database, mut client, mut other) = made(", retry_backoff => '100 milliseconds'")?;
+    let (_database, mut client, mut other) = queue::made(", retry_backoff => '100 milliseconds'")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let mut not_before = 0;
     for attempts in 1..5 {
@@ -167,7 +158,7 @@ fn now(client: &mut Client) -> Result<i64> {
 
 #[test]
 fn an_open_delete_hides_the_message_and_a_rollback_brings_it_back() -> Result<()> {
-    let (_database, mut client, mut other) = made("")?;
+    let (_database, mut client, mut other) = queue::made("")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     // Ready: deleted without having been read.
     let mut transaction = client.transaction()?;
@@ -200,7 +191,7 @@ fn an_open_delete_hides_the_message_and_a_rollback_brings_it_back() -> Result<()
 
 #[test]
 fn a_pop_is_gone_at_commit_and_back_after_a_rollback() -> Result<()> {
-    let (_database, mut client, mut other) = made(", retry_backoff => '1 millisecond'")?;
+    let (_database, mut client, mut other) = queue::made(", retry_backoff => '1 millisecond'")?;
     let sent = queue::send_numbers(&mut client, "q", 10)?;
     let mut transaction = client.transaction()?;
     let popped = queue::receive(&mut transaction, "queue_pop('q', 6)")?;
@@ -219,7 +210,7 @@ fn a_pop_is_gone_at_commit_and_back_after_a_rollback() -> Result<()> {
 
 #[test]
 fn deleting_in_a_batch_tells_which_were_there() -> Result<()> {
-    let (_database, mut client, _) = made("")?;
+    let (_database, mut client, _) = queue::made("")?;
     let sent = queue::send_numbers(&mut client, "q", 5)?;
     ensure!(queue::delete(&mut client, "q", sent[1], None)?);
     let asked = vec![sent[3], sent[1], sent[0], sent[3], i64::MAX, -1];

@@ -3,19 +3,10 @@
 use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue;
-use enough_pg_test::server::Database;
 use postgres::Client;
 use serde_json::json;
 
-fn made() -> Result<(Database, Client, Client)> {
-    let database = Database::new()?;
-    let mut client = database.client()?;
-    client.batch_execute(
-        "SELECT enough.queue_create('q', visibility_timeout => '1 hour', retry_backoff => '1 millisecond')",
-    )?;
-    let other = database.client()?;
-    Ok((database, client, other))
-}
+const OPTIONS: &str = ", visibility_timeout => '1 hour', retry_backoff => '1 millisecond'";
 
 fn payloads(client: &mut Client) -> Result<Vec<serde_json::Value>> {
     Ok(queue::read(client, "q", 100)?.into_iter().map(|message| message.message).collect())
@@ -23,7 +14,7 @@ fn payloads(client: &mut Client) -> Result<Vec<serde_json::Value>> {
 
 #[test]
 fn rolling_back_to_a_savepoint_undoes_a_send() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     client.batch_execute(
         "BEGIN; SELECT enough.queue_send('q', '1'); \
          SAVEPOINT a; SELECT enough.queue_send('q', '2'); \
@@ -39,7 +30,7 @@ fn rolling_back_to_a_savepoint_undoes_a_send() -> Result<()> {
 
 #[test]
 fn rolling_back_to_a_savepoint_gives_back_what_was_read_in_it() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send_numbers(&mut client, "q", 4)?;
     client.batch_execute("BEGIN")?;
     ensure!(queue::ids(&queue::read(&mut client, "q", 1)?) == sent[..1]);
@@ -63,7 +54,7 @@ fn rolling_back_to_a_savepoint_gives_back_what_was_read_in_it() -> Result<()> {
 
 #[test]
 fn rolling_back_to_a_savepoint_undoes_a_delete() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send_numbers(&mut client, "q", 3)?;
     let leased = queue::read(&mut client, "q", 1)?;
     client.batch_execute("BEGIN; SAVEPOINT a")?;
@@ -82,7 +73,7 @@ fn rolling_back_to_a_savepoint_undoes_a_delete() -> Result<()> {
 
 #[test]
 fn what_is_sent_is_read_by_others_only() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     // A send shows at commit, to its own transaction no sooner than to others; its row can be deleted by number.
     client.batch_execute("BEGIN")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
@@ -97,7 +88,7 @@ fn what_is_sent_is_read_by_others_only() -> Result<()> {
 
 #[test]
 fn a_block_that_catches_its_error_undoes_what_was_in_it() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send(&mut client, "q", &json!("first"))?;
     client.batch_execute(
         "DO $$ BEGIN \
@@ -126,7 +117,7 @@ fn a_block_that_catches_its_error_undoes_what_was_in_it() -> Result<()> {
 
 #[test]
 fn an_error_in_the_transaction_undoes_everything() -> Result<()> {
-    let (_database, mut client, mut other) = made()?;
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send_numbers(&mut client, "q", 2)?;
     client.batch_execute("BEGIN")?;
     ensure!(queue::read(&mut client, "q", 1)?.len() == 1);
@@ -146,7 +137,7 @@ fn an_error_in_the_transaction_undoes_everything() -> Result<()> {
 
 #[test]
 fn a_transaction_that_used_a_queue_can_not_be_prepared() -> Result<()> {
-    let (database, mut client, mut other) = made()?;
+    let (database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
     let calls = [
         "queue_send('q', '2')".to_owned(),
