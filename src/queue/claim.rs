@@ -5,9 +5,9 @@ use super::{Queue, spill};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
+use crate::segment::server;
 use crate::segment::sql::{Parameter, read_rows};
-use crate::segment::{server, wait};
-use enough_engine::queue::{Busy, Tid, Wake};
+use enough_engine::queue::{Busy, Tid};
 
 /// The caller's claim on a message.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +53,10 @@ pub(super) fn claim(
 /// Claims messages of a batch under one hold of the lock: those that are in the index and that nobody else has. `None`: to
 /// be claimed one by one. The claims are `busy`, and have to be remembered at once.
 pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<Claim>>, Error> {
-    let now = server::now();
     // Under the lock nothing is allocated.
     let mut claims = Vec::with_capacity(numbers.len());
     queue.index(|index, slot| {
+        let now = server::now();
         claims.clear();
         for &msg_id in numbers {
             let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
@@ -72,8 +72,8 @@ pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<C
 
 /// Sets a message aside; what became of that, and its deliveries so far. `Stale` also where there is no such message.
 fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32), Error> {
-    let now = server::now();
     let (state, attempts) = queue.index(|index, slot| {
+        let now = server::now();
         let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
         Ok((index.start_busy(slot, msg_id, lease, now)?, attempts))
     })?;
@@ -87,7 +87,7 @@ fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -
     // Not read from the table yet: without a place in the index it would be, while this transaction is open. Or its lease
     // is in its row, and to the index it is a delay.
     let entry = row.entry();
-    let state = queue.index(|index, slot| index.set_aside(slot, &entry, now))?;
+    let state = queue.index(|index, slot| index.set_aside(slot, &entry, server::now()))?;
     Ok((state, entry.attempts))
 }
 
@@ -97,12 +97,7 @@ pub(super) fn give_up(queue: &Queue, msg_id: i64, claim: Claim, gone: bool) -> R
         return Ok(());
     }
     forget_finished(queue.key, msg_id);
-    let mut wake = Wake::default();
-    queue.index(|index, slot| {
-        wake = Wake::default();
-        index.end_busy(slot, msg_id, gone, server::now(), &mut wake)
-    })?;
-    wait::wake(wake.processes());
+    queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, gone, server::now(), wake))?;
     doubt(queue.key, false);
     Ok(())
 }

@@ -7,9 +7,9 @@ use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable, Row, fixed_snapshot};
+use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, each_row, each_row_kept, run};
-use crate::segment::{server, wait};
-use enough_engine::queue::{Taken, Tid, Wake};
+use enough_engine::queue::{Taken, Tid};
 use std::collections::{HashMap, HashSet};
 
 /// What the archive has in common with the table.
@@ -93,18 +93,15 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    let now = server::now();
-    let mut wake = Wake::default();
-    let until = queue.index(|index, slot| {
-        wake = Wake::default();
-        index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), &mut wake)
+    let until = queue.index_and_wake(|index, slot, wake| {
+        let now = server::now();
+        index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), wake)
     })?;
-    wait::wake(wake.processes());
     if until.is_some() {
         return Ok(until);
     }
     // A lease that is in its row is a delay to the index.
-    spill::extend(queue, &queue.open_table(server::may_write())?, msg_id, now.saturating_add(timeout), lease)
+    spill::extend(queue, &queue.open_table(server::may_write())?, msg_id, server::now().saturating_add(timeout), lease)
 }
 
 /// What becomes of a message that goes to the archive.

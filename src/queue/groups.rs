@@ -5,32 +5,24 @@ use super::pending;
 use crate::error::Error;
 use crate::segment::rows::{Latest, OpenTable, Order, Row};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, MOST_BLOCKED, Overtaken, Taken, Wake};
+use enough_engine::queue::{Entry, MOST_BLOCKED, Overtaken, Taken};
 
-/// Looks in the table for an earlier message of the group of one that was leased, and lets that one wait for it.
+/// Looks in the table for an earlier message of the group of one that was leased, and lets that one wait for it. Those
+/// that open transactions are finishing are passed over.
 pub(super) fn overtaken(queue: &Queue, table: &OpenTable<'_>, taken: &Taken, row: &Row) -> Result<Overtaken, Error> {
-    let Some(earlier) = first(queue, table, row).filter(|first| first.msg_id < row.msg_id) else {
-        return Ok(Overtaken::Not);
-    };
-    let now = server::now();
-    let mut wake = Wake::default();
-    let outcome = queue.index(|index, slot| {
-        wake = Wake::default();
-        index.overtaken(slot, taken.msg_id, taken.lease, &earlier, now, &mut wake)
-    })?;
-    wait::wake(wake.processes());
-    Ok(outcome)
-}
-
-fn first(queue: &Queue, table: &OpenTable<'_>, row: &Row) -> Option<Entry> {
-    let key = row.group_key?;
-    let mut first = None;
-    let scanned = table.scan(&Latest::take(), Order::Group(key), i64::MIN, |entry| {
-        first = Some(*entry);
-        false
+    let Some(key) = row.group_key else { return Ok(Overtaken::Not) };
+    let mut outcome = Ok(Overtaken::Not);
+    let scanned = table.scan(&Latest::take(), Order::Group(key), i64::MIN, |earlier| {
+        if earlier.msg_id >= row.msg_id {
+            return false;
+        }
+        outcome = queue.index_and_wake(|index, slot, wake| {
+            index.overtaken(slot, taken.msg_id, taken.lease, earlier, server::now(), wake)
+        });
+        matches!(outcome, Ok(Overtaken::Not))
     });
     pending::doubt(queue.key, scanned.own);
-    first
+    outcome
 }
 
 /// Brings the next messages of a group, whose last one in the index is about to be delivered.
@@ -44,8 +36,8 @@ pub(super) fn read_on(queue: &Queue, table: &OpenTable<'_>, row: &Row) -> Result
         entries.len() < MOST_BLOCKED as usize
     });
     pending::doubt(queue.key, scanned.own);
-    let now = server::now();
     queue.index(|index, slot| {
+        let now = server::now();
         let mut reached = if scanned.ended { i64::MAX } else { entries.last().map_or(more, |last| last.msg_id) };
         let mut last = more;
         for entry in &entries {

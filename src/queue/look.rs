@@ -4,9 +4,9 @@ use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
+use crate::segment::server;
 use crate::segment::sql::{Parameter, column, read_rows};
-use crate::segment::{server, wait};
-use enough_engine::queue::{Seen, State, Wake};
+use enough_engine::queue::{Seen, State};
 use std::collections::{HashMap, HashSet};
 
 /// Timers that one look lets run out under one hold of the lock.
@@ -112,14 +112,11 @@ fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool,
 
 /// Lets what is due run out; the time that this holds for.
 fn expire(queue: &Queue) -> Result<i64, Error> {
-    let now = server::now();
-    let mut wake = Wake::default();
-    queue.index(|index, _| {
-        wake = Wake::default();
-        index.expire(now, TIMERS, &mut wake)
-    })?;
-    wait::wake(wake.processes());
-    Ok(now)
+    queue.index_and_wake(|index, _, wake| {
+        let now = server::now();
+        index.expire(now, TIMERS, wake)?;
+        Ok(now)
+    })
 }
 
 /// Adds up to `qty` messages that stand so.

@@ -219,7 +219,8 @@ impl Queue {
     }
 
     /// Does `work` on the index's entry of this queue, which is made where it isn't there. The rules of
-    /// [`Partition::exclusive`] hold.
+    /// [`Partition::exclusive`] hold. Work that goes by the clock reads it there: then a lease that is given after another
+    /// one has ended also begins after it by the clock, however long this session has waited for the lock.
     pub fn index<R>(&self, mut work: impl FnMut(&Index<'static>, u32) -> Result<R, Corrupt>) -> Result<R, Error> {
         let partition = partition(self.key)?;
         for _ in 0..3 {
@@ -235,15 +236,24 @@ impl Queue {
         Err(Error::Damaged { region: Region::Queue.name() })
     }
 
-    /// Takes a message out of the index whose row is gone.
-    fn drop_message(&self, msg_id: i64) -> Result<(), Error> {
+    /// The same, and wakes the sessions that `work` has put on its list.
+    fn index_and_wake<R>(
+        &self,
+        mut work: impl FnMut(&Index<'static>, u32, &mut Wake) -> Result<R, Corrupt>,
+    ) -> Result<R, Error> {
         let mut wake = Wake::default();
-        self.index(|index, slot| {
+        let result = self.index(|index, slot| {
+            // Work that is done a second time, on a partition that was emptied, has nobody to wake from the first.
             wake = Wake::default();
-            index.drop_message(slot, msg_id, &mut wake)
+            work(index, slot, &mut wake)
         })?;
         wait::wake(wake.processes());
-        Ok(())
+        Ok(result)
+    }
+
+    /// Takes a message out of the index whose row is gone.
+    fn drop_message(&self, msg_id: i64) -> Result<(), Error> {
+        self.index_and_wake(|index, slot, wake| index.drop_message(slot, msg_id, wake))
     }
 
     #[cold]

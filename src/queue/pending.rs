@@ -172,7 +172,7 @@ pub(super) fn backoff(options: &Options, attempts: u32, seed: u64) -> i64 {
 
 /// Does `step` for all items, by runs of the same queue, in chunks under its lock; then wakes whom it woke. A queue that
 /// isn't in the index has nothing to be told: its first refill finds everything.
-fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, &mut Wake) -> Result<(), Corrupt>) {
+fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wake) -> Result<(), Corrupt>) {
     for run in items.chunk_by(|a, b| a.key == b.key) {
         for chunk in run.chunks(CHUNK) {
             let mut done = 0;
@@ -183,12 +183,12 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, &mut Wake) -
                 let outcome = partition.exclusive(|words| {
                     let index = Index::new(words);
                     let Some(slot) = index.find(rest[0].key)? else { return Ok(rest.len()) };
-                    let mut count = 0;
+                    let (now, mut count) = (server::now(), 0);
                     for item in rest {
                         if wake.is_full() {
                             break;
                         }
-                        step(&index, slot, item, &mut wake)?;
+                        step(&index, slot, item, now, &mut wake)?;
                         count += 1;
                     }
                     Ok(count)
@@ -295,14 +295,13 @@ fn wake_all(key: QueueKey) {
 fn roll_back(mut items: Vec<Item>) {
     // The last one first: a message that was leased and then deleted is leased again before it is given back.
     items.reverse();
-    let now = server::now();
-    apply(&items, |index, slot, item, wake| abort_one(index, slot, item, now, wake));
+    apply(&items, abort_one);
     forget_all(&items, |action| matches!(action, Action::Created));
 }
 
 fn give_up_all() {
     let held = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.held));
-    let (process, now) = (wait::process(), server::now());
+    let process = wait::process();
     for (key, what) in held {
         let mut wake = Wake::default();
         let Ok(partition) = partition(key) else { return };
@@ -311,7 +310,7 @@ fn give_up_all() {
             let index = Index::new(words);
             let Some(slot) = index.find(key)? else { return Ok(()) };
             match what {
-                Held::Refill => index.end_refill(slot, process, None, None, now, &mut wake),
+                Held::Refill => index.end_refill(slot, process, None, None, server::now(), &mut wake),
                 Held::Place(place) => {
                     if !index.leave(slot, place, process)? {
                         // Woken for a message that this session won't take any more.
@@ -350,10 +349,7 @@ impl xact::Participant for Queues {
             pending.items.retain(|item| !matches!(item.action, Action::Leased { .. } | Action::Created));
             std::mem::take(&mut pending.items)
         });
-        if !items.is_empty() {
-            let now = server::now();
-            apply(&items, |index, slot, item, wake| commit_one(index, slot, item, now, wake));
-        }
+        apply(&items, commit_one);
         forget_all(&items, |action| matches!(action, Action::Dropped));
         for item in items.iter().filter(|item| matches!(item.action, Action::Altered(_))) {
             wake_all(item.key);

@@ -4,6 +4,7 @@
 //! the table for more only when the index runs dry while the table may hold more; then one reader refills, and whoever
 //! needs the outcome waits for it, so that no read comes back empty while messages are ready.
 
+use super::claim::permitted;
 use super::pending::{self, Action, remember};
 use super::{Queue, missing};
 use super::{finish, groups, spill};
@@ -11,9 +12,8 @@ use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
-use crate::segment::sql::{Parameter, read_rows};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Outlook, Overtaken, Refill, Taken, Wake};
+use enough_engine::queue::{Entry, Outlook, Overtaken, Refill, Taken};
 use std::rc::Rc;
 
 /// Messages leased under one hold of the lock.
@@ -140,12 +140,10 @@ impl<'q> Reader<'q> {
     }
 
     fn take(&self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
-        let now = server::now();
-        let mut wake = Wake::default();
-        let outlook = self.queue.index(|index, slot| {
+        self.queue.index_and_wake(|index, slot, wake| {
+            let now = server::now();
             taken.clear();
-            wake = Wake::default();
-            index.expire(now, TIMERS, &mut wake)?;
+            index.expire(now, TIMERS, wake)?;
             let timeout = match self.wish.timeout {
                 Some(timeout) => timeout,
                 None => index.options(slot)?.visibility_timeout,
@@ -155,12 +153,10 @@ impl<'q> Reader<'q> {
             let outlook = index.outlook(slot, 1, now)?;
             if outlook.refill && !taken.is_empty() {
                 // This session leaves with what it has; the next one that waits may refill.
-                index.pass_on(slot, &mut wake)?;
+                index.pass_on(slot, wake)?;
             }
             Ok(outlook)
-        })?;
-        wait::wake(wake.processes());
-        Ok(outlook)
+        })
     }
 
     /// Gives leased messages to the caller; how many there were to give.
@@ -176,8 +172,7 @@ impl<'q> Reader<'q> {
         }
         let missed = taken.len() - got;
         if missed > 0 {
-            let now = server::now();
-            self.queue.index(|index, slot| index.not_delivered(slot, missed, now))?;
+            self.queue.index(|index, slot| index.not_delivered(slot, missed, server::now()))?;
         }
         Ok(got)
     }
@@ -189,8 +184,8 @@ impl<'q> Reader<'q> {
             pending::doubt(self.queue.key, false);
             return Ok(false);
         };
-        let shown =
-            (!fixed_snapshot() || self.table()?.shown(&row)) && (self.queue.table.plain || self.permitted(&row)?);
+        let shown = (!fixed_snapshot() || self.table()?.shown(&row))
+            && (self.queue.table.plain || permitted(self.queue, row.msg_id)?);
         if !shown {
             self.hidden.push(*taken);
             return Ok(false);
@@ -256,15 +251,11 @@ impl<'q> Reader<'q> {
 
     /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
     fn postpone(&self, row: &Row) -> Result<(), Error> {
-        let now = server::now();
         let entry = row.entry();
-        let mut wake = Wake::default();
-        self.queue.index(|index, slot| {
-            wake = Wake::default();
-            index.drop_message(slot, row.msg_id, &mut wake)?;
-            index.stray(slot, &entry, now, &mut wake)
+        self.queue.index_and_wake(|index, slot, wake| {
+            index.drop_message(slot, row.msg_id, wake)?;
+            index.stray(slot, &entry, server::now(), wake)
         })?;
-        wait::wake(wake.processes());
         Ok(())
     }
 
@@ -281,18 +272,10 @@ impl<'q> Reader<'q> {
         Ok(())
     }
 
-    /// Whether the policies of the table let this role see the row.
-    fn permitted(&self, row: &Row) -> Result<bool, Error> {
-        let statement = format!("SELECT 1 FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", self.queue.relation("q_"));
-        Ok(read_rows(&statement, &[Parameter::I64(row.msg_id)], |_| Ok(()))? > 0)
-    }
-
     fn put_back_hidden(&self) -> Result<(), Error> {
-        let mut wake = Wake::default();
         for taken in self.hidden.iter().rev() {
-            self.queue.index(|index, slot| index.put_back(slot, taken.msg_id, taken.lease, &mut wake))?;
+            self.queue.index_and_wake(|index, slot, wake| index.put_back(slot, taken.msg_id, taken.lease, wake))?;
         }
-        wait::wake(wake.processes());
         pending::forget_leased(self.queue.key, &self.hidden);
         Ok(())
     }
@@ -301,8 +284,7 @@ impl<'q> Reader<'q> {
     fn refill(&mut self, outlook: &Outlook) -> Result<bool, Error> {
         let process = wait::process();
         let gone = outlook.refiller.filter(|&other| other == process || !wait::is_alive(other));
-        let now = server::now();
-        let refill = self.queue.index(|index, slot| index.start_refill(slot, process, now, gone))?;
+        let refill = self.queue.index(|index, slot| index.start_refill(slot, process, server::now(), gone))?;
         let Some(refill) = refill else {
             wait::forget_wake_ups();
             self.with_place(|_, _| wait::sleep(REFILL_SLEEP))?;
@@ -334,14 +316,14 @@ impl<'q> Reader<'q> {
     /// now: both are decided under the same lock, so that no wake-up is missed.
     fn with_place(&self, nap: impl FnOnce(&Outlook, i64)) -> Result<(), Error> {
         let process = wait::process();
-        let now = server::now();
-        let (outlook, idle, place) = self.queue.index(|index, slot| {
+        let (now, outlook, idle, place) = self.queue.index(|index, slot| {
+            let now = server::now();
             let outlook = index.outlook(slot, 1, now)?;
             // What is due while another session refills is that session's to find.
             let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
             let wanted = outlook.refill && outlook.refiller.is_none();
             let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
-            Ok((outlook, idle, if idle { index.wait(slot, process)? } else { None }))
+            Ok((now, outlook, idle, if idle { index.wait(slot, process)? } else { None }))
         })?;
         if !idle {
             return Ok(());
@@ -386,15 +368,12 @@ fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<
     let horizon = refill.later.map(|later| progress.scan(Order::Time, later)).transpose()?;
     let (brought, refused) = (by_number + progress.brought, progress.refused);
     pending::doubt(queue.key, progress.own);
-    let (process, now) = (wait::process(), server::now());
-    let mut wake = Wake::default();
-    let ready = queue.index(|index, slot| {
-        wake = Wake::default();
-        index.end_refill(slot, process, frontier, horizon, now, &mut wake)?;
+    let process = wait::process();
+    let ready = queue.index_and_wake(|index, slot, wake| {
+        index.end_refill(slot, process, frontier, horizon, server::now(), wake)?;
         // At a time when nothing is due: only the ready ones are asked for.
         Ok(index.outlook(slot, 1, i64::MIN)?.ready)
     })?;
-    wait::wake(wake.processes());
     Ok(!refused || brought > 0 || ready > 0)
 }
 
@@ -446,21 +425,17 @@ impl Progress<'_, '_> {
     /// Puts the batch into the index; false where one of it found no room.
     fn flush(&mut self, order: Order, reached: &mut i64) -> Result<bool, Error> {
         let batch = std::mem::take(&mut self.batch);
-        let now = server::now();
-        let mut wake = Wake::default();
-        let (new, refused) = self.queue.index(|index, slot| {
-            wake = Wake::default();
-            let mut new = 0;
+        let (new, refused) = self.queue.index_and_wake(|index, slot, wake| {
+            let (now, mut new) = (server::now(), 0);
             for entry in &batch {
                 let known = index.knows(slot, entry.msg_id)?;
-                if !index.found(slot, entry, now, &mut wake)? {
+                if !index.found(slot, entry, now, wake)? {
                     return Ok((new, Some(*entry)));
                 }
                 new += u64::from(!known);
             }
             Ok((new, None))
         })?;
-        wait::wake(wake.processes());
         self.brought += new;
         self.refused |= refused.is_some();
         // Several rows may share a delivery time: the scan has come to the moment before the last one seen.

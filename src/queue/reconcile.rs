@@ -3,8 +3,8 @@
 use super::{Queue, stats};
 use crate::error::Error;
 use crate::segment::rows::{Latest, Order};
-use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Wake};
+use crate::segment::server;
+use enough_engine::queue::Entry;
 
 const BATCH: usize = 64;
 
@@ -17,6 +17,8 @@ pub fn all(deadline: i64) -> Result<(i64, bool), Error> {
         if !stats::visible(&queue) {
             continue;
         }
+        // What is known of the table's indexes must hold while it is scanned.
+        let Ok(queue) = Queue::open_locked(name.as_bytes(), false) else { continue };
         let before = found;
         for order in [Order::Number, Order::Time] {
             let (messages, ended) = one(&queue, order, deadline)?;
@@ -70,17 +72,13 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
 }
 
 fn flush(queue: &Queue, batch: &mut Vec<Entry>) -> Result<i64, Error> {
-    let now = server::now();
-    let mut wake = Wake::default();
-    let found = queue.index(|index, slot| {
-        wake = Wake::default();
-        let mut found = 0;
+    let found = queue.index_and_wake(|index, slot, wake| {
+        let (now, mut found) = (server::now(), 0);
         for entry in batch.iter() {
-            found += i64::from(index.reconcile(slot, entry, now, &mut wake)?);
+            found += i64::from(index.reconcile(slot, entry, now, wake)?);
         }
         Ok(found)
     })?;
     batch.clear();
-    wait::wake(wake.processes());
     Ok(found)
 }

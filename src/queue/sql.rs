@@ -94,7 +94,10 @@ fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
 /// The same, for who writes its table: locked until the transaction ends. Where nothing may be written, the call says so
 /// later.
 fn queue_to_write(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
-    let name = required(call.bytes(0), "queue")?;
+    open_to_write(required(call.bytes(0), "queue")?)
+}
+
+fn open_to_write(name: &[u8]) -> Result<Rc<Queue>, Error> {
     if server::may_write() { Queue::open_locked(name, true) } else { Queue::open(name) }
 }
 
@@ -349,8 +352,7 @@ fn resume(call: &mut Call<'_>) -> Answer {
 }
 
 fn purge_queue(call: &mut Call<'_>) -> Answer {
-    let name = name(call)?;
-    let queue = if server::may_write() { Queue::open_locked(name, true)? } else { Queue::open(name)? };
+    let queue = open_to_write(name(call)?)?;
     Ok(Value::I64(purge::purge(&queue)?))
 }
 

@@ -36,7 +36,8 @@ pub enum Privilege {
     Observe,
 }
 
-fn mode(write: bool) -> i32 {
+/// The lock that reading or writing a relation takes.
+pub(super) fn lock_mode(write: bool) -> i32 {
     (if write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock }) as i32
 }
 
@@ -44,13 +45,13 @@ fn mode(write: bool) -> i32 {
 /// is known to this process afterwards, and whoever would change what matters to that waits.
 pub fn lock(relation: u32, write: bool) {
     // SAFETY: any OID may be locked.
-    unsafe { pg_sys::LockRelationOid(Oid::from(relation), mode(write)) };
+    unsafe { pg_sys::LockRelationOid(Oid::from(relation), lock_mode(write)) };
 }
 
 /// Lets go of a lock before the transaction ends; for who has changed nothing.
 pub fn unlock(relation: u32, write: bool) {
-    // SAFETY: taken by `lock` with this mode.
-    unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), mode(write)) };
+    // SAFETY: taken with this mode.
+    unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), lock_mode(write)) };
 }
 
 /// The OID of a relation in the schema `enough`.

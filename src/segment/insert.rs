@@ -2,6 +2,7 @@
 //! record, then their index entries, one index after the other in the order of its keys.
 
 use super::call::{Jsonb, Text};
+use super::catalog;
 use super::table::{COLUMNS, NewRow, Open, QueueTable, group_number, insert_into_index, tid_of};
 use enough_engine::queue::Entry;
 use pgrx::PgMemoryContexts;
@@ -27,7 +28,7 @@ impl QueueTable {
 
     /// Inserts rows without a `dedup_key`; what each has become goes to `inserted`. False where the table is gone.
     pub fn insert(&self, rows: &[NewRow<'_>], inserted: impl FnMut(Entry)) -> bool {
-        let Some(table) = Open::table(self.relation, pg_sys::RowExclusiveLock) else {
+        let Some(table) = Open::table(self.relation, catalog::lock_mode(true)) else {
             return false;
         };
         // SAFETY: an open relation's descriptor.

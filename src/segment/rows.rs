@@ -4,11 +4,11 @@
 //! moves on with each commit, not with the statement's snapshot.
 
 use super::call::{Value, payload};
-use super::server;
 use super::table::{
     ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LAST_ERROR, LEASE, MESSAGE, MSG_ID,
     Open, PRIORITY, QueueTable, group_number, insert_into_index, item_pointer, tid_of,
 };
+use super::{catalog, server};
 use enough_engine::queue::{Entry, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::varlena::{varatt_is_1b_e, varatt_is_4b_c};
@@ -139,15 +139,14 @@ impl Columns {
 pub struct OpenTable<'t> {
     pub(super) facts: &'t QueueTable,
     pub(super) table: Open,
-    pub(super) mode: u32,
+    pub(super) write: bool,
     pub(super) blocks: u32,
 }
 
 impl OpenTable<'_> {
     /// Closes the table and lets go of its lock before the transaction ends; for who has changed nothing in it.
     pub fn unlock(self) {
-        // SAFETY: opened by `open` with this mode.
-        unsafe { pg_sys::UnlockRelationOid(Oid::from(self.facts.relation), self.mode as _) };
+        catalog::unlock(self.facts.relation, self.write);
     }
 
     /// The row of a message as it is committed now (or was changed by this transaction): by its place first, and where

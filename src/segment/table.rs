@@ -5,7 +5,7 @@
 
 use super::call::{Jsonb, Text};
 use super::rows::OpenTable;
-use super::segment;
+use super::{catalog, segment};
 use crate::error::Error;
 use enough_engine::queue::Tid;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -80,15 +80,15 @@ pub(super) struct Open(pub pg_sys::Relation, u32);
 
 impl Open {
     /// `None` where the table is gone.
-    pub(super) fn table(relation: u32, mode: u32) -> Option<Self> {
+    pub(super) fn table(relation: u32, mode: i32) -> Option<Self> {
         // SAFETY: any OID may be asked for.
-        let table = unsafe { pg_sys::try_table_open(Oid::from(relation), mode as _) };
+        let table = unsafe { pg_sys::try_table_open(Oid::from(relation), mode) };
         (!table.is_null()).then_some(Open(table, pg_sys::NoLock))
     }
 
     /// For what the catalogs say of it.
     fn facts_of_table(relation: u32) -> Option<Self> {
-        Self::table(relation, pg_sys::AccessShareLock).map(|mut table| {
+        Self::table(relation, catalog::lock_mode(false)).map(|mut table| {
             table.1 = pg_sys::AccessShareLock;
             table
         })
@@ -204,11 +204,10 @@ impl QueueTable {
 
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
     pub fn open(&self, write: bool) -> Option<OpenTable<'_>> {
-        let mode = if write { pg_sys::RowExclusiveLock } else { pg_sys::AccessShareLock };
-        let table = Open::table(self.relation, mode)?;
+        let table = Open::table(self.relation, catalog::lock_mode(write))?;
         // SAFETY: the relation is open.
         let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(table.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
-        Some(OpenTable { facts: self, table, mode, blocks })
+        Some(OpenTable { facts: self, table, write, blocks })
     }
 }
 

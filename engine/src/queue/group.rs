@@ -319,6 +319,20 @@ impl Partition<'_> {
         Ok(())
     }
 
+    /// A holder that is in no list and was never delivered gives way to an earlier one that is blocked; false where there
+    /// is none.
+    pub(super) fn give_way(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let Some(first) = self.first_blocked(record)? else { return Ok(false) };
+        if self.half(record, R::Attempts, true)? > 0 || self.number(first)? > self.number(record)? {
+            return Ok(false);
+        }
+        let group = self.group_of(record)?;
+        self.unlink(slot, first)?;
+        self.hold(slot, first, group, wake)?;
+        self.block(slot, record, group)?;
+        Ok(true)
+    }
+
     /// Frees a group without members.
     fn close_group(&self, slot: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.half(group, g::COUNTS, false)? != 0 {
@@ -458,10 +472,7 @@ impl Partition<'_> {
         self.fill(slot, record, entry)?;
         // Behind a holder nobody can be woken for it.
         self.join(slot, record, group, now, &mut Wake::nobody())?;
-        if entry.deliver_at.is_some() {
-            let outside = self.q_i64(slot, Q::TimedOutside)?;
-            self.set_q_i64(slot, Q::TimedOutside, outside.saturating_sub(1).max(0))?;
-        }
+        self.brought(slot, entry)?;
         Ok(true)
     }
 
@@ -499,11 +510,8 @@ impl Partition<'_> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Overtaken::Waits) };
         let group = self.group_of(record)?;
         let known = self.lookup(slot, earlier.msg_id)?;
-        let waits = match known {
-            Some(known) => self.kind(known)?.list == BLOCKED,
-            None => true,
-        };
-        if group == 0 || !waits {
+        let list = known.map(|known| self.kind(known)).transpose()?.map(|kind| kind.list);
+        if group == 0 || list.is_some_and(|list| list != BLOCKED && list != UNSETTLED) {
             return Ok(Overtaken::Not);
         }
         let room = if known.is_some() { None } else { self.record_for(slot)? };
@@ -516,19 +524,24 @@ impl Partition<'_> {
         self.set_r(record, R::Lease, 0)?;
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         self.set_half(group, g::HOLDER, false, 0)?;
-        if let Some(room) = room {
-            self.fill(slot, room, earlier)?;
-            self.join(slot, room, group, now, wake)?;
+        match (known, room) {
+            (Some(known), _) => {
+                self.unlink(slot, known)?;
+                if list == Some(UNSETTLED) {
+                    self.set_r(known, R::Lease, 0)?;
+                    self.join(slot, known, group, now, wake)?;
+                } else {
+                    self.hold(slot, known, group, wake)?;
+                }
+            }
+            (None, Some(room)) => {
+                self.fill(slot, room, earlier)?;
+                self.join(slot, room, group, now, wake)?;
+                self.brought(slot, earlier)?;
+            }
+            (None, None) => return Err(Corrupt),
         }
-        self.sort_in(slot, record, group, wake)?;
-        // Where the earlier one was among the blocked, it is its turn.
-        let (holder, first) = (self.holder(group)?, self.half(group, g::BLOCKED, true)?);
-        if holder == record && first != 0 && self.number(first)? < msg_id {
-            self.unlink(slot, holder)?;
-            self.unlink(slot, first)?;
-            self.hold(slot, first, group, wake)?;
-            self.block(slot, holder, group)?;
-        }
+        self.block(slot, record, group)?;
         self.landed(slot, wake)?;
         Ok(Overtaken::Waits)
     }

@@ -197,6 +197,9 @@ impl Partition<'_> {
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
+        if self.give_way(slot, record, wake)? {
+            return self.landed(slot, wake);
+        }
         self.make_ready(slot, record, true, wake)
     }
 
@@ -293,8 +296,11 @@ impl Partition<'_> {
             let inside = entry.group == 0 || self.reached(slot, entry)?;
             let room = if inside {
                 self.found(slot, entry, now, &mut Wake::nobody())?
+            } else if self.put_unsettled(slot, entry, true)? {
+                self.brought(slot, entry)?;
+                true
             } else {
-                self.put_unsettled(slot, entry, true)?
+                false
             };
             if !room {
                 return Ok(Busy::Unknown);

@@ -323,11 +323,17 @@ impl Partition<'_> {
         if self.bring(slot, entry, now, wake)? == Put::NoRoom {
             return Ok(false);
         }
+        self.brought(slot, entry)?;
+        Ok(true)
+    }
+
+    /// Counts a row that was outside of the index and isn't any more.
+    pub(super) fn brought(&self, slot: u32, entry: &Entry) -> Result<(), Corrupt> {
         if entry.deliver_at.is_some() {
             let outside = self.q_i64(slot, Q::TimedOutside)?;
             self.set_q_i64(slot, Q::TimedOutside, outside.saturating_sub(1).max(0))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {

@@ -206,7 +206,8 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         let members: Vec<_> = holding
             .messages
             .iter()
-            .filter(|(_, message)| message.group == hash && message.list != UNSETTLED && message.origin != UNSETTLED)
+            .filter(|(_, message)| message.group == hash && message.list != UNSETTLED)
+            .filter(|(_, message)| message.list != BUSY || message.origin != UNSETTLED)
             .collect();
         assert_eq!(p.half(group, g::COUNTS, false), Ok(members.len() as u32), "group {group}: its members");
         assert!(!members.is_empty(), "group {group} is empty");

@@ -1,9 +1,9 @@
 //! Failing, purging and looking, rule by rule.
 
 use super::check::walk;
-use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, list};
+use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, key, list};
 use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED, Partition};
-use crate::queue::{Busy, Entry, Options, Seen, State, Taken, Tid, Wake};
+use crate::queue::{Busy, Entry, Options, Seen, State, Taken, Tid, Wake, format};
 use crate::words::allocate;
 
 fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) {
@@ -190,4 +190,26 @@ fn a_look_changes_nothing_and_sees_what_there_is() {
     assert_eq!(p.seen(slot, 99, NOW), Ok(None));
     assert_eq!(walk(&p), before);
     assert_eq!(list(&p, slot, 1), Some(LEASED));
+}
+
+#[test]
+fn a_delayed_message_that_was_not_read_yet_is_counted_once_whatever_becomes_of_it() {
+    let words = allocate(4000);
+    format(&words, NOW);
+    let p = Partition::new(&words);
+    let slot = p.attach(key(1), OPTIONS).unwrap().unwrap();
+    let delayed = |msg_id| Entry { deliver_at: Some(NOW + SECOND), ..member(msg_id) };
+    let outside = || p.counters(slot).unwrap().delayed;
+    send(&p, slot, (1..=3).map(delayed));
+    assert_eq!(outside(), 3);
+    assert!(matches!(p.set_aside(slot, &delayed(1), NOW), Ok(Busy::Yours(_))));
+    assert_eq!(outside(), 2);
+    p.end_busy(slot, 1, false, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(outside(), 3, "it is what it was");
+    p.set_aside(slot, &delayed(1), NOW).unwrap();
+    rest(&p, slot, &Entry { group: 7, ..failed(1, NOW + SECOND) });
+    assert_eq!(outside(), 3, "it has failed");
+    p.set_aside(slot, &delayed(1), NOW).unwrap();
+    p.end_busy(slot, 1, true, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(outside(), 2, "it is gone");
 }

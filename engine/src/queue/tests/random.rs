@@ -87,7 +87,10 @@ fn run(world: &mut World<'_>, step: &Step) {
     let at = |q: u8| usize::from(q) % count;
     match *step {
         Step::Insert(q, priority, delay, group) => world.insert(at(q), priority, delay, group),
-        Step::Commit(q, which) => world.commit(at(q), which),
+        Step::Commit(q, which) => {
+            world.commit(at(q), which);
+            world.queues[at(q)].uncertain += 1;
+        }
         Step::Announce(q, which) => world.announce(at(q), which),
         Step::Send(q, priority, delay, group, rows) => {
             for _ in 0..rows {
@@ -155,4 +158,42 @@ proptest! {
         }
         world.drain();
     }
+}
+
+fn replay(queues: usize, words: usize, steps: &[Step]) {
+    let words = allocate(words);
+    let mut world = World::new(&words, queues);
+    for step in steps {
+        run(&mut world, step);
+        world.check();
+    }
+    world.drain();
+}
+
+#[test]
+fn a_message_waits_for_an_earlier_one_that_was_sent_while_the_table_is_read() {
+    use Step::*;
+    replay(1, 1024, &[Wait(0), Send(0, 0, Some(0), 3, 1), Send(0, 0, None, 3, 12), Scan(0, 1), Wait(0)]);
+}
+
+#[test]
+fn a_message_waits_for_an_earlier_one_behind_one_that_is_being_deleted() {
+    use Step::*;
+    let (delayed, group) = (Send(0, 0, Some(SECOND), 0, 23), Send(0, 0, None, 1, 20));
+    replay(1, 424, &[StartRefill(0), delayed, group, StartDeleteAny(0, 23), Refill(0), Read(0, 1)]);
+}
+
+#[test]
+fn a_message_that_a_reader_hands_back_gives_way_to_an_earlier_one() {
+    use Step::*;
+    let (group, others) = (Send(0, 1, None, 1, 17), Send(0, 0, None, 0, 21));
+    let steps = [Wait(0), group, others, Scan(0, 2), Wait(0), EndRefill(0), Refill(0), PutBack(0, 30)];
+    replay(1, 424, &steps);
+}
+
+#[test]
+fn a_message_that_others_overtook_is_counted_once() {
+    use Step::*;
+    let (delayed, last) = (Send(0, 0, Some(SECOND), 3, 24), Send(0, 0, None, 3, 1));
+    replay(1, 873, &[Wait(0), Snapshot(0), Send(0, 0, None, 0, 10), delayed, last, Refill(0)]);
 }
