@@ -5,7 +5,7 @@ use super::pending;
 use crate::error::Error;
 use crate::segment::rows::{Latest, OpenTable, Order, Row};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, MOST_BLOCKED, Overtaken, Taken};
+use enough_engine::queue::{MOST_BLOCKED, Overtaken, Taken};
 
 /// Looks in the table for an earlier message of the group of one that was leased, and lets that one wait for it. Those
 /// that open transactions are finishing are passed over.
