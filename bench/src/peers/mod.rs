@@ -5,3 +5,4 @@ pub mod limit_table;
 pub mod memory_server;
 pub mod pgmq;
 pub mod pgq;
+pub mod raw_table;

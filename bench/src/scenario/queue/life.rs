@@ -3,7 +3,7 @@
 use super::{MESSAGE, OURS, heading};
 use crate::contest::{Comparison, Contender, hold, hold_all};
 use crate::findings::Findings;
-use crate::peers::{job_table, pgmq};
+use crate::peers::{job_table, pgmq, raw_table};
 use crate::pgbench::{Load, Pgbench};
 use crate::stage::{self, Stage};
 use crate::stats::Target;
@@ -41,7 +41,7 @@ fn jobs(table: &str) -> String {
 /// Against pgmq alone, as the smoke suite has it.
 pub(super) fn against_pgmq(stage: &Stage, clients: usize, target: f64) -> Result<Comparison> {
     let sides = Sides::new(stage, "smoke")?;
-    let [mut ours, mut theirs, _] = sides.loads(stage, clients, &[])?;
+    let [mut ours, mut theirs, ..] = sides.loads(stage, clients, &[])?;
     let heading = heading("queue send + read + delete", clients, "durable", target);
     let mut comparison = hold(&heading, &mut ours, &mut theirs, stage.effort().rounds)?;
     comparison.notes.push(sides.left(stage)?);
@@ -56,21 +56,21 @@ pub(super) fn single(stage: &Stage) -> Result<Findings> {
     let runs = [(1, "durable", &[][..], 3.0), (8, "durable", &[], 3.0), (32, "durable", &[], 3.0)];
     for (clients, durability, settings, target) in runs.into_iter().chain([(8, "synchronous_commit off", off, 4.0)]) {
         stage.settle()?;
-        let [mut ours, mut pgmq, mut jobs] = sides.loads(stage, clients, settings)?;
+        let [mut ours, mut pgmq, mut jobs, mut raw] = sides.loads(stage, clients, settings)?;
         let heading = heading("queue send + read + delete", clients, durability, target);
         let references: &mut [(_, &mut dyn Contender)] =
-            &mut [(Some(Target::AtLeast(target)), &mut pgmq), (None, &mut jobs)];
+            &mut [(Some(Target::AtLeast(target)), &mut pgmq), (None, &mut jobs), (None, &mut raw)];
         found.comparisons.extend(hold_all(&heading, &mut ours, references, stage.effort().rounds)?);
     }
     found.notes.push(sides.left(stage)?);
     Ok(found)
 }
 
-/// A queue of ours, one of pgmq's and a table of jobs, all of one name, and the scripts for them.
+/// A queue of ours, one of pgmq's, a table of jobs and a raw one, all of one name, and the scripts for them.
 struct Sides {
     name: &'static str,
     pgmq: String,
-    scripts: [String; 3],
+    scripts: [String; 4],
 }
 
 impl Sides {
@@ -78,8 +78,9 @@ impl Sides {
         pgmq::install(stage)?;
         job_table::create(stage, name)?;
         stage.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
+        raw_table::create(stage, name)?;
         stage.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
-        Ok(Self { name, pgmq: pgmq::name(), scripts: [ours(name), pgmqs(name), jobs(name)] })
+        Ok(Self { name, pgmq: pgmq::name(), scripts: [ours(name), pgmqs(name), jobs(name), raw_table::life(name)] })
     }
 
     fn loads<'a>(
@@ -87,8 +88,8 @@ impl Sides {
         stage: &'a Stage,
         clients: usize,
         settings: &'a [(&'a str, &'a str)],
-    ) -> Result<[Pgbench<'a>; 3]> {
-        let [ours, pgmqs, jobs] = &self.scripts;
+    ) -> Result<[Pgbench<'a>; 4]> {
+        let [ours, pgmqs, jobs, raw] = &self.scripts;
         let load = |name, database, script| {
             let variables = &[("body", MESSAGE)];
             Pgbench::new(stage, Load { name, database, script, variables, clients, settings, times: None })
@@ -97,6 +98,7 @@ impl Sides {
             load(OURS, stage::DATABASE, ours)?,
             load(&self.pgmq, pgmq::DATABASE, pgmqs)?,
             load(job_table::NAME, stage::DATABASE, jobs)?,
+            load(raw_table::NAME, stage::DATABASE, raw)?,
         ])
     }
 

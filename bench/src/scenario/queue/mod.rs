@@ -11,6 +11,7 @@ mod pipeline;
 use super::Scenario;
 use crate::contest::{Comparison, Heading, Relation, hold};
 use crate::findings::Findings;
+use crate::peers::raw_table;
 use crate::pgbench::{Load, Pgbench};
 use crate::stage::{self, Stage};
 use crate::stats::Target;
@@ -67,24 +68,16 @@ pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
 
 /// Durable sends, one a transaction, against an INSERT into a table of the same shape.
 fn send(stage: &Stage, clients: usize) -> Result<Comparison> {
-    // LIKE takes over columns, defaults, constraints and indexes, but not the table's own settings.
-    stage.client()?.batch_execute(
-        "SELECT enough.queue_create('send');
-         CREATE SCHEMA raw;
-         CREATE TABLE raw.send (LIKE enough.q_send INCLUDING ALL);
-         DO $do$ DECLARE option text; BEGIN
-           FOR option IN SELECT unnest(reloptions) FROM pg_class WHERE oid = 'enough.q_send'::regclass LOOP
-             EXECUTE 'ALTER TABLE raw.send SET (' || option || ')';
-           END LOOP;
-         END $do$",
-    )?;
+    stage.client()?.batch_execute("SELECT enough.queue_create('send')")?;
+    raw_table::create(stage, "send")?;
     let load = |name, script| {
         let variables = &[("body", MESSAGE)];
         let database = stage::DATABASE;
         Pgbench::new(stage, Load { name, database, script, variables, clients, ..Load::default() })
     };
     let mut ours = load(OURS, "SELECT enough.queue_send('send', :body);\n")?;
-    let mut insert = load("raw INSERT", "INSERT INTO raw.send (message) VALUES (:body);\n")?;
+    let insert = format!("{};\n", raw_table::insert("send"));
+    let mut insert = load("raw INSERT", &insert)?;
     hold(&heading("queue send", clients, "durable", 0.95), &mut ours, &mut insert, stage.effort().rounds)
 }
 
