@@ -6,7 +6,7 @@ use super::transactional::{self, Mode, NewValue};
 use super::{entries, pending};
 use crate::error::{Error, required};
 use crate::segment::call::{Buffer, Call, Time, Value};
-use crate::segment::{Region, Segment, segment};
+use crate::segment::{Region, Segment, segment, xact};
 use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
@@ -245,13 +245,22 @@ fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
-    let keys = keys(call)?;
-    let hashes = keys.iter().map(|key| hashed(segment, key)).collect::<Result<Vec<_>, _>>()?;
+    let keys = required(call.raw_text_array(0), "keys")?;
+    let mut asked = Vec::with_capacity(keys.len());
+    for key in keys {
+        let key = required(key, "keys")?;
+        let hash = hashed(segment, key.payload())?;
+        store::fetch(segment, hash);
+        asked.push((key, hash));
+    }
     let mut rows = call.rows()?;
-    let now = pending::now();
-    for (key, hash) in keys.into_iter().zip(hashes) {
-        let value = of_kind(transactional::get(segment, hash, now)?, Kind::Json)?;
-        rows.push(&[Value::Bytes(key), value])?;
+    let (now, plain) = (pending::now(), !xact::is_joined());
+    for (key, hash) in asked {
+        let value = match plain.then(|| store::glimpse(segment, hash, Kind::Json)).flatten() {
+            Some(buffer) => buffer.into_value(),
+            None => of_kind(transactional::get(segment, hash, now)?, Kind::Json)?,
+        };
+        rows.push(&[key.into_value(), value])?;
     }
     Ok(rows.end())
 }

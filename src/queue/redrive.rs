@@ -4,7 +4,7 @@ use super::Queue;
 use super::pending::{Action, remember};
 use super::send::{ENTRY, entry_of};
 use crate::error::Error;
-use crate::segment::call::Rows;
+use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::server;
 use crate::segment::sql::{Parameter, column, each_row, read_rows, run};
@@ -24,9 +24,9 @@ pub(super) fn dead(queue: &Queue, qty: i64, rows: &mut Rows<'_>) -> Result<(), E
             ),
             &[Parameter::I64(qty)],
             |row| {
-                let mut values = Vec::with_capacity(6);
-                for number in 1..=6 {
-                    values.push(column(row, number)?);
+                let mut values = [Value::Null; 6];
+                for (value, number) in values.iter_mut().zip(1..) {
+                    *value = column(row, number)?;
                 }
                 rows.push(&values)
             },

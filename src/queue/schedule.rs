@@ -3,7 +3,7 @@
 use super::Queue;
 use crate::cron;
 use crate::error::Error;
-use crate::segment::call::{Jsonb, Rows, Text};
+use crate::segment::call::{Jsonb, Rows, Text, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::sql::{Parameter, column, read_rows};
 
@@ -74,9 +74,9 @@ pub(super) fn list(rows: &mut Rows<'_>) -> Result<(), Error> {
            AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY 1",
         &[Parameter::Text(JOB)],
         |row| {
-            let mut values = Vec::with_capacity(7);
-            for number in 1..=7 {
-                values.push(column(row, number)?);
+            let mut values = [Value::Null; 7];
+            for (value, number) in values.iter_mut().zip(1..) {
+                *value = column(row, number)?;
             }
             rows.push(&values)
         },

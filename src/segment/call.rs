@@ -9,8 +9,8 @@
 //! argument or means a default, never a NULL result.
 
 use super::row::{Fields, RowKind};
+use super::value::split;
 pub use super::value::{Buffer, Value};
-use super::value::{split, split_all};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
@@ -178,6 +178,12 @@ impl<'c> Text<'c> {
     #[inline]
     pub(in crate::segment) fn datum(self) -> Datum {
         self.datum
+    }
+
+    /// As a result.
+    #[inline]
+    pub fn into_value(self) -> Value<'static> {
+        Value::Raw(self.datum)
     }
 }
 
@@ -447,7 +453,7 @@ impl<'c> Call<'c> {
                 (*function).fn_extra = descriptor.cast();
             }
             check_width(COLUMNS, (*descriptor).natts)?;
-            let (mut datums, mut nulls) = split_all(values);
+            let (mut datums, mut nulls) = split(values);
             let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
             // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
             if u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL == 0 {
@@ -504,21 +510,10 @@ impl<'c> Call<'c> {
             if result.is_null() || (*result).type_ != pg_sys::NodeTag::T_ReturnSetInfo {
                 return Err(Error::Internal { problem: "called where a set of rows can't be taken".into() });
             }
-            // A set of single values has no row type to be looked up: expectedDesc then has its one column.
-            let flags = if is_scalar(self.info) { pg_sys::MAT_SRF_USE_EXPECTED_DESC } else { 0 };
-            pg_sys::InitMaterializedSRF(self.info, flags);
+            // What the executor expects is what the function is declared to return, looked up once a statement.
+            pg_sys::InitMaterializedSRF(self.info, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
             Ok(Rows { result, lifetime: PhantomData })
         }
-    }
-}
-
-/// # Safety
-/// `info` is a valid call.
-unsafe fn is_scalar(info: pg_sys::FunctionCallInfo) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        pg_sys::get_call_result_type(info, std::ptr::null_mut(), std::ptr::null_mut())
-            == pg_sys::TypeFuncClass::TYPEFUNC_SCALAR
     }
 }
 
@@ -537,7 +532,8 @@ pub struct Rows<'c> {
 
 impl Rows<'_> {
     /// Adds a row.
-    pub fn push(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
+    #[inline]
+    pub fn push<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<(), Error> {
         // SAFETY: `rows` made the store and its descriptor, which live as long as the call; the store copies.
         unsafe {
             let descriptor = (*self.result).setDesc;

@@ -3,23 +3,9 @@
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::set_varsize_4b;
 
-/// The widest row that any function returns.
-const MOST_COLUMNS: usize = 24;
-
-pub(super) fn split(values: &[Value<'_>]) -> ([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS]) {
-    let (mut datums, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
-    for (index, value) in values.iter().take(MOST_COLUMNS).enumerate() {
-        if let Some(datum) = value.into_datum() {
-            datums[index] = datum;
-            nulls[index] = false;
-        }
-    }
-    (datums, nulls)
-}
-
-/// The same for as many values as the compiler knows.
+/// Values as the server takes them: Datums, and which are NULL.
 #[inline]
-pub(super) fn split_all<const COLUMNS: usize>(values: &[Value<'_>; COLUMNS]) -> ([Datum; COLUMNS], [bool; COLUMNS]) {
+pub(super) fn split<const COLUMNS: usize>(values: &[Value<'_>; COLUMNS]) -> ([Datum; COLUMNS], [bool; COLUMNS]) {
     let datums = values.map(Value::into_datum);
     (datums.map(|datum| datum.unwrap_or(Datum::null())), datums.map(|datum| datum.is_none()))
 }
