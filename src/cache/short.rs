@@ -17,27 +17,52 @@ fn key(call: &Call<'_>, segment: &Segment) -> Option<KeyHash> {
     Some(segment.hash(Region::Cache, key))
 }
 
-/// `cache_get` of a small value without tags that is in frequent use, in a transaction that has written nothing.
+/// The value of a small entry without tags that is in frequent use, in a transaction that has written nothing.
 #[inline(always)]
-pub(super) fn get(call: &Call<'_>) -> Option<Short> {
-    if xact::is_joined() || !call.is_null(1) {
+fn value(call: &Call<'_>, kind: Kind) -> Option<Short> {
+    if xact::is_joined() {
         return None;
     }
     let segment = known()?;
-    store::glimpse(segment, key(call, segment)?, Kind::Json).map(Short::buffer)
+    store::glimpse(segment, key(call, segment)?, kind).map(Short::buffer)
 }
 
-/// `cache_set` of a small value without conditions and tags, as the first thing that its transaction leaves to the
-/// commit.
+/// Keeps argument 1 under argument 0 with the time to live of argument 2, as the first thing that its transaction leaves
+/// to the commit.
 #[inline(always)]
-pub(super) fn set(call: &Call<'_>) -> Option<Short> {
-    if xact::is_joined() || call.plain_bytes(3)? != b"always" || !call.is_null(4) || call.bool(5)? {
+fn keep(call: &Call<'_>, kind: Kind) -> Option<Short> {
+    if xact::is_joined() {
         return None;
     }
     let segment = known()?;
     let value = call.plain_bytes(1).filter(|value| value.len() <= store::known_largest_value())?;
     let key = key(call, segment)?;
-    single::keep(key, sql::end(call.interval(2))?, value)?;
+    single::keep(key, sql::end(call.interval(2))?, value, kind)?;
     store::fetch(segment, key);
     Some(Short::bool(true))
+}
+
+/// `cache_get` without `slide_ttl`.
+#[inline(always)]
+pub(super) fn get(call: &Call<'_>) -> Option<Short> {
+    if call.is_null(1) { value(call, Kind::Json) } else { None }
+}
+
+/// `cache_get_bytes`.
+#[inline(always)]
+pub(super) fn get_bytes(call: &Call<'_>) -> Option<Short> {
+    value(call, Kind::Bytes)
+}
+
+/// `cache_set` of a small value without conditions and tags.
+#[inline(always)]
+pub(super) fn set(call: &Call<'_>) -> Option<Short> {
+    let plain = call.plain_bytes(3)? == b"always" && call.is_null(4) && !call.bool(5)?;
+    if plain { keep(call, Kind::Json) } else { None }
+}
+
+/// `cache_set_bytes` of a small value without tags.
+#[inline(always)]
+pub(super) fn set_bytes(call: &Call<'_>) -> Option<Short> {
+    if call.is_null(3) { keep(call, Kind::Bytes) } else { None }
 }

@@ -34,13 +34,13 @@ static SINGLE: Process<Single> = Process::new(Single {
     bytes: [0; ROOM],
 });
 
-/// Keeps a JSON value for the commit, as the first write of its transaction; none where it is too large.
+/// Keeps a value for the commit, as the first write of its transaction; none where it is too large.
 #[inline(always)]
-pub(super) fn keep(key: KeyHash, expiry: u64, value: &[u8]) -> Option<()> {
+pub(super) fn keep(key: KeyHash, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
     let mut single = SINGLE.get()?;
     single.bytes.get_mut(..value.len())?.copy_from_slice(value);
     single.len = value.len();
-    single.item = Item { key, database: server::database(), expiry, kind: Kind::Json };
+    single.item = Item { key, database: server::database(), expiry, kind };
     single.owner = xact::current();
     single.since = fence::since();
     single.waits = true;

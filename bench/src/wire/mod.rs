@@ -30,12 +30,10 @@ pub trait Protocol: Sync {
     fn greet(&self, _stream: &mut TcpStream) -> Result<()> {
         Ok(())
     }
-    /// Appends a request.
-    fn ask(&self, operation: Operation, key: &str, out: &mut Vec<u8>);
-    /// Appends what ends a batch.
-    fn end(&self, _out: &mut Vec<u8>) {}
-    /// How many requests have been answered completely; an error where one was refused, or found nothing.
-    fn answers(&self, input: &[u8]) -> Result<usize>;
+    /// Appends a batch of requests, in the way that the server is best asked for several things at once.
+    fn ask(&self, operation: Operation, keys: &[String], out: &mut Vec<u8>);
+    /// Whether a batch of so many requests has been answered completely; an error where one was refused, or found nothing.
+    fn is_answered(&self, input: &[u8], batch: usize) -> Result<bool>;
 }
 
 /// Keys in use: those of the other measurements.
@@ -123,13 +121,11 @@ fn exchange(
     batch: usize,
 ) -> Result<()> {
     let mut out = Vec::with_capacity(256 * batch);
-    for number in first..first + batch as u64 {
-        protocol.ask(operation, &key(number), &mut out);
-    }
-    protocol.end(&mut out);
+    let keys: Vec<String> = (first..first + batch as u64).map(key).collect();
+    protocol.ask(operation, &keys, &mut out);
     stream.write_all(&out)?;
     let (mut input, mut piece) = (Vec::with_capacity(256 * batch), [0; 16384]);
-    while protocol.answers(&input).with_context(|| protocol.name().to_owned())? < batch {
+    while !protocol.is_answered(&input, batch).with_context(|| protocol.name().to_owned())? {
         let read = stream.read(&mut piece)?;
         ensure!(read > 0, "{} has hung up", protocol.name());
         input.extend_from_slice(&piece[..read]);

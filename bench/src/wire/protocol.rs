@@ -13,20 +13,20 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(2).position(|pair| pair == b"\r\n")
 }
 
-/// How many whole answers there are of a protocol in which each begins with a line, by which `after` says how many bytes
-/// belong to it besides.
-fn answers_by_line(mut input: &[u8], after: impl Fn(&str) -> Result<usize>) -> Result<usize> {
+/// How many answers there are of a protocol of lines: `line` says of each whether it is an answer, and how many bytes
+/// follow that belong to it.
+fn answers(mut input: &[u8], line: impl Fn(&str) -> Result<(bool, usize)>) -> Result<usize> {
     let mut count = 0;
     while let Some(end) = line_end(input) {
-        let more = after(&String::from_utf8_lossy(&input[..end]))?;
+        let (is_answer, more) = line(&String::from_utf8_lossy(&input[..end]))?;
         let Some(rest) = input.get(end + 2 + more..) else { break };
         input = rest;
-        count += 1;
+        count += usize::from(is_answer);
     }
     Ok(count)
 }
 
-/// RESP, version 2.
+/// RESP, version 2. A batch is a pipeline.
 #[derive(Debug)]
 pub struct Redis;
 
@@ -35,74 +35,96 @@ impl Protocol for Redis {
         "Redis 7"
     }
 
-    fn ask(&self, operation: Operation, key: &str, out: &mut Vec<u8>) {
-        let request = match operation {
-            Operation::Get => format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
-            Operation::Set => format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{VALUE}\r\n", key.len(), VALUE.len()),
-        };
-        out.extend_from_slice(request.as_bytes());
+    fn ask(&self, operation: Operation, keys: &[String], out: &mut Vec<u8>) {
+        for key in keys {
+            let (head, value) = match operation {
+                Operation::Get => ("*2\r\n$3\r\nGET", String::new()),
+                Operation::Set => ("*3\r\n$3\r\nSET", format!("${}\r\n{VALUE}\r\n", VALUE.len())),
+            };
+            out.extend_from_slice(format!("{head}\r\n${}\r\n{key}\r\n{value}", key.len()).as_bytes());
+        }
     }
 
-    fn answers(&self, input: &[u8]) -> Result<usize> {
-        answers_by_line(input, |line| {
+    fn is_answered(&self, input: &[u8], batch: usize) -> Result<bool> {
+        let answered = answers(input, |line| {
             let Some(len) = line.strip_prefix('$') else {
                 ensure!(line == "+OK", "{line}");
-                return Ok(0);
+                return Ok((true, 0));
             };
             let Ok(len) = len.parse::<usize>() else { bail!("a key isn't there") };
-            Ok(len + 2)
-        })
+            Ok((true, len + 2))
+        })?;
+        Ok(answered == batch)
     }
 }
 
-/// The text protocol.
+/// The text protocol. A batch of gets is one command for several keys, as it is meant: single ones are answered one packet
+/// each.
 #[derive(Debug)]
 pub struct Memcached;
+
+/// What ends the answer to gets.
+const END: &[u8] = b"END\r\n";
 
 impl Protocol for Memcached {
     fn name(&self) -> &'static str {
         "memcached"
     }
 
-    fn ask(&self, operation: Operation, key: &str, out: &mut Vec<u8>) {
-        let request = match operation {
-            Operation::Get => format!("get {key}\r\n"),
-            Operation::Set => format!("set {key} 0 0 {}\r\n{VALUE}\r\n", VALUE.len()),
-        };
-        out.extend_from_slice(request.as_bytes());
+    fn ask(&self, operation: Operation, keys: &[String], out: &mut Vec<u8>) {
+        match operation {
+            Operation::Get => out.extend_from_slice(format!("get {}\r\n", keys.join(" ")).as_bytes()),
+            Operation::Set => {
+                for key in keys {
+                    out.extend_from_slice(format!("set {key} 0 0 {}\r\n{VALUE}\r\n", VALUE.len()).as_bytes());
+                }
+            }
+        }
     }
 
-    fn answers(&self, input: &[u8]) -> Result<usize> {
-        answers_by_line(input, |line| {
+    fn is_answered(&self, input: &[u8], batch: usize) -> Result<bool> {
+        let answered = answers(input, |line| {
+            if line == "END" {
+                return Ok((false, 0));
+            }
             if !line.starts_with("VALUE ") {
                 ensure!(line == "STORED", "{line}");
-                return Ok(0);
+                return Ok((true, 0));
             }
-            let len: usize = line.rsplit(' ').next().unwrap_or_default().parse()?;
-            // The value, and the line that ends the answer.
-            Ok(len + 2 + "END\r\n".len())
-        })
+            Ok((true, line.rsplit(' ').next().unwrap_or_default().parse::<usize>()? + 2))
+        })?;
+        let gets_end = input.ends_with(END);
+        ensure!(!gets_end || answered == batch, "a key isn't there");
+        Ok(answered == batch && (gets_end || input.starts_with(b"STORED")))
     }
 }
 
 /// `PostgreSQL`'s extended protocol with a statement that is prepared once; a batch is a pipeline with one Sync.
 #[derive(Debug)]
 pub struct Postgres {
-    get: String,
-    set: String,
+    /// How values are stored.
+    pub kind: &'static str,
+    get: &'static str,
+    set: &'static str,
+    /// Whether values travel as they are, not as text.
+    binary: bool,
 }
 
 impl Postgres {
-    /// The functions of the extension.
-    pub fn new() -> Self {
-        Self { get: "SELECT enough.cache_get($1)".into(), set: "SELECT enough.cache_set($1, $2)".into() }
-    }
-}
-
-impl Default for Postgres {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// Values as JSON, as text in both directions, which is how drivers send it.
+    pub const JSON: Self = Self {
+        kind: "jsonb",
+        get: "SELECT enough.cache_get($1)",
+        set: "SELECT enough.cache_set($1, $2)",
+        binary: false,
+    };
+    /// Values as bytes, of which the server knows no more than Redis and memcached do.
+    pub const BYTES: Self = Self {
+        kind: "bytea",
+        get: "SELECT enough.cache_get_bytes($1)",
+        set: "SELECT enough.cache_set_bytes($1, $2)",
+        binary: true,
+    };
 }
 
 /// Appends a message: its type (none for the first of a session), length and body.
@@ -112,9 +134,8 @@ fn message(kind: Option<u8>, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-/// The messages' types, as far as they are complete; an error where one is the server's.
-fn kinds(mut input: &[u8]) -> Result<Vec<u8>> {
-    let mut kinds = Vec::new();
+/// Calls `each` with the types of the messages that are complete; an error where one is the server's.
+fn each_message(mut input: &[u8], mut each: impl FnMut(u8)) -> Result<()> {
     while let Some((&kind, rest)) = input.split_first() {
         let Some(len) = rest.first_chunk::<4>().map(|len| u32::from_be_bytes(*len) as usize) else { break };
         let Some(body) = rest.get(4..len) else { break };
@@ -123,15 +144,17 @@ fn kinds(mut input: &[u8]) -> Result<Vec<u8>> {
         }
         // A row of one column whose length is -1.
         ensure!(kind != b'D' || body.get(2..6) != Some(&[0xff; 4]), "a key isn't there");
-        kinds.push(kind);
+        each(kind);
         input = &rest[len..];
     }
-    Ok(kinds)
+    Ok(())
 }
 
-/// How many messages of that type there are.
-fn count(kinds: &[u8], kind: u8) -> usize {
-    kinds.iter().map(|&other| usize::from(other == kind)).sum()
+/// How many complete messages there are of that type.
+fn count(input: &[u8], kind: u8) -> Result<usize> {
+    let mut count = 0;
+    each_message(input, |other| count += usize::from(other == kind))?;
+    Ok(count)
 }
 
 impl Protocol for Postgres {
@@ -144,14 +167,14 @@ impl Protocol for Postgres {
         let version = 3_u32 << 16;
         let parameters = format!("user\0{SUPERUSER}\0database\0{}\0\0", stage::DATABASE);
         message(None, &[&version.to_be_bytes(), parameters.as_bytes()].concat(), &mut out);
-        for (name, statement) in [("get", &self.get), ("set", &self.set)] {
+        for (name, statement) in [("get", self.get), ("set", self.set)] {
             message(Some(b'P'), format!("{name}\0{statement}\0\0\0").as_bytes(), &mut out);
         }
-        self.end(&mut out);
+        message(Some(b'S'), &[], &mut out);
         stream.write_all(&out)?;
         let (mut input, mut piece) = (Vec::new(), [0; 4096]);
         // Ready once after the greeting, and once after the statements.
-        while count(&kinds(&input)?, b'Z') < 2 {
+        while count(&input, b'Z')? < 2 {
             let read = stream.read(&mut piece)?;
             ensure!(read > 0, "the server has hung up");
             input.extend_from_slice(&piece[..read]);
@@ -159,31 +182,37 @@ impl Protocol for Postgres {
         Ok(())
     }
 
-    fn ask(&self, operation: Operation, key: &str, out: &mut Vec<u8>) {
-        let (name, parameters): (_, &[&str]) = match operation {
-            Operation::Get => ("get", &[key]),
-            Operation::Set => ("set", &[key, VALUE]),
-        };
-        // All parameters and results as text, as drivers send them unless told otherwise.
-        let mut bind = format!("\0{name}\0\0\0").into_bytes();
-        bind.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
-        for parameter in parameters {
-            bind.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
-            bind.extend_from_slice(parameter.as_bytes());
+    fn ask(&self, operation: Operation, keys: &[String], out: &mut Vec<u8>) {
+        for key in keys {
+            let (name, parameters): (_, &[&str]) = match operation {
+                Operation::Get => ("get", &[key]),
+                Operation::Set => ("set", &[key, VALUE]),
+            };
+            let format = u8::from(self.binary);
+            let mut bind = format!("\0{name}\0").into_bytes();
+            // One format for all parameters: a text is the same in both.
+            bind.extend_from_slice(&[0, 1, 0, format]);
+            bind.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+            for parameter in parameters {
+                bind.extend_from_slice(&(parameter.len() as u32).to_be_bytes());
+                bind.extend_from_slice(parameter.as_bytes());
+            }
+            // And for the result.
+            bind.extend_from_slice(&[0, 1, 0, if operation == Operation::Get { format } else { 0 }]);
+            message(Some(b'B'), &bind, out);
+            message(Some(b'E'), &[0; 5], out);
         }
-        bind.extend_from_slice(&[0, 0]);
-        message(Some(b'B'), &bind, out);
-        message(Some(b'E'), &[0; 5], out);
-    }
-
-    fn end(&self, out: &mut Vec<u8>) {
         message(Some(b'S'), &[], out);
     }
 
-    fn answers(&self, input: &[u8]) -> Result<usize> {
-        let kinds = kinds(input)?;
-        // Only then may the next batch begin.
-        Ok(if kinds.ends_with(b"Z") { count(&kinds, b'C') } else { 0 })
+    fn is_answered(&self, input: &[u8], batch: usize) -> Result<bool> {
+        let (mut answered, mut is_ready) = (0, false);
+        each_message(input, |kind| {
+            answered += usize::from(kind == b'C');
+            // Only then may the next batch begin.
+            is_ready = kind == b'Z';
+        })?;
+        Ok(is_ready && answered == batch)
     }
 }
 
@@ -192,30 +221,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_counted_when_they_are_complete_and_misses_are_errors() -> Result<()> {
-        let value = b"VALUE k 0 5\r\nhello\r\nEND\r\n";
+    fn a_batch_is_answered_when_all_of_it_is_there_and_a_miss_is_an_error() -> Result<()> {
+        let values = b"VALUE k 0 5\r\nhello\r\nVALUE l 0 2\r\nEN\r\nEND\r\n";
         for (protocol, answer, miss) in [
-            (&Redis as &dyn Protocol, &b"$5\r\nhello\r\n"[..], &b"$-1\r\n"[..]),
-            (&Memcached, value, b"END\r\n"),
-            (&Redis, b"+OK\r\n", b"-ERR no\r\n"),
-            (&Memcached, b"STORED\r\n", b"SERVER_ERROR no\r\n"),
+            (&Redis as &dyn Protocol, &b"$5\r\nhello\r\n$2\r\n+O\r\n"[..], &b"$-1\r\n"[..]),
+            (&Memcached, values, b"VALUE k 0 5\r\nhello\r\nEND\r\n"),
+            (&Redis, b"+OK\r\n+OK\r\n", b"-ERR no\r\n"),
+            (&Memcached, b"STORED\r\nSTORED\r\n", b"SERVER_ERROR no\r\n"),
         ] {
-            let twice = answer.repeat(2);
-            for len in 0..twice.len() {
-                assert_eq!(protocol.answers(&twice[..len])?, usize::from(len >= answer.len()), "{len} bytes");
+            for len in 0..=answer.len() {
+                assert_eq!(protocol.is_answered(&answer[..len], 2)?, len == answer.len(), "{len} bytes");
             }
-            assert_eq!(protocol.answers(&twice)?, 2);
-            assert!(protocol.answers(miss).is_err());
+            assert!(protocol.is_answered(miss, 2).is_err());
         }
         let mut row = Vec::new();
         message(Some(b'D'), &[0, 1, 0, 0, 0, 1, b'1'], &mut row);
         message(Some(b'C'), b"SELECT 1\0", &mut row);
-        assert_eq!(Postgres::new().answers(&row)?, 0);
+        assert!(!Postgres::JSON.is_answered(&row, 1)?);
         message(Some(b'Z'), b"I", &mut row);
-        assert_eq!(Postgres::new().answers(&row)?, 1);
+        assert!(Postgres::JSON.is_answered(&row, 1)?);
         let mut null = Vec::new();
         message(Some(b'D'), &[0, 1, 0xff, 0xff, 0xff, 0xff], &mut null);
-        assert!(Postgres::new().answers(&null).is_err());
+        assert!(Postgres::JSON.is_answered(&null, 1).is_err());
         Ok(())
     }
 }

@@ -130,23 +130,24 @@ fn inside(stage: &Stage) -> Result<Findings> {
 fn servers(stage: &Stage) -> Result<Findings> {
     fill(stage)?;
     let (redis, memcached) = (MemoryServer::redis(stage)?, MemoryServer::memcached(stage)?);
-    let (ours, effort) = (Postgres::new(), stage.effort());
+    let effort = stage.effort();
     let mut found = Findings::default();
-    for (batch, single, conditions) in
-        [(1, true, "8 clients, TCP, one a round trip"), (16, false, "8 clients, TCP, 16 a round trip")]
-    {
+    for (batch, single) in [(1, true), (16, false)] {
         for (title, operation) in [("cache get", Operation::Get), ("cache set", Operation::Set)] {
-            let shape = (CLIENTS, batch, effort.seconds);
-            let mut subject = Wire::new(&ours, stage.server().port(), operation, shape)?;
-            let mut first = Wire::new(&Redis, redis.port, operation, shape)?;
-            let mut second = Wire::new(&Memcached, memcached.port, operation, shape)?;
-            let of_redis = if single { 0.75 } else { 0.45 };
-            let references: &mut [(_, &mut dyn Contender)] = &mut [
-                (Some(Target::AtLeast(of_redis)), &mut first),
-                (single.then_some(Target::AtLeast(0.75)), &mut second),
-            ];
-            let heading = heading(title, conditions, "requests/s", Relation::Ratio);
-            found.comparisons.extend(hold_all(&heading, &mut subject, references, effort.rounds)?);
+            for ours in [&Postgres::BYTES, &Postgres::JSON] {
+                let shape = (CLIENTS, batch, effort.seconds);
+                let mut subject = Wire::new(ours, stage.server().port(), operation, shape)?;
+                let mut first = Wire::new(&Redis, redis.port, operation, shape)?;
+                let mut second = Wire::new(&Memcached, memcached.port, operation, shape)?;
+                let of_redis = if single { 0.75 } else { 0.45 };
+                let references: &mut [(_, &mut dyn Contender)] = &mut [
+                    (Some(Target::AtLeast(of_redis)), &mut first),
+                    (single.then_some(Target::AtLeast(0.75)), &mut second),
+                ];
+                let conditions = format!("8 clients, TCP, {batch} a round trip, {}", ours.kind);
+                let heading = heading(title, &conditions, "requests/s", Relation::Ratio);
+                found.comparisons.extend(hold_all(&heading, &mut subject, references, effort.rounds)?);
+            }
         }
     }
     Ok(found)
