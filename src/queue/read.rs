@@ -59,7 +59,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             return Err(missing(&queue.name));
         }
         let mut reader =
-            Reader { queue: &current, wish, table: None, hidden: Vec::new(), crowded: false, contended: false };
+            Reader { queue: &current, wish, began: None, table: None, hidden: Vec::new(), crowded: false, contended: false };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         if outlook.is_none() || server::now() >= deadline {
@@ -75,6 +75,9 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
 struct Reader<'q> {
     queue: &'q Queue,
     wish: &'q Wish,
+    /// When it first looked: what runs out later is left to other reads, so that none gets a message twice, however long it
+    /// takes and short its leases are.
+    began: Option<i64>,
     /// Opened when the first row is looked at.
     table: Option<OpenTable<'q>>,
     /// Leased, but not for this transaction to have: given back at the end, for others.
@@ -119,7 +122,7 @@ impl<'q> Reader<'q> {
                 }
                 return Ok(None);
             }
-            let more_due = outlook.next.is_some_and(|next| next <= server::now());
+            let more_due = outlook.next.is_some_and(|next| self.began.is_some_and(|began| next <= began));
             if outlook.paused {
                 return Ok(if got > 0 { None } else { Some(outlook) });
             }
@@ -139,11 +142,11 @@ impl<'q> Reader<'q> {
         }
     }
 
-    fn take(&self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
+    fn take(&mut self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
         self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             taken.clear();
-            index.expire(now, TIMERS, wake)?;
+            index.expire(*self.began.get_or_insert(now), TIMERS, wake)?;
             let timeout = match self.wish.timeout {
                 Some(timeout) => timeout,
                 None => index.options(slot)?.visibility_timeout,

@@ -54,6 +54,17 @@ fn reading_writes_nothing() -> Result<()> {
 }
 
 #[test]
+fn no_read_gives_a_message_twice_however_short_its_leases_are() -> Result<()> {
+    let (_database, mut client, _) = queue::made("")?;
+    let sent = queue::send_numbers(&mut client, "q", 9_000)?;
+    // Which takes several times as long as the leases last.
+    let mut read = queue::ids(&queue::receive(&mut client, "queue_read('q', 10000, '1 millisecond')")?);
+    read.sort_unstable();
+    ensure!(read == sent, "{} of {} messages", read.len(), sent.len());
+    Ok(())
+}
+
+#[test]
 fn a_lease_outlives_its_session_and_its_transaction() -> Result<()> {
     let (_database, mut client, mut other) = queue::made(", visibility_timeout => '1 hour'")?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
