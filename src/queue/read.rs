@@ -58,8 +58,15 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         if current.table.relation != queue.table.relation {
             return Err(missing(&queue.name));
         }
-        let mut reader =
-            Reader { queue: &current, wish, began: None, table: None, hidden: Vec::new(), crowded: false, contended: false };
+        let mut reader = Reader {
+            queue: &current,
+            wish,
+            began: None,
+            table: None,
+            hidden: Vec::new(),
+            crowded: false,
+            contended: false,
+        };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         if outlook.is_none() || server::now() >= deadline {

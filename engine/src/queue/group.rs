@@ -319,8 +319,8 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// A holder that is in no list and was never delivered gives way to an earlier one that is blocked; false where there
-    /// is none.
+    /// A holder that is in no list and was never delivered gives way to an earlier one that has come since and is blocked;
+    /// false where there is none. Its timer runs if its time has not come.
     pub(super) fn give_way(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
         let Some(first) = self.first_blocked(record)? else { return Ok(false) };
         if self.half(record, R::Attempts, true)? > 0 || self.number(first)? > self.number(record)? {

@@ -197,6 +197,8 @@ impl Partition<'_> {
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
+        // The lease's time is nobody's any more, also where the message has to wait for others of its group.
+        self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         if self.give_way(slot, record, wake)? {
             return self.landed(slot, wake);
         }
@@ -331,10 +333,15 @@ impl Partition<'_> {
                 self.sort_in(slot, record, kind.owner, wake)
             }
             UNSETTLED => self.unsettle(slot, record, now, wake),
-            LEASED | DELAYED => {
-                self.link(slot, record, kind.origin, false)?;
+            LEASED => {
+                self.link(slot, record, LEASED, false)?;
                 self.set_timer(record)
             }
+            DELAYED => {
+                self.set_timer(record)?;
+                if self.give_way(slot, record, wake)? { Ok(()) } else { self.link(slot, record, DELAYED, false) }
+            }
+            _ if self.give_way(slot, record, wake)? => Ok(()),
             _ => self.make_ready(slot, record, true, wake),
         }
     }
@@ -366,6 +373,8 @@ impl Partition<'_> {
         }
         match (was, rests) {
             (BLOCKED, _) => self.sort_in(slot, record, kind.owner, wake)?,
+            // An earlier one may have come while this was set aside.
+            _ if self.give_way(slot, record, wake)? => {}
             (_, true) => {
                 self.link(slot, record, DELAYED, false)?;
                 self.wake_for_timer(slot, record, wake)?;

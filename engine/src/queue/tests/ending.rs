@@ -213,3 +213,23 @@ fn a_delayed_message_that_was_not_read_yet_is_counted_once_whatever_becomes_of_i
     p.end_busy(slot, 1, true, NOW, &mut Wake::default()).unwrap();
     assert_eq!(outside(), 2, "it is gone");
 }
+
+#[test]
+fn what_was_set_aside_before_an_earlier_message_of_its_group_came_gives_way_to_that() {
+    let words = allocate(4000);
+    // Undone; failed, and due at once; failed, and resting. As where a transaction sends two and fails the second.
+    for due in [None, Some(NOW), Some(NOW + SECOND)] {
+        let (p, slots) = fresh(&words, 1);
+        let slot = slots[0];
+        assert!(matches!(p.set_aside(slot, &member(2), NOW), Ok(Busy::Yours(_))));
+        send(&p, slot, [member(1)]);
+        match due {
+            None => p.end_busy(slot, 2, false, NOW, &mut Wake::default()).unwrap(),
+            Some(due) => {
+                rest(&p, slot, &Entry { group: 7, attempts: 0, ..failed(2, due) });
+            }
+        }
+        assert_eq!(walk(&p)[&slot].messages[&2].list, BLOCKED);
+        assert_eq!(ids(&take(&p, slot, NOW)), [1]);
+    }
+}

@@ -26,7 +26,8 @@ impl Queue {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
                     assert!(row.is_none() || due == Some(message.due), "message {id} is delayed until {due:?}");
                 }
-                BLOCKED | UNSETTLED => {}
+                BLOCKED => assert!(message.timer || message.due <= now, "message {id} is delayed without a timer"),
+                UNSETTLED => {}
                 _ => {
                     assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
                 }

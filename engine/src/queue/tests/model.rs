@@ -219,7 +219,7 @@ impl<'a> World<'a> {
                 self.read_group(q, row.group, got % 2 == 0);
             }
             let queue = &mut self.queues[q];
-            if attempts == 1 && row.group != 0 && !queue.aside.contains(&id) {
+            if attempts == 1 && row.group != 0 {
                 let order = |id: &i64| queue.announced.get(id);
                 let earlier = queue.rows.range(..id).find(|(other, entry)| {
                     entry.group == row.group
