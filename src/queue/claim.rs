@@ -12,8 +12,11 @@ use enough_engine::queue::{Busy, Tid};
 /// The caller's claim on a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
-    /// Whether it is set aside: not where another transaction has it, or where the index has no room.
+    /// Whether it is set aside: not where another transaction has it, where the index has no room, or where nobody else can
+    /// see its row yet.
     pub busy: bool,
+    /// Whether its row, of which the index doesn't know, has a delivery time.
+    pub timed: bool,
     /// Where its row is, if that is known.
     pub tid: Tid,
     /// Deliveries so far that the index knows of; the row may know of others.
@@ -37,16 +40,16 @@ pub(super) fn claim(
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    let (mut state, mut attempts) = look(queue, table, msg_id, lease)?;
+    let (mut state, mut attempts, mut timed) = look(queue, table, msg_id, lease)?;
     if state == Busy::Others {
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
-        (state, attempts) = look(queue, table, msg_id, lease)?;
+        (state, attempts, timed) = look(queue, table, msg_id, lease)?;
     }
     Ok(match state {
         Busy::Stale => None,
-        Busy::Yours(tid) => Some(Claim { busy: true, tid, attempts }),
-        Busy::Others | Busy::Unknown => Some(Claim { busy: false, tid: Tid::default(), attempts }),
+        Busy::Yours(tid) => Some(Claim { busy: true, timed: false, tid, attempts }),
+        Busy::Others | Busy::Unknown => Some(Claim { busy: false, timed, tid: Tid::default(), attempts }),
     })
 }
 
@@ -61,7 +64,7 @@ pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<C
         for &msg_id in numbers {
             let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
             claims.push(match index.start_busy(slot, msg_id, None, now)? {
-                Busy::Yours(tid) => Some(Claim { busy: true, tid, attempts }),
+                Busy::Yours(tid) => Some(Claim { busy: true, timed: false, tid, attempts }),
                 Busy::Others | Busy::Unknown | Busy::Stale => None,
             });
         }
@@ -70,25 +73,30 @@ pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<C
     Ok(claims)
 }
 
-/// Sets a message aside; what became of that, and its deliveries so far. `Stale` also where there is no such message.
-fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32), Error> {
+/// Sets a message aside; what became of that, its deliveries so far, and whether its row has a delivery time where the index
+/// doesn't know of it. `Stale` also where there is no such message.
+fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32, bool), Error> {
     let (state, attempts) = queue.index(|index, slot| {
         let now = server::now();
         let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
         Ok((index.start_busy(slot, msg_id, lease, now)?, attempts))
     })?;
     if state != Busy::Unknown && state != Busy::Stale {
-        return Ok((state, attempts));
+        return Ok((state, attempts, false));
     }
-    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0)) };
+    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0, false)) };
     if lease.is_some_and(|lease| !spill::leases(&row, lease)) {
-        return Ok((Busy::Stale, 0));
+        return Ok((Busy::Stale, 0, false));
+    }
+    let entry = row.entry();
+    let timed = entry.deliver_at.is_some();
+    if row.is_own() {
+        return Ok((Busy::Unknown, entry.attempts, timed));
     }
     // Not read from the table yet: without a place in the index it would be, while this transaction is open. Or its lease
     // is in its row, and to the index it is a delay.
-    let entry = row.entry();
     let state = queue.index(|index, slot| index.set_aside(slot, &entry, server::now()))?;
-    Ok((state, entry.attempts))
+    Ok((state, entry.attempts, timed))
 }
 
 /// Gives up a claim that has been remembered: nothing was changed. `gone`: there is no such row.

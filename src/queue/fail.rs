@@ -68,7 +68,7 @@ impl Failed<'_> {
         };
         if claim.busy {
             // Before the row is touched: should that fail, the rollback gives the message free again.
-            remember(queue.key, Action::Failed { entry: expected, busy: true });
+            remember(queue.key, Action::Failed { entry: expected, busy: true, timed: false });
         }
         let written = if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue)? };
         let entry = match written {
@@ -78,7 +78,7 @@ impl Failed<'_> {
         if claim.busy {
             forget_finished(queue.key, self.msg_id);
         }
-        remember(queue.key, Action::Failed { entry, busy: claim.busy });
+        remember(queue.key, Action::Failed { entry, busy: claim.busy, timed: claim.timed });
         Ok(true)
     }
 

@@ -30,7 +30,7 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
     let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(false) };
     // Before the row is touched: should that fail, the rollback gives the message free again.
     if claim.busy {
-        remember(queue.key, deletion(msg_id, true));
+        remember(queue.key, deletion(msg_id, true, false));
     }
     delete_claimed(queue, table, msg_id, claim)
 }
@@ -42,7 +42,7 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
         // Where policies or triggers have a say, one by one.
         let claims = if queue.table.plain { claim_known(queue, numbers)? } else { vec![None; numbers.len()] };
         for (&msg_id, _) in numbers.iter().zip(&claims).filter(|(_, claim)| claim.is_some()) {
-            remember(queue.key, deletion(msg_id, true));
+            remember(queue.key, deletion(msg_id, true, false));
         }
         for (&msg_id, claim) in numbers.iter().zip(&claims) {
             let there = match claim {
@@ -57,15 +57,15 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
     Ok(deleted)
 }
 
-fn deletion(msg_id: i64, busy: bool) -> Action {
-    Action::Finished { msg_id, busy, ending: Ending::Deleted }
+fn deletion(msg_id: i64, busy: bool, timed: bool) -> Action {
+    Action::Finished { msg_id, busy, timed, ending: Ending::Deleted }
 }
 
 fn delete_claimed(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, claim: Claim) -> Result<bool, Error> {
     match remove(queue, table, msg_id, claim.tid)? {
         Ok(_) => {
             if !claim.busy {
-                remember(queue.key, deletion(msg_id, false));
+                remember(queue.key, deletion(msg_id, false, claim.timed));
             }
             Ok(true)
         }
@@ -140,7 +140,7 @@ pub(super) fn retire(
         Outcome::Done(_) => Ending::Archived,
         Outcome::Dead { ending, .. } => ending,
     };
-    let action = Action::Finished { msg_id, busy: claim.busy, ending };
+    let action = Action::Finished { msg_id, busy: claim.busy, timed: claim.timed, ending };
     if claim.busy {
         remember(queue.key, action);
     }
@@ -207,7 +207,7 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
         }
         let Some(claim) = claim(queue, table, msg_id, None)? else { continue };
         if claim.busy {
-            remember(queue.key, Action::Finished { msg_id, busy: true, ending: Ending::Archived });
+            remember(queue.key, Action::Finished { msg_id, busy: true, timed: false, ending: Ending::Archived });
         }
         if fixed_snapshot() && table.fetch(msg_id, claim.tid).is_some_and(|row| !table.shown(&row)) {
             return Err(Error::Serialization { queue: queue.name.clone(), msg_id });
@@ -243,7 +243,8 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
             continue;
         }
         if !claim.busy {
-            remember(queue.key, Action::Finished { msg_id, busy: false, ending: Ending::Archived });
+            let timed = claim.timed;
+            remember(queue.key, Action::Finished { msg_id, busy: false, timed, ending: Ending::Archived });
         }
         archived.push(msg_id);
     }

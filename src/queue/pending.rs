@@ -19,10 +19,11 @@ pub(super) enum Action {
     Sent(Entry),
     /// A message was leased to this session: nothing at commit, given back at rollback.
     Leased { msg_id: i64, lease: u64, attempts: u32 },
-    /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index.
-    Finished { msg_id: i64, busy: bool, ending: Ending },
-    /// A message's delivery has failed, and its row is now as this says. `busy`: as above.
-    Failed { entry: Entry, busy: bool },
+    /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index. `timed`: it was not, and
+    /// the row had a delivery time.
+    Finished { msg_id: i64, busy: bool, timed: bool, ending: Ending },
+    /// A message's delivery has failed, and its row is now as this says. `busy` and `timed`: as above.
+    Failed { entry: Entry, busy: bool, timed: bool },
     /// A lease was written to its row: the index need not know of it any more.
     Spilled { msg_id: i64, lease: u64, until: i64 },
     /// A message's row was given another delivery time.
@@ -207,11 +208,12 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wa
 fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
     match item.action {
         Action::Sent(entry) => index.sent(slot, &entry, now, wake),
-        Action::Finished { msg_id, busy, ending } => {
+        Action::Finished { msg_id, busy, timed, ending } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
             if busy {
                 index.end_busy(slot, msg_id, true, now, wake)?;
             } else {
+                index.left_outside(slot, msg_id, timed)?;
                 index.drop_message(slot, msg_id, wake)?;
             }
             match ending {
@@ -222,7 +224,10 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
                 Ending::Purged => Ok(()),
             }
         }
-        Action::Failed { entry, .. } => index.rest(slot, &entry, now, wake),
+        Action::Failed { entry, timed, .. } => {
+            index.left_outside(slot, entry.msg_id, timed)?;
+            index.rest(slot, &entry, now, wake)
+        }
         Action::Spilled { msg_id, lease, until } => index.spilled(slot, msg_id, lease, until, wake),
         Action::Moved(entry) => {
             index.drop_message(slot, entry.msg_id, wake)?;
@@ -244,7 +249,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
             index.give_back(slot, msg_id, lease, now, delay, wake)
         }
         Action::Finished { msg_id, busy: true, .. } => index.end_busy(slot, msg_id, false, now, wake),
-        Action::Failed { entry, busy: true } => index.end_busy(slot, entry.msg_id, false, now, wake),
+        Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, false, now, wake),
         Action::Doubt { .. } => look_again(index, slot, wake),
         Action::Sent(_)
         | Action::Finished { .. }

@@ -31,7 +31,7 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
         },
     )?;
     let table = queue.open_table(false)?;
-    let claim = Claim { busy: true, tid: Tid::default(), attempts: 0 };
+    let claim = Claim { busy: true, timed: false, tid: Tid::default(), attempts: 0 };
     for one in held {
         match table.fetch(one.msg_id, one.tid) {
             // Not this transaction's to see, or to delete.
@@ -54,7 +54,7 @@ fn set_aside(queue: &Queue) -> Result<Vec<Aside>, Error> {
         })?;
         for one in &chunk {
             let msg_id = one.msg_id;
-            remember(queue.key, Action::Finished { msg_id, busy: true, ending: Ending::Purged });
+            remember(queue.key, Action::Finished { msg_id, busy: true, timed: false, ending: Ending::Purged });
         }
         held.append(&mut chunk);
         chunk.reserve_exact(CHUNK);

@@ -39,6 +39,12 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether this transaction has written it, so that nobody else sees it as it is.
+    pub fn is_own(&self) -> bool {
+        // SAFETY: the row's tuple is whole.
+        unsafe { written_here(self.tuple) }
+    }
+
     /// Whether another transaction, which is still open, is changing it or keeps others from it.
     pub fn is_being_changed(&self) -> bool {
         // SAFETY: the row's tuple is whole. Who a mark in it stands for is asked for only where the mark is there.

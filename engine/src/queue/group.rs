@@ -472,7 +472,7 @@ impl Partition<'_> {
         self.fill(slot, record, entry)?;
         // Behind a holder nobody can be woken for it.
         self.join(slot, record, group, now, &mut Wake::nobody())?;
-        self.brought(slot, entry)?;
+        self.brought(slot, entry.deliver_at.is_some())?;
         Ok(true)
     }
 
@@ -537,7 +537,7 @@ impl Partition<'_> {
             (None, Some(room)) => {
                 self.fill(slot, room, earlier)?;
                 self.join(slot, room, group, now, wake)?;
-                self.brought(slot, earlier)?;
+                self.brought(slot, earlier.deliver_at.is_some())?;
             }
             (None, None) => return Err(Corrupt),
         }

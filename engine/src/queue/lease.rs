@@ -299,7 +299,7 @@ impl Partition<'_> {
             let room = if inside {
                 self.found(slot, entry, now, &mut Wake::nobody())?
             } else if self.put_unsettled(slot, entry, true)? {
-                self.brought(slot, entry)?;
+                self.brought(slot, entry.deliver_at.is_some())?;
                 true
             } else {
                 false

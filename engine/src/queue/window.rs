@@ -323,17 +323,23 @@ impl Partition<'_> {
         if self.bring(slot, entry, now, wake)? == Put::NoRoom {
             return Ok(false);
         }
-        self.brought(slot, entry)?;
+        self.brought(slot, entry.deliver_at.is_some())?;
         Ok(true)
     }
 
     /// Counts a row that was outside of the index and isn't any more.
-    pub(super) fn brought(&self, slot: u32, entry: &Entry) -> Result<(), Corrupt> {
-        if entry.deliver_at.is_some() {
+    pub(super) fn brought(&self, slot: u32, timed: bool) -> Result<(), Corrupt> {
+        if timed {
             let outside = self.q_i64(slot, Q::TimedOutside)?;
             self.set_q_i64(slot, Q::TimedOutside, outside.saturating_sub(1).max(0))?;
         }
         Ok(())
+    }
+
+    /// The committed transaction has deleted or replaced a row without having set its message aside. `timed`: the row had a
+    /// delivery time, by which it was counted where the index doesn't know the message.
+    pub fn left_outside(&self, slot: u32, msg_id: i64, timed: bool) -> Result<(), Corrupt> {
+        if self.knows(slot, msg_id)? { Ok(()) } else { self.brought(slot, timed) }
     }
 
     fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {

@@ -134,3 +134,35 @@ fn long_groups_are_drained_in_order() -> Result<()> {
     }
     drained_in_order(&database, 3, 400)
 }
+
+#[test]
+fn a_message_that_never_came_to_be_keeps_no_group_waiting() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    // Read once, so that the index knows the table to its end.
+    ensure!(read(&mut other, "q", 1)?.is_empty());
+    for finish in ["queue_fail('q', id, retry_in => '1 hour')", "queue_delete('q', id)", "queue_archive('q', id)"] {
+        client.batch_execute(&format!(
+            "BEGIN; SELECT enough.{finish} FROM enough.queue_send('q', '0', group_key => 'g', delay => '1 hour') AS id; ROLLBACK"
+        ))?;
+        send(&mut client, "g", 1)?;
+        let came = read(&mut other, "q", 1)?;
+        ensure!(came.len() == 1, "the group waits after {finish}");
+        ensure!(delete(&mut other, "q", came[0].msg_id, came[0].lease)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_message_failed_by_its_own_sender_comes_after_the_earlier_ones() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    ensure!(read(&mut other, "q", 1)?.is_empty());
+    client.batch_execute(
+        "BEGIN;
+         SELECT enough.queue_send('q', '1', group_key => 'g');
+         SELECT enough.queue_fail('q', id, retry_in => '1 hour') FROM enough.queue_send('q', '2', group_key => 'g') AS id;
+         COMMIT",
+    )?;
+    let came = read(&mut other, "q", 10)?;
+    ensure!(came.len() == 1 && came[0].message == serde_json::json!(1), "{came:?}");
+    Ok(())
+}

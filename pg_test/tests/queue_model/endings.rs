@@ -154,7 +154,8 @@ impl Model {
             return Some("none");
         };
         if message.ending.is_some() {
-            return Some("leased");
+            // Where memory is short it may not have been set aside.
+            return self.roomy.then_some("leased");
         }
         let passed = crate::message::passed(message.due, span, "");
         match (message.leased(None, span), passed) {

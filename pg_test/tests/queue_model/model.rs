@@ -101,13 +101,11 @@ pub(crate) struct Read {
 pub(crate) struct Model {
     pub(crate) options: Options,
     /// Whether all messages fit into the memory, so that their order is strict.
-    roomy: bool,
+    pub(crate) roomy: bool,
     pub(crate) messages: BTreeMap<i64, Message>,
     pub(crate) dead: BTreeMap<i64, Message>,
     pub(crate) done: BTreeSet<i64>,
     pub(crate) paused: bool,
-    /// Messages that a transaction has sent, finished and rolled back: the statistics may count them for a while.
-    pub(crate) ghosts: i64,
     pub(crate) transactions: Vec<Transaction>,
     pub(crate) commits: u64,
     rate: Option<Rate>,
@@ -123,7 +121,6 @@ impl Model {
             dead: BTreeMap::new(),
             done: BTreeSet::new(),
             paused: false,
-            ghosts: 0,
             transactions: (0..sessions).map(|_| Transaction::default()).collect(),
             commits: 0,
             rate: options.max_rate.map(|(most, period)| Rate::new(most, period)),
@@ -179,8 +176,6 @@ impl Model {
                     message.fresh = false;
                     // It was out of its group's order, so another may have had its turn, and keeps it.
                     message.sent = message.sent.max(back);
-                    let own = message.sender.is_some();
-                    self.ghosts += i64::from(own);
                 }
                 Effect::Leased { id, lease } => self.give_back(id, lease, span),
                 Effect::Noted { .. } => {}
