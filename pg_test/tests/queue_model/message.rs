@@ -125,8 +125,9 @@ impl Message {
             return if self.leased_at.is_some() || self.ending.is_some() { Is::Possible } else { Is::Sure };
         }
         // One that is finished by hand while it waits is out of the order, and so is one that wasn't in its place when the
-        // other had its first turn: not sent yet, or failed by a transaction that was still open.
-        let came_later = later.leased_at.is_some_and(|leased_at| self.changed.most > leased_at);
+        // other had its first turn: not sent yet, or failed or finished by a transaction that was still open.
+        let came = self.sent.max(self.changed.most);
+        let came_later = later.leased_at.is_some_and(|leased_at| came > leased_at);
         if self.ending.is_some() || came_later {
             Is::Possible
         } else {
