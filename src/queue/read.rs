@@ -14,6 +14,7 @@ use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Entry, Outlook, Overtaken, Refill, Taken};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Messages leased under one hold of the lock.
@@ -62,6 +63,9 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             queue: &current,
             wish,
             began: None,
+            given: Vec::new(),
+            ends: i64::MAX,
+            repeats: false,
             table: None,
             hidden: Vec::new(),
             crowded: false,
@@ -82,9 +86,14 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
 struct Reader<'q> {
     queue: &'q Queue,
     wish: &'q Wish,
-    /// When it first looked: what runs out later is left to other reads, so that none gets a message twice, however long it
-    /// takes and short its leases are.
+    /// When it first looked: what runs out later is left to other reads.
     began: Option<i64>,
+    /// What it has given to the caller so far, and when the first of those leases runs out: from then on another session may
+    /// have made them ready again, and nobody is to get a message twice by one call.
+    given: Vec<i64>,
+    ends: i64,
+    /// It has met one of those again.
+    repeats: bool,
     /// Opened when the first row is looked at.
     table: Option<OpenTable<'q>>,
     /// Leased, but not for this transaction to have: given back at the end, for others.
@@ -122,6 +131,9 @@ impl<'q> Reader<'q> {
             self.crowded = outlook.crowded;
             let any = !taken.is_empty();
             got += self.deliver_all(&taken, rows)?;
+            if self.repeats {
+                return Ok(None);
+            }
             if got == self.wish.qty {
                 // With messages ready, what the table may hold besides is delayed ones that have come due.
                 if outlook.refill && outlook.ready > 0 {
@@ -177,14 +189,33 @@ impl<'q> Reader<'q> {
             remember(self.queue.key, Action::Leased { msg_id, lease, attempts });
         }
         let mut got = 0;
+        let repeated = self.repeated(taken);
+        self.repeats = !repeated.is_empty();
         for one in taken {
-            got += usize::from(self.deliver(one, rows)?);
+            if repeated.contains(&one.msg_id) {
+                self.hidden.push(*one);
+            } else if self.deliver(one, rows)? {
+                got += 1;
+                if self.wish.qty > 1 {
+                    self.given.push(one.msg_id);
+                    self.ends = self.ends.min(one.until);
+                }
+            }
         }
         let missed = taken.len() - got;
         if missed > 0 {
             self.queue.index(|index, slot| index.not_delivered(slot, missed, server::now()))?;
         }
         Ok(got)
+    }
+
+    /// Those of them that have been given already.
+    fn repeated(&self, taken: &[Taken]) -> HashSet<i64> {
+        if self.given.is_empty() || server::now() < self.ends {
+            return HashSet::new();
+        }
+        let taken: HashSet<i64> = taken.iter().map(|one| one.msg_id).collect();
+        self.given.iter().copied().filter(|id| taken.contains(id)).collect()
     }
 
     /// Gives one leased message to the caller; false where there was nothing to give.

@@ -5,6 +5,7 @@ use enough_pg_test::check::eventually;
 use enough_pg_test::queue::{self, Message};
 use postgres::Client;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Reads until something comes.
 fn next(client: &mut Client, timeout: &str) -> Result<Message> {
@@ -55,13 +56,38 @@ fn reading_writes_nothing() -> Result<()> {
 
 #[test]
 fn no_read_gives_a_message_twice_however_short_its_leases_are() -> Result<()> {
-    let (_database, mut client, _) = queue::made("")?;
+    let (database, mut client, _) = queue::made("")?;
     let sent = queue::send_numbers(&mut client, "q", 9_000)?;
     // Which takes several times as long as the leases last.
-    let mut read = queue::ids(&queue::receive(&mut client, "queue_read('q', 10000, '1 millisecond')")?);
-    read.sort_unstable();
-    ensure!(read == sent, "{} of {} messages", read.len(), sent.len());
-    Ok(())
+    let read = |client: &mut Client| -> Result<Vec<i64>> {
+        let mut read = queue::ids(&queue::receive(client, "queue_read('q', 10000, '1 millisecond')")?);
+        read.sort_unstable();
+        Ok(read)
+    };
+    let alone = read(&mut client)?;
+    ensure!(alone == sent, "{} of {} messages", alone.len(), sent.len());
+    // Who reads other queues, with which this one shares memory, lets leases run out, too.
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| -> Result<()> {
+            let mut client = database.client()?;
+            client.batch_execute("SELECT enough.queue_create('other' || i) FROM generate_series(1, 8) AS i")?;
+            while !done.load(Relaxed) {
+                client.batch_execute("SELECT enough.queue_read('other' || i) FROM generate_series(1, 8) AS i")?;
+            }
+            Ok(())
+        });
+        let several = (0..20).try_for_each(|_| {
+            let mut read = read(&mut client)?;
+            let count = read.len();
+            read.dedup();
+            ensure!(read.len() == count, "{} of {count} messages come twice", count - read.len());
+            Ok(())
+        });
+        done.store(true, Relaxed);
+        others.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??;
+        several
+    })
 }
 
 #[test]
