@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use enough_pg_test::check::eventually;
 use enough_pg_test::queue::{self, Message};
+use enough_pg_test::server::{self, Database};
 use postgres::Client;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -56,7 +57,11 @@ fn reading_writes_nothing() -> Result<()> {
 
 #[test]
 fn no_read_gives_a_message_twice_however_short_its_leases_are() -> Result<()> {
-    let (database, mut client, _) = queue::made("")?;
+    // Of its own: whoever reads a queue with which this one shares memory lets its leases run out, too.
+    let server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
     let sent = queue::send_numbers(&mut client, "q", 9_000)?;
     // Which takes several times as long as the leases last.
     let read = |client: &mut Client| -> Result<Vec<i64>> {
@@ -66,7 +71,6 @@ fn no_read_gives_a_message_twice_however_short_its_leases_are() -> Result<()> {
     };
     let alone = read(&mut client)?;
     ensure!(alone == sent, "{} of {} messages", alone.len(), sent.len());
-    // Who reads other queues, with which this one shares memory, lets leases run out, too.
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let others = scope.spawn(|| -> Result<()> {
