@@ -219,7 +219,6 @@ pub fn set(segment: &Segment, key: KeyHash, value: NewValue<'_>, mode: Mode, kee
         }
         value.expiry = present.filter(|_| keep_ttl).unwrap_or(value.expiry);
     }
-    store::fetch(segment, key);
     pending::write(key, value.effect());
     Ok(true)
 }
