@@ -166,9 +166,9 @@ impl OpenTable<'_> {
     /// Whether the transaction's own snapshot shows this version of the row too: not an older one, whose change it can't
     /// know of.
     pub fn shown(&self, row: &Row) -> bool {
-        // SAFETY: the row's tuple is whole, and a call of a function has an active snapshot.
-        let (own, snapshot) = unsafe { (written_here(row.tuple), pg_sys::GetActiveSnapshot()) };
-        own || self.at_place(snapshot, row.tid).is_some()
+        // SAFETY: a call of a function has an active snapshot.
+        let snapshot = unsafe { pg_sys::GetActiveSnapshot() };
+        row.is_own() || self.at_place(snapshot, row.tid).is_some()
     }
 
     /// What an archive keeps of a row besides what the reader is told: its dedup key, and the error of its last failure.

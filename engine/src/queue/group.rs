@@ -173,6 +173,13 @@ impl Partition<'_> {
         self.sort_in(slot, record, group, wake)
     }
 
+    /// Makes an unsettled message a member of its group, whose hash is in place of its lease.
+    fn join_unsettled(&self, slot: u32, record: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        self.unlink(slot, record)?;
+        self.set_r(record, R::Lease, 0)?;
+        self.join(slot, record, group, now, wake)
+    }
+
     /// A member that is in no list finds its place: the holder's, or among the blocked ones. Its timer runs if its time
     /// has not come.
     pub(super) fn sort_in(&self, slot: u32, record: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
@@ -459,9 +466,7 @@ impl Partition<'_> {
         let Some(group) = self.group(slot, entry.group)? else { return Ok(false) };
         if let Some(known) = self.lookup(slot, entry.msg_id)? {
             if self.kind(known)?.list == UNSETTLED {
-                self.unlink(slot, known)?;
-                self.set_r(known, R::Lease, 0)?;
-                self.join(slot, known, group, now, &mut Wake::nobody())?;
+                self.join_unsettled(slot, known, group, now, &mut Wake::nobody())?;
             }
             return Ok(true);
         }
@@ -514,32 +519,27 @@ impl Partition<'_> {
         if group == 0 || list.is_some_and(|list| list != BLOCKED && list != UNSETTLED) {
             return Ok(Overtaken::Not);
         }
-        let room = if known.is_some() { None } else { self.record_for(slot)? };
-        if known.is_none() && room.is_none() {
-            return Ok(Overtaken::NoRoom);
-        }
+        let first = if let Some(known) = known {
+            known
+        } else {
+            let Some(room) = self.record_for(slot)? else { return Ok(Overtaken::NoRoom) };
+            self.fill(slot, room, earlier)?;
+            self.brought(slot, earlier.deliver_at.is_some())?;
+            room
+        };
         self.uncount(record)?;
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
         self.set_r(record, R::Lease, 0)?;
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         self.set_half(group, g::HOLDER, false, 0)?;
-        match (known, room) {
-            (Some(known), _) => {
-                self.unlink(slot, known)?;
-                if list == Some(UNSETTLED) {
-                    self.set_r(known, R::Lease, 0)?;
-                    self.join(slot, known, group, now, wake)?;
-                } else {
-                    self.hold(slot, known, group, wake)?;
-                }
+        match list {
+            Some(BLOCKED) => {
+                self.unlink(slot, first)?;
+                self.hold(slot, first, group, wake)?;
             }
-            (None, Some(room)) => {
-                self.fill(slot, room, earlier)?;
-                self.join(slot, room, group, now, wake)?;
-                self.brought(slot, earlier.deliver_at.is_some())?;
-            }
-            (None, None) => return Err(Corrupt),
+            Some(_) => self.join_unsettled(slot, first, group, now, wake)?,
+            None => self.join(slot, first, group, now, wake)?,
         }
         self.block(slot, record, group)?;
         self.landed(slot, wake)?;
