@@ -23,10 +23,11 @@ const SECOND: i64 = 1_000_000;
 
 type Path = fn(u64) -> Result<(), Corrupt>;
 
-const PATHS: [(&str, Path); 9] = [
+const PATHS: [(&str, Path); 10] = [
     ("hash of a key", hash),
     ("cache get", cache_get),
-    ("cache set, over an entry of its size", cache_overwrite),
+    ("cache set, over an entry of its size", |calls| cache_overwrite(calls, |_| NEVER)),
+    ("cache set, over an entry of its size, with a later expiry", |calls| cache_overwrite(calls, in_an_hour)),
     ("cache set, of a new key where another is evicted", cache_insert),
     ("limiter check, fixed window", |calls| limiter_check(calls, Algorithm::FixedWindow)),
     ("limiter check, sliding window", |calls| limiter_check(calls, Algorithm::SlidingWindow)),
@@ -86,28 +87,35 @@ fn hash(calls: u64) -> Result<(), Corrupt> {
     })
 }
 
-fn item(key: KeyHash) -> Item {
-    Item { key, database: 16_384, expiry: NEVER, kind: Kind::Json }
+fn item(key: KeyHash, expiry: u64) -> Item {
+    Item { key, database: 16_384, expiry, kind: Kind::Json }
+}
+
+/// An hour after the `call`-th call, of which there are a hundred a second.
+fn in_an_hour(call: u64) -> u64 {
+    (NOW + 3_600 * SECOND).cast_unsigned() + call * 10_000
 }
 
 /// What a set of a value without tags does under the lock.
-fn set(cache: &cache::Partition<'_>, key: KeyHash, value: &[u8], now: u64) -> Result<(), Corrupt> {
+fn set(cache: &cache::Partition<'_>, item: &Item, value: &[u8], now: u64) -> Result<(), Corrupt> {
+    let key = item.key;
     let since = Moment { time: now, ended: 1 };
     if cache.refuses(key, 0, &Tags::default(), since, |_| false)?.is_some() {
         return Err(Corrupt);
     }
-    if cache.overwrite(&item(key), value)? {
+    if cache.overwrite(item, value)? {
         return Ok(());
     }
     let mut request = Reservation::new(value.len());
     while cache.reserve(&mut request, now)? == Progress::More {}
     cache.fill(&request, value)?;
-    cache.publish(&mut request, &item(key)).map(drop)
+    cache.publish(&mut request, item).map(drop)
 }
 
-/// A partition of the cache with `entries` entries in it, given to `work`.
+/// A partition of the cache with `entries` entries in it that are over at `expiry`, given to `work`.
 fn with_cache(
     entries: u64,
+    expiry: u64,
     blocks: usize,
     work: impl FnOnce(&cache::Partition<'_>, u64) -> Result<(), Corrupt>,
 ) -> Result<(), Corrupt> {
@@ -115,13 +123,13 @@ fn with_cache(
     cache::format(&words, Moment::default());
     let cache = cache::Partition::open(&words)?;
     let now = NOW.cast_unsigned();
-    (0..entries).try_for_each(|number| set(&cache, key(number), &[7; VALUE], now))?;
+    (0..entries).try_for_each(|number| set(&cache, &item(key(number), expiry), &[7; VALUE], now))?;
     work(&cache, now)
 }
 
 fn cache_get(calls: u64) -> Result<(), Corrupt> {
     let keys = keys();
-    with_cache(KEYS, 16_384, |cache, now| {
+    with_cache(KEYS, NEVER, 16_384, |cache, now| {
         let mut out = [0; VALUE];
         counted(calls, &mut |call| {
             let found = cache.find(keys[turn(call)], now)?.ok_or(Corrupt)?;
@@ -133,18 +141,20 @@ fn cache_get(calls: u64) -> Result<(), Corrupt> {
     })
 }
 
-fn cache_overwrite(calls: u64) -> Result<(), Corrupt> {
+fn cache_overwrite(calls: u64, expiry: fn(u64) -> u64) -> Result<(), Corrupt> {
     let keys = keys();
-    with_cache(KEYS, 16_384, |cache, now| counted(calls, &mut |call| set(cache, keys[turn(call)], &[8; VALUE], now)))
+    with_cache(KEYS, expiry(0), 16_384, |cache, now| {
+        counted(calls, &mut |call| set(cache, &item(keys[turn(call)], expiry(call)), &[8; VALUE], now))
+    })
 }
 
 fn cache_insert(calls: u64) -> Result<(), Corrupt> {
     let new: Vec<KeyHash> = (0..calls).map(|call| key(1_000_000 + call)).collect();
-    with_cache(KEYS, 2_048, |cache, now| {
+    with_cache(KEYS, NEVER, 2_048, |cache, now| {
         if cache.stats()?.evictions == 0 {
             return Err(Corrupt);
         }
-        counted(calls, &mut |call| set(cache, new[call as usize], &[8; VALUE], now))
+        counted(calls, &mut |call| set(cache, &item(new[call as usize], NEVER), &[8; VALUE], now))
     })
 }
 

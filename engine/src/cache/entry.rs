@@ -281,9 +281,7 @@ impl<'a> Partition<'a> {
     /// Changes when the entry under `key` is over. False where there is none.
     pub fn touch(&self, key: KeyHash, now: u64, expiry: u64) -> Result<bool, Corrupt> {
         let Some(found) = self.find(key, now)? else { return Ok(false) };
-        self.unlist_expiry(found.block)?;
-        self.set(at(found.block, EXPIRY), expiry)?;
-        self.list_expiry(found.block, expiry)?;
+        self.move_expiry(found.block, expiry)?;
         if found.kept {
             self.keep_no_longer(found.block)?;
         }
@@ -292,8 +290,6 @@ impl<'a> Partition<'a> {
 
     /// Moves the end of an entry while others may read it; shared lock. False where that takes the exclusive lock, and
     /// [`Self::touch`]: one that never expired isn't listed yet, one that is kept has two ends.
-    ///
-    /// The entry stays listed by its earlier expiry, at which [`super::expiry`] finds the new one and lists it again.
     pub fn slide(&self, found: Found, expiry: u64) -> Result<bool, Corrupt> {
         if found.kept {
             return Ok(false);

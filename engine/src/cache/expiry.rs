@@ -8,6 +8,10 @@
 //!
 //! The lists are doubly linked and circular through anchors in the header, so that an entry leaves its list in O(1)
 //! without knowing which it is in. An entry that never expires is in none.
+//!
+//! An entry whose expiry moves on stays listed by the earlier one: when that is due, the entry is found not to be over
+//! and listed by what it has by then. So whatever is set or touched again and again is listed once per time to live, and
+//! a set changes no lines but the entry's own, instead of those of its neighbours in two lists.
 
 use super::entry::{EXPIRY, LINKS, NEVER};
 use super::layout::{ANCHORS, ANCHORS_MAX, LAST_TICK, Partition, at, high, low, pair};
@@ -105,6 +109,18 @@ impl Partition<'_> {
         }
         let (tick, last) = (tick_of(expiry), self.get(LAST_TICK)?);
         self.push(if tick <= last { DUE } else { (tick ^ last).ilog2().min(LISTS - 1) }, block)
+    }
+
+    /// Changes when an entry is over.
+    #[inline]
+    pub(super) fn move_expiry(&self, block: u32, expiry: u64) -> Result<(), Corrupt> {
+        let old = self.get(at(block, EXPIRY))?;
+        self.set(at(block, EXPIRY), expiry)?;
+        if expiry >= old {
+            return Ok(());
+        }
+        self.unlist_expiry(block)?;
+        self.list_expiry(block, expiry)
     }
 
     /// Takes an entry out of its list, if it's in one.

@@ -232,7 +232,7 @@ impl Partition<'_> {
         self.set(SEQUENCE, stamp)?;
         self.add(SETS, 1)?;
         if head[EXPIRY].load(Relaxed) != item.expiry {
-            self.change_expiry(block, item.expiry)?;
+            self.move_expiry(block, item.expiry)?;
         }
         let chain = head[CHAIN].load(Relaxed);
         if u64::from(high(chain)) != value.len() as u64 {
@@ -247,12 +247,6 @@ impl Partition<'_> {
         head[META].store(kind | used | cleared_slot(item.database) << SLOT_SHIFT, Relaxed);
         head[STAMP].store(stamp, Relaxed);
         Ok(true)
-    }
-
-    fn change_expiry(&self, block: u32, expiry: u64) -> Result<(), Corrupt> {
-        self.unlist_expiry(block)?;
-        self.set(at(block, EXPIRY), expiry)?;
-        self.list_expiry(block, expiry)
     }
 
     fn change_len(&self, block: u32, chain: u64, len: u32) -> Result<(), Corrupt> {

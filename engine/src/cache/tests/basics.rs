@@ -86,21 +86,36 @@ fn a_clock_set_back_hurts_nothing() {
     partition.check().expect("sound");
 }
 
+/// By a touch as by a new value in the entry's place: from each expiry to each other.
 #[test]
-fn touching_moves_the_expiry_both_ways() {
+fn an_expiry_moves_both_ways() {
     let words = allocate(1 << 14);
-    let partition = formatted(&words);
-    assert_eq!(partition.touch(key(1), 0, NEVER), Ok(false));
-    assert_eq!(set(&partition, &item(1, SECOND), b"x", 0), Ok(true));
-    for expiry in [NEVER, 3 * SECOND, 2 * SECOND, 100 * SECOND] {
-        assert_eq!(partition.touch(key(1), 0, expiry), Ok(true));
-        assert_eq!(partition.find(key(1), 0).expect("sound").map(|found: Found| found.expiry), Some(expiry));
-        partition.check().expect("sound");
+    assert_eq!(formatted(&words).touch(key(1), 0, NEVER), Ok(false));
+    let ends = [2 * SECOND, 3 * SECOND, 50 * SECOND, 100 * SECOND, NEVER];
+    for (overwritten, first, second) in ends.iter().flat_map(|&a| ends.map(|b| [(false, a, b), (true, a, b)])).flatten()
+    {
+        let partition = formatted(&words);
+        assert_eq!(set(&partition, &item(1, SECOND), b"x", 0), Ok(true));
+        for (now, expiry) in [(0, first), (SECOND * 3 / 2, second)] {
+            while partition.expire(now, 10).expect("sound") {}
+            let moved = if overwritten {
+                partition.overwrite(&item(1, expiry), b"y")
+            } else {
+                partition.touch(key(1), now, expiry)
+            };
+            assert_eq!(moved, Ok(true));
+            assert_eq!(partition.find(key(1), now).expect("sound").map(|found: Found| found.expiry), Some(expiry));
+            partition.check().expect("sound");
+        }
+        let last = second.min(1000 * SECOND);
+        for now in (2..last / SECOND).chain([last / SECOND + 1]).map(|second| second * SECOND) {
+            while partition.expire(now, 10).expect("sound") {}
+            partition.check().expect("sound");
+            let there = now < second;
+            assert_eq!(get(&partition, key(1), now).expect("sound").is_some(), there, "{first} → {second} at {now}");
+            assert_eq!(partition.stats().expect("sound").entries, u64::from(there), "{first} → {second} at {now}");
+        }
     }
-    while partition.expire(99 * SECOND, 10).expect("sound") {}
-    assert!(get(&partition, key(1), 99 * SECOND).expect("sound").is_some());
-    while partition.expire(101 * SECOND, 10).expect("sound") {}
-    assert_eq!(partition.stats().expect("sound").entries, 0);
 }
 
 #[test]
