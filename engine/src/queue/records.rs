@@ -73,10 +73,18 @@ impl Partition<'_> {
         self.set_head(Head::FreeRecords, self.head(Head::FreeRecords)?.saturating_add(1))
     }
 
+    /// Where the chain of a message begins. Messages of successive numbers, which come and go together, have successive
+    /// buckets: a few cache lines instead of one each. Where their row of buckets begins is as good as random, so chains
+    /// are no longer for it.
     #[inline]
     fn bucket(&self, slot: u32, msg_id: i64) -> usize {
-        let hash = spread(msg_id.cast_unsigned() ^ u64::from(slot) << 48);
-        ((u64::from(hash) * self.records as u64) >> 32) as usize
+        /// Numbers with buckets in a row: 8 lines.
+        const ROW: u64 = 64;
+        let (row, place) = (msg_id.cast_unsigned() / ROW, msg_id.cast_unsigned() % ROW);
+        let hash = spread(row ^ u64::from(slot) << 48);
+        let bucket = ((u64::from(hash) * self.records as u64) >> 32) as usize + place as usize;
+        let buckets = self.records;
+        if bucket < buckets { bucket } else { bucket.checked_rem(buckets).unwrap_or(0) }
     }
 
     /// The record of a message; with [`g::BIT`](super::layout::g::BIT) in `slot`, of a group by its hash.
