@@ -179,6 +179,33 @@ impl Log {
         self.writes.iter_mut().skip(visible).filter(|write| !write.hidden)
     }
 
+    /// The same for `work`, each key having been given to `first` and, then, to `second` a while before: what a key needs
+    /// is on its way from memory while others are at work.
+    pub(super) fn each_effective(
+        &mut self,
+        first: impl Fn(KeyHash),
+        second: impl Fn(KeyHash),
+        mut work: impl FnMut(&mut Write),
+    ) {
+        /// Keys: each has some lines fetched.
+        const AHEAD: usize = 8;
+        let visible = self.visible();
+        let writes = self.writes.get_mut(visible..).unwrap_or_default();
+        writes.iter().take(2 * AHEAD).for_each(|write| first(write.key));
+        writes.iter().take(AHEAD).for_each(|write| second(write.key));
+        for index in 0..writes.len() {
+            if let Some(later) = writes.get(index + 2 * AHEAD) {
+                first(later.key);
+            }
+            if let Some(later) = writes.get(index + AHEAD) {
+                second(later.key);
+            }
+            if let Some(write) = writes.get_mut(index).filter(|write| !write.hidden) {
+                work(write);
+            }
+        }
+    }
+
     pub(super) fn write(&mut self, key: KeyHash, owner: SubTransactionId, effect: Effect) {
         let below = self.find(key);
         let mut removes = matches!(effect, Effect::Delete | Effect::Taken);
@@ -197,7 +224,8 @@ impl Log {
         match self.writes.len() {
             ..=SCANNED => {}
             len if len == SCANNED + 1 => {
-                self.latest = self.writes.iter().enumerate().map(|(index, write)| (write.key, index)).collect();
+                debug_assert!(self.latest.is_empty(), "short logs have no index");
+                self.latest.extend(self.writes.iter().enumerate().map(|(index, write)| (write.key, index)));
             }
             len => {
                 self.latest.insert(key, len - 1);

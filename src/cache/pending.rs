@@ -147,10 +147,12 @@ impl Participant for Pending {
                 let now = log.now;
                 let own = std::mem::take(&mut log.fences);
                 let origin = Origin { since: log.since.unwrap_or_default(), own: &own };
-                for write in log.effective() {
+                let bucket = |key| store::fetch_bucket(segment, key);
+                let entry = |key| store::fetch_entry(segment, key);
+                log.each_effective(bucket, entry, |write| {
                     // An error says that the partition was damaged and is empty now: then the key is absent, too.
                     let _ = apply(segment, write, &origin, now);
-                }
+                });
                 log.fences = own;
                 fence::end_removals(segment, log, true);
             }

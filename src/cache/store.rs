@@ -103,9 +103,24 @@ pub fn glimpse(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
 /// Lets the processor fetch what a [`put`] will touch.
 #[inline(always)]
 pub fn fetch(segment: &Segment, key: KeyHash) {
+    fetch_bucket(segment, key);
+    fetch_entry(segment, key);
+}
+
+/// Of that, what is known without a look at the memory: the lock and the bucket.
+#[inline(always)]
+pub fn fetch_bucket(segment: &Segment, key: KeyHash) {
     let Some(partition) = segment.place_of(Region::Cache, key) else { return };
-    if let Some([bucket, entry]) = Cache::places_of(partition.words(), key) {
+    if let Some(bucket) = Cache::bucket_place(partition.words(), key) {
         partition.fetch(bucket);
+    }
+}
+
+/// And what the bucket leads to.
+#[inline(always)]
+pub fn fetch_entry(segment: &Segment, key: KeyHash) {
+    let Some(partition) = segment.place_of(Region::Cache, key) else { return };
+    if let Some(entry) = Cache::entry_place(partition.words(), key) {
         partition.fetch_more(entry);
     }
 }

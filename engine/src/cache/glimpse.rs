@@ -30,14 +30,18 @@ pub struct Glimpse<'a> {
 }
 
 impl<'a> Partition<'a> {
-    /// The words where the search for `key` begins, and where its entry seems to begin: to be fetched before the lock is
-    /// taken.
+    /// The word where the search for `key` begins, without a look at the words.
     #[inline(always)]
-    pub fn places_of(words: Words<'a>, key: KeyHash) -> Option<[usize; 2]> {
+    pub fn bucket_place(words: Words<'a>, key: KeyHash) -> Option<usize> {
         let partition = Self::geometry(words).ok()?;
-        let bucket = partition.bucket_of(key);
-        let block = partition.bucket(bucket).ok()?;
-        Some([Self::buckets_at() + bucket / 2, at(block, 0)])
+        Some(Self::buckets_at() + partition.bucket_of(key) / 2)
+    }
+
+    /// The word where the entry under `key` seems to begin: to be fetched before the lock is taken.
+    #[inline(always)]
+    pub fn entry_place(words: Words<'a>, key: KeyHash) -> Option<usize> {
+        let partition = Self::geometry(words).ok()?;
+        partition.bucket(partition.bucket_of(key)).ok().map(|block| at(block, 0))
     }
 
     /// The value under `key`, in the plain case.
