@@ -18,6 +18,7 @@ PG_MODULE_MAGIC;
 
 PG_FUNCTION_INFO_V1(noop_boolean);
 PG_FUNCTION_INFO_V1(noop_jsonb);
+PG_FUNCTION_INFO_V1(noop_bytea);
 PG_FUNCTION_INFO_V1(noop_limit);
 
 /* cache_set */
@@ -27,25 +28,47 @@ noop_boolean(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/* cache_get: a copy of the value that the cache holds; VALUE comes from the compiler's command line. */
+/* What a cache has to do at the least: a copy of what is kept. */
+static Datum
+copy_of(struct varlena *kept)
+{
+	struct varlena *copy = palloc(VARSIZE(kept));
+
+	memcpy(copy, kept, VARSIZE(kept));
+	PG_RETURN_POINTER(copy);
+}
+
+/* VALUE, which comes from the compiler's command line, as the type's input function makes it. */
+static struct varlena *
+value(PGFunction input)
+{
+	struct varlena *made = (struct varlena *) DatumGetPointer(DirectFunctionCall1(input, CStringGetDatum(VALUE)));
+	struct varlena *kept = MemoryContextAlloc(TopMemoryContext, VARSIZE(made));
+
+	memcpy(kept, made, VARSIZE(made));
+	return kept;
+}
+
+/* cache_get */
 Datum
 noop_jsonb(PG_FUNCTION_ARGS)
 {
 	static struct varlena *kept = NULL;
-	struct varlena *copy;
 
 	if (kept == NULL)
-	{
-		Datum		value = DirectFunctionCall1(jsonb_in, CStringGetDatum(VALUE));
-		struct varlena *made = (struct varlena *) DatumGetPointer(value);
-		struct varlena *room = MemoryContextAlloc(TopMemoryContext, VARSIZE(made));
+		kept = value(jsonb_in);
+	return copy_of(kept);
+}
 
-		memcpy(room, made, VARSIZE(made));
-		kept = room;
-	}
-	copy = palloc(VARSIZE(kept));
-	memcpy(copy, kept, VARSIZE(kept));
-	PG_RETURN_POINTER(copy);
+/* cache_get_bytes */
+Datum
+noop_bytea(PG_FUNCTION_ARGS)
+{
+	static struct varlena *kept = NULL;
+
+	if (kept == NULL)
+		kept = value(byteain);
+	return copy_of(kept);
 }
 
 /* rate_limit: (allowed, remaining, retry_after, reset_after), with numbers that take as long to print as real ones */

@@ -11,7 +11,7 @@ use xtask::shell;
 /// Where the no-ops are.
 pub const SCHEMA: &str = "noop";
 
-/// What the no-op for `cache_get` returns: a cached value of common size.
+/// What the no-ops for `cache_get` and `cache_get_bytes` return: a cached value of common size.
 pub const VALUE: &str =
     r#"{"id": 4711, "name": "Ada Lovelace", "email": "ada@example.org", "roles": ["admin", "editor"], "locale": "en"}"#;
 
@@ -28,6 +28,8 @@ pub enum Answer {
     Boolean,
     /// A copy of [`VALUE`].
     Json,
+    /// The same as bytes.
+    Bytes,
     /// The row of a rate limit.
     Limit,
 }
@@ -37,6 +39,7 @@ impl Answer {
         match self {
             Self::Boolean => "noop_boolean",
             Self::Json => "noop_jsonb",
+            Self::Bytes => "noop_bytea",
             Self::Limit => "noop_limit",
         }
     }

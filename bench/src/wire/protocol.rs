@@ -102,6 +102,7 @@ impl Protocol for Memcached {
 /// `PostgreSQL`'s extended protocol with a statement that is prepared once; a batch is a pipeline with one Sync.
 #[derive(Debug)]
 pub struct Postgres {
+    name: &'static str,
     /// How values are stored.
     pub kind: &'static str,
     get: &'static str,
@@ -113,6 +114,7 @@ pub struct Postgres {
 impl Postgres {
     /// Values as JSON, as text in both directions, which is how drivers send it.
     pub const JSON: Self = Self {
+        name: "pg_enough",
         kind: "jsonb",
         get: "SELECT enough.cache_get($1)",
         set: "SELECT enough.cache_set($1, $2)",
@@ -120,10 +122,21 @@ impl Postgres {
     };
     /// Values as bytes, of which the server knows no more than Redis and memcached do.
     pub const BYTES: Self = Self {
+        name: "pg_enough",
         kind: "bytea",
         get: "SELECT enough.cache_get_bytes($1)",
         set: "SELECT enough.cache_set_bytes($1, $2)",
         binary: true,
+    };
+    /// The same with functions that do nothing: what the server's protocol, types and executor take.
+    pub const NOOP_JSON: Self =
+        Self { name: "no-op", get: "SELECT noop.cache_get($1)", set: "SELECT noop.cache_set($1, $2)", ..Self::JSON };
+    /// And for bytes.
+    pub const NOOP_BYTES: Self = Self {
+        name: "no-op",
+        get: "SELECT noop.cache_get_bytes($1)",
+        set: "SELECT noop.cache_set_bytes($1, $2)",
+        ..Self::BYTES
     };
 }
 
@@ -159,7 +172,7 @@ fn count(input: &[u8], kind: u8) -> Result<usize> {
 
 impl Protocol for Postgres {
     fn name(&self) -> &'static str {
-        "pg_enough"
+        self.name
     }
 
     fn greet(&self, stream: &mut TcpStream) -> Result<()> {

@@ -128,21 +128,33 @@ fn inside(stage: &Stage) -> Result<Findings> {
 }
 
 fn servers(stage: &Stage) -> Result<Findings> {
+    for (name, answer) in [
+        ("cache_get", Answer::Json),
+        ("cache_get_bytes", Answer::Bytes),
+        ("cache_set", Answer::Boolean),
+        ("cache_set_bytes", Answer::Boolean),
+    ] {
+        noop::create(stage, name, answer)?;
+    }
     fill(stage)?;
     let (redis, memcached) = (MemoryServer::redis(stage)?, MemoryServer::memcached(stage)?);
     let effort = stage.effort();
     let mut found = Findings::default();
     for (batch, single) in [(1, true), (16, false)] {
         for (title, operation) in [("cache get", Operation::Get), ("cache set", Operation::Set)] {
-            for ours in [&Postgres::BYTES, &Postgres::JSON] {
+            for (ours, nothing) in [(&Postgres::BYTES, &Postgres::NOOP_BYTES), (&Postgres::JSON, &Postgres::NOOP_JSON)]
+            {
                 let shape = (CLIENTS, batch, effort.seconds);
                 let mut subject = Wire::new(ours, stage.server().port(), operation, shape)?;
                 let mut first = Wire::new(&Redis, redis.port, operation, shape)?;
                 let mut second = Wire::new(&Memcached, memcached.port, operation, shape)?;
+                // How much of the distance is the server's own: no function of a PostgreSQL is faster.
+                let mut third = Wire::new(nothing, stage.server().port(), operation, shape)?;
                 let of_redis = if single { 0.75 } else { 0.45 };
                 let references: &mut [(_, &mut dyn Contender)] = &mut [
                     (Some(Target::AtLeast(of_redis)), &mut first),
                     (single.then_some(Target::AtLeast(0.75)), &mut second),
+                    (None, &mut third),
                 ];
                 let conditions = format!("8 clients, TCP, {batch} a round trip, {}", ours.kind);
                 let heading = heading(title, &conditions, "requests/s", Relation::Ratio);
@@ -153,11 +165,14 @@ fn servers(stage: &Stage) -> Result<Findings> {
     Ok(found)
 }
 
-/// A session that fills a tag and invalidates it.
+/// A session that fills the cache, gives some of its entries a tag, and invalidates that.
 struct Invalidation {
     name: String,
     client: Client,
+    /// In the cache.
     entries: u32,
+    /// With the tag.
+    tagged: u32,
     round: u32,
 }
 
@@ -168,25 +183,29 @@ impl Contender for Invalidation {
 
     /// µs of the invalidation and its commit.
     fn round(&mut self) -> Result<f64> {
-        let Self { client, entries, round, .. } = self;
+        let Self { client, entries, tagged, round, .. } = self;
         *round += 1;
+        let tag = format!("{tagged} in {round}");
         let fill = format!(
-            "SELECT count(enough.cache_set('{entries} ' || i, '1', tags => ARRAY['{entries} in {round}'])) FROM generate_series(1, {entries}) AS i"
+            "SELECT count(enough.cache_set(i::text, '1', tags => ARRAY[CASE WHEN i <= {tagged} THEN '{tag}' ELSE 'other' END])) \
+             FROM generate_series(1, {entries}) AS i"
         );
+        let there = format!("SELECT count(enough.cache_get(i::text)) FROM generate_series(1, {entries}) AS i");
         client.batch_execute(&fill)?;
-        let last = format!("SELECT count(enough.cache_get('{entries} ' || i)) FROM generate_series(1, {entries}) AS i");
-        let there: i64 = client.query_one(&last, &[])?.get(0);
-        ensure!(there == i64::from(*entries), "only {there} of {entries} entries are there");
+        let before: i64 = client.query_one(&there, &[])?.get(0);
+        ensure!(before == i64::from(*entries), "only {before} of {entries} entries are there");
+        // What a first call after so much else would wait for is not what tells the two apart.
+        client.batch_execute("SELECT enough.cache_invalidate('nothing')")?;
         let began = Instant::now();
-        client.batch_execute(&format!("SELECT enough.cache_invalidate('{entries} in {round}')"))?;
+        client.batch_execute(&format!("SELECT enough.cache_invalidate('{tag}')"))?;
         let time = began.elapsed().as_secs_f64() * 1e6;
-        let there: i64 = client.query_one(&last, &[])?.get(0);
-        ensure!(there == 0, "{there} entries are there after their tag was invalidated");
+        let after: i64 = client.query_one(&there, &[])?.get(0);
+        ensure!(after == before - i64::from(*tagged), "{after} entries are there after {tagged} were invalidated");
         Ok(time)
     }
 
     fn warm_up(&mut self) -> Result<()> {
-        Ok(())
+        self.round().map(drop)
     }
 }
 
@@ -200,15 +219,20 @@ fn roomy(stage: &Stage, memory: &str) -> Result<Server> {
 
 fn invalidate(stage: &Stage) -> Result<Findings> {
     let server = roomy(stage, "512MB")?;
-    let most = stage.effort().either(1_000_000, 50_000);
-    let tag = |entries: u32| -> Result<Invalidation> {
-        Ok(Invalidation { name: format!("a tag of {entries}"), client: server.client()?, entries, round: 0 })
+    let entries = stage.effort().either(1_000_000, 50_000);
+    let tag = |tagged: u32| -> Result<Invalidation> {
+        Ok(Invalidation { name: format!("a tag of {tagged}"), client: server.client()?, entries, tagged, round: 0 })
     };
     let heading = Heading {
         target: Some(Target::AtMost(1.1)),
-        ..heading("cache invalidate", "one session, with its commit", "µs", Relation::Ratio)
+        ..heading(
+            "cache invalidate",
+            &format!("{entries} entries, one session, with its commit"),
+            "µs",
+            Relation::Ratio,
+        )
     };
-    Ok(vec![hold(&heading, &mut tag(most)?, &mut tag(1)?, stage.effort().rounds)?].into())
+    Ok(vec![hold(&heading, &mut tag(entries)?, &mut tag(1)?, stage.effort().rounds)?].into())
 }
 
 /// Exact LRU over a number of entries.
