@@ -242,15 +242,8 @@ impl<'q> Reader<'q> {
             self.hidden.push(*taken);
             return Ok(false);
         }
-        if taken.unsure {
-            match groups::overtaken(self.queue, self.table()?, taken, &row)? {
-                Overtaken::Not => {}
-                Overtaken::Waits => return Ok(false),
-                Overtaken::NoRoom => {
-                    self.hidden.push(*taken);
-                    return Ok(false);
-                }
-            }
+        if taken.unsure && groups::overtaken(self.queue, self.table()?, taken, &row)? == Overtaken::Waits {
+            return Ok(false);
         }
         if taken.ends_group {
             groups::read_on(self.queue, self.table()?, &row)?;

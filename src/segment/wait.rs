@@ -4,10 +4,11 @@
 //! longer than [`LONGEST`], so that a session isn't lost when the segment's list of waiting ones is.
 
 use super::server;
+use enough_engine::queue::LOOK_AGAIN;
 use pgrx::pg_sys;
 
 /// The longest sleep without a look, in microseconds.
-pub const LONGEST: i64 = 1_000_000;
+const LONGEST: i64 = LOOK_AGAIN;
 
 /// This session's process number: its place in the server's array of processes.
 #[inline]

@@ -40,8 +40,6 @@ pub enum Overtaken {
     Not,
     /// It waits now.
     Waits,
-    /// It should wait, and there is no room for the earlier one.
-    NoRoom,
 }
 
 impl Partition<'_> {
@@ -204,7 +202,8 @@ impl Partition<'_> {
             return self.make_ready(slot, record, false, wake);
         }
         self.link(slot, record, DELAYED, false)?;
-        self.wake_for_timer(slot, record, wake)
+        // Rare enough to wake one without a look at the clock.
+        self.wake_one(slot, wake).map(drop)
     }
 
     /// Puts a record among the blocked ones of its group, by its number.
@@ -352,7 +351,7 @@ impl Partition<'_> {
         self.free(group)
     }
 
-    /// Drops the holder that is ready, and the messages that wait for it.
+    /// Drops the holder, and the messages that wait for it.
     pub(super) fn drop_group(&self, slot: u32, holder: u32) -> Result<(), Corrupt> {
         let group = self.group_of(holder)?;
         let number = self.number(holder)?;
@@ -502,7 +501,7 @@ impl Partition<'_> {
     }
 
     /// A reader found that the table holds an earlier message of the leased one's group: where the index doesn't know it,
-    /// the reader's goes back, not counted, and waits for the other.
+    /// the reader's goes back, not counted, and waits for the other; where there is no room for that, in the table.
     pub fn overtaken(
         &self,
         slot: u32,
@@ -519,15 +518,22 @@ impl Partition<'_> {
         if group == 0 || list.is_some_and(|list| list != BLOCKED && list != UNSETTLED) {
             return Ok(Overtaken::Not);
         }
+        self.uncount(record)?;
         let first = if let Some(known) = known {
             known
         } else {
-            let Some(room) = self.record_for(slot)? else { return Ok(Overtaken::NoRoom) };
+            let Some(room) = self.record_for(slot)? else {
+                // It makes room itself, so that the two don't keep each other out.
+                self.drop_known(slot, record)?;
+                if self.put_grouped(slot, earlier, true, now, wake)? == Put::In {
+                    self.brought(slot, earlier.deliver_at.is_some())?;
+                }
+                return Ok(Overtaken::Waits);
+            };
             self.fill(slot, room, earlier)?;
             self.brought(slot, earlier.deliver_at.is_some())?;
             room
         };
-        self.uncount(record)?;
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
         self.set_r(record, R::Lease, 0)?;

@@ -22,7 +22,8 @@ pub struct Taken {
     pub exhausted: bool,
     /// The last of its group in the index, while the table may hold more: the caller reads them first.
     pub ends_group: bool,
-    /// A message of a group, an earlier one of which may be in the table and not in the index.
+    /// A message of a group, an earlier one of which may be in the table and not in the index. One that has been delivered
+    /// before had its turn first, whatever has come since.
     pub unsure: bool,
 }
 
@@ -88,7 +89,7 @@ impl Partition<'_> {
                 until,
                 exhausted,
                 ends_group: kind.owner != 0 && self.ends_group(record)?,
-                unsure: kind.owner != 0 && self.unsure(slot, record)?,
+                unsure: kind.owner != 0 && attempts == 1 && self.unsure(slot, record)?,
             });
         }
         if allowance == usize::MAX {
@@ -181,10 +182,11 @@ impl Partition<'_> {
         if delay <= 0 {
             return self.make_ready(slot, record, true, wake);
         }
-        self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
+        let due = now.saturating_add(delay);
+        self.set_r(record, R::Due, due.cast_unsigned())?;
         self.link(slot, record, DELAYED, false)?;
         self.set_timer(record)?;
-        self.wake_for_timer(slot, record, wake)?;
+        self.wake_for_timer(slot, due, now, wake)?;
         self.landed(slot, wake)
     }
 
@@ -224,9 +226,11 @@ impl Partition<'_> {
 
     /// The attempt of the lease that runs isn't one.
     pub(super) fn uncount(&self, record: u32) -> Result<(), Corrupt> {
-        if self.kind(record)?.counted {
+        let mut kind = self.kind(record)?;
+        if std::mem::take(&mut kind.counted) {
             let attempts = self.half(record, R::Attempts, true)?;
             self.set_half(record, R::Attempts, true, attempts.saturating_sub(1))?;
+            self.set_kind(record, kind)?;
         }
         Ok(())
     }
@@ -367,20 +371,20 @@ impl Partition<'_> {
             return self.unsettle(slot, record, now, wake);
         }
         self.set_r(record, R::Lease, 0)?;
-        let rests = entry.deliver_at.is_some_and(|at| at > now);
-        if rests {
+        let due = entry.deliver_at.filter(|&at| at > now);
+        if due.is_some() {
             self.set_timer(record)?;
         }
-        match (was, rests) {
+        match (was, due) {
             (BLOCKED, _) => self.sort_in(slot, record, kind.owner, wake)?,
             // An earlier one may have come while this was set aside.
             _ if self.give_way(slot, record, wake)? => {}
-            (_, true) => {
+            (_, Some(due)) => {
                 self.link(slot, record, DELAYED, false)?;
-                self.wake_for_timer(slot, record, wake)?;
+                self.wake_for_timer(slot, due, now, wake)?;
             }
             // It is older than those that wait.
-            (_, false) => self.make_ready(slot, record, true, wake)?,
+            (_, None) => self.make_ready(slot, record, true, wake)?,
         }
         if was == LEASED { self.landed(slot, wake) } else { Ok(()) }
     }

@@ -46,7 +46,7 @@ pub use layout::{PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Taken};
 pub use look::{Seen, State};
 pub use registry::{Counters, Options, QueueKey};
-pub use wait::Wake;
+pub use wait::{LOOK_AGAIN, Wake};
 pub use window::{Entry, Outlook, Refill};
 
 use crate::words::Words;

@@ -4,6 +4,10 @@ use super::layout::{Partition, R, WAITING};
 use super::records::Kind;
 use crate::words::Corrupt;
 
+/// How long a session that waits may sleep before it looks again by itself, in microseconds. What comes due until then
+/// is worth a wake-up: later timers it finds when it looks.
+pub const LOOK_AGAIN: i64 = 1_000_000;
+
 /// Sessions to wake once the lock is released. Of fixed size, because under a lock nothing is allocated; who has no
 /// place in it wakes up by its own alarm.
 #[derive(Debug, Clone)]
@@ -84,6 +88,14 @@ impl Partition<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Wakes one for a timer that runs out before it would look again by itself: it goes to sleep again until then.
+    pub(super) fn wake_for_timer(&self, slot: u32, due: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if due.saturating_sub(now) < LOOK_AGAIN {
+            self.wake_one(slot, wake)?;
+        }
+        Ok(())
     }
 
     /// Wakes the session that has waited longest; false where none waits.

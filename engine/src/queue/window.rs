@@ -111,7 +111,7 @@ impl Partition<'_> {
             let list = bitmap.trailing_zeros() as usize;
             let (_, last, _) = self.list(slot, list)?;
             if delivered || self.r(last, R::Lease)? == 0 {
-                self.drop_ready(slot, last)?;
+                self.drop_known(slot, last)?;
                 return Ok(true);
             }
             self.unlink(slot, last)?;
@@ -120,20 +120,20 @@ impl Partition<'_> {
         Ok(false)
     }
 
-    /// Drops a ready message from the index, which its row is to bring back.
-    fn drop_ready(&self, slot: u32, last: u32) -> Result<(), Corrupt> {
-        let msg_id = self.r(last, R::MsgId)?.cast_signed();
-        if self.kind(last)?.timed {
+    /// Drops a message from the index that waits for nothing, or is leased; its row is to bring it back.
+    pub(super) fn drop_known(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let msg_id = self.r(record, R::MsgId)?.cast_signed();
+        if self.kind(record)?.timed {
             // Its delivery time has been overwritten by leases since; any time before it will do.
             self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
             self.count(slot, Q::TimedOutside, 1)?;
         } else {
             self.lower(slot, Q::Frontier, Q::FrontierFloor, msg_id.saturating_sub(1))?;
         }
-        if self.grouped(last)? {
-            return self.drop_group(slot, last);
+        if self.grouped(record)? {
+            return self.drop_group(slot, record);
         }
-        self.forget(slot, last, &mut Wake::nobody())
+        self.forget(slot, record, &mut Wake::nobody())
     }
 
     pub(super) fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
@@ -239,22 +239,14 @@ impl Partition<'_> {
             return Ok(false);
         };
         self.fill(slot, record, entry)?;
-        if entry.deliver_at.is_some_and(|at| at > now) {
+        if let Some(at) = entry.deliver_at.filter(|&at| at > now) {
             self.link(slot, record, DELAYED, false)?;
             self.set_timer(record)?;
-            self.wake_for_timer(slot, record, wake)?;
+            self.wake_for_timer(slot, at, now, wake)?;
         } else {
             self.make_ready(slot, record, false, wake)?;
         }
         Ok(true)
-    }
-
-    /// Where a timer is the first to run out, whoever waits has set its alarm for a later time.
-    pub(super) fn wake_for_timer(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.first_timer()?.is_some_and(|(first, _)| first == record) {
-            self.wake_one(slot, wake)?;
-        }
-        Ok(())
     }
 
     /// How the queue stands. A refill is wanted when fewer than `low` ready messages are in the index.

@@ -4,7 +4,7 @@
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
 use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED};
-use crate::queue::{Busy, Entry, MOST_BLOCKED, Options, Overtaken, Partition, QueueKey, Taken, Tid, Wake};
+use crate::queue::{Busy, Entry, LOOK_AGAIN, MOST_BLOCKED, Options, Overtaken, Partition, QueueKey, Taken, Tid, Wake};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -260,11 +260,7 @@ impl<'a> World<'a> {
         let outcome = earlier.map(|(_, row)| ask(row)).find(|outcome| *outcome != Overtaken::Not);
         match outcome.unwrap_or(Overtaken::Not) {
             Overtaken::Not => return false,
-            Overtaken::Waits => *queue.attempts.get_mut(&id).unwrap() -= u32::from(!taken.exhausted),
-            // The reader keeps it to itself until it returns.
-            Overtaken::NoRoom => {
-                queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
-            }
+            Overtaken::Waits => *queue.attempts.get_mut(&id).unwrap() -= 1,
         }
         self.woke(&wake);
         true
@@ -499,7 +495,7 @@ impl<'a> World<'a> {
             // What it was woken for had no row.
             self.queues[q].woken.push(process);
         } else if let Some(place) = self.p.wait(slot, process).unwrap() {
-            let alarm = outlook.next.unwrap_or(i64::MAX).min(self.now + 3600 * SECOND);
+            let alarm = outlook.next.unwrap_or(i64::MAX).min(self.now + LOOK_AGAIN);
             self.queues[q].waiting.push(Waiter { process, place, alarm });
         }
     }

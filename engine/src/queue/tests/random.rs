@@ -197,3 +197,29 @@ fn a_message_that_others_overtook_is_counted_once() {
     let (delayed, last) = (Send(0, 0, Some(SECOND), 3, 24), Send(0, 0, None, 3, 1));
     replay(1, 873, &[Wait(0), Snapshot(0), Send(0, 0, None, 0, 10), delayed, last, Refill(0)]);
 }
+
+#[test]
+fn an_earlier_message_gets_its_room_from_the_one_that_overtook_it() {
+    use Step::*;
+    let steps = [
+        Send(0, 0, Some(0), 0, 31),
+        Insert(0, 0, None, 0),
+        Wait(0),
+        Commit(0, 0),
+        Send(0, 0, Some(10 * SECOND), 1, 43),
+        Scan(0, 2),
+        EndRefill(0),
+        Send(0, 0, None, 0, 41),
+        Read(0, 1),
+        Send(0, 0, Some(0), 1, 56),
+        Read(0, 1),
+        StartDeleteAny(0, 216),
+        Send(0, 1, None, 1, 44),
+        Read(0, 1),
+    ];
+    replay(1, 873, &steps);
+    // Nothing but the one group is in the index, and all of it waits for what isn't.
+    replay(1, 424, &[Wait(0), Send(0, 0, None, 1, 38), Scan(0, 2), Read(0, 1), EndRefill(0), Refill(0)]);
+    replay(1, 424, &[Wait(0), Send(0, 0, Some(0), 1, 38), Scan(0, 39)]);
+    replay(1, 424, &[Send(0, 0, Some(0), 2, 1), Send(0, 0, Some(-SECOND), 2, 37)]);
+}

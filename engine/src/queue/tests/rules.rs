@@ -2,7 +2,7 @@
 
 use super::check::walk;
 use crate::queue::layout::{BUSY, DELAYED, Head, LEASED};
-use crate::queue::{Busy, Counters, Entry, Options, Partition, QueueKey, Taken, Tid, Wake, format};
+use crate::queue::{Busy, Counters, Entry, LOOK_AGAIN, Options, Partition, QueueKey, Taken, Tid, Wake, format};
 use crate::words::{Words, allocate};
 use std::collections::BTreeMap;
 
@@ -100,6 +100,22 @@ fn there_is_room_for_so_many_queues() {
     assert_eq!(p.attach(key(4), OPTIONS), Ok(None));
     assert_eq!(p.attach(key(2), OPTIONS), Ok(Some(slots[1])));
     walk(&p);
+}
+
+#[test]
+fn a_timer_wakes_who_would_sleep_beyond_it_whatever_the_other_queues_wait_for() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 2);
+    let delayed = |slot, id, delay| {
+        let mut wake = Wake::default();
+        p.sent(slot, &Entry { deliver_at: Some(NOW + delay), ..entry(id) }, NOW, &mut wake).unwrap();
+        wake.processes().to_vec()
+    };
+    p.wait(slots[1], 5).unwrap().unwrap();
+    // Who waits for the one queue has slept since before the other one's timer ran.
+    assert_eq!(delayed(slots[0], 1, SECOND / 10), []);
+    assert_eq!(delayed(slots[1], 1, LOOK_AGAIN), [], "it looks again by then");
+    assert_eq!(delayed(slots[1], 2, LOOK_AGAIN - 1), [5]);
 }
 
 #[test]
