@@ -17,6 +17,8 @@ const LIVES: u32 = 5_000;
 
 /// Bytes of WAL and dead row versions that a message's life leaves, against pgmq.
 pub(super) fn written(stage: &Stage) -> Result<Findings> {
+    // A server of its own: autovacuum, at work on what other measurements have left, writes WAL, too.
+    let stage = &Stage::start(stage.server().pg(), stage.effort())?;
     pgmq::install(stage)?;
     let (our_script, their_script, their_name) = (life::ours("cost"), life::pgmqs("cost"), pgmq::name());
     stage.client()?.batch_execute("SELECT enough.queue_create('cost')")?;
