@@ -89,7 +89,7 @@ impl Partition<'_> {
                 until,
                 exhausted,
                 ends_group: kind.owner != 0 && self.ends_group(record)?,
-                unsure: kind.owner != 0 && attempts == 1 && self.unsure(slot, record)?,
+                unsure: kind.owner != 0 && kind.counted && attempts == 1 && self.unsure(slot, record)?,
             });
         }
         if allowance == usize::MAX {

@@ -132,16 +132,37 @@ fn a_group_that_nobody_has_read_on_is_found_by_a_refill() {
     assert!(p.outlook(slot, 1, NOW).unwrap().refill);
 }
 
-#[test]
-fn an_earlier_one_in_the_table_goes_before_the_leased_one() {
-    let words = allocate(4000);
-    let (p, slots) = fresh(&words, 1);
-    let slot = slots[0];
+/// The table may hold messages with a delivery time that the index doesn't know.
+fn doubt(p: &Partition<'_>, slot: u32) {
     p.start_refill(slot, 1, NOW, None).unwrap();
     p.end_refill(slot, 1, Some(i64::MAX), Some(NOW - 1), NOW, &mut Wake::default()).unwrap();
     p.start_refill(slot, 1, i64::MIN, None).unwrap();
     p.lower(slot, Q::Horizon, Q::HorizonFloor, NOW).unwrap();
     p.end_refill(slot, 1, None, None, NOW, &mut Wake::default()).unwrap();
+}
+
+#[test]
+fn a_message_that_was_delivered_is_not_overtaken_any_more() {
+    for max_attempts in [1, 2] {
+        let words = allocate(4000);
+        let (p, slots) = fresh(&words, 1);
+        let slot = slots[0];
+        p.set_options(slot, Options { max_attempts, ..OPTIONS }).unwrap();
+        doubt(&p, slot);
+        send(&p, slot, [member(5, 7)]);
+        assert!(take(&p, slot, 1)[0].unsure);
+        p.expire(NOW + 99 * SECOND, 1, &mut Wake::default()).unwrap();
+        let again = take_at(&p, slot, 1, NOW + 99 * SECOND)[0];
+        assert_eq!((again.exhausted, again.unsure), (max_attempts == 1, false));
+    }
+}
+
+#[test]
+fn an_earlier_one_in_the_table_goes_before_the_leased_one() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    doubt(&p, slot);
     send(&p, slot, [member(5, 7)]);
     let taken = take(&p, slot, 1);
     assert!(taken[0].unsure);
