@@ -4,12 +4,13 @@
 //! two version directories is a complete installation of its own. The extension goes there: nothing is written into
 //! the system's directories, root isn't needed for it, and clones don't disturb each other.
 
+mod copy;
+
 use crate::account::Account;
 use crate::pg::Pg;
 use crate::{paths, shell};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,36 +43,13 @@ impl Installation {
         Ok(installation)
     }
 
-    /// Copies the server, unless the copy is there and of the same packages.
+    /// Copies the server, unless a copy of the same files is there.
     pub fn prepare(pg: Pg) -> Result<Self> {
         let installation = Self::planned(pg)?;
         let source = pg.root().unwrap_or_else(|| PathBuf::from("/")).join("usr");
-        let server = |usr: &Path| usr.join(format!("lib/postgresql/{pg}/bin/postgres"));
-        let stamp = |path: PathBuf| -> Result<String> {
-            let metadata = fs::metadata(&path).with_context(|| format!("no server at {}", path.display()))?;
-            Ok(format!("{} {:?}", metadata.len(), metadata.modified()?))
-        };
-        let wanted = stamp(server(&source))?;
-        let stamp_path = installation.usr.with_file_name("copied");
-        if fs::read_to_string(&stamp_path).is_ok_and(|text| text == wanted) {
-            return Ok(installation);
-        }
-        shell::say(&format!("copying PostgreSQL {pg} to {}", installation.usr.display()));
-        if installation.usr.exists() {
-            fs::remove_dir_all(&installation.usr)
-                .with_context(|| format!("can't replace {}", installation.usr.display()))?;
-        }
-        for part in ["lib", "share"] {
-            let parent = installation.usr.join(part).join("postgresql");
-            fs::create_dir_all(&parent).with_context(|| format!("can't create {}", parent.display()))?;
-            let from = source.join(part).join("postgresql").join(pg.to_string());
-            // -L: whatever is a link outside must be a file here, because a program finds its installation by
-            // resolving its own path.
-            shell::run(Command::new("cp").args(["-RL", "--preserve=mode,timestamps"]).arg(&from).arg(&parent))?;
-        }
+        let parts = ["lib", "share"].map(|part| Path::new(part).join("postgresql").join(pg.to_string()));
         // The headers are only read; in a root this names the root's own, since it is resolved there.
-        symlink("/usr/include", installation.usr.join("include"))?;
-        fs::write(&stamp_path, wanted).with_context(|| format!("can't write {}", stamp_path.display()))?;
+        copy::refresh(&source, &installation.usr, &parts, &[("include", "/usr/include")])?;
         Ok(installation)
     }
 
