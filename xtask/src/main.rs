@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use xtask::install::Installation;
 use xtask::pg::Pg;
 use xtask::server::{Server, ServerOptions};
-use xtask::{paths, provision, reference};
+use xtask::{paths, provision, reference, shell};
 
 /// Sets up what is missing, then builds, shows, tests, measures or packages the extension.
 #[derive(Debug, Parser)]
@@ -49,6 +49,10 @@ enum Task {
         /// The PostgreSQL version: 15, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
+        /// Use a PostgreSQL 15 with assertions, built from Debian's source (some minutes, once); the same as
+        /// `--pg 15-assert`.
+        #[arg(long, conflicts_with = "pg")]
+        assert: bool,
         /// Run only this step (may be given several times).
         #[arg(long, value_name = "STEP")]
         only: Vec<check::Step>,
@@ -97,7 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
     match task {
         Task::Demo { pg, input, keep } => demo::run(pg, input.as_deref(), keep),
         Task::DemoWorker { url, number } => demo::worker::run(&url, number).map(|()| ExitCode::SUCCESS),
-        Task::Test { pg, only, accept } => check::run(pg, &only, accept),
+        Task::Test { pg, assert, only, accept } => check::run(if assert { Pg::Pg15Assert } else { pg }, &only, accept),
         Task::Bench { pg, arguments } => bench(pg, &arguments),
         Task::Package { pg } => package::run(pg).map(|archive| {
             println!("{}", archive.display());
@@ -121,7 +125,7 @@ fn write_reference() -> Result<()> {
 fn install(pg: Pg) -> Result<Installation> {
     provision::ensure(pg)?;
     let installation = Installation::prepare(pg)?;
-    installation.install()?;
+    shell::timed(&format!("building the extension for PostgreSQL {pg}"), || installation.install())?;
     Ok(installation)
 }
 

@@ -2,27 +2,19 @@
 //! version of `PostgreSQL`.
 
 use anyhow::{Context, Result, ensure};
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use xtask::pg::Pg;
-use xtask::{paths, shell};
+use xtask::{install, paths, shell};
 
 /// Builds the extension for `pg` and packs it; returns the archive.
 pub fn run(pg: Pg) -> Result<PathBuf> {
     let installation = crate::install(pg)?;
     // The private installation stands for /usr, so what lies in it has the names that it has there.
     let root = installation.usr.parent().context("the installation is at the root")?;
-    let extension = installation.share().join("extension");
-    let scripts = fs::read_dir(&extension).with_context(|| format!("can't read {}", extension.display()))?;
+    let extension = installation.extensions();
     let mut files = vec![installation.pkglib().join("pg_enough.so"), extension.join("pg_enough.control")];
-    for entry in scripts {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("pg_enough--") && path.extension().is_some_and(|extension| extension == "sql") {
-            files.push(path);
-        }
-    }
+    files.extend(install::scripts(&extension)?);
     ensure!(files.len() > 2, "the build left no install script in {}", extension.display());
     files.sort();
     let version = env!("CARGO_PKG_VERSION");

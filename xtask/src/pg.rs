@@ -3,7 +3,7 @@
 
 use crate::provision::root;
 use crate::{paths, shell};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,34 +12,59 @@ use std::str::FromStr;
 /// Where Debian's programs are.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A major version of `PostgreSQL` that the extension supports and is tested with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A `PostgreSQL` that the extension supports and is tested with: a major version, and for one of them a build with
+/// assertions beside the usual one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pg {
     /// `PostgreSQL` 15, from Debian 12.
     Pg15,
+    /// `PostgreSQL` 15, built from Debian's source with assertions; see [`crate::provision`].
+    Pg15Assert,
     /// `PostgreSQL` 17, from Debian 13.
     Pg17,
     /// `PostgreSQL` 18, from Debian unstable.
     Pg18,
 }
 
+/// Where a server's files come from, and so how they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The packages of a Debian release.
+    Debian {
+        /// The release's code name.
+        suite: &'static str,
+    },
+    /// A build of our own, below this directory.
+    Source,
+}
+
 impl Pg {
+    /// All of them, by the names that [`Pg::from_str`] takes.
+    const ALL: [(&str, Self); 4] =
+        [("15", Self::Pg15), ("15-assert", Self::Pg15Assert), ("17", Self::Pg17), ("18", Self::Pg18)];
+
     /// The major version's number.
     pub fn major(self) -> u32 {
         match self {
-            Self::Pg15 => 15,
+            Self::Pg15 | Self::Pg15Assert => 15,
             Self::Pg17 => 17,
             Self::Pg18 => 18,
         }
     }
 
-    /// The Debian release that carries this version.
-    pub fn suite(self) -> &'static str {
+    /// Where its files come from.
+    pub fn origin(self) -> Origin {
         match self {
-            Self::Pg15 => "bookworm",
-            Self::Pg17 => "trixie",
-            Self::Pg18 => "sid",
+            Self::Pg15 => Origin::Debian { suite: "bookworm" },
+            Self::Pg15Assert => Origin::Source,
+            Self::Pg17 => Origin::Debian { suite: "trixie" },
+            Self::Pg18 => Origin::Debian { suite: "sid" },
         }
+    }
+
+    /// Whether the server checks its own assertions.
+    pub fn has_assertions(self) -> bool {
+        matches!(self, Self::Pg15Assert)
     }
 
     /// The cargo feature of the extension for this version.
@@ -54,9 +79,10 @@ impl Pg {
 
     /// The root of the other Debian release that this version lives in; `None` where it lives on this machine.
     pub fn root(self) -> Option<PathBuf> {
+        let Origin::Debian { suite } = self.origin() else { return None };
         let on_host = Path::new("/usr/lib/postgresql").join(self.major().to_string()).join("bin/postgres").is_file()
-            || host_suite().as_deref() == Some(self.suite());
-        (!on_host).then(|| paths::cache().join(format!("root-{}", self.suite())))
+            || host_suite().as_deref() == Some(suite);
+        (!on_host).then(|| paths::cache().join(format!("root-{suite}")))
     }
 
     /// A command that runs `program` where this version lives, in the directory `dir`. Paths are the same inside and
@@ -93,7 +119,8 @@ impl Pg {
 
 impl fmt::Display for Pg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.major().fmt(f)
+        let name = Self::ALL.iter().find(|(_, pg)| pg == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
     }
 }
 
@@ -101,12 +128,12 @@ impl FromStr for Pg {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.trim_start_matches("pg") {
-            "15" => Ok(Self::Pg15),
-            "17" => Ok(Self::Pg17),
-            "18" => Ok(Self::Pg18),
-            _ => bail!("`{text}` is none of the supported versions: 15, 17, 18"),
-        }
+        let wanted = text.trim_start_matches("pg");
+        let found = Self::ALL.iter().find(|(name, _)| *name == wanted).map(|(_, pg)| *pg);
+        found.with_context(|| {
+            let names = Self::ALL.map(|(name, _)| name).join(", ");
+            format!("`{text}` is none of the supported versions: {names}")
+        })
     }
 }
 
@@ -127,4 +154,20 @@ pub fn sysroot() -> Result<PathBuf> {
 /// What of this machine is also to be seen from inside a root.
 fn shared_paths() -> Vec<PathBuf> {
     vec![paths::workspace(), paths::target(), paths::runs()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_it_is_written() -> Result<()> {
+        for (name, pg) in Pg::ALL {
+            assert_eq!(pg.to_string(), name);
+            assert_eq!(name.parse::<Pg>()?, pg);
+            assert_eq!(format!("pg{name}").parse::<Pg>()?, pg);
+        }
+        assert!("14".parse::<Pg>().is_err_and(|error| error.to_string().contains("15, ")));
+        Ok(())
+    }
 }

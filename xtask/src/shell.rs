@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// How much of a failed command's output is shown.
 const SHOWN_LINES: usize = 40;
@@ -15,6 +16,15 @@ pub fn say(what: &str) {
     let mut out = std::io::stdout().lock();
     // Output that nobody reads any more is no reason to stop working.
     let _ = writeln!(out, "==> {what}").and_then(|()| out.flush());
+}
+
+/// Says what `work` is about to do, and how long that took.
+pub fn timed<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    say(what);
+    let began = Instant::now();
+    let outcome = work()?;
+    println!("    {:.0} s", began.elapsed().as_secs_f64());
+    Ok(outcome)
 }
 
 /// The command as one would type it, but for the text of inline scripts.

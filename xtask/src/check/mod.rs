@@ -54,6 +54,14 @@ impl Step {
         }
     }
 
+    /// Whether the step is among `steps`, or among those that are run with `pg` where none is named.
+    fn is_chosen(self, steps: &[Self], pg: Pg) -> bool {
+        if steps.is_empty() {
+            return !pg.has_assertions() || matches!(self, Self::Regress | Self::Isolation | Self::BlackBox);
+        }
+        steps.contains(&self)
+    }
+
     /// Whether the step needs the extension built and installed.
     fn needs_extension(self) -> bool {
         matches!(self, Self::Xtask | Self::Regress | Self::Isolation | Self::BlackBox)
@@ -81,11 +89,11 @@ impl Tally {
     }
 }
 
-/// Runs `steps` (all where it is empty) with `pg`. With `accept`, what regression and isolation tests print, and the
+/// Runs `steps` with `pg`; where none is named, all, or those that need a server where that has assertions: the others
+/// would only be done again. With `accept`, what regression and isolation tests print, and the
 /// instruction counts, become what is expected of them.
 pub fn run(pg: Pg, steps: &[Step], accept: bool) -> Result<ExitCode> {
-    let chosen: Vec<Step> =
-        Step::value_variants().iter().copied().filter(|step| steps.is_empty() || steps.contains(step)).collect();
+    let chosen: Vec<Step> = Step::value_variants().iter().copied().filter(|step| step.is_chosen(steps, pg)).collect();
     provision::ensure(pg)?;
     provision::ensure_for_tests(pg)?;
     let installation = Installation::prepare(pg)?;
@@ -95,7 +103,6 @@ pub fn run(pg: Pg, steps: &[Step], accept: bool) -> Result<ExitCode> {
     let mut installed = Ok(false);
     for step in chosen {
         if step.needs_extension() && matches!(installed, Ok(false)) {
-            shell::say(&format!("building the extension for PostgreSQL {pg}"));
             installed = install(pg).map(|_| true);
         }
         shell::say(step.title());

@@ -86,7 +86,7 @@ fn one(driver: &Driver<'_>, server: &Server, dir: &Path, stem: &str) -> Result<b
     command.arg("--inputdir").arg(dir).arg("--outputdir").arg(&results).arg("--bindir").arg(bindir);
     command.arg("--host").arg(server.socket_dir()).args(["--port", &server.port().to_string()]);
     command.args(["--user", SUPERUSER, "--dbname", &format!("regress_{stem}"), "--load-extension", "pg_enough", stem]);
-    if driver.installation.pg >= xtask::pg::Pg::Pg17 {
+    if driver.installation.pg.major() >= 16 {
         // Since 16 the expected files have a directory option of their own.
         command.arg("--expecteddir").arg(dir);
     }

@@ -1,15 +1,21 @@
 //! A private installation of `PostgreSQL` with the extension in it.
 //!
-//! `PostgreSQL` finds its libraries and its share directory relative to the program that runs, so a copy of Debian's
-//! two version directories is a complete installation of its own. The extension goes there: nothing is written into
-//! the system's directories, root isn't needed for it, and clones don't disturb each other.
+//! `PostgreSQL` finds its libraries and its share directory relative to the program that runs, so a copy of a server's
+//! directories is a complete installation of its own. The extension goes there: nothing is written into the system's
+//! directories, root isn't needed for it, and clones don't disturb each other.
 
 mod copy;
+mod script;
+
+pub use script::scripts;
 
 use crate::account::Account;
-use crate::pg::Pg;
+use crate::pg::{Origin, Pg};
+use crate::provision::source;
 use crate::{paths, shell};
 use anyhow::{Context, Result, ensure};
+use copy::Part;
+use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +40,7 @@ impl Installation {
     /// left it. An error where there is none.
     pub fn locate(pg: Pg) -> Result<Self> {
         let installation = Self::planned(pg)?;
-        let control = installation.share().join("extension/pg_enough.control");
+        let control = installation.extensions().join("pg_enough.control");
         ensure!(
             installation.bin("postgres").is_file() && control.is_file(),
             "no PostgreSQL {pg} with pg_enough in {}: run `cargo xtask install --pg {pg}`",
@@ -46,11 +52,44 @@ impl Installation {
     /// Copies the server, unless a copy of the same files is there.
     pub fn prepare(pg: Pg) -> Result<Self> {
         let installation = Self::planned(pg)?;
-        let source = pg.root().unwrap_or_else(|| PathBuf::from("/")).join("usr");
-        let parts = ["lib", "share"].map(|part| Path::new(part).join("postgresql").join(pg.to_string()));
-        // The headers are only read; in a root this names the root's own, since it is resolved there.
-        copy::refresh(&source, &installation.usr, &parts, &[("include", "/usr/include")])?;
+        match pg.origin() {
+            Origin::Debian { .. } => {
+                let usr = pg.root().unwrap_or_else(|| PathBuf::from("/")).join("usr");
+                let part = |name: &str| {
+                    let place = Path::new(name).join("postgresql").join(pg.major().to_string());
+                    Part { from: usr.join(&place), to: place }
+                };
+                // The headers are only read; in a root this names the root's own, since it is resolved there.
+                copy::refresh(&installation.usr, &["lib", "share"].map(part), &[("include", "/usr/include")])?;
+            }
+            Origin::Source => {
+                let usr = source::built(pg).join("usr");
+                let part = |name: &str| Part { from: usr.join(name), to: name.into() };
+                let mut parts = ["bin", "lib", "share", "include"].map(part).to_vec();
+                parts.extend(installation.borrowed_cron()?);
+                copy::refresh(&installation.usr, &parts, &[])?;
+            }
+        }
         Ok(installation)
+    }
+
+    /// `pg_cron` of this machine's Debian, if it is there, for a build of our own of the same major version.
+    fn borrowed_cron(&self) -> Result<Vec<Part>> {
+        let major = self.pg.major().to_string();
+        let library = Path::new("/usr/lib/postgresql").join(&major).join("lib/pg_cron.so");
+        if !library.is_file() {
+            return Ok(Vec::new());
+        }
+        let relative = |path: PathBuf| path.strip_prefix(&self.usr).map(Path::to_path_buf);
+        let mut parts = vec![Part { from: library, to: relative(self.pkglib().join("pg_cron.so"))? }];
+        for entry in fs::read_dir(Path::new("/usr/share/postgresql").join(&major).join("extension"))? {
+            let from = entry?.path();
+            let name = from.file_name().unwrap_or_default().to_owned();
+            if name.to_string_lossy().starts_with("pg_cron") {
+                parts.push(Part { from, to: relative(self.extensions().join(name))? });
+            }
+        }
+        Ok(parts)
     }
 
     /// Builds a release of the extension and puts it into the installation.
@@ -59,11 +98,26 @@ impl Installation {
             shell::run(Command::new("cargo").args(["fetch", "--locked"]).current_dir(paths::workspace()))?;
         }
         let mut cargo = self.cargo()?;
-        cargo.args(["pgrx", "install", "--release", "--pg-config"]).arg(self.bin("pg_config"));
+        cargo.args(["build", "--release", "--lib", "--package", "pg_enough"]);
         cargo.args(["--no-default-features", "--features", &self.pg.feature()]);
-        // What cargo-pgrx says of itself is coloured, terminal or not; cargo's own lines are the progress.
-        let of_cargo = |line: &str| !line.contains('\x1b');
-        shell::filtered(&format!("install-pg{}", self.pg), &mut cargo, of_cargo).context("can't build the extension")
+        shell::filtered(&format!("install-pg{}", self.pg), &mut cargo, |_| true)
+            .context("can't build the extension")?;
+        let library = self.target().join("release").join(format!("{DLL_PREFIX}pg_enough{DLL_SUFFIX}"));
+        let place = self.pkglib().join("pg_enough.so");
+        // Put in place as a whole, under a new inode: a server that runs has the old one mapped.
+        let partial = place.with_extension("new");
+        fs::copy(&library, &partial).with_context(|| format!("can't copy {}", library.display()))?;
+        fs::rename(&partial, &place).with_context(|| format!("can't replace {}", place.display()))?;
+        script::write(&self.extensions())
+    }
+
+    /// Where cargo puts what it builds for this installation.
+    fn target(&self) -> PathBuf {
+        if self.pg.root().is_some() || self.pg.has_assertions() {
+            paths::target().join(format!("pg{}/build", self.pg))
+        } else {
+            paths::target()
+        }
     }
 
     /// `cargo`, run in the workspace where this installation's headers are, with pgrx pointed at them.
@@ -71,17 +125,21 @@ impl Installation {
         let mut command = self.pg.command_with_rust(Path::new("cargo"), &paths::workspace())?;
         command.env("PGRX_PG_CONFIG_PATH", self.bin("pg_config"));
         command.env("PGRX_HOME", self.pgrx_home()?);
+        // Another release's C library and clang, or a server with other structures: nothing that was built with other
+        // headers may be mixed with it.
+        command.env("CARGO_TARGET_DIR", self.target());
         if self.pg.root().is_some() {
-            // Another release's C library and clang: nothing that was built outside may be mixed with it. And the
-            // root has neither the registry's certificates nor its index.
-            command.env("CARGO_TARGET_DIR", paths::target().join(format!("pg{}/build", self.pg)));
+            // The root has neither the registry's certificates nor its index.
             command.env("CARGO_NET_OFFLINE", "true");
+        }
+        if self.pg.has_assertions() {
+            command.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
+            command.env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true");
         }
         Ok(command)
     }
 
-    /// cargo-pgrx insists on a home, and its build script on the file in it: while that is missing, every build starts
-    /// from the bindings again.
+    /// A home for pgrx: while its build script misses the file in it, every build starts from the bindings again.
     fn pgrx_home(&self) -> Result<PathBuf> {
         let home = self.usr.with_file_name("pgrx-home");
         let path = home.join("config.toml");
@@ -96,26 +154,35 @@ impl Installation {
 
     /// One of the installation's programs: `postgres`, `psql`, `pgbench`, …
     pub fn bin(&self, program: &str) -> PathBuf {
-        self.lib().join("bin").join(program)
-    }
-
-    /// `PostgreSQL`'s directory of programs and libraries.
-    fn lib(&self) -> PathBuf {
-        self.usr.join("lib/postgresql").join(self.pg.to_string())
+        let dir = match self.pg.origin() {
+            Origin::Debian { .. } => self.usr.join("lib/postgresql").join(self.pg.major().to_string()).join("bin"),
+            Origin::Source => self.usr.join("bin"),
+        };
+        dir.join(program)
     }
 
     /// The directory of shared objects, `pg_config --pkglibdir`.
     pub fn pkglib(&self) -> PathBuf {
-        self.lib().join("lib")
+        match self.pg.origin() {
+            Origin::Debian { .. } => self.usr.join("lib/postgresql").join(self.pg.major().to_string()).join("lib"),
+            Origin::Source => self.usr.join("lib/postgresql"),
+        }
     }
 
     /// `pg_config --sharedir`.
     pub fn share(&self) -> PathBuf {
-        self.usr.join("share/postgresql").join(self.pg.to_string())
+        match self.pg.origin() {
+            Origin::Debian { .. } => self.usr.join("share/postgresql").join(self.pg.major().to_string()),
+            Origin::Source => self.usr.join("share/postgresql"),
+        }
     }
 
-    /// A test driver that Debian ships with the server's headers: `regress/pg_regress` or
-    /// `isolation/pg_isolation_regress`.
+    /// Where control files and scripts of extensions are.
+    pub fn extensions(&self) -> PathBuf {
+        self.share().join("extension")
+    }
+
+    /// A test driver that comes with the server's headers: `regress/pg_regress` or `isolation/pg_isolation_regress`.
     pub fn test_driver(&self, name: &str) -> PathBuf {
         self.pkglib().join("pgxs/src/test").join(name)
     }

@@ -12,13 +12,14 @@ pub fn ensure_packages(packages: &[String]) -> Result<()> {
     }
     let names = missing.join(" ");
     let purpose = format!("install Debian's {names}");
-    say(&format!("installing {names}"));
-    if install(&missing, &purpose).is_ok() {
-        return Ok(());
-    }
-    // The usual reason for a failure: lists that are absent, or so old that the mirror has moved on.
-    update()?;
-    install(&missing, &purpose)
+    shell::timed(&format!("installing {names}"), || {
+        if install(&missing, &purpose).is_ok() {
+            return Ok(());
+        }
+        // The usual reason for a failure: lists that are absent, or so old that the mirror has moved on.
+        update()?;
+        install(&missing, &purpose)
+    })
 }
 
 /// Ensures that apt's package lists are there.

@@ -1,28 +1,31 @@
 //! Getting onto the machine what is missing. What is there already is only looked at, so a second call takes a moment.
 
 mod debian;
-mod pgrx;
 pub(crate) mod root;
+pub(crate) mod source;
 
 pub use debian::{ensure_package_lists, ensure_packages};
 
-use crate::pg::Pg;
-use crate::shell;
-use anyhow::{Result, ensure};
+use crate::paths;
+use crate::pg::{Origin, Pg};
+use crate::shell::{self, as_root};
+use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::path::PathBuf;
 
 /// What building the extension takes besides the server's headers.
-const BUILD_PACKAGES: [&str; 6] = ["gcc", "libc6-dev", "clang", "libclang-dev", "pkg-config", "libssl-dev"];
+const BUILD_PACKAGES: [&str; 4] = ["gcc", "libc6-dev", "clang", "libclang-dev"];
 
-/// Debian's packages for building and running the extension with one version.
-fn packages(pg: Pg) -> Vec<String> {
-    let server = ["postgresql-%", "postgresql-client-%", "postgresql-server-dev-%"];
-    let server = server.iter().map(|name| name.replace('%', &pg.to_string()));
-    server.chain(BUILD_PACKAGES.iter().map(ToString::to_string)).collect()
+/// Debian's packages for running one version, and for building for it.
+fn server_packages(pg: Pg) -> Vec<String> {
+    ["postgresql-%", "postgresql-client-%", "postgresql-server-dev-%"]
+        .map(|name| name.replace('%', &pg.major().to_string()))
+        .to_vec()
 }
 
 /// What only the tests need: the scheduler that runs `maintain()`.
 fn test_packages(pg: Pg) -> Vec<String> {
-    vec![format!("postgresql-{pg}-cron")]
+    vec![format!("postgresql-{}-cron", pg.major())]
 }
 
 /// Ensures that the extension can be built for and run on `pg`.
@@ -32,24 +35,46 @@ pub fn ensure(pg: Pg) -> Result<()> {
         "this sets up PostgreSQL with Debian's packages and found no apt-get; on other systems, install PostgreSQL \
          with its server headers, clang and cargo-pgrx by hand and run `cargo pgrx install --release`"
     );
-    if let Some(dir) = pg.root() {
-        // The programs of this machine that a build in the root borrows are cargo's; clang and gcc are its own.
-        ensure_packages(&["debootstrap".into()])?;
-        let wanted = packages(pg).into_iter().chain(test_packages(pg)).collect::<Vec<_>>();
-        root::ensure(pg, &dir, &wanted)?;
-        // cargo-pgrx itself is compiled outside.
-        ensure_packages(&BUILD_PACKAGES.map(String::from))?;
-    } else {
-        ensure_packages(&packages(pg))?;
+    let build = BUILD_PACKAGES.map(String::from);
+    match (pg.origin(), pg.root()) {
+        (Origin::Debian { suite }, Some(dir)) => {
+            // The programs of this machine that a build in the root borrows are cargo's; clang and gcc are its own.
+            ensure_packages(&["debootstrap".into()])?;
+            root::ensure(pg, suite, &dir, &[server_packages(pg), build.to_vec(), test_packages(pg)].concat())
+        }
+        (Origin::Debian { .. }, None) => ensure_packages(&[server_packages(pg), build.to_vec()].concat()),
+        (Origin::Source, _) => {
+            ensure_packages(&build)?;
+            source::ensure(pg)
+        }
     }
-    pgrx::ensure()
 }
 
 /// Ensures what the tests need besides [`ensure`].
 pub fn ensure_for_tests(pg: Pg) -> Result<()> {
     let mut wanted = vec!["valgrind".to_owned()];
-    if pg.root().is_none() {
+    if pg.root().is_none() && matches!(pg.origin(), Origin::Debian { .. }) {
         wanted.extend(test_packages(pg));
     }
     ensure_packages(&wanted)
+}
+
+/// Runs `work` while no other process of this user does what has the same `name`: two clones may come here at once, and
+/// the second waits, and finds the work done.
+fn locked<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let path = std::env::temp_dir().join(format!("pg_enough-{name}-{}.lock", nix::unistd::geteuid()));
+    let lock = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+    lock.lock().with_context(|| format!("can't lock {}", path.display()))?;
+    work()
+}
+
+/// An empty directory `name` of the own user in what is kept across clones; asks for root where that isn't the user's.
+fn in_cache(name: &str, purpose: &str) -> Result<PathBuf> {
+    let dir = paths::cache().join(name);
+    shell::run(as_root("rm", purpose)?.args(["-rf", "--one-file-system"]).arg(&dir))?;
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let mut install = as_root("install", purpose)?;
+    install.args(["-d", "-o", &user.to_string(), "-g", &group.to_string()]).arg(&dir);
+    shell::run(&mut install)?;
+    Ok(dir)
 }

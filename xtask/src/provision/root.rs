@@ -5,11 +5,12 @@
 //! something failed is made anew: only the finished one gets its name. A list of what was installed lies in it, so
 //! that a longer list of packages is noticed.
 
+use super::locked;
 use crate::paths;
 use crate::pg::Pg;
-use crate::shell::{self, as_root, say};
-use anyhow::{Context, Result};
-use std::fs::{self, File};
+use crate::shell::{self, as_root};
+use anyhow::Result;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,36 +37,39 @@ chroot "$root" apt-get clean
 echo "$@" > "$root/etc/pg_enough.packages"
 "#;
 
-/// Ensures that `dir` is a root of the release that carries `pg`, with `packages` in it.
-pub fn ensure(pg: Pg, dir: &Path, packages: &[String]) -> Result<()> {
+/// Ensures that `dir` is a root of the release `suite`, which carries `pg`, with `packages` in it.
+pub fn ensure(pg: Pg, suite: &str, dir: &Path, packages: &[String]) -> Result<()> {
     let stamp = dir.join(STAMP);
     let complete = || fs::read_to_string(&stamp).is_ok_and(|text| text.trim() == packages.join(" "));
     if complete() {
         return Ok(());
     }
-    let purpose = format!("set up a Debian {} for PostgreSQL {pg} in {}", pg.suite(), dir.display());
+    let purpose = format!("set up a Debian {suite} for PostgreSQL {pg} in {}", dir.display());
     let cache = paths::cache();
     shell::run(as_root("mkdir", &purpose)?.arg("-p").arg(&cache))?;
-    // Two clones may come here at once; the second waits, and finds the work done.
-    let lock_path = std::env::temp_dir().join(format!("pg_enough-root-{}-{}.lock", pg.suite(), nix::unistd::geteuid()));
-    let lock = File::create(&lock_path).with_context(|| format!("can't write {}", lock_path.display()))?;
-    lock.lock().context("can't lock the set-up of the root")?;
-    if complete() {
-        return Ok(());
-    }
-    if !dir.join("usr/bin/apt-get").is_file() {
-        say(&format!("setting up Debian {} for PostgreSQL {pg} (a minute or two, once)", pg.suite()));
-        let partial = cache.join(format!("root-{}.partial", pg.suite()));
-        shell::run(as_root("rm", &purpose)?.args(["-rf", "--one-file-system"]).arg(&partial))?;
-        let mut command = as_root("debootstrap", &purpose)?;
-        command.args(["--variant=minbase", pg.suite()]).arg(&partial);
-        shell::quiet(&format!("debootstrap-{}", pg.suite()), &mut command)?;
-        shell::run(as_root("mv", &purpose)?.arg(&partial).arg(dir))?;
-    }
-    say(&format!("installing {} into {}", packages.join(" "), dir.display()));
-    let mut command = as_root("unshare", &purpose)?;
-    command.args(["--mount", "--propagation", "private", "--", "sh", "-c", FILL, "sh"]).arg(dir).args(packages);
-    shell::quiet(&format!("root-{}", pg.suite()), &mut command)
+    locked(&format!("root-{suite}"), || {
+        if complete() {
+            return Ok(());
+        }
+        if !dir.join("usr/bin/apt-get").is_file() {
+            let what = format!("setting up Debian {suite} for PostgreSQL {pg} (a minute or two, once)");
+            shell::timed(&what, || bootstrap(suite, dir, &purpose))?;
+        }
+        let mut command = as_root("unshare", &purpose)?;
+        command.args(["--mount", "--propagation", "private", "--", "sh", "-c", FILL, "sh"]).arg(dir).args(packages);
+        let what = format!("installing {} into {}", packages.join(" "), dir.display());
+        shell::timed(&what, || shell::quiet(&format!("root-{suite}"), &mut command))
+    })
+}
+
+/// Makes `dir` a root with nothing in it but the essential packages of `suite`.
+fn bootstrap(suite: &str, dir: &Path, purpose: &str) -> Result<()> {
+    let partial = dir.with_extension("partial");
+    shell::run(as_root("rm", purpose)?.args(["-rf", "--one-file-system"]).arg(&partial))?;
+    let mut command = as_root("debootstrap", purpose)?;
+    command.args(["--variant=minbase", suite]).arg(&partial);
+    shell::quiet(&format!("debootstrap-{suite}"), &mut command)?;
+    shell::run(as_root("mv", purpose)?.arg(&partial).arg(dir))
 }
 
 /// Mounts, then the program. The mounts belong to the process's own mount namespace and vanish with it, however it
