@@ -26,6 +26,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -41,6 +42,9 @@ const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How many ports are tried.
 const ATTEMPTS: usize = 5;
+
+/// Between two attempts at the port of a server that has run before.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
 /// Between two looks at something that should happen within milliseconds.
 const POLL: Duration = Duration::from_millis(10);
@@ -64,6 +68,7 @@ pub struct Server {
     base: PathBuf,
     port: u16,
     dies_with_us: bool,
+    env: Vec<(String, String)>,
     /// `None` while the server is stopped.
     child: Option<Child>,
     /// How long the log was when a process was last killed; recovery shows after that.
@@ -121,6 +126,7 @@ impl Server {
             base,
             port: 0,
             dies_with_us: !options.outlives,
+            env: options.env.clone(),
             child: None,
             killed_at: Cell::new(None),
         };
@@ -157,19 +163,25 @@ impl Server {
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the server is running already");
         for attempt in 1..=ATTEMPTS {
-            if self.port == 0 {
-                self.port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+            // Clients know the port of a server that has run before.
+            let fresh = self.port == 0;
+            if fresh {
+                self.port = free_port()?;
             }
             let before = self.log().len();
             let error = match self.launch_once() {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            // Whoever else looked for a free port may have found the same one.
             if attempt == ATTEMPTS || !self.log()[before..].contains("Address already in use") {
                 return Err(error);
             }
-            self.port = 0;
+            if fresh {
+                // Whoever else looked for a free port may have found the same one.
+                self.port = 0;
+            } else {
+                sleep(BETWEEN_ATTEMPTS);
+            }
         }
         unreachable!("the last attempt returns")
     }
@@ -180,6 +192,7 @@ impl Server {
         let mut command = self.unprivileged("postgres", death_signal)?;
         command.arg("-D").arg(self.data()).arg("-c").arg(format!("port={}", self.port));
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket_dir().display()));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         {
             use std::os::unix::process::CommandExt;
@@ -369,6 +382,23 @@ impl Server {
         command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         Ok(command)
     }
+}
+
+/// A port that nobody listens on, below those that the kernel gives to clients: a client of whoever could have that of a
+/// server that is just restarting.
+fn free_port() -> Result<u16> {
+    const LOWEST: u64 = 10_240;
+    const PORTS: u64 = 32_768 - LOWEST;
+    static TRIED: AtomicU64 = AtomicU64::new(0);
+    let start = u64::from(std::process::id()) * 7_919;
+    for _ in 0..PORTS {
+        let number = start + TRIED.fetch_add(1, Relaxed) * 31;
+        let port = u16::try_from(LOWEST + number % PORTS)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free")
 }
 
 impl Drop for Server {

@@ -12,12 +12,13 @@ pub struct ServerOptions {
     pub(super) conf: Vec<(String, String)>,
     pub(super) initdb_args: Vec<String>,
     pub(super) outlives: bool,
+    pub(super) env: Vec<(String, String)>,
 }
 
 impl ServerOptions {
     /// A plain server of `pg`.
     pub fn new(pg: Pg) -> Self {
-        let mut options = Self { pg, conf: Vec::new(), initdb_args: Vec::new(), outlives: false };
+        let mut options = Self { pg, conf: Vec::new(), initdb_args: Vec::new(), outlives: false, env: Vec::new() };
         options.set("listen_addresses", "127.0.0.1");
         options.set("max_connections", "200");
         options.set("log_line_prefix", "%m [%p] %q%u@%d ");
@@ -51,6 +52,13 @@ impl ServerOptions {
     #[must_use]
     pub fn initdb(mut self, args: &[&str]) -> Self {
         self.initdb_args.extend(args.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Sets a variable in the server's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 

@@ -1,0 +1,205 @@
+//! What happens to tables, functions and the extension while others use them.
+
+use crate::arguments::{QUEUES, pick};
+use fastrand::Rng;
+
+/// Statements on the table `{q}` or `{a}` (a queue's archive) or on the queue `{n}`, with `{i}` for some number.
+const ON_QUEUES: &[&str] = &[
+    "SELECT enough.queue_drop('{n}')",
+    "SELECT enough.queue_drop('{n}'), enough.queue_create('{n}')",
+    "SELECT enough.queue_drop('{n}'); SELECT enough.queue_create('{n}', max_attempts => 1, retry_backoff => '0')",
+    "SELECT enough.queue_create('{n}', if_not_exists => true)",
+    "SELECT enough.queue_create('{n}', unlogged => true, max_in_flight => 3)",
+    "SELECT enough.queue_alter('{n}', visibility_timeout => '50 ms', max_attempts => 2)",
+    "SELECT enough.queue_alter('{n}', max_in_flight => 2, max_rate => 10)",
+    "SELECT enough.queue_alter('{n}', unlogged => true)",
+    "SELECT enough.queue_alter('{n}', unlogged => false)",
+    "DROP TABLE {q}",
+    "DROP TABLE {a}",
+    "DROP TABLE {q}, {a} CASCADE",
+    "TRUNCATE {q}",
+    "TRUNCATE {q} RESTART IDENTITY",
+    "TRUNCATE {a}",
+    "DELETE FROM {q}",
+    "DELETE FROM {q} WHERE msg_id % 2 = 0",
+    "DELETE FROM {a}",
+    "DELETE FROM enough.queue WHERE name = '{n}'",
+    "UPDATE enough.queue SET max_attempts = -5, visibility_timeout = '-1 day' WHERE name = '{n}'",
+    "UPDATE enough.queue SET name = '{n}x' WHERE name = '{n}'",
+    "UPDATE enough.queue SET name = '{n}' WHERE name = '{n}x'",
+    "UPDATE {q} SET priority = 9",
+    "UPDATE {q} SET deliver_at = 'infinity' WHERE msg_id % 3 = 0",
+    "UPDATE {q} SET deliver_at = '-infinity' WHERE msg_id % 3 = 1",
+    "UPDATE {q} SET deliver_at = clock_timestamp() + interval '20 ms'",
+    "UPDATE {q} SET attempts = 2147483647",
+    "UPDATE {q} SET attempts = -1, message = 'null'",
+    "UPDATE {q} SET msg_id = -msg_id WHERE msg_id % 5 = 0",
+    "UPDATE {q} SET msg_id = msg_id + 1000000 WHERE msg_id % 7 = 0",
+    "UPDATE {q} SET group_key = 'g1'",
+    "UPDATE {q} SET group_key = NULL, dedup_key = NULL",
+    "UPDATE {q} SET dedup_key = 'd' || msg_id, headers = '{}'",
+    "INSERT INTO {q} (message) SELECT to_jsonb(n) FROM generate_series(1, 20) AS n",
+    "INSERT INTO {q} (message, priority, group_key) SELECT to_jsonb(n), 5, 'g' || n % 3 FROM generate_series(1, 20) AS n",
+    "INSERT INTO {q} (msg_id, message) OVERRIDING SYSTEM VALUE VALUES ({i}, '1'), (-{i}, '2'), (9223372036854775807, '3')",
+    "INSERT INTO {q} SELECT * FROM {q} ON CONFLICT DO NOTHING",
+    "INSERT INTO {a} SELECT * FROM {a}",
+    "ALTER SEQUENCE {s} RESTART",
+    "ALTER SEQUENCE {s} RESTART WITH 9223372036854775806",
+    "ALTER SEQUENCE {s} INCREMENT BY -1 MINVALUE -100",
+    "ALTER SEQUENCE {s} CACHE 50",
+    "SELECT setval('{s}', 1)",
+    "ALTER TABLE {q} ADD COLUMN extra{i} int",
+    "ALTER TABLE {q} ADD COLUMN IF NOT EXISTS extra int DEFAULT 5",
+    "ALTER TABLE {q} ADD COLUMN IF NOT EXISTS filled text NOT NULL DEFAULT md5(random()::text)",
+    "ALTER TABLE {q} DROP COLUMN IF EXISTS extra",
+    "ALTER TABLE {q} DROP COLUMN headers",
+    "ALTER TABLE {q} DROP COLUMN deliver_at CASCADE",
+    "ALTER TABLE {q} RENAME COLUMN priority TO prio",
+    "ALTER TABLE {q} RENAME COLUMN prio TO priority",
+    "ALTER TABLE {q} ALTER COLUMN priority TYPE int",
+    "ALTER TABLE {q} ALTER COLUMN priority TYPE smallint",
+    "ALTER TABLE {q} ALTER COLUMN message TYPE text USING message::text",
+    "ALTER TABLE {q} ALTER COLUMN message TYPE jsonb USING message::jsonb",
+    "ALTER TABLE {q} ALTER COLUMN message SET STORAGE EXTERNAL",
+    "ALTER TABLE {q} ALTER COLUMN group_key SET NOT NULL",
+    "ALTER TABLE {q} ALTER COLUMN group_key DROP NOT NULL",
+    "ALTER TABLE {q} ALTER COLUMN msg_id DROP IDENTITY IF EXISTS",
+    "ALTER TABLE {a} ADD COLUMN IF NOT EXISTS extra int NOT NULL DEFAULT 1",
+    "ALTER TABLE {a} DROP COLUMN IF EXISTS error",
+    "ALTER TABLE {q} ADD CONSTRAINT bound{i} CHECK (priority < 5) NOT VALID",
+    "ALTER TABLE {q} DROP CONSTRAINT IF EXISTS q_{n}_pkey CASCADE",
+    "ALTER TABLE {q} ADD PRIMARY KEY (msg_id, priority)",
+    "ALTER TABLE {q} ADD PRIMARY KEY (msg_id) INCLUDE (group_key)",
+    "ALTER TABLE {q} ADD PRIMARY KEY (msg_id)",
+    "ALTER TABLE {q} ADD UNIQUE (msg_id) DEFERRABLE INITIALLY DEFERRED",
+    "CREATE INDEX ON {q} (deliver_at)",
+    "CREATE INDEX ON {q} (priority DESC NULLS LAST, msg_id)",
+    "CREATE INDEX ON {q} USING hash (group_key)",
+    "CREATE INDEX ON {q} ((message ->> 'a')) WHERE priority > 3",
+    "CREATE UNIQUE INDEX ON {q} (lower(dedup_key))",
+    "CREATE INDEX ON {q} USING gin (message)",
+    "CREATE STATISTICS IF NOT EXISTS enough.stats_{n} ON priority, group_key FROM {q}",
+    "REINDEX TABLE {q}",
+    "CLUSTER {q} USING q_{n}_pkey",
+    "VACUUM FULL {q}",
+    "VACUUM (FREEZE, INDEX_CLEANUP ON) {q}",
+    "VACUUM {a}",
+    "ANALYZE {q}",
+    "ALTER TABLE {q} SET UNLOGGED",
+    "ALTER TABLE {q} SET LOGGED",
+    "ALTER TABLE {q} SET (fillfactor = 50, autovacuum_enabled = off)",
+    "ALTER TABLE {q} RENAME TO gone_{n}",
+    "ALTER TABLE enough.gone_{n} RENAME TO q_{n}",
+    "ALTER TABLE {a} RENAME TO gone_a_{n}",
+    "ALTER TABLE enough.gone_a_{n} RENAME TO a_{n}",
+    "ALTER TABLE {q} SET SCHEMA public",
+    "ALTER TABLE public.q_{n} SET SCHEMA enough",
+    "ALTER TABLE {q} OWNER TO fuzz_app",
+    "ALTER TABLE {q} OWNER TO CURRENT_USER",
+    "ALTER TABLE {a} OWNER TO fuzz_app",
+    "ALTER TABLE {q} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    "ALTER TABLE {q} DISABLE ROW LEVEL SECURITY",
+    "CREATE POLICY odd{i} ON {q} USING (msg_id % 2 = 1)",
+    "ALTER TABLE {q} REPLICA IDENTITY NOTHING",
+    "ALTER TABLE {q} REPLICA IDENTITY FULL",
+    "CREATE PUBLICATION fuzz_{n} FOR TABLE {q}",
+    "DROP PUBLICATION IF EXISTS fuzz_{n}",
+    "CREATE TRIGGER t{i} BEFORE INSERT OR UPDATE OR DELETE ON {q} FOR EACH ROW EXECUTE FUNCTION fuzz_trigger()",
+    "CREATE CONSTRAINT TRIGGER c{i} AFTER INSERT OR DELETE ON {q} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fuzz_trigger()",
+    "CREATE TRIGGER s{i} AFTER DELETE ON {q} REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION fuzz_trigger()",
+    "SELECT enough.cache_tag_table('{q}', 't1')",
+    "CREATE OR REPLACE RULE r AS ON DELETE TO {q} DO INSTEAD NOTHING",
+    "CREATE OR REPLACE RULE r AS ON INSERT TO {q} DO ALSO NOTIFY fuzz",
+    "DROP RULE IF EXISTS r ON {q}",
+    "ALTER TABLE {q} DISABLE TRIGGER ALL",
+    "CREATE TABLE IF NOT EXISTS child_{n} () INHERITS ({q})",
+    "CREATE TABLE IF NOT EXISTS fk_{n} (m bigint REFERENCES {q} ON DELETE CASCADE)",
+    "DROP TABLE IF EXISTS child_{n}, fk_{n}",
+    "ALTER TABLE {q} RENAME TO gone_{n}; CREATE VIEW {q} AS SELECT * FROM enough.gone_{n}",
+    "DROP VIEW {q}; ALTER TABLE enough.gone_{n} RENAME TO q_{n}",
+    "ALTER TABLE {q} RENAME TO gone_{n}; CREATE TABLE {q} (LIKE enough.gone_{n} INCLUDING ALL)",
+    "ALTER TABLE {q} RENAME TO gone_{n}; CREATE TABLE {q} (LIKE enough.gone_{n}) PARTITION BY RANGE (msg_id)",
+    "DROP TABLE IF EXISTS {q}, {a}; CREATE TABLE {q} (msg_id int); CREATE TABLE {a} ()",
+    "CREATE TABLE IF NOT EXISTS {q} ()",
+    "CREATE SEQUENCE {q}",
+    "DROP SEQUENCE IF EXISTS {q}",
+    "REVOKE ALL ON {q}, {a} FROM fuzz_app",
+    "GRANT ALL ON {q}, {a} TO fuzz_app",
+    "LOCK TABLE {q} IN ACCESS EXCLUSIVE MODE",
+    "LOCK TABLE {q} IN SHARE ROW EXCLUSIVE MODE",
+    "SELECT * FROM {q} FOR UPDATE",
+    "SELECT * FROM {q} ORDER BY msg_id LIMIT 3 FOR KEY SHARE",
+    "COPY {q} TO PROGRAM 'cat >/dev/null'",
+];
+
+/// Statements on everything.
+const ON_ALL: &[&str] = &[
+    "DROP EXTENSION pg_enough",
+    "DROP EXTENSION pg_enough CASCADE; CREATE EXTENSION pg_enough",
+    "DROP SCHEMA enough CASCADE",
+    "DROP SCHEMA enough CASCADE; CREATE EXTENSION pg_enough",
+    "CREATE EXTENSION IF NOT EXISTS pg_enough",
+    "TRUNCATE enough.queue",
+    "TRUNCATE enough.rate_limit_policy",
+    "DROP TABLE enough.queue CASCADE",
+    "ALTER TABLE enough.queue ADD COLUMN extra int",
+    "ALTER TABLE enough.rate_limit_policy ALTER COLUMN max_requests TYPE bigint",
+    "UPDATE enough.rate_limit_policy SET max_requests = -1, algorithm = 'none', period = '-1 s'",
+    "INSERT INTO enough.queue SELECT 'x' || n, now(), '1 s', 1, '1 s', '1 s', 0, 0, '0', '0' FROM generate_series(1, 3) AS n",
+    "ALTER FUNCTION enough.queue_send PARALLEL SAFE; ALTER FUNCTION enough.cache_set PARALLEL SAFE",
+    "ALTER FUNCTION enough.queue_read PARALLEL SAFE; ALTER FUNCTION enough.queue_pop PARALLEL SAFE",
+    "ALTER FUNCTION enough.queue_delete PARALLEL SAFE; ALTER FUNCTION enough.rate_limit PARALLEL SAFE",
+    "ALTER FUNCTION enough.cache_get(text, interval) IMMUTABLE; ALTER FUNCTION enough.queue_stats STABLE STRICT",
+    "REVOKE USAGE ON SCHEMA enough FROM PUBLIC",
+    "GRANT USAGE ON SCHEMA enough TO PUBLIC",
+    "CREATE TRIGGER tag AFTER INSERT OR DELETE OR TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger('t1')",
+    "CREATE TRIGGER odd BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION enough.cache_invalidate_by_trigger()",
+    "CREATE EVENT TRIGGER fuzz ON ddl_command_end EXECUTE FUNCTION fuzz_event()",
+    "DROP EVENT TRIGGER IF EXISTS fuzz",
+    "ALTER DATABASE current SET enough.cache_max_value = '1kB'",
+    "SELECT pg_stat_reset()",
+    "CHECKPOINT",
+    "INSERT INTO t SELECT 1 FROM generate_series(1, 10)",
+    "UPDATE t SET a = a + 1",
+    "TRUNCATE t",
+    "DROP INDEX IF EXISTS t_index",
+    "VACUUM FULL pg_class",
+    "VACUUM FULL pg_attribute",
+    "REINDEX TABLE pg_index",
+];
+
+/// Statements that are one transaction, and how many milliseconds it is held open.
+pub(crate) fn transaction(rng: &mut Rng) -> (Vec<String>, u64) {
+    let count = if rng.u8(..4) == 0 { rng.usize(2..4) } else { 1 };
+    let text: Vec<String> = (0..count).map(|_| one(rng)).collect();
+    let held = if rng.bool() { rng.u64(1..120) } else { 0 };
+    (text, held)
+}
+
+fn one(rng: &mut Rng) -> String {
+    if rng.u8(..12) == 0 {
+        return pick(rng, ON_ALL).to_owned();
+    }
+    let queue = pick(rng, &QUEUES);
+    let template = pick(rng, ON_QUEUES);
+    // One that other sessions can't undo makes a round dull: there are few of them, and what they remove comes back.
+    let number = rng.u8(1..9);
+    template
+        .replace("{q}", &format!("enough.q_{queue}"))
+        .replace("{a}", &format!("enough.a_{queue}"))
+        .replace("{s}", &format!("enough.q_{queue}_msg_id_seq"))
+        .replace("{n}", queue)
+        .replace("{i}", &number.to_string())
+}
+
+/// Makes again what is gone, so that the calls of the others have something to work on.
+pub(crate) const REPAIR: &[&str] = &[
+    "CREATE EXTENSION IF NOT EXISTS pg_enough",
+    "SELECT enough.queue_drop('{n}', if_exists => true)",
+    "DROP VIEW IF EXISTS enough.q_{n}",
+    "DROP TABLE IF EXISTS enough.q_{n}, enough.a_{n}, enough.gone_{n}, enough.gone_a_{n} CASCADE",
+    "DELETE FROM enough.queue WHERE name = '{n}'",
+    "SELECT enough.queue_create('{n}', if_not_exists => true)",
+    "INSERT INTO enough.q_{n} (message) SELECT to_jsonb(n) FROM generate_series(1, 5) AS n",
+    "GRANT ALL ON enough.q_{n}, enough.a_{n} TO fuzz_app",
+];
