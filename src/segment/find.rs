@@ -41,7 +41,9 @@ impl Found {
     pub fn describe(self) -> &'static str {
         match self {
             Found::Preloaded => "main shared memory, by shared_preload_libraries",
-            Found::Dynamic if cfg!(feature = "pg15") => "dynamic segment, by the slack of the main shared memory",
+            Found::Dynamic if cfg!(any(feature = "pg15", feature = "pg16")) => {
+                "dynamic segment, by the slack of the main shared memory"
+            }
             Found::Dynamic => "dynamic segment, by the server's registry of named segments",
         }
     }
@@ -260,7 +262,7 @@ fn no_memory(bytes: usize, error: pg_sys::panic::CaughtError) -> Result<*mut pg_
 }
 
 /// The registry page, zeroed when nobody has written to it.
-#[cfg(feature = "pg15")]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 #[allow(clippy::unnecessary_wraps, reason = "the other servers' way can fail")]
 fn registry() -> Result<&'static Registry, Error> {
     let _serial = Serial::lock();
@@ -277,7 +279,7 @@ fn registry() -> Result<&'static Registry, Error> {
 }
 
 /// The registry page, zeroed when nobody has written to it.
-#[cfg(not(feature = "pg15"))]
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
 fn registry() -> Result<&'static Registry, Error> {
     let bytes = size_of::<Registry>();
     PgTryBuilder::new(|| {

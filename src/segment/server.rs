@@ -46,10 +46,10 @@ pub fn has_written() -> bool {
 #[inline]
 fn ended() -> u64 {
     // SAFETY: the server's shared memory is there as long as this process is; an aligned word is read as a whole.
-    #[cfg(feature = "pg15")]
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
     let newest = unsafe { (&raw const (*pg_sys::ShmemVariableCache).latestCompletedXid.value).read_volatile() };
     // SAFETY: as above.
-    #[cfg(not(feature = "pg15"))]
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     let newest = unsafe { (&raw const (*pg_sys::TransamVariables).latestCompletedXid.value).read_volatile() };
     newest + 1
 }

@@ -274,9 +274,9 @@ fn primary_key(table: &Open) -> Oid {
 fn sequence(table: &Open) -> Oid {
     // SAFETY: the relation is open.
     unsafe {
-        #[cfg(feature = "pg15")]
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
         let sequence = pg_sys::getIdentitySequence((*table.0).rd_id, MSG_ID, true);
-        #[cfg(not(feature = "pg15"))]
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
         let sequence = pg_sys::getIdentitySequence(table.0, MSG_ID, true);
         sequence
     }

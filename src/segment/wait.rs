@@ -14,12 +14,12 @@ const LONGEST: i64 = LOOK_AGAIN;
 #[inline]
 pub fn process() -> u32 {
     // SAFETY: a session has a process entry as long as it lives.
-    #[cfg(feature = "pg15")]
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
     unsafe {
         (*pg_sys::MyProc).pgprocno as u32
     }
     // SAFETY: as above.
-    #[cfg(not(feature = "pg15"))]
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     unsafe {
         pg_sys::MyProcNumber as u32
     }
@@ -65,13 +65,13 @@ pub fn forget_wake_ups() {
 }
 
 /// What `pg_stat_activity` calls the sleep.
-#[cfg(feature = "pg15")]
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 fn event() -> u32 {
     pg_sys::PG_WAIT_EXTENSION
 }
 
 /// What `pg_stat_activity` calls the sleep.
-#[cfg(not(feature = "pg15"))]
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
 fn event() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static EVENT: AtomicU32 = AtomicU32::new(0);

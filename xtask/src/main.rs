@@ -26,7 +26,7 @@ struct Arguments {
 enum Task {
     /// Set up, then run the main job on every package record that apt knows.
     Demo {
-        /// The PostgreSQL version: 15, 17 or 18.
+        /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
         /// Use these records, one JSON object a line, instead of apt's.
@@ -46,7 +46,7 @@ enum Task {
     },
     /// Set up, then check everything; the last line is the total.
     Test {
-        /// The PostgreSQL version: 15, 17 or 18.
+        /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
         /// Use a PostgreSQL 15 with assertions, built from Debian's source (some minutes, once); the same as
@@ -63,7 +63,7 @@ enum Task {
     /// Set up, then measure; what can be measured is listed by `bench --help`.
     #[command(disable_help_flag = true)]
     Bench {
-        /// The PostgreSQL version: 15, 17 or 18.
+        /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
         /// What the benchmark program gets.
@@ -72,7 +72,7 @@ enum Task {
     },
     /// Build an archive of the extension for Debian's PostgreSQL.
     Package {
-        /// The PostgreSQL version: 15, 17 or 18.
+        /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },
@@ -80,7 +80,7 @@ enum Task {
     Reference,
     /// Build the extension into a private PostgreSQL installation.
     Install {
-        /// The PostgreSQL version: 15, 17 or 18.
+        /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },

@@ -20,6 +20,8 @@ pub enum Pg {
     Pg15,
     /// `PostgreSQL` 15, built from Debian's source with assertions; see [`crate::provision`].
     Pg15Assert,
+    /// `PostgreSQL` 16, from `PyPI`.
+    Pg16,
     /// `PostgreSQL` 17, from Debian 13.
     Pg17,
     /// `PostgreSQL` 18, from Debian unstable.
@@ -34,19 +36,27 @@ pub enum Origin {
         /// The release's code name.
         suite: &'static str,
     },
-    /// A build of our own, below this directory.
+    /// A build of our own.
     Source,
+    /// A package on `PyPI` with a server in it.
+    Wheel,
 }
 
 impl Pg {
     /// All of them, by the names that [`Pg::from_str`] takes.
-    const ALL: [(&str, Self); 4] =
-        [("15", Self::Pg15), ("15-assert", Self::Pg15Assert), ("17", Self::Pg17), ("18", Self::Pg18)];
+    const ALL: [(&str, Self); 5] = [
+        ("15", Self::Pg15),
+        ("15-assert", Self::Pg15Assert),
+        ("16", Self::Pg16),
+        ("17", Self::Pg17),
+        ("18", Self::Pg18),
+    ];
 
     /// The major version's number.
     pub fn major(self) -> u32 {
         match self {
             Self::Pg15 | Self::Pg15Assert => 15,
+            Self::Pg16 => 16,
             Self::Pg17 => 17,
             Self::Pg18 => 18,
         }
@@ -57,9 +67,15 @@ impl Pg {
         match self {
             Self::Pg15 => Origin::Debian { suite: "bookworm" },
             Self::Pg15Assert => Origin::Source,
+            Self::Pg16 => Origin::Wheel,
             Self::Pg17 => Origin::Debian { suite: "trixie" },
             Self::Pg18 => Origin::Debian { suite: "sid" },
         }
+    }
+
+    /// Whether it is that of this machine's Debian.
+    pub fn is_this_machines(self) -> bool {
+        matches!(self.origin(), Origin::Debian { .. }) && self.root().is_none()
     }
 
     /// Whether the server checks its own assertions.

@@ -86,6 +86,12 @@ pub fn filtered(name: &str, command: &mut Command, shown: impl Fn(&str) -> bool)
     Ok(())
 }
 
+/// Whether `command` can be run and succeeds. Its output isn't shown.
+pub fn succeeds(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 /// Whether `program` is found on the path.
 pub fn have(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -88,7 +88,9 @@ impl Findings {
             if is_bad(line) {
                 let message = line.split_once("] ").map_or(*line, |(_, rest)| rest);
                 let context = lines[number..lines.len().min(number + 4)].join("\n    ");
-                self.add(&format!("the log: {}", shape(message)), &format!("seed {seed}: {context}"));
+                // A crash is told with the statement that it came by.
+                let running = context.split_once("Failed process was running:").map_or("", |(_, rest)| function(rest));
+                self.add(&format!("the log: {} {running}", shape(message)), &format!("seed {seed}: {context}"));
             }
         }
     }
@@ -121,7 +123,6 @@ fn is_bad(line: &str) -> bool {
         "stack backtrace",
         "bug in pg_enough",
         "abnormal exit",
-        "terminating any other active",
     ];
     warning || words.iter().any(|word| line.contains(word))
 }

@@ -20,13 +20,13 @@ pub(super) fn fmt() -> Result<Tally> {
     held(cargo().args(["fmt", "--all", "--check"]))
 }
 
-/// The lints of the whole workspace; in another release's root those of the extension alone, since nothing else
-/// depends on the version.
+/// The lints of the whole workspace; those of the extension alone with another version's headers than this machine's, since
+/// nothing else depends on them.
 pub(super) fn clippy(installation: &Installation) -> Result<Tally> {
     let mut command = installation.cargo()?;
     command.args(["clippy", "--quiet", "--all-targets", "--no-default-features"]);
     command.args(["--features", &installation.pg.feature()]);
-    command.arg(if installation.pg.root().is_some() { "--package=pg_enough" } else { "--workspace" });
+    command.arg(if installation.pg.is_this_machines() { "--workspace" } else { "--package=pg_enough" });
     held(command.args(["--", "-D", "warnings"]))
 }
 

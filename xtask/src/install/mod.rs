@@ -11,7 +11,7 @@ pub use script::scripts;
 
 use crate::account::Account;
 use crate::pg::{Origin, Pg};
-use crate::provision::source;
+use crate::provision::{source, wheel};
 use crate::{paths, shell};
 use anyhow::{Context, Result, ensure};
 use copy::Part;
@@ -33,7 +33,9 @@ impl Installation {
     /// The installation for `pg` of this clone, whether or not it is there yet.
     fn planned(pg: Pg) -> Result<Self> {
         let base = paths::installations(&Account::for_servers()?)?;
-        Ok(Self { pg, usr: base.join(format!("pg{pg}/usr")) })
+        let base = base.join(format!("pg{pg}"));
+        // Programs from a wheel find its libraries three directories up.
+        Ok(Self { pg, usr: if pg.origin() == Origin::Wheel { base.join("wheel/usr") } else { base.join("usr") } })
     }
 
     /// The installation for `pg` of this clone, as an earlier [`Installation::prepare`] and [`Installation::install`]
@@ -67,6 +69,13 @@ impl Installation {
                 let part = |name: &str| Part { from: usr.join(name), to: name.into() };
                 let mut parts = ["bin", "lib", "share", "include"].map(part).to_vec();
                 parts.extend(installation.borrowed_cron()?);
+                copy::refresh(&installation.usr, &parts, &[])?;
+            }
+            Origin::Wheel => {
+                let server = wheel::server(pg);
+                let part = |name: &str| Part { from: server.join(name), to: name.into() };
+                let mut parts = ["bin", "lib", "share", "include"].map(part).to_vec();
+                parts.push(Part { from: wheel::libraries(pg), to: Path::new("../..").join(wheel::LIBRARIES) });
                 copy::refresh(&installation.usr, &parts, &[])?;
             }
         }
@@ -113,11 +122,7 @@ impl Installation {
 
     /// Where cargo puts what it builds for this installation.
     fn target(&self) -> PathBuf {
-        if self.pg.root().is_some() || self.pg.has_assertions() {
-            paths::target().join(format!("pg{}/build", self.pg))
-        } else {
-            paths::target()
-        }
+        if self.pg.is_this_machines() { paths::target() } else { paths::target().join(format!("pg{}/build", self.pg)) }
     }
 
     /// `cargo`, run in the workspace where this installation's headers are, with pgrx pointed at them.
@@ -156,7 +161,7 @@ impl Installation {
     pub fn bin(&self, program: &str) -> PathBuf {
         let dir = match self.pg.origin() {
             Origin::Debian { .. } => self.usr.join("lib/postgresql").join(self.pg.major().to_string()).join("bin"),
-            Origin::Source => self.usr.join("bin"),
+            Origin::Source | Origin::Wheel => self.usr.join("bin"),
         };
         dir.join(program)
     }
@@ -165,7 +170,7 @@ impl Installation {
     pub fn pkglib(&self) -> PathBuf {
         match self.pg.origin() {
             Origin::Debian { .. } => self.usr.join("lib/postgresql").join(self.pg.major().to_string()).join("lib"),
-            Origin::Source => self.usr.join("lib/postgresql"),
+            Origin::Source | Origin::Wheel => self.usr.join("lib/postgresql"),
         }
     }
 
@@ -173,7 +178,7 @@ impl Installation {
     pub fn share(&self) -> PathBuf {
         match self.pg.origin() {
             Origin::Debian { .. } => self.usr.join("share/postgresql").join(self.pg.major().to_string()),
-            Origin::Source => self.usr.join("share/postgresql"),
+            Origin::Source | Origin::Wheel => self.usr.join("share/postgresql"),
         }
     }
 

