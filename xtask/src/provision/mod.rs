@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use std::fs::File;
 use std::path::PathBuf;
 
-/// What building the extension takes besides the server's headers.
-const BUILD_PACKAGES: [&str; 4] = ["gcc", "libc6-dev", "clang", "libclang-dev"];
+/// What building the extension takes besides the server's headers. With clang comes its library, which reads them.
+const BUILD_PACKAGES: [&str; 3] = ["gcc", "libc6-dev", "clang"];
 
 /// Debian's packages for running one version, and for building for it.
 fn server_packages(pg: Pg) -> Vec<String> {
