@@ -5,6 +5,7 @@
 //! | [`server`] | a server that the tests of one program share, and databases in it |
 //! | [`queue`] | sending and reading by a driver |
 //! | [`check`] | what must hold: SQLSTATEs, conditions that come true, a log without a crash in it |
+//! | [`vanish`] | a client that is killed |
 //! | [`segment`] | the shared memory of a server, seen from outside |
 //!
 //! The version is that which `ENOUGH_PG` names; an installation has to be there, as `cargo xtask install` leaves it.
@@ -13,3 +14,4 @@ pub mod check;
 pub mod queue;
 pub mod segment;
 pub mod server;
+pub mod vanish;

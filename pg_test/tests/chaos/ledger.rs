@@ -63,6 +63,11 @@ impl Ledger {
         *self.book().counts.entry(what).or_default() += 1;
     }
 
+    /// Something happened that may not.
+    pub(crate) fn violated(&self, what: &str) {
+        self.book().violations.push(what.to_owned());
+    }
+
     /// The transaction that sent these payloads has ended.
     pub(crate) fn sent(&self, payloads: impl IntoIterator<Item = i64>, outcome: Outcome) {
         let mut book = self.book();

@@ -1,4 +1,5 @@
-//! Eight producers and eight consumers while sessions are killed, terminated or cancelled at random.
+//! Eight producers and eight consumers while sessions are killed, terminated or cancelled at random, the server is
+//! restarted, clients are killed, and queues are altered and dropped.
 //!
 //! No committed message may be lost, none may be delivered under two live leases, and none after its delete has
 //! committed. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
@@ -10,3 +11,4 @@ mod ledger;
 mod producer;
 mod run;
 mod session;
+mod upheaval;

@@ -1,7 +1,9 @@
-//! The two storms: one that crashes the server, and one that only ends sessions and statements.
+//! The storms: one that crashes the server, one that only ends sessions and statements, and one of DDL, restarts and
+//! killed clients.
 
 use crate::ledger::Ledger;
-use crate::session::NAME;
+use crate::session::{NAME, connect};
+use crate::upheaval::{NEEDED, Reborn, strike};
 use crate::{consumer, producer};
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, healthy};
@@ -11,7 +13,7 @@ use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
-use xtask::server::Server;
+use xtask::server::{Server, Shutdown};
 
 const PRODUCERS: i64 = 8;
 const CONSUMERS: i64 = 8;
@@ -91,6 +93,57 @@ fn killing_a_random_backend_every_five_seconds() -> Result<()> {
     ledger.judge()?;
     ensure!(length() < 2 * CRASH_EVERY || crashes > 0, "nothing was killed");
     healthy(&server.log(), true)
+}
+
+#[test]
+fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<()> {
+    let (mut server, database) = start()?;
+    database.client()?.batch_execute(NEEDED)?;
+    let (ledger, reborn, stop) = (Ledger::default(), Reborn::default(), AtomicBool::new(false));
+    let end = Instant::now() + length();
+    let mut restarts = 0;
+    thread::scope(|scope| -> Result<()> {
+        let mut others = vec![scope.spawn(|| reborn.replace(&database, &ledger, &stop))];
+        others.extend((0..3).map(|_| scope.spawn(|| reborn.work(&database, &ledger, &stop))));
+        let alter = scope.spawn(|| -> Result<()> {
+            let mut rng = fastrand::Rng::new();
+            let mut session = connect(&database)?;
+            while !stop.load(Relaxed) {
+                strike(&mut session, &database, &mut rng, &ledger)?;
+                thread::sleep(Duration::from_millis(rng.u64(..40)));
+            }
+            Ok(())
+        });
+        let outcome = rage(&database, &ledger, || {
+            while Instant::now() + CRASH_EVERY < end {
+                thread::sleep(CRASH_EVERY);
+                // A planned restart, or one of those that nobody has planned.
+                if fastrand::u8(..4) > 0 {
+                    server.restart(Shutdown::Fast)?;
+                } else {
+                    server.crash()?;
+                    server.launch()?;
+                }
+                restarts += 1;
+            }
+            thread::sleep(end.saturating_duration_since(Instant::now()));
+            Ok(())
+        });
+        stop.store(true, Relaxed);
+        for other in others.into_iter().chain([alter]) {
+            other.join().expect("a session panicked")?;
+        }
+        outcome
+    })?;
+    println!("{restarts} restarts");
+    // Whatever it was altered to last, the rest is to be read in one go.
+    database
+        .client()?
+        .batch_execute("SELECT enough.queue_alter('q', max_in_flight => 0, max_rate => 0), enough.queue_resume('q')")?;
+    consumer::drain(&database, &ledger)?;
+    ledger.judge()?;
+    ensure!(length() < 2 * CRASH_EVERY || restarts > 0, "nothing was restarted");
+    healthy(&server.log(), false)
 }
 
 #[test]

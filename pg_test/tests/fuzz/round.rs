@@ -67,7 +67,6 @@ pub(crate) fn run(server: &mut Server, seed: u64, findings: &Findings, answers: 
     let functions = calls::functions(&mut database.client()?)?;
     let surroundings = Surroundings { database: &database, functions: &functions, findings, answers, seed };
     let stop = AtomicBool::new(false);
-    let port = server.port();
     let restarts = rng.u8(..4) == 0;
     let done = thread::scope(|scope| -> Result<Done> {
         let (sender, finished) = mpsc::channel();
@@ -78,7 +77,7 @@ pub(crate) fn run(server: &mut Server, seed: u64, findings: &Findings, answers: 
         }
         drop(sender);
         let ddl = scope.spawn(|| change(&surroundings, &stop));
-        let hits = scope.spawn(|| hit(&surroundings, port, &stop));
+        let hits = scope.spawn(|| hit(&surroundings, &stop));
         let outcome = watch(server, &finished, restarts, &surroundings);
         stop.store(true, Relaxed);
         if outcome.is_err() {
@@ -202,7 +201,7 @@ fn change(surroundings: &Surroundings<'_>, stop: &AtomicBool) -> Result<usize> {
 }
 
 /// Cancels and terminates sessions, and makes clients vanish, until `stop`; how many.
-fn hit(surroundings: &Surroundings<'_>, port: u16, stop: &AtomicBool) -> usize {
+fn hit(surroundings: &Surroundings<'_>, stop: &AtomicBool) -> usize {
     let mut rng = Rng::with_seed(surroundings.seed.wrapping_mul(1000) + 600);
     let mut client: Option<Client> = None;
     let mut hits = 0;
@@ -210,7 +209,7 @@ fn hit(surroundings: &Surroundings<'_>, port: u16, stop: &AtomicBool) -> usize {
         sleep(HIT_EVERY);
         if rng.u8(..4) == 0 {
             // While the server restarts it can't be reached.
-            hits += usize::from(vanish(surroundings.database, port, &mut rng).is_ok());
+            hits += usize::from(vanish(surroundings.database, &mut rng).is_ok());
             continue;
         }
         let Some(watcher) = &mut client else {

@@ -6,10 +6,9 @@ use crate::findings::{Answers, Findings};
 use anyhow::{Context, Result, bail};
 use enough_pg_test::check::{PATIENCE, is_lost, state};
 use enough_pg_test::server::Database;
+use enough_pg_test::vanish;
 use fastrand::Rng;
 use postgres::{Client, NoTls, SimpleQueryMessage};
-use std::io::Write;
-use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -93,8 +92,8 @@ fn remember(answer: &[SimpleQueryMessage], remembered: &mut Remembered) {
     }
 }
 
-/// A client that sends a call and is gone before the answer comes, without a word.
-pub(crate) fn vanish(database: &Database, port: u16, rng: &mut Rng) -> Result<()> {
+/// A client that sends a call and is gone before the answer comes.
+pub(crate) fn vanish(database: &Database, rng: &mut Rng) -> Result<()> {
     let call = pick(
         rng,
         &[
@@ -106,17 +105,5 @@ pub(crate) fn vanish(database: &Database, port: u16, rng: &mut Rng) -> Result<()
             "SELECT enough.maintain()",
         ],
     );
-    let mut startup = 196_608_i32.to_be_bytes().to_vec();
-    for text in ["user", "postgres", "database", &database.name, "application_name", NAME, ""] {
-        startup.extend(text.bytes().chain([0]));
-    }
-    let mut query = Vec::from(call);
-    query.push(0);
-    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
-    let framed = |bytes: &[u8]| [&i32::try_from(bytes.len() + 4).unwrap_or(4).to_be_bytes(), bytes].concat();
-    socket.write_all(&framed(&startup))?;
-    socket.write_all(b"Q")?;
-    socket.write_all(&framed(&query))?;
-    sleep(Duration::from_millis(rng.u64(5..150)));
-    Ok(())
+    vanish::vanish(database, NAME, call, Duration::from_millis(rng.u64(5..150)))
 }
