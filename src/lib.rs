@@ -17,6 +17,9 @@
 //! Dependencies point one way: a capability's `sql.rs` → the capability → `segment` → the crate `enough_engine`, which
 //! has the data structures and knows nothing of PostgreSQL. A capability never imports another one.
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("pg_enough needs a 64-bit machine: the segment's words are 64-bit atomics that processes share");
+
 mod cache;
 mod cron;
 mod error;

@@ -14,6 +14,9 @@
 //! | [`queue`] | the window of ready messages, the leases and the timers |
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("enough_engine needs a 64-bit machine: word numbers and lengths of up to 8 GiB are kept in a usize");
+
 pub mod cache;
 pub mod hash;
 pub mod limiter;
