@@ -1,11 +1,10 @@
 //! Everything that can go wrong, in one type, and the one place where each gets its SQLSTATE, message, detail and hint.
 //!
-//! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/call.rs`), the error
+//! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/guard.rs`), the error
 //! becomes a report.
 
 use enough_engine::words::Corrupt;
 use pgrx::PgSqlErrorCode as Code;
-use pgrx::pg_sys::panic::ErrorReport;
 
 /// What can go wrong. Fields are what the message names: the object and the value that was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +37,6 @@ pub enum Error {
     Serialization { queue: String, msg_id: i64 },
     /// A part of the segment was damaged twice in a row; it has been reset.
     Damaged { region: &'static str },
-    /// What a user's own query failed with, passed on.
-    OfQuery { code: Code, message: String, detail: Option<String>, hint: Option<String> },
     /// The server refused something that can't be refused; a bug in `pg_enough`.
     Internal { problem: String },
 }
@@ -56,6 +53,21 @@ impl Error {
     pub fn invalid(argument: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
         Error::Invalid { argument, value: value.to_string(), expected: expected.into() }
     }
+
+    /// As it is reported.
+    pub fn report(self) -> Report {
+        let (code, message, detail, hint) = describe(self);
+        Report { code, message, detail, hint }
+    }
+}
+
+/// An error in the words of the report that the client gets.
+pub struct Report {
+    /// The SQLSTATE.
+    pub code: Code,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// SQLSTATE, message, detail and hint of an error.
@@ -130,28 +142,12 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             Some("Nothing durable is lost: the tables hold it.".into()),
             Some("Call again.".into()),
         ),
-        Error::OfQuery { code, message, detail, hint } => (code, message, detail, hint),
         Error::Internal { problem } => (
             Code::ERRCODE_INTERNAL_ERROR,
             format!("pg_enough: {problem}"),
             None,
             Some("This is a bug in pg_enough; please report it.".into()),
         ),
-    }
-}
-
-impl From<Error> for ErrorReport {
-    #[track_caller]
-    fn from(error: Error) -> Self {
-        let (code, message, detail, hint) = describe(error);
-        let mut report = ErrorReport::new(code, message, "pg_enough");
-        if let Some(detail) = detail {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = hint {
-            report = report.set_hint(hint);
-        }
-        report
     }
 }
 

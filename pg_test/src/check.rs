@@ -43,12 +43,14 @@ pub fn refused<T>(outcome: Result<T, Error>, expected: &str) -> Result<String> {
     Ok(details.hint().unwrap_or_default().to_owned())
 }
 
-/// Fails if a server's log speaks of a crash, of an internal error or of a step that failed at a transaction's end.
+/// Fails if a server's log speaks of a crash, of an internal error or of a step that failed at a transaction's end, or
+/// holds a backtrace of Rust's.
 /// `killed`: processes were killed on purpose.
 pub fn healthy(log: &str, killed: bool) -> Result<()> {
     let bad = |line: &&str| {
         let crash = line.contains("was terminated by signal") && !(killed && line.contains("signal 9"));
-        crash || line.contains("PANIC:") || line.contains(" XX0") || line.contains("WARNING:  pg_enough")
+        let failed = ["PANIC:", " XX0", "WARNING:  pg_enough", "pgrx_pg_sys::", "std::panicking"];
+        crash || failed.iter().any(|words| line.contains(words))
     };
     let lines: Vec<&str> = log.lines().filter(bad).take(20).collect();
     ensure!(lines.is_empty(), "the server's log:\n{}", lines.join("\n"));

@@ -173,7 +173,7 @@ pub(super) fn retire(
                 Parameter::TextOfRow(row.group_key),
                 Parameter::TextOfRow(dedup_key),
                 Parameter::JsonOfRow(row.headers),
-                Parameter::JsonOfRow(Some(row.message)),
+                Parameter::JsonOfRow(row.message),
                 Parameter::Text(name),
                 error,
                 Parameter::OptionalText(match ending {

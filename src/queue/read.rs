@@ -278,7 +278,7 @@ impl<'q> Reader<'q> {
             Value::I16(row.priority),
             Value::or_null(row.group_key, Value::Raw),
             Value::or_null(row.headers, Value::Raw),
-            Value::Raw(row.message),
+            Value::or_null(row.message, Value::Raw),
         ])?;
         Ok(true)
     }

@@ -15,6 +15,14 @@ const NO_OOM: c_int = 2;
 /// `MaxAllocSize`
 const MAX_ALLOC: usize = 0x3fff_ffff;
 
+unsafe extern "C-unwind" {
+    // For `guard.rs` alone, which is the outermost frame or within the server's own error handling.
+    pub fn ThrowErrorData(error: *mut pg_sys::ErrorData);
+    pub fn CopyErrorData() -> *mut pg_sys::ErrorData;
+    pub fn FreeErrorData(error: *mut pg_sys::ErrorData);
+    pub fn geterrcode() -> c_int;
+}
+
 unsafe extern "C" {
     pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
     pub fn LWLockRelease(lock: *mut pg_sys::LWLock);

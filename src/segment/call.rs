@@ -8,6 +8,7 @@
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
+use super::guard::guarded;
 use super::row::{Fields, RowKind};
 use super::value::split;
 pub use super::value::{Buffer, Value};
@@ -54,17 +55,14 @@ macro_rules! export {
 #[inline]
 pub unsafe fn enter<'c>(
     info: pg_sys::FunctionCallInfo,
-    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error>,
 ) -> Datum {
-    // SAFETY: the guard wants to be the last frame before the server's, which it is.
+    // SAFETY: the server's own function is the next frame above, and nothing here has to be dropped.
     unsafe {
-        pg_sys::submodules::panic::pgrx_extern_c_guard(move || {
-            let mut call = Call { info, lifetime: PhantomData };
-            let answer = body(&mut call).map_err(pg_sys::panic::ErrorReport::from);
-            let value = pg_sys::submodules::panic::ErrorReportable::unwrap_or_report(answer);
-            let datum = value.into_datum();
+        guarded(move || {
+            let datum = body(&mut Call { info, lifetime: PhantomData })?.into_datum();
             (*info).isnull = datum.is_none();
-            datum.unwrap_or(Datum::from(0))
+            Ok(datum.unwrap_or(Datum::from(0)))
         })
     }
 }
@@ -79,7 +77,7 @@ pub unsafe fn enter<'c>(
 pub unsafe fn enter_short<'c>(
     info: pg_sys::FunctionCallInfo,
     short: impl FnOnce(&Call<'c>) -> Option<Short>,
-    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error>,
 ) -> Datum {
     match short(&Call { info, lifetime: PhantomData }) {
         // SAFETY: the caller's promise.
@@ -97,7 +95,7 @@ pub unsafe fn enter_short<'c>(
 #[inline(never)]
 unsafe fn enter_long<'c>(
     info: pg_sys::FunctionCallInfo,
-    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error> + std::panic::UnwindSafe,
+    body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error>,
 ) -> Datum {
     // SAFETY: the caller's promise.
     unsafe { enter(info, body) }

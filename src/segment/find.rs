@@ -18,7 +18,7 @@
 //! Whatever the registry says is checked against the segment's own header: magic, nonce, layout version.
 
 use super::layout::{Header, LAYOUT_VERSION, MAGIC, PartitionHead, Plan, Region};
-use super::{catalog, server, xact};
+use super::{catalog, guard, server, xact};
 use crate::error::Error;
 use crate::guc;
 use enough_engine::cache::Moment;
@@ -71,6 +71,7 @@ static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
 
 /// What must happen when the library is loaded, be it at the server's start or in a session.
 pub fn init() {
+    guard::init();
     xact::init();
     catalog::init();
     // SAFETY: hooks are installed by the postmaster alone, while it loads libraries.
@@ -313,8 +314,7 @@ fn random() -> u64 {
 
 #[cold]
 fn error_without_randomness() -> ! {
-    let error = Error::Internal { problem: "no strong random numbers are to be had".into() };
-    std::panic::panic_any(pg_sys::panic::ErrorReport::from(error))
+    panic!("no strong random numbers are to be had")
 }
 
 /// Writes header and empty partitions.

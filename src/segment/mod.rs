@@ -28,6 +28,7 @@
 //! | `query.rs` | a query that the user has given |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
 //! | `call.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
+//! | `guard.rs` | errors and panics on their way into the server |
 
 #![allow(unsafe_code, reason = "the one place that talks to the server's C interface")]
 #![allow(
@@ -39,6 +40,7 @@ mod bare;
 pub mod call;
 pub mod catalog;
 mod find;
+mod guard;
 mod insert;
 pub mod jsonb;
 mod layout;

@@ -2,10 +2,8 @@
 
 use super::call::{Jsonb, payload};
 use crate::error::Error;
-use pgrx::pg_sys::panic::CaughtError;
-use pgrx::pg_sys::{self, Datum, Oid, PgTryBuilder};
+use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, CString};
-use std::panic::AssertUnwindSafe;
 
 /// What the query must be, for the error.
 const ONE_VALUE: &str = "a query that returns at most one row of one column";
@@ -87,22 +85,10 @@ pub fn one_value(query: &[u8], argument: Option<Jsonb<'_>>) -> Result<Option<Vec
     if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
         return Err(Error::Internal { problem: "SPI can't be had".into() });
     }
-    // SAFETY: connected.
-    let value = PgTryBuilder::new(AssertUnwindSafe(|| unsafe { value_as_jsonb(&query, argument) }))
-        .catch_others(|error| match error {
-            CaughtError::PostgresError(report) => Err(Error::OfQuery {
-                code: report.sql_error_code(),
-                message: report.message().to_owned(),
-                detail: report.detail().map(str::to_owned),
-                hint: report.hint().map(str::to_owned),
-            }),
-            other => other.rethrow(),
-        })
-        .execute();
-    // Where the query has failed, this call does, and the server finishes.
-    if !matches!(value, Err(Error::OfQuery { .. })) {
-        // SAFETY: connected above.
-        unsafe { pg_sys::SPI_finish() };
+    // SAFETY: connected. Where the query fails so does this call, and the server disconnects.
+    unsafe {
+        let value = value_as_jsonb(&query, argument);
+        pg_sys::SPI_finish();
+        value
     }
-    value
 }

@@ -31,8 +31,8 @@ pub struct Row {
     pub group_key: Option<Datum>,
     /// Optional.
     pub headers: Option<Datum>,
-    /// The payload.
-    pub message: Datum,
+    /// The payload; `None` only where somebody has let the column be NULL.
+    pub message: Option<Datum>,
     /// A lease for which the index had no room; it ends at `deliver_at`.
     pub lease: Option<i64>,
     tuple: pg_sys::HeapTuple,
@@ -257,7 +257,7 @@ impl OpenTable<'_> {
                 priority: number(PRIORITY) as i16,
                 group_key: columns.get(GROUP_KEY).map(here),
                 headers: columns.get(HEADERS).map(here),
-                message: columns.get(MESSAGE).map_or(Datum::null(), here),
+                message: columns.get(MESSAGE).map(here),
                 lease: columns.get(LEASE).map(|lease| lease.value() as i64),
                 tuple,
             }

@@ -83,7 +83,8 @@ impl Open {
     pub(super) fn table(relation: u32, mode: i32) -> Option<Self> {
         // SAFETY: any OID may be asked for.
         let table = unsafe { pg_sys::try_table_open(Oid::from(relation), mode) };
-        (!table.is_null()).then_some(Open(table, pg_sys::NoLock))
+        // Not built where there is none: it would be dropped at once, which closes it.
+        if table.is_null() { None } else { Some(Open(table, pg_sys::NoLock)) }
     }
 
     /// For what the catalogs say of it.

@@ -5,6 +5,7 @@
 //! prepared: the transaction is durable by then, and an ERROR would take the server down. So a panic in `commit` or
 //! `abort` is caught here and becomes a WARNING: what it leaves undone is a lost hint, never lost data.
 
+use super::guard::{guarded, message};
 use crate::error::Error;
 use pgrx::pg_sys::{self, SubTransactionId};
 use pgrx::prelude::*;
@@ -87,9 +88,14 @@ pub(super) fn init() {
 /// For steps that come too late for an ERROR.
 fn unfailing(joined: u8, step: impl Fn(&dyn Participant)) {
     for participant in participants(joined) {
-        if catch_unwind(AssertUnwindSafe(|| step(participant))).is_err() {
-            warning!("pg_enough: a step at the end of the transaction failed; the {} recovers", participant.name());
-        }
+        // SAFETY: variables of this process.
+        let holdoff = unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(participant))) else { continue };
+        // An ERROR of the server's sets these to 0, while the end of a transaction goes on holding off interrupts.
+        // SAFETY: as above.
+        unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) = holdoff };
+        let (name, why) = (participant.name(), message(panic));
+        warning!("pg_enough: a step at the end of the transaction failed; the {name} recovers: {why}");
     }
 }
 
@@ -122,24 +128,25 @@ unsafe fn joined_transaction_ends(joined: u8, event: pg_sys::XactEvent::Type, _a
                 } else {
                     Ok(())
                 };
-                if let Err(error) = outcome {
-                    std::panic::panic_any(pg_sys::panic::ErrorReport::from(error));
-                }
+                outcome?;
             }
+            Ok(())
         }
         E::XACT_EVENT_COMMIT => {
             JOINED.store(0, Relaxed);
             unfailing(joined, |participant| participant.commit());
+            Ok(())
         }
         // After PREPARE nothing waits, or it would have been refused above.
         E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => {
             JOINED.store(0, Relaxed);
             unfailing(joined, |participant| participant.abort());
+            Ok(())
         }
-        _ => {}
+        _ => Ok(()),
     };
     // SAFETY: this is the last frame before the server's.
-    unsafe { pg_sys::submodules::panic::pgrx_extern_c_guard(work) }
+    unsafe { guarded(work) }
 }
 
 /// The same for savepoints.
@@ -154,11 +161,14 @@ unsafe extern "C-unwind" fn savepoint_ends(
     if joined == 0 {
         return;
     }
-    let work = move || match event {
-        E::SUBXACT_EVENT_COMMIT_SUB => unfailing(joined, |participant| participant.merge(own, parent)),
-        E::SUBXACT_EVENT_ABORT_SUB => unfailing(joined, |participant| participant.undo(own)),
-        _ => {}
+    let work = move || {
+        match event {
+            E::SUBXACT_EVENT_COMMIT_SUB => unfailing(joined, |participant| participant.merge(own, parent)),
+            E::SUBXACT_EVENT_ABORT_SUB => unfailing(joined, |participant| participant.undo(own)),
+            _ => {}
+        }
+        Ok(())
     };
     // SAFETY: this is the last frame before the server's.
-    unsafe { pg_sys::submodules::panic::pgrx_extern_c_guard(work) }
+    unsafe { guarded(work) }
 }

@@ -1,7 +1,9 @@
-//! Every function with arguments that make no sense: the SQLSTATE of the conventions, and nothing changed.
+//! Every function with arguments that make no sense (the SQLSTATE of the conventions, and nothing changed), and while its
+//! tables are changed.
 //!
 //! The functions are those that the catalog has: one without cases fails the test.
 
 mod arguments;
 mod cases;
+mod meanwhile;
 mod run;

@@ -84,7 +84,7 @@ fn signature(function: &Function) -> String {
 }
 
 /// The call with all good arguments, but for one.
-fn call(function: &Function, bad: Option<(usize, &str)>) -> String {
+pub(crate) fn call(function: &Function, bad: Option<(usize, &str)>) -> String {
     let arguments: Vec<String> = function
         .arguments
         .iter()

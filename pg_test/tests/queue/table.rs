@@ -273,3 +273,18 @@ fn tables_that_are_no_queues_are_left_alone() -> Result<()> {
     ensure!(matches!(enough_pg_test::check::state(&error), "42704" | "55000"), "{error:?}");
     Ok(())
 }
+
+#[test]
+fn a_payload_that_is_null_is_delivered_as_null() -> Result<()> {
+    let (_database, mut client, _) = made()?;
+    client.batch_execute(
+        "ALTER TABLE enough.q_q ALTER message DROP NOT NULL, ALTER attempts DROP NOT NULL, ALTER priority DROP NOT NULL; \
+         INSERT INTO enough.q_q (message, attempts, priority) VALUES (NULL, NULL, NULL)",
+    )?;
+    for call in ["queue_peek('q')", "queue_read('q')", "queue_pop('q')"] {
+        let row = client.query_one(&format!("SELECT message, priority FROM enough.{call}"), &[])?;
+        ensure!(row.get::<_, Option<serde_json::Value>>(0).is_none(), "{call}");
+        client.batch_execute("SELECT enough.queue_extend('q', msg_id, '0') FROM enough.q_q")?;
+    }
+    Ok(())
+}

@@ -380,6 +380,8 @@ impl Server {
         command.args(self.account.setpriv_arguments(death_signal)).arg(self.bin(program));
         // Messages are compared and searched for, so they must not depend on the machine's language.
         command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        // Whatever it says, no backtrace of ours may reach a client or the log.
+        command.env("RUST_BACKTRACE", "1").env("RUST_LIB_BACKTRACE", "1");
         Ok(command)
     }
 }

@@ -1,0 +1,3 @@
+//! Where the extension meets the server: errors that pass through it.
+
+mod errors;
