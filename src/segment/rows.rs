@@ -291,7 +291,7 @@ impl OpenTable<'_> {
     /// Writes columns (by number) of a message's row, waiting for whoever is changing it; the row as it was, and its new
     /// place.
     pub fn update(&self, msg_id: i64, tid: Tid, changes: &[(i16, Value<'_>)]) -> Result<(Row, Tid), Missed> {
-        self.change(msg_id, tid, |row| self.update_at(row, changes, true))
+        self.change(msg_id, tid, |row| self.update_at(row, changes))
     }
 
     /// Does `step` with the row of a message until nobody else has changed it meanwhile.
@@ -322,26 +322,32 @@ impl OpenTable<'_> {
     /// Waits until no other transaction is changing a message's row, and keeps others from it until this one ends.
     pub fn lock(&self, msg_id: i64) {
         let Some(row) = self.fetch(msg_id, Tid::default()) else { return };
-        // SAFETY: the row was just fetched from this table; its buffer is let go of.
+        // SAFETY: the row's tuple is whole.
+        if unsafe { !written_here(row.tuple) } {
+            let mode = pg_sys::LockTupleMode::LockTupleExclusive;
+            self.lock_at(&row, mode, pg_sys::LockWaitPolicy::LockWaitBlock);
+        }
+    }
+
+    /// Locks a fetched row; `TM_Ok` where it is locked, else what keeps it from that.
+    fn lock_at(
+        &self,
+        row: &Row,
+        mode: pg_sys::LockTupleMode::Type,
+        others: pg_sys::LockWaitPolicy::Type,
+    ) -> pg_sys::TM_Result::Type {
+        // SAFETY: the row was just fetched from this table under a snapshot that keeps its place from being pruned. The
+        // buffer comes back pinned whatever the answer, and is let go of.
         unsafe {
-            if written_here(row.tuple) {
-                return;
-            }
             let mut tuple: pg_sys::HeapTupleData = std::mem::zeroed();
             tuple.t_self = item_pointer(row.tid);
             let mut buffer = 0;
             let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
-            pg_sys::heap_lock_tuple(
-                self.table.0,
-                &raw mut tuple,
-                pg_sys::GetCurrentCommandId(true),
-                pg_sys::LockTupleMode::LockTupleExclusive,
-                pg_sys::LockWaitPolicy::LockWaitBlock,
-                false,
-                &raw mut buffer,
-                &raw mut failure,
-            );
-            pg_sys::ReleaseBuffer(buffer);
+            let command = pg_sys::GetCurrentCommandId(true);
+            let (table, tuple, buffer) = (self.table.0, &raw mut tuple, &raw mut buffer);
+            let result = pg_sys::heap_lock_tuple(table, tuple, command, mode, others, false, buffer, &raw mut failure);
+            pg_sys::ReleaseBuffer(*buffer);
+            result
         }
     }
 
@@ -366,14 +372,24 @@ impl OpenTable<'_> {
         }
     }
 
-    /// Writes the number of deliveries into a fetched row; `None` where somebody else is changing the row, which isn't
-    /// waited for: the number in the segment serves as long as the server runs. The answer is the row's new place.
+    /// Writes the number of deliveries into a fetched row; `None` where somebody else is changing the row or keeps others
+    /// from it, which isn't waited for: the number in the segment serves as long as the server runs. The answer is the
+    /// row's new place.
     pub fn write_attempts(&self, row: &Row, attempts: u32) -> Option<Tid> {
-        let (result, tid) = self.update_at(row, &[(ATTEMPTS, Value::I32(attempts.cast_signed()))], false);
+        // `heap_update` can't be asked not to wait: it must be called with a row that nobody else has locked.
+        // SAFETY: the row's tuple is whole.
+        if unsafe { !written_here(row.tuple) } {
+            let mode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+            if self.lock_at(row, mode, pg_sys::LockWaitPolicy::LockWaitSkip) != pg_sys::TM_Result::TM_Ok {
+                return None;
+            }
+        }
+        let (result, tid) = self.update_at(row, &[(ATTEMPTS, Value::I32(attempts.cast_signed()))]);
         (result == pg_sys::TM_Result::TM_Ok).then_some(tid)
     }
 
-    fn update_at(&self, row: &Row, changes: &[(i16, Value<'_>)], wait: bool) -> (pg_sys::TM_Result::Type, Tid) {
+    /// Writes columns of a fetched row, waiting for whoever is changing it.
+    fn update_at(&self, row: &Row, changes: &[(i16, Value<'_>)]) -> (pg_sys::TM_Result::Type, Tid) {
         // SAFETY: the row was just fetched from this table, whose descriptor forms the new version; where the new
         // version isn't on the same page, the indexes are told, as for any update.
         unsafe {
@@ -408,7 +424,7 @@ impl OpenTable<'_> {
                 new,
                 command,
                 none,
-                wait,
+                true,
                 &raw mut failure,
                 &raw mut mode,
             );
@@ -421,7 +437,7 @@ impl OpenTable<'_> {
                 new,
                 command,
                 none,
-                wait,
+                true,
                 &raw mut failure,
                 &raw mut mode,
                 &raw mut indexes,
