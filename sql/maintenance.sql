@@ -30,6 +30,6 @@ Fails with 55000 where pg_cron is not in this database.';
 CREATE FUNCTION enough.status(OUT item text, OUT value text) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 12 AS 'MODULE_PATHNAME', 'enough_status';
 COMMENT ON FUNCTION enough.status IS
-'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, its partitions and how often one was found damaged and emptied, and warnings.
+'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings.
 No payloads.
 Fails with 55000 where there is no shared memory.';

@@ -1,84 +1,134 @@
 //! All settings of the extension. The prefix `enough.` is reserved.
 //!
-//! The three sizes are read once, when the segment is made. They are `SIGHUP` settings, not `POSTMASTER` ones, because
-//! the server refuses to define those after its start, and the extension must work without
-//! `shared_preload_libraries`; they aren't settings of a session, because the segment is everybody's.
+//! The four sizes are read once, when the segment is made; how they are defined, and why they aren't a session's, is in
+//! `segment/settings.rs`.
 
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::guc::GucSetting;
+use std::ffi::CStr;
 
 const MIB: i32 = 1024 * 1024;
 /// The server measures sizes in kilobytes at the least (`GUC_UNIT_KB`); so do the settings.
 const KIB_IN_MIB: i32 = 1024;
 
-static CACHE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(16 * KIB_IN_MIB);
-static RATE_LIMIT_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * KIB_IN_MIB);
-static QUEUE_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(8 * KIB_IN_MIB);
-static CACHE_MAX_VALUE: GucSetting<i32> = GucSetting::<i32>::new(MIB / 1024);
-
-/// The sizes as they stand now, in bytes.
+/// A size that is read when the segment is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
+pub enum Size {
     /// `enough.cache_memory`
-    pub cache: usize,
+    Cache,
     /// `enough.rate_limit_memory`
-    pub rate_limit: usize,
+    RateLimit,
     /// `enough.queue_memory`
-    pub queue: usize,
+    Queue,
     /// `enough.cache_max_value`
-    pub cache_max_value: usize,
+    CacheMaxValue,
 }
 
-/// Reads the sizes.
-pub fn sizes() -> Sizes {
-    let bytes = |setting: &GucSetting<i32>| usize::try_from(setting.get()).unwrap_or(0) * 1024;
-    Sizes {
-        cache: bytes(&CACHE_MEMORY),
-        rate_limit: bytes(&RATE_LIMIT_MEMORY),
-        queue: bytes(&QUEUE_MEMORY),
-        cache_max_value: bytes(&CACHE_MAX_VALUE),
+/// How a size is defined; in kilobytes.
+pub struct Definition {
+    pub name: &'static CStr,
+    pub short: &'static CStr,
+    pub long: &'static CStr,
+    pub setting: GucSetting<i32>,
+    pub least: i32,
+}
+
+const READ_ONCE: &CStr = c"Read once, when the shared memory is made: after the next start of the server.";
+
+static DEFINITIONS: [Definition; Size::ALL.len()] = [
+    Definition {
+        name: c"enough.cache_memory",
+        short: c"Memory for the cache, a hard cap.",
+        long: READ_ONCE,
+        setting: GucSetting::<i32>::new(16 * KIB_IN_MIB),
+        least: 1024,
+    },
+    Definition {
+        name: c"enough.rate_limit_memory",
+        short: c"Memory for the state of rate limits, a hard cap.",
+        long: READ_ONCE,
+        setting: GucSetting::<i32>::new(8 * KIB_IN_MIB),
+        least: 64,
+    },
+    Definition {
+        name: c"enough.queue_memory",
+        short: c"Memory for the index of the queues, a hard cap.",
+        long: c"Read once, when the shared memory is made: after the next start of the server. The messages are in tables.",
+        setting: GucSetting::<i32>::new(8 * KIB_IN_MIB),
+        least: 16,
+    },
+    Definition {
+        name: c"enough.cache_max_value",
+        short: c"Largest value that the cache takes.",
+        long: READ_ONCE,
+        setting: GucSetting::<i32>::new(MIB / 1024),
+        least: 1,
+    },
+];
+
+impl Size {
+    /// All of them, in the order of [`Sizes`].
+    pub const ALL: [Size; 4] = [Size::Cache, Size::RateLimit, Size::Queue, Size::CacheMaxValue];
+
+    /// How it is defined.
+    pub fn definition(self) -> &'static Definition {
+        &DEFINITIONS[self as usize]
+    }
+
+    /// The setting's name.
+    pub fn name(self) -> &'static str {
+        self.definition().name.to_str().unwrap_or_default()
+    }
+
+    /// The setting of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|size| size.name().eq_ignore_ascii_case(name))
     }
 }
 
-/// Defines the settings; called once when the library is loaded.
-pub fn define() {
-    let memory = |name, what, long, setting, smallest| {
-        GucRegistry::define_int_guc(
-            name,
-            what,
-            long,
-            setting,
-            smallest,
-            i32::MAX,
-            GucContext::Sighup,
-            GucFlags::UNIT_KB,
-        );
-    };
-    memory(
-        c"enough.cache_memory",
-        c"Memory for the cache, a hard cap.",
-        c"Read once, when the shared memory is made: after the next start of the server.",
-        &CACHE_MEMORY,
-        1024,
-    );
-    memory(
-        c"enough.rate_limit_memory",
-        c"Memory for the state of rate limits, a hard cap.",
-        c"Read once, when the shared memory is made: after the next start of the server.",
-        &RATE_LIMIT_MEMORY,
-        64,
-    );
-    memory(
-        c"enough.queue_memory",
-        c"Memory for the index of the queues, a hard cap.",
-        c"Read once, when the shared memory is made: after the next start of the server. The messages are in tables.",
-        &QUEUE_MEMORY,
-        16,
-    );
-    memory(
-        c"enough.cache_max_value",
-        c"Largest value that the cache takes.",
-        c"Read once, when the shared memory is made: after the next start of the server.",
-        &CACHE_MAX_VALUE,
-        1,
-    );
+/// A size's number in bytes.
+pub fn bytes(kilobytes: i32) -> usize {
+    usize::try_from(kilobytes).unwrap_or(0) * 1024
+}
+
+/// Bytes as a size is written: `16MB`.
+pub fn written(bytes: usize) -> String {
+    let units = [(1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB")];
+    let unit = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
+/// The four sizes in bytes, by [`Size`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Sizes(pub [usize; Size::ALL.len()]);
+
+impl Sizes {
+    /// One of them.
+    pub fn of(&self, size: Size) -> usize {
+        self.0[size as usize]
+    }
+
+    /// As `SHOW` has them in this process.
+    pub fn shown() -> Self {
+        Sizes(Size::ALL.map(|size| bytes(size.definition().setting.get())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_as_people_do() {
+        let written: Vec<String> = [0, 1024, 1 << 20, 3 << 19, 5 << 30, 1 << 40].map(written).to_vec();
+        assert_eq!(written, ["0B", "1kB", "1MB", "1536kB", "5GB", "1TB"]);
+    }
+
+    #[test]
+    fn sizes_and_definitions_have_one_order() {
+        for (number, size) in Size::ALL.into_iter().enumerate() {
+            assert_eq!(size as usize, number);
+            assert_eq!(Size::named(&size.name().to_uppercase()), Some(size));
+        }
+    }
 }

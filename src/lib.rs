@@ -45,6 +45,5 @@ extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = [
 #[pg_guard]
 #[allow(non_snake_case, reason = "the server looks for this name")]
 pub extern "C-unwind" fn _PG_init() {
-    guc::define();
     segment::init();
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// How every segment of the extension begins.
 const MAGIC: &[u8; 8] = b"enough\x1b\x01";
 /// The layout that the offsets below belong to.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Bytes before a partition's words: its lock, and its marks.
 const PARTITION_HEAD: u64 = 128;
 
@@ -73,6 +73,17 @@ impl SegmentFile {
         Ok(bytes)
     }
 
+    /// Its first bytes.
+    pub fn head(&self, len: usize) -> Result<Vec<u8>> {
+        self.read(0, len)
+    }
+
+    /// The number of the user that it belongs to.
+    pub fn owner(&self) -> Result<u32> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.file.metadata()?.uid())
+    }
+
     /// Overwrites bytes.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.file.write_all_at(bytes, offset).with_context(|| format!("can't write {}", self.path.display()))
@@ -95,11 +106,11 @@ impl SegmentFile {
 
     /// The words of all partitions.
     pub fn parts(&self) -> Result<Vec<Part>> {
-        /// The number of the header's word where the regions are described, by three words each.
-        const REGIONS: u64 = 9;
+        /// The number of the header's word where the regions are described, by four words each.
+        const REGIONS: u64 = 11;
         let mut parts = Vec::new();
         for region in 0..3 {
-            let at = REGIONS + 3 * region;
+            let at = REGIONS + 4 * region;
             let (offset, partitions, words) = (self.number(at)?, self.number(at + 1)?, self.number(at + 2)?);
             let len = words * 8;
             for partition in 0..partitions {

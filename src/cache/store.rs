@@ -7,6 +7,7 @@
 use super::fence::{self, Origin};
 use super::{number, pending};
 use crate::error::Error;
+use crate::guc::Size;
 use crate::segment::call::Buffer;
 use crate::segment::{Partition, Region, Segment, server};
 use enough_engine::cache::{Found, Item, Kind, Moment, Partition as Cache, Progress, Reservation, Stats, Tags};
@@ -55,7 +56,7 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
         return Ok(known);
     }
     // All partitions are of one size, and there is at least one.
-    let mut largest = segment.cache_max_value;
+    let mut largest = segment.sizes.of(Size::CacheMaxValue);
     if let Some(partition) = segment.partitions(Region::Cache).first() {
         largest = largest.min(partition.shared(|words| Ok(Cache::open(words)?.largest_value()))?);
     }

@@ -1,6 +1,7 @@
 //! Where the segment lives, how it was found and how it is.
 
 use crate::error::Error;
+use crate::segment::settings::{self, Configured};
 use crate::segment::{Region, segment, server};
 
 /// The items of `status()`, in their order.
@@ -12,9 +13,20 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
         ("segment".into(), segment.found.describe().into()),
         ("segment_bytes".into(), segment.bytes.to_string()),
         ("segment_age_seconds".into(), age.to_string()),
-        ("cache_max_value_bytes".into(), segment.cache_max_value.to_string()),
     ];
     let mut warnings = Vec::new();
+    let mut pending = Vec::new();
+    for Configured { size, bytes, pending: at_restart } in settings::configured()? {
+        let used = segment.sizes.of(size);
+        items.push((format!("{}_bytes", size.name().trim_start_matches("enough.")), used.to_string()));
+        if at_restart || bytes != used {
+            pending.push(size.name());
+        }
+    }
+    if !pending.is_empty() {
+        warnings.push(format!("restart the server for the new value of {}", pending.join(", ")));
+    }
+    items.push(("pending_restart".into(), if pending.is_empty() { "none".into() } else { pending.join(", ") }));
     for region in [Region::Queue, Region::Cache, Region::RateLimit] {
         let partitions = segment.partitions(region);
         let name = region.name().replace(' ', "_");

@@ -1,31 +1,38 @@
-//! The three ways to the segment, and making it.
+//! The two ways to the segment, and making it.
 //!
 //! 1. `pg_enough` is in `shared_preload_libraries`: the segment is part of the server's main shared memory, requested
 //!    at its start.
-//! 2. PostgreSQL 17 and later, not preloaded: a dynamic segment, whose handle is in the registry, a page that
-//!    `GetNamedDSMSegment` gives.
-//! 3. Before 17, not preloaded: the same, with the registry in the slack of the main shared memory, which
-//!    `ShmemInitStruct` gives to whoever asks first, also long after the start.
+//! 2. Else it is a dynamic segment, whose handle is in the registry: a cache line in the slack of the main shared memory,
+//!    which `ShmemInitStruct` gives to whoever asks first, also long after the start.
 //!
 //! Why the registry is in shared memory and not in a file or a table: it must live exactly as long as the segments
 //! do. The server drops both when it restarts after a crash; a file would outlive them, could be copied by a base
 //! backup, deleted or damaged while sessions use the segment (two segments at once would be two sets of leases), and
-//! a table row goes when the creating transaction rolls back. Why the registry and not the segment itself is asked of
-//! the server by name: it gives named memory only to who knows its size, and the size is a setting that may change
-//! while the server runs.
+//! a table row goes when the creating transaction rolls back. Why it isn't what PostgreSQL 17 and later have for that,
+//! `GetNamedDSMSegment`: it does the same for some versions only, and raises its errors under a lock of the server's.
 //!
-//! The server's `AddinShmemInitLock` makes one process at a time look into the registry, so a segment is made once.
-//! Whatever the registry says is checked against the segment's own header: magic, nonce, layout version.
+//! The registry is written once. A segment that it names and that can't be had any more is never replaced, because there
+//! may be sessions that have it: whoever comes later is told to restart the server. Whatever the registry says is checked
+//! against the segment's own header: magic, nonce, layout version, size.
+//!
+//! No lightweight lock is held here. Those who make the segment at the same moment wait for one another by one of the
+//! server's heavyweight locks, which an ERROR releases as it should.
 
 use super::layout::{Header, LAYOUT_VERSION, MAGIC, PartitionHead, Plan, Region};
-use super::{catalog, guard, server, xact};
+use super::turn::Turn;
+use super::{catalog, guard, server, settings, xact};
 use crate::error::Error;
-use crate::guc;
+use crate::guc::Sizes;
 use enough_engine::cache::Moment;
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, PgTryBuilder};
 use pgrx::prelude::*;
+use std::panic::AssertUnwindSafe;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicPtr, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// How a process came to the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,23 +48,22 @@ impl Found {
     pub fn describe(self) -> &'static str {
         match self {
             Found::Preloaded => "main shared memory, by shared_preload_libraries",
-            Found::Dynamic if cfg!(any(feature = "pg15", feature = "pg16")) => {
-                "dynamic segment, by the slack of the main shared memory"
-            }
-            Found::Dynamic => "dynamic segment, by the server's registry of named segments",
+            Found::Dynamic => "dynamic segment, by a registry in the main shared memory",
         }
     }
 }
 
-/// Where the dynamic segment is. In shared memory, zeroed at first.
+/// Where the dynamic segment is. In shared memory that the server has never given to anybody: zeroed, as the kernel has
+/// made it.
 #[repr(C)]
 struct Registry {
     magic: AtomicU64,
     layout: AtomicU64,
-    /// 0: none has been made. (The server's own handles are never 0.)
+    /// 0: none has been made. (The server's own handles are never 0.) Written last.
     handle: AtomicU64,
     nonce: AtomicU64,
 }
+// A version that wants another size can't find out that there is this one.
 const _: () = assert!(size_of::<Registry>() == 32);
 
 const MAIN: &std::ffi::CStr = c"pg_enough segment";
@@ -72,6 +78,7 @@ static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
 /// What must happen when the library is loaded, be it at the server's start or in a session.
 pub fn init() {
     guard::init();
+    settings::init();
     xact::init();
     catalog::init();
     // SAFETY: hooks are installed by the postmaster alone, while it loads libraries.
@@ -92,51 +99,26 @@ unsafe extern "C-unwind" fn request() {
         if let Some(previous) = PREVIOUS_REQUEST_HOOK {
             previous();
         }
-        pg_sys::RequestAddinShmemSpace(Plan::new(guc::sizes()).bytes);
+        pg_sys::RequestAddinShmemSpace(Plan::new(Sizes::shown()).bytes);
     }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the server calls its hook in the postmaster, when no other process uses the segment; under
-    // `AddinShmemInitLock`, as the server asks of whoever takes named memory.
+    // SAFETY: the server calls its hook in the postmaster, when it has no other process yet, or no more.
     unsafe {
         if let Some(previous) = PREVIOUS_STARTUP_HOOK {
             previous();
         }
-        let plan = Plan::new(guc::sizes());
-        let _serial = Serial::lock();
+        let plan = Plan::new(Sizes::shown());
         let mut known = false;
         let base = pg_sys::ShmemInitStruct(MAIN.as_ptr(), plan.bytes, &raw mut known).cast::<u8>();
         if !known {
             make(base, &plan, random());
         }
         PRELOADED.store(base, Relaxed);
-    }
-}
-
-/// `AddinShmemInitLock`, held until dropped. An error in between lets go of it like any lock.
-struct Serial(*mut pg_sys::LWLock);
-
-impl Serial {
-    fn lock() -> Self {
-        /// Its place in the server's array of named locks (`lwlocknames.txt`, `lwlocklist.h`): 21 in every release
-        /// from 15 to 18.
-        const ADDIN_SHMEM_INIT: usize = 21;
-        // SAFETY: the array is set up before any library is loaded.
-        unsafe {
-            let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT)).lock;
-            pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-            Serial(lock)
-        }
-    }
-}
-
-impl Drop for Serial {
-    fn drop(&mut self) {
-        // SAFETY: taken by `lock`. When an ERROR unwinds through here, the server lets go of all locks later and
-        // this one must not be missing then: releasing it now is what any code does that ends normally.
-        unsafe { pg_sys::LWLockRelease(self.0) };
+        // Every process inherits the names, also those that never use the extension.
+        (*base.cast::<Header>()).name_locks();
     }
 }
 
@@ -144,177 +126,155 @@ impl Drop for Serial {
 pub(super) fn find() -> Result<(*mut u8, Found), Error> {
     let preloaded = PRELOADED.load(Relaxed);
     if !preloaded.is_null() {
-        verify(preloaded, None)?;
+        verify(preloaded, usize::MAX, None)?;
         return Ok((preloaded, Found::Preloaded));
     }
     let registry = registry()?;
-    let _serial = Serial::lock();
-    if registry.magic.load(Relaxed) == 0 {
-        registry.magic.store(MAGIC, Relaxed);
-        registry.layout.store(LAYOUT_VERSION, Relaxed);
+    if registry.handle.load(Acquire) == 0 {
+        make_dynamic(registry)?;
     }
+    attach(registry).map(|base| (base, Found::Dynamic))
+}
+
+/// Makes a dynamic segment and enters it, unless somebody else has done so by the time that it is this session's turn.
+fn make_dynamic(registry: &Registry) -> Result<(), Error> {
+    let turn = Turn::in_the_server();
+    if registry.handle.load(Acquire) == 0 {
+        let plan = Plan::new(settings::sizes()?);
+        let segment = create(plan.bytes)?;
+        // SAFETY: just created with the plan's size, and seen by nobody else before the registry names it. It is pinned so
+        // that it outlives this session, and this transaction's rollback; until then an error takes it away again.
+        unsafe {
+            let nonce = random();
+            make(pg_sys::dsm_segment_address(segment).cast(), &plan, nonce);
+            let handle = pg_sys::dsm_segment_handle(segment);
+            pg_sys::dsm_pin_segment(segment);
+            registry.magic.store(MAGIC, Relaxed);
+            registry.layout.store(LAYOUT_VERSION, Relaxed);
+            registry.nonce.store(nonce, Relaxed);
+            registry.handle.store(u64::from(handle), Release);
+        }
+    }
+    turn.end();
+    Ok(())
+}
+
+/// The address of the segment that the registry names, mapped until the process ends.
+fn attach(registry: &Registry) -> Result<*mut u8, Error> {
     if registry.magic.load(Relaxed) != MAGIC || registry.layout.load(Relaxed) != LAYOUT_VERSION {
         return Err(other_layout(registry.layout.load(Relaxed)));
     }
     let handle = registry.handle.load(Relaxed) as u32;
-    if handle != 0 {
-        let segment = attach(handle);
-        if !segment.is_null() {
-            // SAFETY: just attached.
-            let base = unsafe { pg_sys::dsm_segment_address(segment) }.cast::<u8>();
-            match verify(base, Some(registry.nonce.load(Relaxed))) {
-                Ok(true) => {
-                    // SAFETY: from here on the mapping belongs to the session, not to the current query.
-                    unsafe { pg_sys::dsm_pin_mapping(segment) };
-                    return Ok((base, Found::Dynamic));
-                }
-                // SAFETY: attached above and not used further.
-                Ok(false) => unsafe { pg_sys::dsm_detach(segment) },
-                Err(error) => {
-                    // SAFETY: as above.
-                    unsafe { pg_sys::dsm_detach(segment) };
-                    return Err(error);
-                }
-            }
-        }
+    // SAFETY: any handle may be asked for. Where it is mapped already, this session has just made it, or its transaction
+    // found it before a savepoint was rolled back.
+    let segment = unsafe {
+        let mapped = pg_sys::dsm_find_mapping(handle);
+        if mapped.is_null() { refused(|| pg_sys::dsm_attach(handle)).map_err(|why| gone(&why))? } else { mapped }
+    };
+    if segment.is_null() {
+        return Err(gone("The server doesn't know it any more."));
     }
-    let plan = Plan::new(guc::sizes());
-    let segment = create(plan.bytes)?;
-    // SAFETY: just created with the plan's size, and seen by nobody else before the registry names it. Pinning makes
-    // it outlive this session, and this transaction's rollback.
+    // SAFETY: just attached. What isn't ours goes with the transaction, which fails. What is belongs to the session from
+    // here on, not to the current query.
     unsafe {
         let base = pg_sys::dsm_segment_address(segment).cast::<u8>();
-        let nonce = random();
-        make(base, &plan, nonce);
+        verify(base, pg_sys::dsm_segment_map_length(segment), Some(registry.nonce.load(Relaxed)))?;
         pg_sys::dsm_pin_mapping(segment);
-        pg_sys::dsm_pin_segment(segment);
-        registry.nonce.store(nonce, Relaxed);
-        registry.handle.store(u64::from(pg_sys::dsm_segment_handle(segment)), Relaxed);
-        Ok((base, Found::Dynamic))
+        Ok(base)
     }
 }
 
-/// The dynamic segment with that handle; NULL where there is none (any more).
-fn attach(handle: u32) -> *mut pg_sys::dsm_segment {
-    PgTryBuilder::new(|| {
-        // SAFETY: any handle may be asked for; an ERROR arrives at the handler below.
-        unsafe { pg_sys::dsm_attach(handle) }
-    })
-    .catch_when(PgSqlErrorCode::ERRCODE_UNDEFINED_FILE, |_| {
-        // Somebody has removed its file from /dev/shm (systemd's RemoveIPC does at a logout). What the server noted down
-        // before it saw that is undone, or it would complain of a leak.
-        // SAFETY: NULL or a descriptor of this process that nobody uses.
-        unsafe {
-            let noted = pg_sys::dsm_find_mapping(handle);
-            if !noted.is_null() {
-                pg_sys::dsm_detach(noted);
-            }
-        }
-        ptr::null_mut()
-    })
-    .execute()
+/// Does what the server may refuse; the server's words if it does. For calls whose failure is the call's own.
+fn refused<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    let refusal = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work()))).catch_others(|error| match error {
+        CaughtError::PostgresError(report) => Err(report.message().to_owned()),
+        other => other.rethrow(),
+    });
+    let outcome = refusal.execute();
+    if outcome.is_err() {
+        // It may have been refused because somebody has cancelled it.
+        server::check_for_interrupts();
+    }
+    outcome
+}
+
+fn no_segment(reason: String, hint: &str) -> Error {
+    Error::NoSegment { reason, hint: hint.into() }
+}
+
+fn gone(why: &str) -> Error {
+    no_segment(
+        format!("Other sessions may have it, but it can't be attached any more: {why}"),
+        "Restart the server, so that there is one again for all. Where files in /dev/shm are removed at a logout \
+         (systemd's RemoveIPC), switch that off for the server's user.",
+    )
 }
 
 fn other_layout(version: u64) -> Error {
-    Error::NoSegment {
-        reason: format!(
+    no_segment(
+        format!(
             "It was laid out by another version of pg_enough (layout {version}; this library's is {LAYOUT_VERSION})."
         ),
-        hint: "Restart the server, so that the installed version makes it anew.".into(),
-    }
+        "Restart the server, so that the installed version makes it anew.",
+    )
 }
 
-/// Whether the segment at `base` is the one with that nonce; an error where it is ours but of another layout.
-fn verify(base: *mut u8, nonce: Option<u64>) -> Result<bool, Error> {
-    // SAFETY: every dynamic segment is at least a page; the header of the smallest of ours is smaller.
+/// Fails unless the `mapped` bytes at `base` are our segment, by that nonce, and of this layout.
+fn verify(base: *mut u8, mapped: usize, nonce: Option<u64>) -> Result<(), Error> {
+    if mapped < size_of::<Header>() {
+        return Err(gone("What is there is too small."));
+    }
+    // SAFETY: so many bytes are mapped at least.
     let header = unsafe { &*base.cast::<Header>() };
     if header.magic != MAGIC || nonce.is_some_and(|nonce| nonce != header.nonce) {
-        return Ok(false);
+        return Err(gone("What is there is something else."));
     }
     if header.layout != LAYOUT_VERSION {
         return Err(other_layout(header.layout));
     }
-    Ok(true)
+    if (mapped as u64) < header.bytes {
+        return Err(gone("What is there is only a part of it."));
+    }
+    Ok(())
 }
 
 /// A dynamic segment, or the error that says why there is none.
 fn create(bytes: usize) -> Result<*mut pg_sys::dsm_segment, Error> {
-    PgTryBuilder::new(|| {
-        // SAFETY: plain call; an ERROR arrives at the handler below.
-        Ok(unsafe { pg_sys::dsm_create(bytes, 0) })
-    })
-    .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |error| no_memory(bytes, error))
-    .catch_when(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, |error| no_memory(bytes, error))
-    .catch_when(PgSqlErrorCode::ERRCODE_DISK_FULL, |error| no_memory(bytes, error))
-    .execute()
-}
-
-fn no_memory(bytes: usize, error: pg_sys::panic::CaughtError) -> Result<*mut pg_sys::dsm_segment, Error> {
-    use pg_sys::panic::CaughtError;
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = error;
-    Err(Error::NoSegment {
-        reason: format!("A dynamic shared memory segment of {bytes} bytes could not be made: {}", report.message()),
-        hint: "Make /dev/shm larger, lower enough.cache_memory, enough.rate_limit_memory and enough.queue_memory, or \
-               add pg_enough to shared_preload_libraries, which needs no /dev/shm."
-            .into(),
+    // SAFETY: plain call.
+    refused(|| unsafe { pg_sys::dsm_create(bytes, 0) }).map_err(|why| {
+        no_segment(
+            format!("A dynamic shared memory segment of {bytes} bytes could not be made: {why}"),
+            "Make /dev/shm larger, lower enough.cache_memory, enough.rate_limit_memory and enough.queue_memory, or \
+             add pg_enough to shared_preload_libraries, which needs no /dev/shm.",
+        )
     })
 }
 
-/// The registry page, zeroed when nobody has written to it.
-#[cfg(any(feature = "pg15", feature = "pg16"))]
-#[allow(clippy::unnecessary_wraps, reason = "the other servers' way can fail")]
+/// The registry.
 fn registry() -> Result<&'static Registry, Error> {
-    let _serial = Serial::lock();
     let mut known = false;
-    // SAFETY: named memory of the main segment stays until the server ends or reinitialises its memory, which ends
-    // this process first. Only who comes first zeroes it, still under the lock.
-    unsafe {
-        let page = pg_sys::ShmemInitStruct(REGISTRY.as_ptr(), size_of::<Registry>(), &raw mut known);
-        if !known {
-            zero_registry(page);
-        }
-        Ok(&*page.cast::<Registry>())
+    let place = &raw mut known;
+    // SAFETY: named memory of the main segment stays until the server ends or makes its memory anew, which ends this
+    // process first. Nobody has to fill it: see `Registry`.
+    let registry = refused(|| unsafe {
+        pg_sys::ShmemInitStruct(REGISTRY.as_ptr(), size_of::<Registry>(), place).cast::<Registry>()
+    });
+    match registry {
+        // SAFETY: as above; all fields are atomics.
+        Ok(registry) => Ok(unsafe { &*registry }),
+        Err(why) => Err(no_segment(
+            format!("The server's main shared memory has no room to note where it is: {why}"),
+            "Add pg_enough to shared_preload_libraries, and restart the server.",
+        )),
     }
-}
-
-/// The registry page, zeroed when nobody has written to it.
-#[cfg(not(any(feature = "pg15", feature = "pg16")))]
-fn registry() -> Result<&'static Registry, Error> {
-    let bytes = size_of::<Registry>();
-    PgTryBuilder::new(|| {
-        let mut known = false;
-        // SAFETY: a named segment stays until the server ends or reinitialises its memory, which ends this process
-        // first; the server calls `zero_registry` once, before anybody else gets the page.
-        unsafe {
-            let page = pg_sys::GetNamedDSMSegment(REGISTRY.as_ptr(), bytes, Some(zero_registry), &raw mut known);
-            Ok(&*page.cast::<Registry>())
-        }
-    })
-    .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |error| no_memory(bytes, error).map(|_| unreachable!()))
-    .catch_when(PgSqlErrorCode::ERRCODE_DISK_FULL, |error| no_memory(bytes, error).map(|_| unreachable!()))
-    .execute()
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn zero_registry(page: *mut std::ffi::c_void) {
-    // SAFETY: the caller gives a page of at least that size that nobody else has yet.
-    unsafe { page.cast::<u8>().write_bytes(0, size_of::<Registry>()) };
 }
 
 fn random() -> u64 {
     let mut bytes = [0_u8; 8];
     // SAFETY: writes that many bytes.
-    if !unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) } {
-        error_without_randomness();
-    }
+    let done = unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+    assert!(done, "no strong random numbers are to be had");
     u64::from_ne_bytes(bytes)
-}
-
-#[cold]
-fn error_without_randomness() -> ! {
-    panic!("no strong random numbers are to be had")
 }
 
 /// Writes header and empty partitions.
@@ -323,28 +283,31 @@ fn error_without_randomness() -> ! {
 /// `base` has the plan's size, is aligned to a page or a cache line, and nobody else uses it.
 unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
     let now = server::now();
-    // SAFETY: the caller's promise; the plan's places lie inside its size.
+    // SAFETY: the caller's promise; the plan's places lie inside its size. A tranche's number is the server's to give.
     unsafe {
-        let tranche = pg_sys::LWLockNewTrancheId();
+        let regions = plan.regions.map(|mut place| {
+            place.tranche = pg_sys::LWLockNewTrancheId() as u64;
+            place
+        });
         base.cast::<Header>().write(Header {
             magic: MAGIC,
             layout: LAYOUT_VERSION,
             nonce,
             bytes: plan.bytes as u64,
             secret: [random(), random()],
-            cache_max_value: plan.cache_max_value as u64,
-            tranche: tranche as u64,
             created_at: now,
-            regions: plan.regions,
+            sizes: plan.sizes,
+            regions,
+            told: plan.sizes.0.map(|size| AtomicU64::new(size as u64)),
         });
-        for (region, place) in Region::ALL.into_iter().zip(plan.regions) {
+        for (region, place) in Region::ALL.into_iter().zip(regions) {
             for partition in 0..place.partitions as usize {
                 let head = base.add(place.offset as usize + partition * place.stride());
                 let words = head.add(size_of::<PartitionHead>()).cast::<AtomicU64>();
                 let head = head.cast::<PartitionHead>();
                 (&raw mut (*head).version).write(AtomicU64::new(0));
                 (&raw mut (*head).resets).write(AtomicU64::new(0));
-                pg_sys::LWLockInitialize(&raw mut (*head).lock, tranche);
+                pg_sys::LWLockInitialize(&raw mut (*head).lock, place.tranche as i32);
                 let words = std::slice::from_raw_parts(words, place.words as usize);
                 // Nothing has been removed from what is only being made.
                 region.format(words, now, Moment::default());

@@ -4,12 +4,14 @@
 //! Header | partition | partition | …            (queues, then cache, then rate limits)
 //! partition = PartitionHead (lock, version) | words
 //! ```
-//! Everything in the header is written before any other process can see the segment and never again.
+//! Everything in the header is written before any other process can see the segment and, but for what the log has been
+//! told, never again.
 
-use crate::guc::Sizes;
+use crate::guc::{Size, Sizes};
 use enough_engine::words::Words;
 use enough_engine::{cache, limiter, queue};
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -21,7 +23,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"enough\x1b\x01");
 
 /// Raised whenever anything in the segment changes its place or meaning; a library that finds another number leaves
 /// the segment alone.
-pub(super) const LAYOUT_VERSION: u64 = 2;
+pub(super) const LAYOUT_VERSION: u64 = 3;
 
 /// Below this a partition would be too small to be worth its lock, or to hold the leases of one busy queue.
 const QUEUE_PARTITION_BYTES: usize = 8 << 20;
@@ -54,6 +56,15 @@ impl Region {
         }
     }
 
+    /// What `pg_stat_activity` calls waiting for one of its locks.
+    pub(super) fn wait_event(self) -> &'static CStr {
+        match self {
+            Region::Queue => c"EnoughQueue",
+            Region::Cache => c"EnoughCache",
+            Region::RateLimit => c"EnoughRateLimit",
+        }
+    }
+
     /// Makes a partition empty, whatever it holds. `now` is in microseconds; `floor` is the moment before which nobody
     /// knows any more what was removed.
     pub(super) fn format(self, words: Words<'_>, now: i64, floor: cache::Moment) {
@@ -74,13 +85,25 @@ pub(super) struct Header {
     pub nonce: u64,
     pub bytes: u64,
     pub secret: [u64; 2],
-    pub cache_max_value: u64,
-    pub tranche: u64,
     /// Microseconds since PostgreSQL's epoch.
     pub created_at: i64,
+    /// What it was made with, in bytes.
+    pub sizes: Sizes,
     pub regions: [RegionHead; 3],
+    /// The sizes that the server's log speaks of.
+    pub told: [AtomicU64; Size::ALL.len()],
 }
 const _: () = assert!(size_of::<Header>() == 256 && align_of::<Header>() == 128);
+
+impl Header {
+    /// Tells this process what the locks are called.
+    pub(super) fn name_locks(&self) {
+        for (region, place) in Region::ALL.into_iter().zip(self.regions) {
+            // SAFETY: the name is a static C string; registering a tranche is a write to this process's own list.
+            unsafe { pg_sys::LWLockRegisterTranche(place.tranche as i32, region.wait_event().as_ptr()) };
+        }
+    }
+}
 
 /// Where a region lies.
 #[repr(C)]
@@ -91,6 +114,8 @@ pub(super) struct RegionHead {
     pub partitions: u64,
     /// A partition's words, without its head.
     pub words: u64,
+    /// Of its partitions' locks.
+    pub tranche: u64,
 }
 
 /// What stands before a partition's words. Alone in its cache lines, so that taking one partition's lock doesn't
@@ -110,7 +135,7 @@ const _: () = assert!(size_of::<PartitionHead>() == 128);
 pub(super) struct Plan {
     pub bytes: usize,
     pub regions: [RegionHead; 3],
-    pub cache_max_value: usize,
+    pub sizes: Sizes,
 }
 
 impl Plan {
@@ -118,19 +143,23 @@ impl Plan {
         let mut offset = size_of::<Header>();
         let regions = Region::ALL.map(|region| {
             let (memory, least) = match region {
-                Region::Queue => (sizes.queue, QUEUE_PARTITION_BYTES),
-                Region::Cache => (sizes.cache, sizes.cache_max_value.max(1) * LARGEST_VALUES_PER_CACHE_PARTITION),
-                Region::RateLimit => (sizes.rate_limit, RATE_LIMIT_PARTITION_BYTES),
+                Region::Queue => (sizes.of(Size::Queue), QUEUE_PARTITION_BYTES),
+                Region::Cache => {
+                    let largest = sizes.of(Size::CacheMaxValue).max(1);
+                    (sizes.of(Size::Cache), largest * LARGEST_VALUES_PER_CACHE_PARTITION)
+                }
+                Region::RateLimit => (sizes.of(Size::RateLimit), RATE_LIMIT_PARTITION_BYTES),
             };
             let partitions = (memory / least).clamp(1, MOST_PARTITIONS);
             // The heads come out of the setting, which is a hard cap; a partition is a multiple of its alignment.
             let partition = (memory / partitions) & !(align_of::<PartitionHead>() - 1);
             let words = partition.saturating_sub(size_of::<PartitionHead>()) / size_of::<u64>();
-            let head = RegionHead { offset: offset as u64, partitions: partitions as u64, words: words as u64 };
-            offset += partitions * partition;
+            let (partitions, words) = (partitions as u64, words as u64);
+            let head = RegionHead { offset: offset as u64, partitions, words, tranche: 0 };
+            offset += partitions as usize * partition;
             head
         });
-        Plan { bytes: offset, regions, cache_max_value: sizes.cache_max_value }
+        Plan { bytes: offset, regions, sizes }
     }
 }
 

@@ -15,7 +15,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `layout.rs` | what lies where |
-//! | `find.rs` | the three ways to the segment, and making it |
+//! | `find.rs` | the two ways to the segment, and making it |
+//! | `settings.rs` | the settings that it is made by |
 //! | `xact.rs` | what happens at commit, abort and their savepoints |
 //! | `wait.rs` | sleeping until another session wakes this one |
 //! | `turn.rs` | one session at work for a key, while others wait for it |
@@ -49,6 +50,7 @@ pub mod query;
 pub mod row;
 pub mod rows;
 pub mod server;
+pub mod settings;
 pub mod sql;
 pub mod table;
 pub mod turn;
@@ -60,6 +62,7 @@ pub use find::{Found, init};
 pub use layout::Region;
 
 use crate::error::Error;
+use crate::guc::{Size, Sizes};
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::words::{Corrupt, Words};
 use layout::{Header, PartitionHead};
@@ -71,8 +74,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 pub struct Segment {
     secret: [u64; 2],
     database: u32,
-    /// The largest value that the cache takes, in bytes.
-    pub cache_max_value: usize,
+    /// What it was made with.
+    pub sizes: Sizes,
     /// All its memory, in bytes.
     pub bytes: usize,
     /// How it was found.
@@ -80,6 +83,7 @@ pub struct Segment {
     /// When it was made, in microseconds since PostgreSQL's epoch.
     pub created_at: i64,
     regions: [Vec<Partition>; 3],
+    told: &'static [AtomicU64; Size::ALL.len()],
 }
 
 /// A part of a region with its own lock.
@@ -120,8 +124,8 @@ impl Segment {
     /// # Safety
     /// `base` is a verified segment, mapped for as long as the process lives.
     unsafe fn at(base: *mut u8, found: Found) -> Self {
-        // SAFETY: the header lies at the start of every segment and isn't written any more.
-        let header = unsafe { &*base.cast::<Header>() };
+        // SAFETY: the header lies at the start of every segment; of what is written to it later all are atomics.
+        let header: &'static Header = unsafe { &*base.cast::<Header>() };
         let regions = [0, 1, 2].map(|index| {
             let place = header.regions[index];
             (0..place.partitions as usize)
@@ -137,17 +141,24 @@ impl Segment {
                 })
                 .collect()
         });
-        // SAFETY: the name is a static C string; registering a tranche is a write to this process's own list.
-        unsafe { pg_sys::LWLockRegisterTranche(header.tranche as i32, c"pg_enough".as_ptr()) };
+        header.name_locks();
         Segment {
             secret: header.secret,
             database: server::database(),
-            cache_max_value: header.cache_max_value as usize,
+            sizes: header.sizes,
             bytes: header.bytes as usize,
             found,
             created_at: header.created_at,
             regions,
+            told: &header.told,
         }
+    }
+
+    /// Whether the log is to be told that a size would be another one, in bytes, were the segment made now: the first time
+    /// that anybody asks with that value.
+    fn tell_of_size(&self, size: Size, now: usize) -> bool {
+        let told = self.told[size as usize].swap(now as u64, Relaxed);
+        told != now as u64 && now != self.sizes.of(size)
     }
 
     /// The partitions of a region.

@@ -4,6 +4,7 @@
 //! notice when sessions wait for one another in a circle, also by way of rows and tables, and show in `pg_locks` who
 //! waits for whom. They are advisory locks of a class of their own, so that a user's can't be meant.
 
+use super::server;
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys;
 
@@ -17,10 +18,10 @@ pub struct Turn {
     tag: pg_sys::LOCKTAG,
 }
 
-fn tag(key: KeyHash) -> pg_sys::LOCKTAG {
+/// `database` 0: of the whole server.
+fn tag(database: u32, key: KeyHash) -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG {
-        // SAFETY: set when the session connects and never changed.
-        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field1: database,
         locktag_field2: (key.high >> 32) as u32,
         locktag_field3: key.high as u32,
         locktag_field4: CLASS,
@@ -42,20 +43,27 @@ fn release(tag: &pg_sys::LOCKTAG, mode: u32) {
 impl Turn {
     /// The turn for a key, if no other session has it.
     pub fn at_once(key: KeyHash) -> Option<Self> {
-        let tag = tag(key);
+        let tag = tag(server::database(), key);
         acquire(&tag, pg_sys::ExclusiveLock, true).then_some(Self { tag })
     }
 
     /// Waits until no other session has it: all who wait so wake at once.
     pub fn wait_for_others(key: KeyHash) {
-        let tag = tag(key);
+        let tag = tag(server::database(), key);
         acquire(&tag, pg_sys::ShareLock, false);
         release(&tag, pg_sys::ShareLock);
     }
 
     /// The turn for a key, after waiting for it: first come, first served.
     pub fn after_others(key: KeyHash) -> Self {
-        let tag = tag(key);
+        let tag = tag(server::database(), key);
+        acquire(&tag, pg_sys::ExclusiveLock, false);
+        Self { tag }
+    }
+
+    /// The turn to make what there is one of in the whole server, after waiting for it.
+    pub fn in_the_server() -> Self {
+        let tag = tag(0, KeyHash { high: 0, low: 0 });
         acquire(&tag, pg_sys::ExclusiveLock, false);
         Self { tag }
     }

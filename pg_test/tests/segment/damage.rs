@@ -10,24 +10,52 @@ use fastrand::Rng;
 use postgres::Client;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use xtask::server::{Server, Shutdown};
+
+/// A session that comes too late for the segment is told so by every function, and lives; time limits hold in it. Those
+/// that have the segment go on with it, and nobody has another one. A restart mends it.
+fn only_a_restart_helps(server: &mut Server, database: &Database, old: &mut Client, sent: &[i64]) -> Result<()> {
+    let mut new = database.client()?;
+    for _ in 0..2 {
+        for call in ["cache_get('key')", "cache_set('key', '2')", "rate_limit('key', 1, '1 s')", "queue_read('q')"] {
+            let hint = refused(new.query(&format!("SELECT enough.{call}"), &[]), "55000")?;
+            ensure!(hint.contains("Restart the server"), "the hint: {hint}");
+        }
+        new.batch_execute("BEGIN; SAVEPOINT a")?;
+        refused(new.query("SELECT enough.queue_send('q', '1')", &[]), "55000")?;
+        new.batch_execute("ROLLBACK TO a; COMMIT")?;
+        new.batch_execute("SET statement_timeout = '300 ms'")?;
+        let began = Instant::now();
+        refused(new.simple_query("SELECT pg_sleep(5)"), "57014")?;
+        ensure!(began.elapsed() < Duration::from_secs(3), "a time limit came after {:?}", began.elapsed());
+        new.batch_execute("RESET statement_timeout")?;
+    }
+    ensure!(get(old, "key")? == Some(json!(1)), "a session lost the segment that it had");
+    let read = queue::drain(old, "q")?;
+    ensure!(queue::sorted_ids(&read) == sent);
+    healthy(&server.log(), false)?;
+    server.restart(Shutdown::Fast)?;
+    let database = Database::named(server, &database.name);
+    works(&mut database.client()?, &mut database.client()?, "after_a_restart")
+}
+
+/// A server whose segment has something of everything in it, and the session that made it.
+fn in_use() -> Result<(Server, Database, Client, Vec<i64>)> {
+    let (server, database) = fresh(&server::options()?)?;
+    let mut old = database.client()?;
+    old.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour')")?;
+    let sent = queue::send_numbers(&mut old, "q", 20)?;
+    set(&mut old, "key", 1)?;
+    Ok((server, database, old, sent))
+}
 
 #[test]
 fn another_segment_behind_the_handle_is_not_used() -> Result<()> {
     for field in [Field::Magic, Field::Nonce] {
-        let (server, database) = fresh(&server::options()?)?;
-        let mut old = database.client()?;
-        old.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour')")?;
-        let sent = queue::send_numbers(&mut old, "q", 20)?;
-        set(&mut old, "key", 1)?;
-        let segment = file(&mut old)?;
-        segment.set_word(field, 0x0123_4567_89ab_cdef)?;
-        let (mut new, mut newer) = (database.client()?, database.client()?);
-        ensure!(get(&mut new, "key")?.is_none(), "a segment with a wrong {field:?} was taken for ours");
-        works(&mut new, &mut newer, "new_one")?;
-        ensure!(get(&mut old, "key")? == Some(json!(1)), "a session lost the segment that it had");
-        let read = queue::drain(&mut new, "q")?;
-        ensure!(queue::sorted_ids(&read) == sent);
-        healthy(&server.log(), false)?;
+        let (mut server, database, mut old, sent) = in_use()?;
+        file(&mut old)?.set_word(field, 0x0123_4567_89ab_cdef)?;
+        only_a_restart_helps(&mut server, &database, &mut old, &sent)?;
     }
     Ok(())
 }
@@ -55,20 +83,26 @@ fn another_layout_is_refused_and_sessions_that_know_theirs_go_on() -> Result<()>
 }
 
 #[test]
-fn a_segment_whose_file_was_removed_is_made_anew() -> Result<()> {
-    let (server, database) = fresh(&server::options()?)?;
-    let mut old = database.client()?;
-    old.batch_execute("SELECT enough.queue_create('q')")?;
-    let sent = queue::send_numbers(&mut old, "q", 20)?;
+fn a_segment_whose_file_was_removed_is_not_made_anew() -> Result<()> {
+    let (mut server, database, mut old, sent) = in_use()?;
     let segment = file(&mut old)?;
     // As a logout does to a user's files there, where systemd is set to.
     std::fs::remove_file(&segment.path).with_context(|| format!("can't remove {}", segment.path.display()))?;
-    let (mut new, mut newer) = (database.client()?, database.client()?);
-    works(&mut new, &mut newer, "new_one")?;
-    old.execute("SELECT enough.cache_set('key', '1')", &[])?;
-    let read = queue::drain(&mut new, "q")?;
-    ensure!(queue::sorted_ids(&read) == sent);
-    healthy(&server.log(), false)
+    only_a_restart_helps(&mut server, &database, &mut old, &sent)
+}
+
+#[test]
+fn a_segment_whose_file_is_another_one_is_not_used() -> Result<()> {
+    for len in [0, 100, 4096, 1 << 20] {
+        let (mut server, database, mut old, sent) = in_use()?;
+        let segment = file(&mut old)?;
+        let head = segment.head(len)?;
+        std::fs::remove_file(&segment.path)?;
+        std::fs::write(&segment.path, head)?;
+        std::os::unix::fs::chown(&segment.path, Some(segment.owner()?), None)?;
+        only_a_restart_helps(&mut server, &database, &mut old, &sent).with_context(|| format!("{len} bytes"))?;
+    }
+    Ok(())
 }
 
 /// How a part is damaged.

@@ -12,13 +12,12 @@ use std::thread;
 const SESSIONS: i64 = 24;
 
 #[test]
-fn a_plain_server_finds_it_by_the_versions_own_way() -> Result<()> {
+fn a_plain_server_finds_it_by_the_registry() -> Result<()> {
     let (server, database) = fresh(&server::options()?)?;
     let (mut one, mut two) = (database.client()?, database.client()?);
     works(&mut one, &mut two, "main_job")?;
-    let way = if server.pg().major() < 17 { "by the slack of the main shared memory" } else { "named segments" };
     let found = status(&mut two, "segment")?;
-    ensure!(found.contains(way), "it was found as {found}");
+    ensure!(found.contains("by a registry in the main shared memory"), "it was found as {found}");
     healthy(&server.log(), false)
 }
 

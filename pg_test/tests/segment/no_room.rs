@@ -4,17 +4,29 @@ use crate::common::works;
 use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, healthy, refused};
 use enough_pg_test::server::{self, Database};
+use std::time::{Duration, Instant};
 
 #[test]
 fn too_little_shared_memory_is_an_error_that_a_setting_mends() -> Result<()> {
-    let server = server::start(&server::options()?.conf("enough.cache_memory", "1000GB"))?;
+    for memory in ["1000GB", "2147483647kB"] {
+        too_little(memory)?;
+    }
+    Ok(())
+}
+
+fn too_little(memory: &str) -> Result<()> {
+    let server = server::start(&server::options()?.conf("enough.cache_memory", memory))?;
     let database = Database::on(&server)?;
     let (mut one, mut two) = (database.client()?, database.client()?);
     for _ in 0..3 {
         for client in [&mut one, &mut two] {
             let hint = refused(client.query("SELECT enough.cache_set('key', '1')", &[]), "55000")?;
             ensure!(hint.contains("enough.cache_memory") && hint.contains("/dev/shm"), "the hint: {hint}");
-            client.simple_query("SELECT 1")?;
+            client.batch_execute("SET statement_timeout = '200 ms'")?;
+            let began = Instant::now();
+            refused(client.simple_query("SELECT pg_sleep(5)"), "57014")?;
+            ensure!(began.elapsed() < Duration::from_secs(3), "a time limit came after {:?}", began.elapsed());
+            client.batch_execute("RESET statement_timeout")?;
         }
     }
     // In a transaction, by each capability, and with work of its own that must stand.

@@ -1,0 +1,117 @@
+//! The sizes of the segment: defining their settings, and what the configuration says of them.
+//!
+//! Where the library is preloaded the sizes are `POSTMASTER` settings, and the server itself says that a change waits for
+//! its restart. A library that is loaded later may not define such ones: there they are `SIGHUP` settings, whose value in
+//! a session is what the configuration says and not what the segment was made with. What differs is in `status()`, and
+//! once in the server's log.
+//!
+//! They are never settings of a session, because the segment is everybody's. But until the library is loaded the server
+//! takes them for anybody's: a session, a role or a database may give them values. When the library defines them the
+//! server drops such a value with a warning, and with it that of the configuration file, which it has replaced. So
+//! whoever makes the segment reads the file where the setting is left with its default.
+
+use super::sql::{as_owner_of, read_rows};
+use super::{Found, known};
+use crate::error::Error;
+use crate::guc::{self, Size, Sizes};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry};
+use pgrx::pg_sys;
+use std::ffi::{CString, c_int, c_void};
+
+/// Defines the sizes and reserves the prefix of all settings; once, when the library is loaded.
+pub(super) fn init() {
+    // SAFETY: a variable of this process.
+    let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    let hooks: [unsafe extern "C-unwind" fn(c_int, *mut c_void); Size::ALL.len()] =
+        [assigned::<0>, assigned::<1>, assigned::<2>, assigned::<3>];
+    for (size, hook) in Size::ALL.into_iter().zip(hooks) {
+        let definition = size.definition();
+        // SAFETY: the hook doesn't panic.
+        unsafe {
+            GucRegistry::define_int_guc_with_hooks(
+                definition.name,
+                definition.short,
+                definition.long,
+                &definition.setting,
+                definition.least,
+                i32::MAX,
+                if preloading { GucContext::Postmaster } else { GucContext::Sighup },
+                GucFlags::UNIT_KB,
+                None,
+                Some(hook),
+                None,
+            );
+        }
+    }
+    // What has the prefix and isn't defined by now is a slip of the pen: a warning names it, and it is refused from here on.
+    // SAFETY: the name is a static C string, which the server copies.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"enough".as_ptr()) };
+}
+
+/// Called by the server when a size gets a value: when it is defined, and in every session when the configuration has been
+/// reloaded. The first session that sees a new value writes it to the log.
+unsafe extern "C-unwind" fn assigned<const SIZE: usize>(kilobytes: c_int, _extra: *mut c_void) {
+    let Some(segment) = known().filter(|segment| segment.found == Found::Dynamic) else { return };
+    let (size, new) = (Size::ALL[SIZE], guc::bytes(kilobytes));
+    if segment.tell_of_size(size, new) {
+        let (name, new, old) = (size.name(), guc::written(new), guc::written(segment.sizes.of(size)));
+        pgrx::log!(
+            "parameter \"{name}\" changed to \"{new}\", the shared memory keeps {old} until the server is restarted"
+        );
+    }
+}
+
+/// What the configuration says of a size.
+pub struct Configured {
+    pub size: Size,
+    /// In bytes.
+    pub bytes: usize,
+    /// The server itself says that the value waits for its restart.
+    pub pending: bool,
+}
+
+/// A value that no session has given: the server's own for this process; or, where that is the default, maybe because it
+/// has lost another, the configuration file's.
+const CONFIGURED: &str = "\
+    SELECT s.name, s.setting::pg_catalog.int4, s.pending_restart, CASE WHEN s.source OPERATOR(pg_catalog.=) 'default' THEN \
+        (SELECT f.setting FROM pg_catalog.pg_file_settings AS f \
+         WHERE pg_catalog.lower(f.name) OPERATOR(pg_catalog.=) s.name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1) END \
+    FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.~~) 'enough.%'";
+
+/// What the configuration says of all sizes, in their order. The file is the superuser's to read, and what is asked for is nobody's secret.
+pub fn configured() -> Result<Vec<Configured>, Error> {
+    let mut configured = Vec::new();
+    as_owner_of(pg_sys::RelationRelationId.to_u32(), || {
+        read_rows(CONFIGURED, &[], |row| {
+            let (name, file) = (row.get::<String>(1)?, row.get::<String>(4)?);
+            let Some(size) = name.and_then(|name| Size::named(&name)) else { return Ok(()) };
+            let shown = row.get::<i32>(2)?.unwrap_or(0);
+            let kilobytes = file.and_then(|file| parsed(&file)).unwrap_or(shown);
+            let pending = row.get::<bool>(3)?.unwrap_or(false);
+            configured.push(Configured { size, bytes: guc::bytes(kilobytes), pending });
+            Ok(())
+        })
+    })?;
+    configured.sort_by_key(|one| one.size as usize);
+    Ok(configured)
+}
+
+/// The sizes of a segment that is to be made.
+pub(super) fn sizes() -> Result<Sizes, Error> {
+    let mut sizes = Sizes::shown();
+    for Configured { size, bytes, .. } in configured()? {
+        sizes.0[size as usize] = bytes;
+    }
+    Ok(sizes)
+}
+
+/// A size as the file has it, in kilobytes.
+fn parsed(text: &str) -> Option<i32> {
+    let text = CString::new(text).ok()?;
+    let mut kilobytes = 0;
+    // SAFETY: the server reads the text and writes the number.
+    let valid = unsafe {
+        pg_sys::parse_int(text.as_ptr(), &raw mut kilobytes, pg_sys::GUC_UNIT_KB as c_int, std::ptr::null_mut())
+    };
+    valid.then_some(kilobytes)
+}
