@@ -178,11 +178,17 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
             MESSAGE = 'argument "tbl" must not be NULL', HINT = 'Pass the name of a table.';
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_trigger t
+                    WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure) THEN
+        RETURN;
+    END IF;
+    -- Another session may be at the same, or drop the table: what is there is looked at under the lock.
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', tbl);
     FOR name IN
         SELECT t.tgname FROM pg_trigger t
          WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure
     LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', name, tbl);
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', name, tbl);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION enough.cache_untag_table(regclass) IS

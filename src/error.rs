@@ -5,6 +5,7 @@
 
 use enough_engine::words::Corrupt;
 use pgrx::PgSqlErrorCode as Code;
+use std::borrow::Cow;
 
 /// What can go wrong. Fields are what the message names: the object and the value that was wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,11 @@ pub enum Error {
     /// No object of that kind has that name.
     Missing { what: &'static str, name: String, hint: &'static str },
     /// An object of that kind has that name already.
-    Exists { what: &'static str, name: String, hint: &'static str },
+    Exists { what: &'static str, name: String, hint: Cow<'static, str> },
+    /// Other sessions use a queue's tables, and a lock that shuts them out can't be had in time.
+    InUse { queue: String },
+    /// Other sessions keep changing what this one must change.
+    Conflict { what: String },
     /// The role lacks a privilege.
     Denied { what: String, hint: String },
     /// A key, value or batch above its limit.
@@ -95,8 +100,23 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             (Code::ERRCODE_UNDEFINED_OBJECT, format!("{what} \"{name}\" does not exist"), None, Some(hint.into()))
         }
         Error::Exists { what, name, hint } => {
-            (Code::ERRCODE_DUPLICATE_OBJECT, format!("{what} \"{name}\" already exists"), None, Some(hint.into()))
+            (Code::ERRCODE_DUPLICATE_OBJECT, format!("{what} \"{name}\" already exists"), None, Some(hint.into_owned()))
         }
+        Error::InUse { queue } => (
+            Code::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("queue \"{queue}\" is in use"),
+            Some("Other sessions hold locks on its tables; senders and readers would have to wait behind this call.".into()),
+            Some(
+                "Try again when their transactions have ended, or SET lock_timeout to what senders and readers may wait."
+                    .into(),
+            ),
+        ),
+        Error::Conflict { what } => (
+            Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!("{what} were changed by other sessions at the same time"),
+            None,
+            Some("Retry the transaction.".into()),
+        ),
         Error::Denied { what, hint } => {
             (Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {what}"), None, Some(hint))
         }

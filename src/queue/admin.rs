@@ -1,5 +1,6 @@
 //! Making and dropping a queue: its two tables, and its row in `enough.queue`.
 
+use super::ddl::{change, change_exclusively, lock_name};
 use super::pending::{Action, remember};
 use super::{missing, relation, require_write, valid_name};
 use crate::error::Error;
@@ -28,6 +29,9 @@ pub(super) struct NewQueue {
 /// Creates a queue; false where it was there already and that is fine.
 pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
     let name = valid_name(name)?;
+    if server::may_write() {
+        lock_name(name);
+    }
     if relation("q_", name).is_some() {
         return if new.if_not_exists {
             Ok(false)
@@ -35,7 +39,7 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
             Err(Error::Exists {
                 what: "queue",
                 name: name.into(),
-                hint: "Choose another name, or pass if_not_exists => true.",
+                hint: "Choose another name, or pass if_not_exists => true.".into(),
             })
         };
     }
@@ -43,11 +47,11 @@ pub(super) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
         return Err(Error::Exists {
             what: "archive of a queue",
             name: format!("a_{name}"),
-            hint: "It is left over from a queue whose table was dropped by hand; drop or rename it.",
+            hint: "It is left over from a queue whose table was dropped by hand; drop or rename it.".into(),
         });
     }
     require_write("queue_create")?;
-    make_tables(name, new.unlogged)?;
+    change(name, || make_tables(name, new.unlogged))?;
     let made = relation("q_", name).ok_or_else(|| missing(name))?;
     register(name, new)?;
     remember(QueueKey { database: server::database(), relation: made }, Action::Created);
@@ -154,18 +158,23 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
 /// Drops a queue with all its messages; false where there was none and that is fine.
 pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
     let name = valid_name(name)?;
-    let Some(found) = relation("q_", name) else {
-        return if if_exists { Ok(false) } else { Err(missing(name)) };
-    };
-    require_write("queue_drop")?;
-    if !catalog::is_owner(found) {
-        return Err(Error::Denied {
+    let own = || match relation("q_", name) {
+        Some(found) if catalog::is_owner(found) => Ok(Some(found)),
+        Some(_) => Err(Error::Denied {
             what: format!("dropping queue \"{name}\""),
             hint: format!("Only the owner of the table enough.\"q_{name}\" may do that."),
-        });
+        }),
+        None if if_exists => Ok(None),
+        None => Err(missing(name)),
+    };
+    if own()?.is_some() {
+        require_write("queue_drop")?;
     }
-    run(&format!("DROP TABLE enough.\"q_{name}\""), &[])?;
-    run(&format!("DROP TABLE IF EXISTS enough.\"a_{name}\""), &[])?;
+    if server::may_write() {
+        lock_name(name);
+    }
+    let Some(found) = own()? else { return Ok(false) };
+    change_exclusively(name, || run(&format!("DROP TABLE IF EXISTS enough.\"q_{name}\", enough.\"a_{name}\""), &[]))?;
     in_registry(|| run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)]))?;
     remember(QueueKey { database: server::database(), relation: found }, Action::Dropped);
     Ok(true)

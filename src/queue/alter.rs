@@ -2,6 +2,7 @@
 //! when it commits so does what all sessions go by.
 
 use super::admin::in_registry;
+use super::ddl::{change_exclusively, lock_name};
 use super::pending::{Action, remember};
 use super::{OPTIONS, Queue, options_of, require_write};
 use crate::error::Error;
@@ -26,6 +27,8 @@ pub(super) struct Change {
 
 /// Changes a queue's options.
 pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Result<(), Error> {
+    let queue = own(name, function)?;
+    lock_name(&queue.name);
     let queue = own(name, function)?;
     // A number of microseconds, or NULL for what the row has already.
     let interval = |column: &str, number: usize| {
@@ -75,9 +78,12 @@ pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Res
     let options = changed.ok_or_else(|| super::missing(&queue.name))?;
     if let Some(unlogged) = change.unlogged {
         let kind = if unlogged { "UNLOGGED" } else { "LOGGED" };
-        for prefix in ["q_", "a_"] {
-            run(&format!("ALTER TABLE {} SET {kind}", queue.relation(prefix)), &[])?;
-        }
+        change_exclusively(&queue.name, || {
+            for prefix in ["q_", "a_"] {
+                run(&format!("ALTER TABLE {} SET {kind}", queue.relation(prefix)), &[])?;
+            }
+            Ok(())
+        })?;
     }
     remember(queue.key, Action::Altered(options));
     Ok(())

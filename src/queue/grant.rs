@@ -1,5 +1,6 @@
 //! Privileges by what they are for: they are the table's own.
 
+use super::ddl::lock_name;
 use super::{Queue, require_write};
 use crate::error::Error;
 use crate::segment::catalog::role_name;
@@ -37,6 +38,7 @@ pub(super) fn change(queue: &Queue, direction: Direction, role: u32, what: &str)
         Direction::Revoke => ("queue_revoke", format!("REVOKE {privileges} ON {} FROM {role}", queue.relation("q_"))),
     };
     require_write(function)?;
-    run(&statement, &[])?;
+    lock_name(&queue.name);
+    super::ddl::change(&queue.name, || run(&statement, &[]))?;
     Ok(())
 }

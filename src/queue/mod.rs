@@ -10,6 +10,7 @@
 //! | `sql.rs` | arguments in, rows out |
 //! | `admin.rs` | making and dropping a queue |
 //! | `alter.rs` | changing its options, pausing it |
+//! | `ddl.rs` | what these have in common: one session at a time, proper SQLSTATEs |
 //! | `send.rs` | sending |
 //! | `read.rs` | reading, refilling, waiting |
 //! | `groups.rs` | messages of groups at their delivery |
@@ -31,6 +32,7 @@ mod admin;
 mod alter;
 pub mod archive;
 mod claim;
+mod ddl;
 mod fail;
 mod finish;
 mod grant;

@@ -443,17 +443,17 @@ fn extend(call: &mut Call<'_>) -> Answer {
 }
 
 fn describe(call: &mut Call<'_>) -> Answer {
+    // Locked: another session may be about to drop one.
     let queues: Vec<Rc<Queue>> = match call.bytes(0) {
         Some(name) => {
-            let queue = Queue::open(name)?;
-            queue.require(Privilege::Observe)?;
-            vec![queue]
+            Queue::open(name)?.require(Privilege::Observe)?;
+            vec![Queue::open_locked(name, false)?]
         }
         // Of all queues those that the role may see.
         None => stats::names()?
             .iter()
-            .filter_map(|name| Queue::open(name.as_bytes()).ok())
-            .filter(|queue| stats::visible(queue))
+            .filter(|name| Queue::open(name.as_bytes()).is_ok_and(|queue| stats::visible(&queue)))
+            .filter_map(|name| Queue::open_locked(name.as_bytes(), false).ok())
             .collect(),
     };
     let mut rows = call.rows()?;

@@ -3,7 +3,7 @@
 use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
-use crate::segment::catalog::Privilege;
+use crate::segment::catalog::{self, Privilege};
 use crate::segment::server;
 use crate::segment::sql::{as_owner_of, read_rows};
 use enough_engine::queue::Counters;
@@ -45,29 +45,7 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
         return Ok(known);
     }
     queue.index(|index, slot| index.start_counting(slot))?;
-    let [mut live, mut delayed, mut archived, mut dead] = [0; 4];
-    // Who may read the queue's table may see its counts, those of the archive among them.
-    as_owner_of(queue.table.relation, || {
-        read_rows(
-            &format!(
-                "SELECT l.live, l.delayed, a.done, a.dead FROM \
-                 (SELECT pg_catalog.count(*) AS live, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \
-                         pg_catalog.clock_timestamp()) AS delayed FROM {}) AS l, \
-                 (SELECT pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'done') AS done, \
-                         pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') AS dead FROM {}) AS a",
-                queue.relation("q_"),
-                queue.relation("a_"),
-            ),
-            &[],
-            |row| {
-                live = row.get::<i64>(1)?.unwrap_or(0);
-                delayed = row.get::<i64>(2)?.unwrap_or(0);
-                archived = row.get::<i64>(3)?.unwrap_or(0);
-                dead = row.get::<i64>(4)?.unwrap_or(0);
-                Ok(())
-            },
-        )
-    })?;
+    let [live, delayed, archived, dead] = count(queue)?;
     queue.index(|index, slot| {
         index.counted(slot, live, delayed, archived, dead)?;
         let counters = index.counters(slot)?;
@@ -77,6 +55,56 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
         }
         Ok(counters)
     })
+}
+
+/// Counts rows: live, delayed, done and dead. Whoever may read the queue's table may see its counts, those of the archive
+/// among them, so each table is counted with its owner's rights.
+fn count(queue: &Queue) -> Result<[i64; 4], Error> {
+    let live = format!(
+        "SELECT pg_catalog.count(*) AS one, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \
+                pg_catalog.clock_timestamp()) AS other FROM {}",
+        queue.relation("q_")
+    );
+    let ended = format!(
+        "SELECT pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'done') AS one, \
+                pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') AS other FROM {}",
+        queue.relation("a_")
+    );
+    let pair = |owner: u32, statement: &str| {
+        let mut counts = [0; 2];
+        as_owner_of(owner, || {
+            read_rows(statement, &[], |row| {
+                counts = [row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0)];
+                Ok(())
+            })
+        })?;
+        Ok::<_, Error>(counts)
+    };
+    let (table, archive) = (queue.table.relation, queue.table.archive);
+    if archive != 0 {
+        // It may have been dropped by hand, or be about to be.
+        catalog::lock(archive, false);
+    }
+    if catalog::same_owner(table, archive) {
+        // By one snapshot: a message that is archived meanwhile is counted once.
+        let mut counts = [0; 4];
+        as_owner_of(table, || {
+            read_rows(
+                &format!("SELECT l.one, l.other, a.one, a.other FROM ({live}) AS l, ({ended}) AS a"),
+                &[],
+                |row| {
+                    for (count, number) in counts.iter_mut().zip(1..) {
+                        *count = row.get::<i64>(number)?.unwrap_or(0);
+                    }
+                    Ok(())
+                },
+            )
+        })?;
+        return Ok(counts);
+    }
+    let [live, delayed] = pair(table, &live)?;
+    let [done, dead] = if catalog::relation_exists(archive) { pair(archive, &ended)? } else { [0; 2] };
+    Ok([live, delayed, done, dead])
 }
 
 /// How long the oldest ready message has been in the table, in microseconds.

@@ -117,6 +117,26 @@ pub fn is_owner(relation: u32) -> bool {
     }
 }
 
+/// The owner of a relation; `None` where it is gone.
+pub(super) fn owner_of(relation: u32) -> Option<Oid> {
+    // SAFETY: a catalog row is read while it is held.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, Oid::from(relation).into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
+/// Whether two relations are there and have the same owner.
+pub fn same_owner(one: u32, other: u32) -> bool {
+    owner_of(one).is_some_and(|owner| owner_of(other) == Some(owner))
+}
+
 /// Whether there is such a relation and the current role may read and delete its rows.
 pub fn may_clean(relation: u32) -> bool {
     relation != 0 && relation_exists(relation) && has_privilege(relation, Privilege::Consume)

@@ -22,6 +22,7 @@
 //! | `turn.rs` | one session at work for a key, while others wait for it |
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `process.rs` | variables of this process |
+//! | `savepoint.rs` | work in a savepoint of its own, whose errors can be answered |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
@@ -49,6 +50,7 @@ pub mod process;
 pub mod query;
 pub mod row;
 pub mod rows;
+pub mod savepoint;
 pub mod server;
 pub mod settings;
 pub mod sql;

@@ -1,6 +1,7 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
 use super::call::{Jsonb, Text, payload};
+use super::catalog;
 use super::value::Value;
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
@@ -209,7 +210,8 @@ pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) ->
             unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
         }
     }
-    let owner = owner_of(relation).ok_or_else(|| Error::Internal { problem: "a relation has no owner".into() })?;
+    let owner =
+        catalog::owner_of(relation).ok_or_else(|| Error::Internal { problem: "a relation has no owner".into() })?;
     let (mut user, mut context) = (Oid::INVALID, 0);
     // SAFETY: both are variables of this process; an ERROR restores them too, with the transaction or savepoint.
     let _restore = unsafe {
@@ -219,18 +221,4 @@ pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) ->
         Restore(user, context)
     };
     work()
-}
-
-fn owner_of(relation: u32) -> Option<Oid> {
-    // SAFETY: a catalog row is read while it is held.
-    unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, Oid::from(relation).into());
-        if tuple.is_null() {
-            return None;
-        }
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-        let owner = (*form).relowner;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
-    }
 }

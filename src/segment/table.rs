@@ -83,8 +83,7 @@ impl Open {
     pub(super) fn table(relation: u32, mode: i32) -> Option<Self> {
         // SAFETY: any OID may be asked for.
         let table = unsafe { pg_sys::try_table_open(Oid::from(relation), mode) };
-        // Not built where there is none: it would be dropped at once, which closes it.
-        if table.is_null() { None } else { Some(Open(table, pg_sys::NoLock)) }
+        (!table.is_null()).then(|| Open(table, pg_sys::NoLock))
     }
 
     /// For what the catalogs say of it.

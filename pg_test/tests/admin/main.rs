@@ -1,0 +1,4 @@
+//! Queues and policies as an administrator meets them: restores, ownership, privileges, DDL at the same time, maintenance.
+
+mod common;
+mod races;

@@ -1,0 +1,116 @@
+//! Work in a savepoint of its own, so that an error of the server can be answered instead of passed on; and work with a
+//! bound on how long it waits for locks.
+
+use crate::error::Error;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
+use pgrx::pg_sys::{self, PgTryBuilder};
+use std::panic::AssertUnwindSafe;
+
+/// Why [`attempt`] came to nothing. All that the work has done is undone.
+pub enum Failure {
+    /// The work's own error.
+    Own(Error),
+    /// The server raised an error.
+    Server(Box<CaughtError>),
+}
+
+impl Failure {
+    /// The server's error; `None` for the work's own and for a panic.
+    fn report(&self) -> Option<&ErrorReportWithLevel> {
+        match self {
+            Failure::Server(caught) => match &**caught {
+                CaughtError::PostgresError(report) => Some(report),
+                _ => None,
+            },
+            Failure::Own(_) => None,
+        }
+    }
+
+    /// The SQLSTATE of the server's error; `None` for the work's own and for a panic.
+    pub fn code(&self) -> Option<PgSqlErrorCode> {
+        self.report().map(ErrorReportWithLevel::sql_error_code)
+    }
+
+    /// Whether another session changed or removed the same catalog row at the same time. The server has no SQLSTATE of
+    /// its own for that, but the message is a constant that isn't translated.
+    pub fn is_concurrent_catalog_change(&self) -> bool {
+        self.report().is_some_and(|report| {
+            report.sql_error_code() == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
+                && matches!(report.message(), "tuple concurrently updated" | "tuple concurrently deleted")
+        })
+    }
+
+    /// Whether it is a second row of the same key in one of the catalogs' own indexes, whose names begin with `pg_`: two
+    /// sessions have given the same name at the same time.
+    pub fn is_taken_name(&self) -> bool {
+        self.report().is_some_and(|report| {
+            report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION && report.message().contains("\"pg_")
+        })
+    }
+
+    /// Passes it on as it came.
+    pub fn pass_on<R>(self) -> Result<R, Error> {
+        match self {
+            Failure::Own(error) => Err(error),
+            Failure::Server(caught) => caught.rethrow(),
+        }
+    }
+}
+
+/// Does `work` in a savepoint, which is released when it succeeds and rolled back when it fails or raises an error. Costs a
+/// transaction number where the work writes: not for hot paths.
+pub fn attempt<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Failure> {
+    // SAFETY: the same steps as PL/pgSQL's for a block with an EXCEPTION clause. The memory context and the resource
+    // owner are variables of this process; both outlive the savepoint.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Own)))
+            .catch_others(|caught| Err(Failure::Server(Box::new(caught))))
+            .execute();
+        if outcome.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            // Also sets back the role and the settings that the work has changed.
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        outcome
+    }
+}
+
+/// Does `work` with a `lock_timeout` of `millis`, unless the session has set one, which then counts.
+pub fn with_lock_timeout<R>(millis: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    // SAFETY: reads a variable of this process.
+    if unsafe { pg_sys::LockTimeout } > 0 {
+        return work();
+    }
+    let value = std::ffi::CString::new(millis.to_string()).unwrap_or_default();
+    // SAFETY: as the server does for functions with a SET clause: a nest level, a setting saved in it, and its end, which
+    // sets it back. An error ends the level with the (sub)transaction.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"lock_timeout".as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let result = work();
+        pg_sys::AtEOXact_GUC(true, level);
+        result
+    }
+}
+
+/// Takes in what other sessions have committed to the catalogs: look-ups from here on see it.
+pub fn see_committed_catalogs() {
+    // SAFETY: called inside a transaction, as every SQL function is.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
