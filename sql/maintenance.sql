@@ -18,14 +18,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.maintenance_schedule IS
 'Lets pg_cron run enough.maintain() in this database by that schedule, as the calling role; replaces the schedule of an earlier call.
 Returns the job''s number.
-Fails with 55000 where pg_cron is not in this database (the HINT has the line for the system''s cron), 22004 (NULL), 22023 (empty).';
+Fails with 55000 where pg_cron is not in this database (the HINT has the statement for the database that it is in, or the line for the system''s cron), 42501 where the role may not use the schema cron, 22004 (NULL), 22023 (empty).';
 
 CREATE FUNCTION enough.maintenance_unschedule() RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_maintenance_unschedule';
 COMMENT ON FUNCTION enough.maintenance_unschedule IS
-'Ends what maintenance_schedule began.
+'Ends what the calling role began with maintenance_schedule.
 Returns whether there was a job.
-Fails with 55000 where pg_cron is not in this database.';
+Fails with 55000 where pg_cron is not in this database, 42501 where the role may not use the schema cron.';
 
 CREATE FUNCTION enough.status(OUT item text, OUT value text) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 12 AS 'MODULE_PATHNAME', 'enough_status';
@@ -33,3 +33,45 @@ COMMENT ON FUNCTION enough.status IS
 'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings.
 No payloads.
 Fails with 55000 where there is no shared memory.';
+
+-- In PL/pgSQL, and with every error caught: DROP EXTENSION must work even where the library is gone. An event trigger is
+-- not told which extension it is about, and after the drop this one is gone itself, so it looks at the statement.
+CREATE FUNCTION enough._before_drop_extension() RETURNS event_trigger
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    queues text;
+    job record;
+BEGIN
+    IF current_query() !~* '\mdrop\s+extension\M[^;]*\mpg_enough\M' THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(q.name, ', ' ORDER BY q.name) INTO queues FROM enough.queue AS q;
+    IF queues IS NOT NULL THEN
+        RAISE NOTICE USING
+            MESSAGE = format('the tables of these queues stay, with their messages: %s', queues),
+            HINT = 'After CREATE EXTENSION pg_enough, enough.queue_create(<name>, if_not_exists => true) takes one up '
+                   'again. DROP SCHEMA enough CASCADE removes them all.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') AND has_schema_privilege('cron', 'USAGE') THEN
+        FOR job IN
+            SELECT j.jobid, j.jobname, j.username FROM cron.job AS j
+             WHERE j.database = current_database()
+               AND (j.command = 'SELECT enough.maintain()' OR starts_with(j.command, 'SELECT enough.queue_send('))
+        LOOP
+            BEGIN
+                PERFORM cron.unschedule(job.jobid);
+            EXCEPTION WHEN insufficient_privilege THEN
+                RAISE NOTICE USING MESSAGE = format('job "%s" of pg_cron stays, and will fail: it belongs to role "%s"',
+                                                    job.jobname, job.username);
+            END;
+        END LOOP;
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE NOTICE USING MESSAGE = format('what pg_enough leaves could not be looked at: %s', SQLERRM);
+END $$;
+COMMENT ON FUNCTION enough._before_drop_extension() IS
+'Says, before DROP EXTENSION pg_enough, which queues'' tables stay, and ends the jobs of pg_cron that need the extension, as far as the role may.
+For the event trigger enough_before_drop_extension.';
+
+CREATE EVENT TRIGGER enough_before_drop_extension ON ddl_command_start WHEN TAG IN ('DROP EXTENSION')
+    EXECUTE FUNCTION enough._before_drop_extension();

@@ -47,18 +47,25 @@ CREATE FUNCTION enough.queue_create(
     unlogged boolean DEFAULT false,
     if_not_exists boolean DEFAULT false
 ) RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_create';
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, NULL or 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
-Fails with 42710 (exists), 22023 (name or option out of range), 42501.';
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff × 2^(attempts-1), ±10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, NULL or 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_drop';
 COMMENT ON FUNCTION enough.queue_drop IS
 'Drops a queue with its messages and its archive.
-Returns true, or false where there is none and if_exists is true. Needs to own the table.
-Fails with 42704 (no such queue), 42501.';
+Returns true, or false where there is none and if_exists is true. Drops also what is left of a queue that has lost a part, and ends the schedules that send to it, as far as the role may. Needs to own its tables.
+Fails with 42704 (no such queue), 55P03 (other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
+
+CREATE FUNCTION enough.queue_rename(name text, new_name text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_rename';
+COMMENT ON FUNCTION enough.queue_rename IS
+'Gives a queue another name, with all that belongs to it: tables, indexes, sequence, options, and those of its schedules that the role may change.
+Returns nothing. Messages, leases, privileges and numbers stay; who waits for a message by the old name gets 42704. Where somebody has renamed a table by hand, does the rest. Needs to own both tables and CREATE on the schema enough.
+Fails with 42704 (no such queue), 42710 (there is one of the new name), 22004 (NULL), 22023 (malformed name), 55P03 (other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_alter(
     name text,
@@ -76,7 +83,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.queue_alter IS
 'Changes options of a queue; every session goes by them when the transaction commits.
 Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate and archive_for. unlogged rewrites the tables. Needs to own the table.
-Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 25006 (read-only), 42501.';
+Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 55P03 (unlogged: other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_pause(name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_pause';
@@ -297,14 +304,14 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.queue_schedule IS
 'Lets pg_cron send a message by that schedule, as the calling role; replaces the caller''s schedule of that name.
 Returns the job''s number. A name is what a queue''s may be. The other arguments are those of queue_send: a dedup_key keeps a message from being sent while the last one lives. Needs INSERT on the table.
-Fails with 55000 where pg_cron is not in this database, 42704 (no such queue), 22004 (NULL), 22023 (out of range, or no schedule), 54000 (key too long), 42501.';
+Fails with 55000 where pg_cron is not in this database (where it is in another one, the HINT has the statement for that), 42704 (no such queue), 22004 (NULL), 22023 (out of range, or no schedule), 54000 (key too long), 42501.';
 
 CREATE FUNCTION enough.queue_unschedule(name text) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_unschedule';
 COMMENT ON FUNCTION enough.queue_unschedule IS
-'Ends what queue_schedule began.
-Returns whether there was such a schedule that the role may end.
-Fails with 55000 where pg_cron is not in this database, 22004 (NULL), 22023 (no name).';
+'Ends a schedule of the calling role.
+Returns whether there was one; those that other roles have made under the same name go on. queue_drop ends the schedules that send to its queue.
+Fails with 55000 where pg_cron is not in this database, 22004 (NULL), 22023 (no name), 42501 where the role may not use the schema cron.';
 
 CREATE FUNCTION enough.queue_schedules() RETURNS TABLE (
     name text,
@@ -313,13 +320,15 @@ CREATE FUNCTION enough.queue_schedules() RETURNS TABLE (
     command text,
     active boolean,
     last_run timestamptz,
-    last_status text
+    last_status text,
+    last_message text,
+    role text
 )
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_schedules';
 COMMENT ON FUNCTION enough.queue_schedules IS
 'Lists what queue_schedule has made in this database, as far as the role may see it.
-Returns a row a schedule: the statement that pg_cron runs, when it ran last, and what came of it (succeeded, failed, running); NULL where it has not run.
-Fails with 55000 where pg_cron is not in this database, 42501 (no right to see its jobs).';
+Returns a row a schedule: the statement that pg_cron runs, when it ran last, what came of it (succeeded, failed, running) and what the server said, NULL where it has not run; and the role that it runs as.
+Fails with 55000 where pg_cron is not in this database, 42501 where the role may not use the schema cron.';
 
 CREATE TYPE enough.queue_statistics AS (
     queue           text,

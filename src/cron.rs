@@ -1,21 +1,88 @@
 //! Statements that `pg_cron` runs: jobs by name, of the calling role, in this database.
+//!
+//! `pg_cron` keeps its jobs in one database of the server. Only from there can they be made and seen by SQL; its tables
+//! let a role see its own jobs, and a superuser all.
 
 use crate::error::Error;
 use crate::segment::catalog;
-use crate::segment::sql::{Parameter, each_row, run};
+use crate::segment::savepoint::attempt;
+use crate::segment::sql::{Parameter, each_row, read_rows, run};
+use pgrx::PgSqlErrorCode as Code;
 
-/// Fails where `pg_cron` isn't in this database; `command` is what the system's cron could do instead.
-pub fn require(command: &str) -> Result<(), Error> {
-    if catalog::extension_exists(c"pg_cron") {
+/// What all statements begin with that send a message.
+pub const SEND: &str = "SELECT enough.queue_send(";
+/// The statement that runs maintenance.
+pub const MAINTAIN: &str = "SELECT enough.maintain()";
+
+/// How long what `pg_cron` has noted about a run is kept, as an interval.
+const KEPT: &str = "1 day";
+/// Notes removed by one statement.
+const NOTES: i64 = 10_000;
+
+/// What the system's cron would do instead, or `pg_cron` from its own database.
+pub struct Instead<'i> {
+    /// The job's name.
+    pub job: &'i str,
+    /// When it is to run.
+    pub when: &'i str,
+    /// The job's statement.
+    pub command: &'i str,
+}
+
+/// Whether `pg_cron` is in this database.
+pub fn is_here() -> bool {
+    catalog::extension_exists(c"pg_cron")
+}
+
+/// Fails where `pg_cron` isn't in this database, or the role may not use it.
+pub fn require(instead: &Instead<'_>) -> Result<(), Error> {
+    if !is_here() {
+        return Err(not_here(instead)?);
+    }
+    if may_use()? {
         return Ok(());
     }
-    Err(Error::NotReady {
-        problem: "pg_cron is not installed in this database".into(),
-        hint: format!(
-            "CREATE EXTENSION pg_cron (in the database that cron.database_name names), or let the system's cron do it: \
-             * * * * * psql -X -d DATABASE -c '{command}'"
-        ),
+    Err(Error::Denied {
+        what: "schema cron".into(),
+        hint:
+            "pg_cron runs jobs of roles that may use its schema: as a superuser, GRANT USAGE ON SCHEMA cron TO <role>."
+                .into(),
     })
+}
+
+/// Whether there are jobs that the role could see.
+fn usable() -> Result<bool, Error> {
+    Ok(is_here() && may_use()?)
+}
+
+fn may_use() -> Result<bool, Error> {
+    let usage = "SELECT WHERE pg_catalog.has_schema_privilege('cron', 'USAGE')";
+    Ok(read_rows(usage, &[], |_| Ok(()))? > 0)
+}
+
+/// The error where `pg_cron` isn't in this database: what to do depends on whether it is in another one.
+fn not_here(instead: &Instead<'_>) -> Result<Error, Error> {
+    let Instead { job, when, command } = instead;
+    let mut hint = format!(
+        "CREATE EXTENSION pg_cron, in the database that cron.database_name names, or let the system's cron do it: \
+         * * * * * psql -X -d DATABASE -c \"{command}\""
+    );
+    // A role that may not see the setting gets the general hint.
+    read_rows(
+        "SELECT s.setting, pg_catalog.format('SELECT cron.schedule_in_database(%L, %L, %L, %L)', \
+                pg_catalog.concat($1, ' in ', pg_catalog.current_database()), $2, $3, pg_catalog.current_database()) \
+         FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.=) 'cron.database_name' \
+          AND s.setting OPERATOR(pg_catalog.<>) pg_catalog.current_database()::pg_catalog.text",
+        &[Parameter::Text(job), Parameter::Text(when), Parameter::Text(command)],
+        |row| {
+            if let (Some(database), Some(statement)) = (row.get::<String>(1)?, row.get::<String>(2)?) {
+                hint =
+                    format!("pg_cron keeps its jobs in database \"{database}\". There, as a superuser: {statement};");
+            }
+            Ok(())
+        },
+    )?;
+    Ok(Error::NotReady { problem: "pg_cron is not installed in this database".into(), hint })
 }
 
 /// Makes a job, or changes the one of that name (`pg_cron` keys jobs by name and role); its number. `command` is an
@@ -31,12 +98,105 @@ pub fn schedule(job: &str, when: &str, command: &str, parameters: Vec<Parameter<
     number.ok_or_else(|| Error::Internal { problem: "pg_cron gave no job number".into() })
 }
 
-/// Removes a job; false where there was none.
+/// Removes the role's own job of that name; false where there was none. Other roles may have jobs of the same name.
 pub fn unschedule(job: &str) -> Result<bool, Error> {
     let removed = run(
         "SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname::pg_catalog.text OPERATOR(pg_catalog.=) $1 \
+         AND username OPERATOR(pg_catalog.=) CURRENT_USER::pg_catalog.text \
          AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text",
         &[Parameter::Text(job)],
     )?;
     Ok(removed > 0)
+}
+
+/// A job that the role can see.
+struct Job {
+    number: i64,
+    name: String,
+    role: String,
+    /// Whether it is the role's own.
+    own: bool,
+}
+
+/// Jobs of this database whose statements begin so.
+fn jobs(beginning: &str) -> Result<Vec<Job>, Error> {
+    let mut jobs = Vec::new();
+    read_rows(
+        "SELECT jobid, coalesce(jobname::pg_catalog.text, ''), username, \
+                username OPERATOR(pg_catalog.=) CURRENT_USER::pg_catalog.text \
+         FROM cron.job WHERE pg_catalog.starts_with(command, $1) \
+           AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY jobid",
+        &[Parameter::Text(beginning)],
+        |row| {
+            if let (Some(number), Some(name), Some(role), Some(own)) =
+                (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)
+            {
+                jobs.push(Job { number, name, role, own });
+            }
+            Ok(())
+        },
+    )?;
+    Ok(jobs)
+}
+
+/// Does `work` with each job that the role can see and whose statement begins so. Says which ones it may not change: it may
+/// drop or rename its queue nevertheless.
+fn with_jobs(beginning: &str, work: impl Fn(&Job) -> Result<usize, Error>) -> Result<(), Error> {
+    if !usable()? {
+        return Ok(());
+    }
+    for job in jobs(beginning)? {
+        match attempt(|| work(&job)) {
+            Ok(_) => {}
+            Err(failure) if failure.code() == Some(Code::ERRCODE_INSUFFICIENT_PRIVILEGE) => {
+                pgrx::notice!("job \"{}\" of pg_cron stays as it is: it belongs to role \"{}\"", job.name, job.role);
+            }
+            Err(failure) => return failure.pass_on(),
+        }
+    }
+    Ok(())
+}
+
+/// What statements begin with that send to a queue.
+fn sending_to(queue: &str) -> String {
+    format!("{SEND}'{queue}',")
+}
+
+/// Ends the jobs that send to a queue, as far as the role may.
+pub fn end_sending_to(queue: &str) -> Result<(), Error> {
+    with_jobs(&sending_to(queue), |job| run("SELECT cron.unschedule($1)", &[Parameter::I64(job.number)]))
+}
+
+/// Lets the jobs that send to a queue send to another one, as far as the role may change them.
+pub fn redirect(from: &str, to: &str) -> Result<(), Error> {
+    let (from, to) = (sending_to(from), sending_to(to));
+    // A role's own job is changed by scheduling it again; that of another one by a function which only superusers have.
+    let change = |own: bool| {
+        let call =
+            if own { "cron.schedule(jobname::pg_catalog.text, schedule," } else { "cron.alter_job(jobid, command =>" };
+        let rest = "pg_catalog.substr(command, pg_catalog.length($3) OPERATOR(pg_catalog.+) 1)";
+        format!("SELECT {call} pg_catalog.concat($2, {rest})) FROM cron.job WHERE jobid OPERATOR(pg_catalog.=) $1")
+    };
+    with_jobs(&from, |job| {
+        run(&change(job.own), &[Parameter::I64(job.number), Parameter::Text(&to), Parameter::Text(&from)])
+    })
+}
+
+/// Removes what `pg_cron` has noted about runs of the extension's own jobs in this database more than a day ago, as far as
+/// the role may see it; how much that was.
+pub fn trim_notes() -> Result<i64, Error> {
+    if !usable()? {
+        return Ok(0);
+    }
+    let removed = run(
+        &format!(
+            "DELETE FROM cron.job_run_details WHERE runid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+             SELECT runid FROM cron.job_run_details \
+             WHERE (command OPERATOR(pg_catalog.=) $1 OR pg_catalog.starts_with(command, $2)) \
+               AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text \
+               AND end_time OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '{KEPT}') LIMIT $3))"
+        ),
+        &[Parameter::Text(MAINTAIN), Parameter::Text(SEND), Parameter::I64(NOTES)],
+    )?;
+    Ok(i64::try_from(removed).unwrap_or(i64::MAX))
 }

@@ -18,6 +18,12 @@ pub enum Error {
     Name { what: &'static str, name: String, expected: &'static str },
     /// No object of that kind has that name.
     Missing { what: &'static str, name: String, hint: &'static str },
+    /// A queue's table is there, but no row of `enough.queue`.
+    Unregistered { queue: String },
+    /// A queue's row of `enough.queue` is there, but no table.
+    WithoutTable { queue: String },
+    /// The extension isn't in this database, or has just been dropped.
+    NoExtension,
     /// An object of that kind has that name already.
     Exists { what: &'static str, name: String, hint: Cow<'static, str> },
     /// Other sessions use a queue's tables, and a lock that shuts them out can't be had in time.
@@ -76,6 +82,7 @@ pub struct Report {
 }
 
 /// SQLSTATE, message, detail and hint of an error.
+#[allow(clippy::too_many_lines, reason = "one entry a variant")]
 fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
     match error {
         Error::Null { argument } => (
@@ -99,6 +106,30 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
         Error::Missing { what, name, hint } => {
             (Code::ERRCODE_UNDEFINED_OBJECT, format!("{what} \"{name}\" does not exist"), None, Some(hint.into()))
         }
+        Error::Unregistered { queue } => (
+            Code::ERRCODE_UNDEFINED_OBJECT,
+            format!("queue \"{queue}\" has a table but no row in enough.queue"),
+            Some("It was restored without that row, renamed by hand, or the extension was dropped and created anew.".into()),
+            Some(format!(
+                "Take it up, with its messages, with enough.queue_create('{queue}', if_not_exists => true); where its \
+                 table was renamed by hand, enough.queue_rename() keeps the options, too."
+            )),
+        ),
+        Error::WithoutTable { queue } => (
+            Code::ERRCODE_UNDEFINED_OBJECT,
+            format!("queue \"{queue}\" has a row in enough.queue but no table"),
+            Some("Its table was renamed or dropped by hand, or not restored.".into()),
+            Some(format!(
+                "Where it was renamed, finish that with enough.queue_rename('{queue}', <new name>); make it anew with \
+                 enough.queue_create('{queue}'), or remove what is left with enough.queue_drop('{queue}')."
+            )),
+        ),
+        Error::NoExtension => (
+            Code::ERRCODE_UNDEFINED_OBJECT,
+            "extension \"pg_enough\" does not exist in this database".into(),
+            None,
+            Some("CREATE EXTENSION pg_enough;".into()),
+        ),
         Error::Exists { what, name, hint } => {
             (Code::ERRCODE_DUPLICATE_OBJECT, format!("{what} \"{name}\" already exists"), None, Some(hint.into_owned()))
         }

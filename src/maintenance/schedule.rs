@@ -1,20 +1,23 @@
-//! Running `maintain()` by `pg_cron`, one job a database.
+//! Running `maintain()` by `pg_cron`, one job a database and role.
 
-use crate::cron;
+use crate::cron::{self, Instead, MAINTAIN};
 use crate::error::Error;
 use crate::segment::sql::Parameter;
 
 const JOB: &str = "pg_enough maintenance";
-const COMMAND: &str = "SELECT enough.maintain()";
+
+fn require(when: &str) -> Result<(), Error> {
+    cron::require(&Instead { job: JOB, when, command: MAINTAIN })
+}
 
 /// Schedules the job, or changes its schedule; its number.
 pub(super) fn schedule(when: &str) -> Result<i64, Error> {
-    cron::require(COMMAND)?;
-    cron::schedule(JOB, when, "$3", vec![Parameter::Text(COMMAND)])
+    require(when)?;
+    cron::schedule(JOB, when, "$3", vec![Parameter::Text(MAINTAIN)])
 }
 
 /// Removes the job; false where there was none.
 pub(super) fn unschedule() -> Result<bool, Error> {
-    cron::require(COMMAND)?;
+    require("* * * * *")?;
     cron::unschedule(JOB)
 }

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::segment::server;
-use crate::{cache, queue, rate_limit};
+use crate::{cache, cron, queue, rate_limit};
 
 /// What a task did.
 pub(super) struct Outcome {
@@ -20,12 +20,13 @@ pub(super) struct Outcome {
 type Task = (&'static str, fn(i64) -> Result<(i64, bool), Error>);
 
 /// In the order of their worth, because the deadline cuts off the last ones.
-const TASKS: [Task; 5] = [
+const TASKS: [Task; 6] = [
     ("queue_reconcile", queue::reconcile::all),
     ("queue_archive", queue::archive::expire),
     ("queue_forget", queue::archive::forget_dropped),
     ("cache_expired", |deadline| cache::sweep(deadline).map(counted)),
     ("rate_limit_expired", |deadline| rate_limit::sweep(deadline).map(counted)),
+    ("cron_notes", |_| cron::trim_notes().map(|items| (items, true))),
 ];
 
 fn counted((items, whole): (u64, bool)) -> (i64, bool) {

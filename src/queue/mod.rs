@@ -8,7 +8,9 @@
 //! | file | subject |
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
-//! | `admin.rs` | making and dropping a queue |
+//! | `admin.rs` | making, taking up and dropping a queue |
+//! | `tables.rs`, `sequence.rs` | its two tables, and the sequence that numbers its messages |
+//! | `rename.rs` | giving it another name |
 //! | `alter.rs` | changing its options, pausing it |
 //! | `ddl.rs` | what these have in common: one session at a time, proper SQLSTATEs |
 //! | `send.rs` | sending |
@@ -43,11 +45,14 @@ mod purge;
 mod read;
 pub mod reconcile;
 mod redrive;
+mod rename;
 mod schedule;
 mod send;
+mod sequence;
 mod spill;
 mod sql;
 mod stats;
+mod tables;
 
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege};
@@ -110,6 +115,16 @@ fn missing(name: &str) -> Error {
     Error::Missing { what: "queue", name: name.into(), hint: "Create it with enough.queue_create()." }
 }
 
+/// Why a name without a table is no queue.
+#[cold]
+fn absent(name: &str) -> Error {
+    match admin::has_row(name) {
+        Ok(true) => Error::WithoutTable { queue: name.into() },
+        Ok(false) => missing(name),
+        Err(error) => error,
+    }
+}
+
 /// Fails where this transaction, or this server, must not write.
 fn require_write(function: &'static str) -> Result<(), Error> {
     if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
@@ -138,7 +153,10 @@ impl Queue {
     fn look_up(name: &[u8]) -> Result<Rc<Queue>, Error> {
         let generation = catalog::generation();
         let text = valid_name(name)?;
-        let found = relation("q_", text).ok_or_else(|| missing(text))?;
+        let found = relation("q_", text).ok_or_else(|| absent(text))?;
+        if !admin::has_row(text)? {
+            return Err(Error::Unregistered { queue: text.into() });
+        }
         let table = QueueTable::read(found, relation("a_", text).unwrap_or(0))?.ok_or_else(|| missing(text))?;
         let key = QueueKey { database: server::database(), relation: found };
         let queue = Rc::new(Queue { name: text.into(), table, key, generation });

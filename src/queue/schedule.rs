@@ -1,7 +1,7 @@
 //! Messages sent by `pg_cron`: one job a schedule, whose statement is a `queue_send` by the role that made it.
 
 use super::Queue;
-use crate::cron;
+use crate::cron::{self, Instead, SEND};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Rows, Text, Value};
 use crate::segment::catalog::Privilege;
@@ -9,8 +9,6 @@ use crate::segment::sql::{Parameter, column, read_rows};
 
 /// What a job's name begins with; the schedule's own follows.
 const JOB: &str = "pg_enough send ";
-/// For the hint where there is no `pg_cron`.
-const COMMAND: &str = "SELECT enough.queue_send(...)";
 
 /// What is to be sent, and when.
 pub(super) struct Schedule<'c> {
@@ -29,15 +27,12 @@ pub(super) struct Schedule<'c> {
 /// Makes a schedule, or replaces the caller's of that name; the job's number.
 pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Error> {
     queue.require(Privilege::Send)?;
-    cron::require(COMMAND)?;
     let delay = format!("{}.{:06} seconds", schedule.delay / 1_000_000, schedule.delay % 1_000_000);
     let quoted = |number: usize| format!("pg_catalog.quote_nullable(${number}::pg_catalog.text)");
     let arguments: Vec<String> = (3..=9).map(quoted).collect();
-    let command = format!("pg_catalog.concat('SELECT enough.queue_send(', {}, ')')", arguments.join(", ', ', "));
-    cron::schedule(
-        &job(schedule.name),
-        schedule.when,
-        &command,
+    let command = format!("pg_catalog.concat('{SEND}', {}, ')')", arguments.join(", ', ', "));
+    let job = job(schedule.name);
+    let parameters = || {
         vec![
             Parameter::Text(&queue.name),
             Parameter::Json(Some(schedule.message)),
@@ -46,13 +41,31 @@ pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Er
             Parameter::TextArgument(schedule.group_key),
             Parameter::TextArgument(schedule.dedup_key),
             Parameter::Json(schedule.headers),
-        ],
-    )
+        ]
+    };
+    if !cron::is_here() {
+        // For the hint: the statement as pg_cron would run it from its own database.
+        let mut statement = String::new();
+        let all = [vec![Parameter::Text(&job), Parameter::Text(schedule.when)], parameters()].concat();
+        read_rows(&format!("SELECT {command} WHERE $1 IS NOT NULL AND $2 IS NOT NULL"), &all, |row| {
+            statement = row.get::<String>(1)?.unwrap_or_default();
+            Ok(())
+        })?;
+        cron::require(&Instead { job: &job, when: schedule.when, command: &statement })?;
+    }
+    require()?;
+    cron::schedule(&job, schedule.when, &command, parameters())
+}
+
+/// Fails where there is no `pg_cron` to look at.
+fn require() -> Result<(), Error> {
+    let command = format!("{SEND}...)");
+    cron::require(&Instead { job: JOB.trim_end(), when: "* * * * *", command: &command })
 }
 
 /// Ends a schedule; false where there was none.
 pub(super) fn unschedule(name: &str) -> Result<bool, Error> {
-    cron::require(COMMAND)?;
+    require()?;
     cron::unschedule(&job(name))
 }
 
@@ -62,19 +75,19 @@ fn job(name: &str) -> String {
 
 /// Adds the schedules that the role may see, with what has become of each one's last run.
 pub(super) fn list(rows: &mut Rows<'_>) -> Result<(), Error> {
-    cron::require(COMMAND)?;
+    require()?;
     read_rows(
         "SELECT pg_catalog.substr(j.jobname::pg_catalog.text, pg_catalog.length($1) OPERATOR(pg_catalog.+) 1), j.schedule, \
                 pg_catalog.substring(j.command, $re$queue_send\\('([^']+)'$re$), j.command, j.active, \
-                r.start_time, r.status \
+                r.start_time, r.status, r.return_message, j.username \
          FROM cron.job AS j LEFT JOIN LATERAL ( \
-              SELECT d.start_time, d.status FROM cron.job_run_details AS d \
+              SELECT d.start_time, d.status, d.return_message FROM cron.job_run_details AS d \
               WHERE d.jobid OPERATOR(pg_catalog.=) j.jobid ORDER BY d.runid DESC LIMIT 1) AS r ON true \
          WHERE pg_catalog.starts_with(j.jobname::pg_catalog.text, $1) \
-           AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY 1",
+           AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY 1, j.username",
         &[Parameter::Text(JOB)],
         |row| {
-            let mut values = [Value::Null; 7];
+            let mut values = [Value::Null; 9];
             for (value, number) in values.iter_mut().zip(1..) {
                 *value = column(row, number)?;
             }

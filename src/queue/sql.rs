@@ -1,7 +1,8 @@
 //! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
 
 use super::{
-    Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, schedule, send, stats, valid_name_of,
+    Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, rename, schedule, send, stats,
+    valid_name_of,
 };
 use crate::error::{Error, required};
 use crate::export;
@@ -25,6 +26,7 @@ const MOST: usize = 10_000;
 export!(
     enough_queue_create = create,
     enough_queue_drop = drop_queue,
+    enough_queue_rename = rename_queue,
     enough_queue_send = send_one,
     enough_queue_send_batch = send_batch,
     enough_queue_read = read_some,
@@ -128,6 +130,11 @@ fn create(call: &mut Call<'_>) -> Answer {
 fn drop_queue(call: &mut Call<'_>) -> Answer {
     let if_exists = required(call.bool(1), "if_exists")?;
     Ok(Value::Bool(admin::drop_queue(name(call)?, if_exists)?))
+}
+
+fn rename_queue(call: &mut Call<'_>) -> Answer {
+    rename::rename(name(call)?, required(call.bytes(1), "new_name")?)?;
+    Ok(Value::VOID)
 }
 
 /// When a message is to be delivered, in microseconds; `None` for at once.

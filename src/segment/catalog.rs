@@ -105,6 +105,21 @@ pub fn row_security(relation: u32) -> bool {
     }
 }
 
+/// Whether the current role may make relations in the schema `enough`.
+#[allow(clippy::useless_conversion, reason = "privileges became wider with 16")]
+pub fn may_create() -> bool {
+    let mode = pg_sys::ACL_CREATE.into();
+    // SAFETY: plain catalog look-ups by a C string.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"enough".as_ptr(), true);
+        #[cfg(feature = "pg15")]
+        let answer = pg_sys::pg_namespace_aclcheck(schema, pg_sys::GetUserId(), mode);
+        #[cfg(not(feature = "pg15"))]
+        let answer = pg_sys::object_aclcheck(pg_sys::NamespaceRelationId, schema, pg_sys::GetUserId(), mode);
+        schema != Oid::INVALID && answer == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// Whether the current role owns a relation, or is a member of the role that does.
 pub fn is_owner(relation: u32) -> bool {
     // SAFETY: plain catalog look-ups.

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A parameter of a statement.
+#[derive(Clone, Copy)]
 pub enum Parameter<'p> {
     /// `bigint`
     I64(i64),
@@ -109,22 +110,30 @@ pub fn each_row_kept(
 ) -> Result<usize, Error> {
     Spi::connect_mut(|client| {
         let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        let known = KEPT.with_borrow(|kept| kept.get(statement).cloned());
-        let plan = if let Some(plan) = known {
-            plan
-        } else {
-            let types: Vec<PgOid> = parameters.iter().map(|parameter| parameter.oid().into()).collect();
-            let plan = Rc::new(client.prepare_mut(statement, &types)?.keep());
-            KEPT.with_borrow_mut(|kept| {
-                if kept.len() >= MOST_KEPT {
-                    kept.clear();
-                }
-                kept.insert(statement.into(), Rc::clone(&plan));
-            });
-            plan
-        };
+        let plan = kept(client, statement, &parameters)?;
         all(client.update(&*plan, None, &parameters)?, each)
     })
+}
+
+/// A statement's plan, kept for the session.
+fn kept(
+    client: &spi::SpiClient<'_>,
+    statement: &str,
+    parameters: &[DatumWithOid<'_>],
+) -> Result<Rc<OwnedPreparedStatement>, Error> {
+    let known = KEPT.with_borrow(|kept| kept.get(statement).cloned());
+    if let Some(plan) = known {
+        return Ok(plan);
+    }
+    let types: Vec<PgOid> = parameters.iter().map(|parameter| parameter.oid().into()).collect();
+    let plan = Rc::new(client.prepare_mut(statement, &types)?.keep());
+    KEPT.with_borrow_mut(|kept| {
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.insert(statement.into(), Rc::clone(&plan));
+    });
+    Ok(plan)
 }
 
 /// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, so that it runs on a
@@ -134,6 +143,26 @@ pub fn read_rows(
     parameters: &[Parameter<'_>],
     each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
 ) -> Result<usize, Error> {
+    with_latest_snapshot(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        all(client.select(statement, None, &parameters)?, each)
+    })
+}
+
+/// The same with a plan that is kept for the session: for a look-up by a primary key.
+pub fn read_rows_kept(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    with_latest_snapshot(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        let plan = kept(client, statement, &parameters)?;
+        all(client.select(&*plan, None, &parameters)?, each)
+    })
+}
+
+fn with_latest_snapshot<R>(work: impl FnOnce(&spi::SpiClient<'_>) -> Result<R, Error>) -> Result<R, Error> {
     struct Active;
     impl Drop for Active {
         fn drop(&mut self) {
@@ -145,10 +174,7 @@ pub fn read_rows(
     // SAFETY: no preconditions.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let _active = Active;
-    Spi::connect(|client| {
-        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        all(client.select(statement, None, &parameters)?, each)
-    })
+    Spi::connect(work)
 }
 
 /// A column of an answer's row, from 1 on, as it is; to be copied before the next statement.

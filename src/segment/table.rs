@@ -11,8 +11,16 @@ use enough_engine::queue::Tid;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
 
+// OIDs of types, which never change.
+pub const INT2: u32 = pg_sys::INT2OID.to_u32();
+pub const INT4: u32 = pg_sys::INT4OID.to_u32();
+pub const INT8: u32 = pg_sys::INT8OID.to_u32();
+pub const TEXT: u32 = pg_sys::TEXTOID.to_u32();
+pub const JSONB: u32 = pg_sys::JSONBOID.to_u32();
+pub const TIMESTAMPTZ: u32 = pg_sys::TIMESTAMPTZOID.to_u32();
+
 /// The columns of `q_<name>`, in their order.
-pub(super) const COLUMNS: [(&CStr, Oid); 11] = [
+pub const COLUMNS: [(&CStr, Oid); 11] = [
     (c"msg_id", pg_sys::INT8OID),
     (c"enqueued_at", pg_sys::TIMESTAMPTZOID),
     (c"deliver_at", pg_sys::TIMESTAMPTZOID),

@@ -1,4 +1,6 @@
 //! Queues and policies as an administrator meets them: restores, ownership, privileges, DDL at the same time, maintenance.
 
+mod adopt;
 mod common;
+mod cron;
 mod races;

@@ -1,0 +1,56 @@
+//! Where a queue's message numbers come from: the identity sequence of its table. What a restore, replication or a hand has
+//! put into the tables may have numbers that the sequence would give again.
+
+use super::relation;
+use crate::error::Error;
+use crate::segment::sql::{Parameter, each_row, read_rows};
+
+/// The identity sequence of a queue's table: its OID, and its name without the schema, as part of a statement. `None` where
+/// the table has none in the schema `enough`.
+pub(super) fn of(name: &str) -> Result<Option<(u32, String)>, Error> {
+    let Some(table) = relation("q_", name) else { return Ok(None) };
+    let mut found = None;
+    read_rows(
+        "SELECT s.oid::pg_catalog.int8, pg_catalog.quote_ident(s.relname::pg_catalog.text) \
+         FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS s ON s.oid OPERATOR(pg_catalog.=) d.objid \
+         JOIN pg_catalog.pg_class AS t ON t.oid OPERATOR(pg_catalog.=) d.refobjid \
+          AND t.relnamespace OPERATOR(pg_catalog.=) s.relnamespace \
+         JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) t.oid \
+          AND a.attnum OPERATOR(pg_catalog.=) d.refobjsubid AND a.attname OPERATOR(pg_catalog.=) 'msg_id' \
+         WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+           AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+           AND d.refobjid OPERATOR(pg_catalog.=) $1::pg_catalog.oid \
+           AND d.deptype OPERATOR(pg_catalog.=) 'i' AND s.relkind OPERATOR(pg_catalog.=) 'S'",
+        &[Parameter::I64(i64::from(table))],
+        |row| {
+            let oid = row.get::<i64>(1)?.and_then(|oid| u32::try_from(oid).ok());
+            found = oid.zip(row.get::<String>(2)?);
+            Ok(())
+        },
+    )?;
+    Ok(found)
+}
+
+/// Moves a queue's sequence past the greatest number in its tables, never back; whether it had to be moved. Nobody else may
+/// take numbers meanwhile, and the role may read the tables and set the sequence.
+pub(super) fn pass_greatest(name: &str) -> Result<bool, Error> {
+    let Some((_, sequence)) = of(name)? else { return Ok(false) };
+    let greatest = |prefix: &str| {
+        relation(prefix, name)
+            .map(|_| format!("SELECT pg_catalog.max(msg_id) AS number FROM enough.\"{prefix}{name}\""))
+    };
+    let tables: Vec<String> = ["q_", "a_"].into_iter().filter_map(greatest).collect();
+    let moved = each_row(
+        &format!(
+            "SELECT pg_catalog.setval('enough.{}'::pg_catalog.regclass, g.number) \
+             FROM (SELECT pg_catalog.max(number) AS number FROM ({}) AS t) AS g, enough.{sequence} AS s \
+             WHERE g.number OPERATOR(pg_catalog.>=) \
+                   (s.last_value OPERATOR(pg_catalog.+) CASE WHEN s.is_called THEN 1 ELSE 0 END)",
+            sequence.replace('\'', "''"),
+            tables.join(" UNION ALL ")
+        ),
+        &[],
+        |_| Ok(()),
+    )?;
+    Ok(moved > 0)
+}
