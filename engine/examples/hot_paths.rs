@@ -23,7 +23,7 @@ const SECOND: i64 = 1_000_000;
 
 type Path = fn(u64) -> Result<(), Corrupt>;
 
-const PATHS: [(&str, Path); 10] = [
+const PATHS: [(&str, Path); 11] = [
     ("hash of a key", hash),
     ("cache get", cache_get),
     ("cache set, over an entry of its size", |calls| cache_overwrite(calls, |_| NEVER)),
@@ -32,6 +32,7 @@ const PATHS: [(&str, Path); 10] = [
     ("limiter check, fixed window", |calls| limiter_check(calls, Algorithm::FixedWindow)),
     ("limiter check, sliding window", |calls| limiter_check(calls, Algorithm::SlidingWindow)),
     ("limiter check, token bucket", |calls| limiter_check(calls, Algorithm::TokenBucket)),
+    ("limiter check, sliding window, denied", limiter_denied),
     ("queue push", queue_push),
     ("queue pop", queue_pop),
 ];
@@ -172,6 +173,24 @@ fn limiter_check(calls: u64, algorithm: Algorithm) -> Result<(), Corrupt> {
         Table::open(&words)?.request(keys[turn(call)], black_box(&limit), now, Request::All(1)).map(|answer| {
             black_box(answer);
         })
+    })
+}
+
+/// Of keys that are used up.
+fn limiter_denied(calls: u64) -> Result<(), Corrupt> {
+    let keys = keys();
+    let words = allocate(8 + 8 * 4_096);
+    Table::format(&words)?;
+    let limit = Limit::new(Algorithm::SlidingWindow, 100, 3_600 * SECOND.cast_unsigned(), None).map_err(|_| Corrupt)?;
+    for minute in 0..10 {
+        for &key in &keys {
+            Table::open(&words)?.request(key, &limit, NOW + 240 * SECOND * minute, Request::All(10))?;
+        }
+    }
+    counted(calls, &mut |call| {
+        let now = NOW + 2_400 * SECOND;
+        let answer = Table::open(&words)?.request(keys[turn(call)], black_box(&limit), now, Request::All(1))?;
+        if black_box(answer).allowed { Err(Corrupt) } else { Ok(()) }
     })
 }
 

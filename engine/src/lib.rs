@@ -11,6 +11,7 @@
 //! | [`hash`] | keyed 128-bit hashes, by which keys are known inside the segment |
 //! | [`limiter`] | the arithmetic of the three rate-limit algorithms and the table of their states |
 //! | [`cache`] | the arena, the hash table over it and eviction |
+//! | [`window`] | a strict sliding window |
 //! | [`queue`] | the window of ready messages, the leases and the timers |
 #![forbid(unsafe_code)]
 
@@ -21,4 +22,5 @@ pub mod cache;
 pub mod hash;
 pub mod limiter;
 pub mod queue;
+pub mod window;
 pub mod words;

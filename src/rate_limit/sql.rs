@@ -174,12 +174,12 @@ pub(super) fn valid(
     algorithm: Algorithm,
     burst: Option<i32>,
 ) -> Result<Limit, Error> {
-    // What is negative is out of range as 0 is.
-    let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
+    // What is negative is out of range, as what is too large is.
+    let unsigned = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
     let micros = if let Time::Micros(micros) = period { u64::try_from(micros).unwrap_or(0) } else { 0 };
     Limit::new(algorithm, unsigned(max_requests), micros, burst.map(unsigned)).map_err(|out| match out {
-        OutOfRange::MaxRequests => Error::invalid("max_requests", max_requests, "from 1 to 1000000000"),
-        OutOfRange::Period => Error::invalid(name, period.describe(), "from 1 millisecond to 366 days"),
+        OutOfRange::MaxRequests => Error::invalid("max_requests", max_requests, "from 0 to 1000000000"),
+        OutOfRange::Period => Error::invalid(name, period.describe(), "from 1 ms to 366 days"),
         OutOfRange::Burst => Error::invalid("burst", burst.unwrap_or(0), "from 1 to 1000000000"),
         OutOfRange::BurstWithoutBucket => {
             Error::invalid("burst", burst.unwrap_or(0), "left out with any algorithm but 'token_bucket'")

@@ -1,172 +1,130 @@
-//! Who goes when a table is full: a state that is as good as new if there is one, else the one whose last use is longest
-//! ago.
+//! Who goes when a table is full: of [`LOOKS`] entries, a state that is as good as new if there is one, else the one that
+//! has least consumed of its limit, a key that is used up last. Of two that have consumed equal shares, the smaller
+//! amount goes, then the one that is as good as new earlier.
 //!
-//! Slots form groups of [`GROUP`]. Of each group two words say, without a look at its slots, that none of its states
-//! becomes as good as new before the one, and none was last used before the other. Both are bounds: a use moves its
-//! state's own words only, so that it costs nothing here, and a bound that lies too early is put right when an eviction
-//! looks into the group in vain. What an eviction does is bounded, too: it passes over [`MOST_GROUPS`] groups at most
-//! and looks into [`MOST_LOOKS`] of them. In a table that is larger, or where many bounds are out of date at the same
-//! time, it may miss the state that is due.
+//! The entries that are looked at follow one another in memory, and the next eviction goes on behind them, so that all are
+//! looked at in turn and states as good as new are all found before others go, unless they are rarer than one in
+//! [`LOOKS`]. A key that is used up is evicted only where all of the entries looked at are: that needs a flood of keys which
+//! are themselves used up, most of the table's, and it is counted.
 
-use super::entries::{AT_ACTIVE_EVICTIONS, AT_EVICTIONS, AT_KEYS, Entries, OF_EXPIRY, OF_NEXT, half, tick, with_half};
+use super::entries::{
+    AT_ACTIVE_EVICTIONS, AT_EVICTIONS, AT_EXHAUSTED_EVICTIONS, AT_FREE, EXTENSION, Entries, NOTE, OF_POLICY, OF_WHAT,
+    capacity_in, half, kind, rule_of, with_half,
+};
 use crate::words::{Corrupt, load, store};
+use std::cmp::Ordering;
 
-/// Slots of a group. Looking into one touches as many cache lines.
-pub(super) const GROUP: u32 = 64;
-/// Words that a group has.
-pub(super) const GROUP_WORDS: usize = 2;
-/// How many groups an eviction passes over: those of 128 Ki states.
-const MOST_GROUPS: u32 = 2048;
-/// How many groups an eviction looks into.
-const MOST_LOOKS: u32 = 8;
+/// How many entries an eviction looks at: as many cache lines.
+const LOOKS: u32 = 64;
 
-/// No state of the group becomes as good as new before this time; `i64::MAX` where it has none.
-const OF_EARLIEST: usize = 0;
-/// No state of the group was last used before this time, in units of [`tick`].
-const OF_OLDEST: usize = 1;
+/// An entry that may go, and what it would lose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    entry: u32,
+    /// What was consumed and still counts, at most `capacity`.
+    used: u32,
+    capacity: u32,
+    expiry: i64,
+}
 
-/// What a group holds.
-#[derive(Default)]
-struct Content {
-    /// A state that is as good as new.
-    idle: Option<u32>,
-    /// The state whose last use is longest ago, and how many ticks that is.
-    oldest: Option<(u32, u32)>,
+impl Candidate {
+    /// Whether nothing is lost.
+    fn is_idle(&self, now: i64) -> bool {
+        self.expiry <= now || self.used == 0
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.used >= self.capacity
+    }
+
+    /// Less goes first.
+    fn order(&self, other: &Self, now: i64) -> Ordering {
+        let share = |one: &Self, other: &Self| u64::from(one.used) * u64::from(other.capacity);
+        other
+            .is_idle(now)
+            .cmp(&self.is_idle(now))
+            .then(share(self, other).cmp(&share(other, self)))
+            .then(self.used.cmp(&other.used))
+            .then(self.expiry.cmp(&other.expiry))
+    }
 }
 
 impl Entries<'_> {
-    /// How many groups there are.
-    fn count_groups(&self) -> u32 {
-        self.capacity.div_ceil(GROUP)
-    }
-
-    fn bound(&self, group: u32, of: usize) -> Result<i64, Corrupt> {
-        Ok(self.group_word(group, of)?.cast_signed())
-    }
-
-    fn set_bound(&self, group: u32, of: usize, value: i64) -> Result<(), Corrupt> {
-        self.set_group_word(group, of, value.cast_unsigned())
-    }
-
-    /// Moves the bounds of all groups to where empty ones have them.
-    pub(super) fn clear_bounds(&self) -> Result<(), Corrupt> {
-        (0..self.count_groups()).try_for_each(|group| {
-            self.set_bound(group, OF_EARLIEST, i64::MAX)?;
-            self.set_bound(group, OF_OLDEST, i64::MAX)
-        })
-    }
-
-    /// Notes that a state will be as good as new at `expiry`, which may be earlier than its group knew, and was last used
-    /// at `used`.
-    #[inline(never)]
-    pub(super) fn note(&self, entry: u32, expiry: i64, used: i64) -> Result<(), Corrupt> {
-        let group = entry.checked_sub(1).ok_or(Corrupt)? / GROUP;
-        if expiry < self.bound(group, OF_EARLIEST)? {
-            self.set_bound(group, OF_EARLIEST, expiry)?;
-        }
-        if used >> 16 < self.bound(group, OF_OLDEST)? {
-            self.set_bound(group, OF_OLDEST, used >> 16)?;
-        }
-        Ok(())
-    }
-
-    /// Evicts one entry of a full table.
-    pub(super) fn make_room(&self, now: i64) -> Result<(), Corrupt> {
-        let word = load(self.header, AT_KEYS)?;
-        let groups = self.count_groups();
-        let first = half(word, true) % groups.max(1);
-        let passed = || (0..groups.min(MOST_GROUPS)).map(|step| (first + step) % groups);
-        let mut looks = 0;
-        for group in passed() {
-            if self.bound(group, OF_EARLIEST)? <= now && looks < MOST_LOOKS {
-                looks += 1;
-                if let Some(idle) = self.look(group, now)?.idle {
-                    // The next eviction goes on from here, where there may be more.
-                    store(self.header, AT_KEYS, with_half(word, true, group))?;
-                    return self.evict(idle, now);
-                }
+    /// Evicts an entry of a full table, but not `except`; false where there is no other.
+    pub(super) fn make_room(&self, now: i64, except: u32) -> Result<bool, Corrupt> {
+        let start = half(load(self.header, AT_FREE)?, true) % self.capacity;
+        let mut victim: Option<Candidate> = None;
+        let (mut looks, mut next) = (0, start);
+        for step in 0..self.capacity {
+            next = (start + step) % self.capacity;
+            let entry = next + 1;
+            if entry == except {
+                continue;
             }
-        }
-        // The groups by their bounds, the oldest first, until none can hold an older state than what was found.
-        let mut victim: Option<(u32, u32)> = None;
-        let mut last = first;
-        for _ in 0..MOST_LOOKS {
-            let mut oldest = (i64::MAX, first);
-            for group in passed() {
-                oldest = oldest.min((self.bound(group, OF_OLDEST)?, group));
+            let Some(candidate) = self.candidate(entry, now)? else { continue };
+            looks += 1;
+            if victim.is_none_or(|victim| candidate.order(&victim, now).is_lt()) {
+                victim = Some(candidate);
             }
-            if victim.is_some_and(|(_, age)| oldest.0 >= (now >> 16) - i64::from(age)) {
+            if candidate.is_idle(now) || looks == LOOKS {
                 break;
             }
-            last = oldest.1;
-            victim = match (victim, self.look(last, now)?.oldest) {
-                (Some(known), Some(found)) if known.1 >= found.1 => Some(known),
-                (known, found) => found.or(known),
-            };
         }
-        // Where only a part is passed over, another part is next.
-        let next = if groups > MOST_GROUPS { (first + MOST_GROUPS) % groups } else { last };
-        store(self.header, AT_KEYS, with_half(word, true, next))?;
-        let (victim, _) = victim.ok_or(Corrupt)?;
-        self.evict(victim, now)
-    }
-
-    /// Looks into a group, and puts its bounds right.
-    fn look(&self, group: u32, now: i64) -> Result<Content, Corrupt> {
-        let mut content = Content::default();
-        let (mut earliest, mut age) = (i64::MAX, 0);
-        let first = group * GROUP + 1;
-        for entry in first..(first + GROUP).min(self.capacity + 1) {
-            let expiry = self.word(entry, OF_EXPIRY)?.cast_signed();
-            earliest = earliest.min(expiry);
-            if expiry <= now {
-                content.idle = Some(entry);
-            }
-            let own = self.age(entry, now)?;
-            if content.oldest.is_none() || own > age {
-                (content.oldest, age) = (Some((entry, own)), own);
-            }
+        store(self.header, AT_FREE, with_half(load(self.header, AT_FREE)?, true, next + 1))?;
+        match victim {
+            Some(victim) => self.evict(&victim, now).map(|()| true),
+            None => Ok(false),
         }
-        self.set_bound(group, OF_EARLIEST, earliest)?;
-        self.set_bound(group, OF_OLDEST, (now >> 16) - i64::from(age))?;
-        Ok(content)
     }
 
-    /// How many ticks ago the entry was last used.
-    pub(super) fn age(&self, entry: u32, now: i64) -> Result<u32, Corrupt> {
-        let age = tick(now).wrapping_sub(half(self.word(entry, OF_NEXT)?, true));
-        // More than the clock can tell: it has stepped back since.
-        Ok(if age > u32::MAX / 2 { 0 } else { age })
-    }
-
-    /// Which of two to evict, with its age: what is as good as new rather than anything, else what was used longer ago.
-    #[inline]
-    pub(super) fn rather(&self, old: Option<(u32, u32)>, new: u32, now: i64) -> Result<Option<(u32, u32)>, Corrupt> {
-        let age = if self.is_active(new, now)? { self.age(new, now)? } else { u32::MAX };
-        Ok(match old {
-            Some((_, oldest)) if oldest >= age => old,
-            _ => Some((new, age)),
+    /// Whichever of two is to go first.
+    pub(super) fn rather(&self, old: Option<Candidate>, new: u32, now: i64) -> Result<Option<Candidate>, Corrupt> {
+        let new = self.candidate(new, now)?;
+        Ok(match (old, new) {
+            (Some(old), Some(new)) if new.order(&old, now).is_lt() => Some(new),
+            (old, new) => old.or(new),
         })
+    }
+
+    /// The slot's entry, if it is one that may go: a state or a block.
+    fn candidate(&self, entry: u32, now: i64) -> Result<Option<Candidate>, Corrupt> {
+        let what = self.word(entry, OF_WHAT)?;
+        if what == 0 || kind(what) == EXTENSION {
+            return Ok(None);
+        }
+        if kind(what) == NOTE {
+            if rule_of(what) == OF_POLICY {
+                return Ok(None);
+            }
+            // Nobody meant a blocked key to be forgotten: it goes last of all.
+            let expiry = self.blocked_until(entry, now)?;
+            return Ok(Some(Candidate { entry, used: u32::MAX, capacity: u32::MAX, expiry }));
+        }
+        // Under a limit of 0 whatever counts is all of it.
+        let capacity = capacity_in(what).max(1);
+        let former = self.read(entry, what, now)?;
+        let (mut used, mut expiry) = (former.used(now).min(capacity), former.expiry);
+        if used == 0 {
+            // What its policy may still want counts as little as anything can.
+            expiry = self.held(entry, what)?;
+            used = u32::from(expiry > now);
+        }
+        Ok(Some(Candidate { entry, used, capacity, expiry }))
     }
 
     /// Removes an entry to make room, and counts that.
-    pub(super) fn evict(&self, entry: u32, now: i64) -> Result<(), Corrupt> {
+    pub(super) fn evict(&self, victim: &Candidate, now: i64) -> Result<(), Corrupt> {
         self.count(AT_EVICTIONS)?;
-        if self.is_active(entry, now)? {
+        if !victim.is_idle(now) {
             self.count(AT_ACTIVE_EVICTIONS)?;
-        }
-        self.remove(entry)
-    }
-
-    /// That no state is due before its group's bound says so.
-    #[cfg(test)]
-    pub(super) fn verify_bounds(&self) -> Result<(), String> {
-        for entry in (1..=self.capacity).filter(|entry| self.word(*entry, super::entries::OF_WHAT) != Ok(0)) {
-            let expiry = self.word(entry, OF_EXPIRY).unwrap().cast_signed();
-            if expiry < self.bound((entry - 1) / GROUP, OF_EARLIEST).unwrap() {
-                return Err(format!("entry {entry} is due before its group is"));
+            if victim.is_exhausted() {
+                self.count(AT_EXHAUSTED_EVICTIONS)?;
+            }
+            let what = self.word(victim.entry, OF_WHAT)?;
+            if kind(what) != NOTE {
+                self.count_policy_eviction(self.policy_of(victim.entry, what)?)?;
             }
         }
-        Ok(())
+        self.remove(victim.entry)
     }
 }

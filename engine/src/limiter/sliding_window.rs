@@ -1,132 +1,185 @@
-//! The sliding window of two buckets: floor(previous × share of it still inside) + current + cost ≤ `max_requests`.
+//! The sliding window: in any trailing period no more than the limit, by the counts of a [`Window`].
 //!
-//! Buckets last a period each and follow one another from the key's first request on, not from multiples of the
-//! period: so a key's first `max_requests` requests are granted whenever they come, and a clock that steps back has no
-//! boundary to jump over. Once the sum is 0 the key is as good as new, and its next request opens a new first bucket.
-//!
-//! Time is in whole microseconds, and the window that ends now holds a period of them, the present one included. So of
-//! a previous bucket (which is as many) none is inside when the current bucket's last microsecond has come, and what
-//! was consumed just when a bucket opened starts to slide out when the next one does, one period later.
-//!
-//! `time` is when the current bucket opened; `level` holds what was consumed in the previous one (upper 32 bits) and in
-//! the current one (lower 32).
+//! Most windows never consume more than 255 in a step before the running one. Those counts take a byte each, which is how
+//! a window fits into a cache line beside its key ([`Narrow`]). The plain grant works on that form as it is.
 
-use super::{Decision, Limit, State, divide, elapsed};
+use super::{Decision, Limit, Request, State};
+use crate::window::{STEPS, Window};
 
-/// A state brought forward to some moment.
-struct Window {
-    /// When the current bucket opened.
-    opened: i64,
-    previous: u32,
-    current: u32,
-    /// How many microseconds of the previous bucket are still inside, which is also how many of the current one are
-    /// to come: from 0 to the period less 1.
-    left: u64,
+/// A window whose counts before the running step fit into a byte each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Narrow {
+    /// When the running step started.
+    pub start: i64,
+    /// What was consumed in the running step.
+    pub running: u32,
+    /// What was consumed in the steps before, the latest in the lowest byte.
+    pub before: u128,
 }
 
-/// What `pack` put into a state's level.
-#[inline]
-fn unpack(state: State) -> (u32, u32) {
-    ((state.level >> 32) as u32, state.level as u32)
-}
+/// Bits of [`Narrow::before`] before the oldest step's.
+const OLDEST: u32 = (STEPS as u32 - 1) * 8;
 
-impl Window {
-    /// That of a key's first request.
-    #[inline(always)]
-    fn opened_at(limit: &Limit, now: i64) -> Self {
-        Window { opened: now, previous: 0, current: 0, left: limit.period - 1 }
+impl Narrow {
+    /// The window in this form; none if a count is too large.
+    pub(super) fn of(window: &Window) -> Option<Self> {
+        let (running, before) = window.counts.split_first()?;
+        let bytes =
+            before.iter().rev().try_fold(0, |bytes, count| Some(bytes << 8 | u128::from(u8::try_from(*count).ok()?)));
+        Some(Narrow { start: window.start, running: *running, before: bytes? })
     }
 
+    /// A window that isn't narrow in this form: what doesn't fit into a step's byte counts as consumed in the running step,
+    /// so that it is given back late rather than early.
+    pub(super) fn late(window: &Window) -> Self {
+        let mut narrow = *window;
+        let mut surplus = 0_u32;
+        for count in &mut narrow.counts[1..] {
+            surplus = surplus.saturating_add(count.saturating_sub(u32::from(u8::MAX)));
+            *count = (*count).min(u32::from(u8::MAX));
+        }
+        narrow.consume(surplus);
+        Narrow::of(&narrow).unwrap_or(Narrow { start: narrow.start, running: u32::MAX, before: 0 })
+    }
+
+    /// The window.
+    pub(super) fn window(&self) -> Window {
+        let mut window = Window::new(self.start);
+        let bytes = self.before.to_le_bytes();
+        let (running, before) = window.counts.split_at_mut(1);
+        running.fill(self.running);
+        for (count, byte) in before.iter_mut().zip(bytes) {
+            *count = u32::from(byte);
+        }
+        window
+    }
+
+    /// The sum of the bytes.
     #[inline(always)]
-    fn at(limit: &Limit, state: State, now: i64) -> Self {
-        let (previous, current) = unpack(state);
-        let (period, since) = (limit.period, elapsed(state.time, now));
-        if since < period {
-            Window { opened: state.time, previous, current, left: period - 1 - since }
-        } else if since < 2 * period {
-            let opened = state.time.saturating_add_unsigned(period);
-            Window { opened, previous: current, current: 0, left: 2 * period - 1 - since }
-        } else {
-            Window::opened_at(limit, now)
+    fn sum_before(&self) -> u64 {
+        const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
+        let pairs = |word: u64| (word & EVEN) + (word >> 8 & EVEN);
+        // Four sums of four bytes each, added up in the uppermost.
+        (pairs(self.before as u64) + pairs((self.before >> 64) as u64)).wrapping_mul(0x0001_0001_0001_0001) >> 48
+    }
+
+    /// The window as it is at `now`, which is not before its running step, and how long that has lasted; none where the
+    /// window is not narrow then.
+    #[inline(always)]
+    fn at(mut self, limit: &Limit, now: i64) -> Option<(Self, u64)> {
+        let steps = limit.steps();
+        let mut since = now.abs_diff(self.start);
+        if since >= steps.length() {
+            let passed = since / steps.length();
+            if passed > STEPS as u64 {
+                (self.running, self.before) = (0, 0);
+            } else {
+                let running = u8::try_from(self.running).ok()?;
+                self.before = (self.before << 8 | u128::from(running)) << ((passed as u32 - 1) * 8);
+                self.running = 0;
+            }
+            since -= passed * steps.length();
+            self.start = now.saturating_sub_unsigned(since);
+        }
+        if since >= steps.release(STEPS) {
+            self.before &= (1 << OLDEST) - 1;
+        }
+        Some((self, since))
+    }
+
+    /// What [`Limit::decide`] does for a request of all or nothing. None where the state is or would not be narrow.
+    #[inline(always)]
+    pub(super) fn decide(self, limit: &Limit, now: i64, cost: u32) -> Option<(Decision, Option<Self>)> {
+        let (mut window, mut since) = self.at(limit, now)?;
+        let used = u64::from(window.running) + window.sum_before();
+        let Some(remaining) = u64::from(limit.capacity).checked_sub(used + u64::from(cost)) else {
+            return Some((window.deny(limit, since, used, cost), None));
+        };
+        if used == 0 {
+            (window.start, since) = (now, 0);
+        }
+        window.running = window.running.checked_add(cost)?;
+        let decision = Decision {
+            allowed: true,
+            granted: cost,
+            remaining: remaining as u32,
+            retry_after: Some(0),
+            reset_after: limit.steps().release(0) - since,
+        };
+        Some((decision, Some(window)))
+    }
+
+    fn deny(&self, limit: &Limit, since: u64, used: u64, cost: u32) -> Decision {
+        let wait = |most: u32| self.wait(limit, since, u64::from(most));
+        Decision {
+            allowed: false,
+            granted: 0,
+            remaining: u64::from(limit.capacity).saturating_sub(used) as u32,
+            retry_after: limit.capacity.checked_sub(cost).map(wait),
+            reset_after: wait(0),
         }
     }
 
-    #[inline]
-    fn used(&self, limit: &Limit) -> u64 {
-        u64::from(self.current) + divide(u128::from(self.previous) * u128::from(self.left), limit.period)
-    }
-
-    fn pack(&self) -> State {
-        State { time: self.opened, level: u128::from(self.previous) << 32 | u128::from(self.current) }
+    /// As [`Window::wait`].
+    fn wait(&self, limit: &Limit, since: u64, most: u64) -> u64 {
+        let mut stay = u64::from(self.running);
+        let mut back = 0;
+        for byte in self.before.to_le_bytes() {
+            if stay > most {
+                break;
+            }
+            stay += u64::from(byte);
+            back += 1;
+        }
+        if stay > most { limit.steps().release(back).saturating_sub(since) } else { 0 }
     }
 }
 
-/// The most of a bucket of `count` that may still be inside for its weight to be at most `weight`: the largest `left`
-/// with floor(count × left / period) ≤ weight.
-#[inline]
-fn longest_left(limit: &Limit, count: u32, weight: u32) -> u64 {
-    if count <= weight {
-        return limit.period - 1;
-    }
-    divide((u128::from(weight) + 1) * u128::from(limit.period) - 1, u64::from(count))
-}
-
-/// What [`Limit::decide`] does, for a request of all or nothing that is granted, looking at the state once. None where
-/// it isn't.
-#[inline(always)]
-pub(super) fn grant(limit: &Limit, state: Option<State>, now: i64, cost: u32) -> Option<(Decision, State)> {
-    let mut window = match state {
-        Some(state) => Window::at(limit, state, now),
-        None => Window::opened_at(limit, now),
+/// What [`Limit::decide`] does: a window is brought forward once.
+pub(super) fn decide(limit: &Limit, window: &Window, now: i64, request: Request) -> (Decision, Option<State>) {
+    let steps = limit.steps();
+    let mut window = window.at(steps, now);
+    let available = limit.capacity.saturating_sub(u32::try_from(window.total()).unwrap_or(u32::MAX));
+    let (cost, granted) = request.of(available);
+    window.consume(granted);
+    let wait = |most: u32| window.wait(steps, now, u64::from(most));
+    let retry_after = if cost <= available { Some(0) } else { limit.capacity.checked_sub(cost).map(wait) };
+    let decision = Decision {
+        allowed: cost <= available,
+        granted,
+        remaining: available - granted,
+        retry_after,
+        reset_after: wait(0),
     };
-    let used = window.used(limit);
-    if used == 0 {
-        window = Window::opened_at(limit, now);
-    }
-    let available = limit.max_requests.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX));
-    let remaining = available.checked_sub(cost)?;
-    window.current = window.current.checked_add(cost)?;
-    if cost == 0 {
-        return None;
-    }
-    let reset_after = window.left + (limit.period - longest_left(limit, window.current, 0));
-    let decision = Decision { allowed: true, granted: cost, remaining, retry_after: Some(0), reset_after };
-    Some((decision, window.pack()))
+    (decision, (granted > 0).then_some(State::Sliding(window)))
 }
 
 #[inline]
-pub(super) fn available(limit: &Limit, state: State, now: i64) -> u32 {
-    let used = Window::at(limit, state, now).used(limit);
-    limit.max_requests.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
-}
-
-/// The sum never grows with time alone, so the first moment at which `cost` fits is either in the current bucket, while
-/// the previous one slides out, or in the next one, while the current one does.
-#[inline]
-pub(super) fn wait(limit: &Limit, state: State, now: i64, cost: u32) -> u64 {
-    let window = Window::at(limit, state, now);
-    let Some(room) = limit.max_requests.checked_sub(cost) else { return u64::MAX };
-    if let Some(weight) = room.checked_sub(window.current) {
-        return window.left.saturating_sub(longest_left(limit, window.previous, weight));
-    }
-    window.left + (limit.period - longest_left(limit, window.current, room))
+pub(super) fn available(limit: &Limit, window: &Window, now: i64) -> u32 {
+    let used = window.at(limit.steps(), now).total();
+    limit.capacity.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
 }
 
 #[inline]
-pub(super) fn consume(limit: &Limit, state: Option<State>, now: i64, cost: u32) -> State {
-    match state.map(|state| Window::at(limit, state, now)) {
-        Some(window) if window.used(limit) > 0 => {
-            Window { current: window.current.saturating_add(cost), ..window }.pack()
-        }
-        _ => State { time: now, level: u128::from(cost) },
-    }
+pub(super) fn wait(limit: &Limit, window: &Window, now: i64, cost: u32) -> u64 {
+    let most = limit.capacity.saturating_sub(cost);
+    window.at(limit.steps(), now).wait(limit.steps(), now, u64::from(most))
 }
 
-/// Takes from the current bucket first: what was consumed last counts in full.
 #[inline]
-pub(super) fn refund(limit: &Limit, state: State, now: i64, amount: u32) -> State {
-    let window = Window::at(limit, state, now);
-    let rest = amount.saturating_sub(window.current);
-    let (current, previous) = (window.current.saturating_sub(amount), window.previous.saturating_sub(rest));
-    Window { previous, current, ..window }.pack()
+pub(super) fn consume(limit: &Limit, state: Option<&State>, now: i64, cost: u32) -> State {
+    let mut window = match state {
+        Some(State::Sliding(window)) => window.at(limit.steps(), now),
+        _ => Window::new(now),
+    };
+    window.consume(cost);
+    State::Sliding(window)
+}
+
+/// Takes what was consumed last first: it counts longest.
+#[inline]
+pub(super) fn refund(limit: &Limit, window: &Window, now: i64, amount: u32) -> State {
+    let mut window = window.at(limit.steps(), now);
+    window.refund(amount);
+    State::Sliding(window)
 }

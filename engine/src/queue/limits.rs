@@ -55,7 +55,7 @@ impl Partition<'_> {
         }
         if let Some(limit) = self.rate(slot)? {
             let state = self.rate_state(slot)?.map(|state| state.rebase(now));
-            allowance = allowance.min(u64::from(limit.available(state, now)));
+            allowance = allowance.min(u64::from(limit.available(state.as_ref(), now)));
         }
         Ok(allowance)
     }
@@ -64,7 +64,7 @@ impl Partition<'_> {
     pub(super) fn next_allowed(&self, slot: u32, now: i64) -> Result<Option<i64>, Corrupt> {
         let Some(limit) = self.rate(slot)? else { return Ok(None) };
         let state = self.rate_state(slot)?.map(|state| state.rebase(now));
-        let wait = limit.wait(state, now, 1).unwrap_or(0);
+        let wait = limit.wait(state.as_ref(), now, 1).unwrap_or(0);
         Ok((wait > 0).then(|| now.saturating_add_unsigned(wait)))
     }
 
@@ -74,7 +74,7 @@ impl Partition<'_> {
             return Ok(());
         }
         let Some(limit) = self.rate(slot)? else { return Ok(()) };
-        let (_, state) = limit.decide(self.rate_state(slot)?, now, Request::UpTo(deliveries));
+        let (_, state) = limit.decide(self.rate_state(slot)?.as_ref(), now, Request::UpTo(deliveries));
         state.map_or(Ok(()), |state| self.set_rate_state(slot, state))
     }
 

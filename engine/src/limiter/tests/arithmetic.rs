@@ -2,7 +2,9 @@
 
 use super::oracle;
 use super::{Key, cases, limit};
-use crate::limiter::{Algorithm, Limit, Request};
+use crate::limiter::convert::Former;
+use crate::limiter::{Algorithm, Limit, MIN_PERIOD, Request, State};
+use crate::window::Window;
 use proptest::prelude::*;
 
 pub(super) fn algorithms() -> impl Strategy<Value = Algorithm> {
@@ -146,10 +148,11 @@ proptest! {
         let mut exhausted = Key::new(limit);
         exhausted.check(now, limit.capacity());
         prop_assert!(after.retry_after <= exhausted.peek(now, 1).retry_after);
-        prop_assert!(after.retry_after <= Some(limit.period()));
+        let step = if limit.algorithm() == Algorithm::SlidingWindow { limit.period().div_ceil(16) } else { 0 };
+        prop_assert!(after.retry_after <= Some(limit.period() + step));
         // And from then on the clock's steps are its own again.
         key.check(now, limit.capacity());
-        prop_assert!(key.state.is_none_or(|state| state.time <= now));
+        prop_assert!(key.state.is_none_or(|state| state.time() <= now));
     }
 
     #[test]
@@ -178,13 +181,24 @@ proptest! {
     }
 
     #[test]
-    fn no_state_whatever_overflows(limit in limits(), time: i64, level in 0..1u128 << 75, now: i64, amount: u32,
-        cost in 0..=1_000_000_000u32)
+    fn no_state_whatever_overflows(limit in limits(), time: i64, level in 0..1u128 << 76, now: i64, amount: u32,
+        counts: [u32; 17], cost in 0..=1_000_000_000u32, (period, expiry) in (MIN_PERIOD..1 << 45, any::<i64>()))
     {
-        let state = crate::limiter::State { time, level };
-        for request in [Request::All(cost), Request::UpTo(cost), Request::Peek(cost)] {
-            limit.decide(Some(state), now, request);
+        let states = [
+            State::Fixed { opened: time, used: amount },
+            State::Sliding(Window { start: time, counts }),
+            State::Bucket { time, level },
+        ];
+        for state in states {
+            for request in [Request::All(cost), Request::UpTo(cost), Request::Peek(cost)] {
+                limit.decide(Some(&state), now, request);
+            }
+            limit.reserve(Some(&state), now, cost, u64::from(amount));
+            limit.refund(state, now, amount);
+            let former = Former { state, period, expiry };
+            former.used(now);
+            former.convert(&limit, time, now);
+            former.derive(&limit, time, now);
         }
-        limit.refund(state, now, amount);
     }
 }

@@ -4,7 +4,9 @@ mod all;
 mod arithmetic;
 mod evict;
 mod oracle;
+mod policy;
 mod sequences;
+mod strict;
 mod table;
 
 use super::{Algorithm, Decision, Limit, Request, State};
@@ -36,7 +38,7 @@ impl Key {
     }
 
     pub(super) fn request(&mut self, now: i64, request: Request) -> Decision {
-        let (decision, changed) = self.limit.decide(self.state, now, request);
+        let (decision, changed) = self.limit.decide(self.state.as_ref(), now, request);
         self.state = changed.or(self.state.map(|state| state.rebase(now)));
         decision
     }

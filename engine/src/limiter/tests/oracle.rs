@@ -8,7 +8,7 @@ pub(super) type Log = [(i64, u32)];
 /// Whether `cost` may be granted at `now` (not before the last grant) by the definition of the limit's algorithm.
 pub(super) fn allows(limit: &Limit, log: &Log, now: i64, cost: u32) -> bool {
     match limit.algorithm() {
-        Algorithm::FixedWindow => fixed_window(limit, log, now) + u128::from(cost) <= max(limit),
+        Algorithm::FixedWindow | Algorithm::Calendar => fixed_window(limit, log, now) + u128::from(cost) <= max(limit),
         Algorithm::SlidingWindow => sliding_window(limit, log, now) + u128::from(cost) <= max(limit),
         Algorithm::TokenBucket => token_bucket(limit, log, now, cost),
     }
@@ -35,27 +35,24 @@ fn fixed_window(limit: &Limit, log: &Log, now: i64) -> u128 {
     0
 }
 
-/// floor(previous × share still inside) + current at `now`; buckets start anew with the first grant at which it was 0.
+/// What was consumed in steps that aren't wholly a period old at `now`; steps start anew with the first grant at which
+/// nothing counted.
 fn sliding_window(limit: &Limit, log: &Log, now: i64) -> u128 {
     let mut origin = 0;
     for at in 1..log.len() {
-        if sum_of_buckets(limit, &log[origin..at], log[at].0) == 0 {
+        if sum_of_steps(limit, &log[origin..at], log[at].0) == 0 {
             origin = at;
         }
     }
-    sum_of_buckets(limit, &log[origin..], now)
+    sum_of_steps(limit, &log[origin..], now)
 }
 
-fn sum_of_buckets(limit: &Limit, log: &Log, now: i64) -> u128 {
+fn sum_of_steps(limit: &Limit, log: &Log, now: i64) -> u128 {
     let Some(&(origin, _)) = log.first() else { return 0 };
-    let bucket = |time: i64| (time - origin) / period(limit);
-    let consumed = |number: i64| -> u128 {
-        log.iter().filter(|(time, _)| bucket(*time) == number).map(|(_, cost)| u128::from(*cost)).sum()
-    };
-    let number = bucket(now);
-    // The microseconds of the previous bucket that aren't yet a period old.
-    let inside = origin + (number + 1) * period(limit) - (now + 1);
-    consumed(number) + consumed(number - 1) * u128::from(inside.cast_unsigned()) / u128::from(limit.period())
+    let step = i128::from(limit.period().div_ceil(16));
+    let last = |time: i64| i128::from(origin) + (i128::from(time - origin) / step + 1) * step - 1;
+    let inside = log.iter().filter(|(time, _)| i128::from(now) - last(*time) < i128::from(limit.period()));
+    inside.map(|(_, cost)| u128::from(*cost)).sum()
 }
 
 /// No interval that ends now holds more than the capacity and what the rate adds in it.

@@ -93,22 +93,22 @@ fn fixed_window_of_five_in_five_seconds() {
 
 #[test]
 fn sliding_window_of_five_in_five_seconds() {
-    // Buckets open at 0, 5 and 10 s. Of the first one's 5, one slides out a second from 5 s on: the first of them at
-    // once. At 8 s one of them is left, at 9.5 s none.
+    // Steps of 312.5 ms. What was consumed in the first one counts until its last microsecond is five seconds old.
     run(
         limit(SlidingWindow, 5, 5 * S, None),
         &[
-            (0, 1, true, 4, Some(0), 5 * S),
-            (0, 1, true, 3, Some(0), 7_500_000),
-            (0, 1, true, 2, Some(0), 8_333_333),
-            (0, 1, true, 1, Some(0), 8_750_000),
-            (0, 1, true, 0, Some(0), 9 * S),
-            (0, 1, false, 0, Some(5 * S), 9 * S),
-            (3000, 1, false, 0, Some(2 * S), 6 * S),
-            (3100, 1, false, 0, Some(1_900_000), 5_900_000),
-            (4000, 1, false, 0, Some(S), 5 * S),
-            (8000, 1, true, 3, Some(0), 2 * S),
-            (9500, 1, true, 3, Some(0), 3 * S),
+            (0, 1, true, 4, Some(0), 5_312_499),
+            (0, 1, true, 3, Some(0), 5_312_499),
+            (0, 1, true, 2, Some(0), 5_312_499),
+            (0, 1, true, 1, Some(0), 5_312_499),
+            (0, 1, true, 0, Some(0), 5_312_499),
+            (0, 1, false, 0, Some(5_312_499), 5_312_499),
+            (3000, 1, false, 0, Some(2_312_499), 2_312_499),
+            (3100, 1, false, 0, Some(2_212_499), 2_212_499),
+            (4000, 1, false, 0, Some(1_312_499), 1_312_499),
+            (8000, 1, true, 4, Some(0), 5_312_499),
+            // In the fifth step after that, which started 250 ms ago.
+            (9500, 1, true, 3, Some(0), 5_062_499),
         ],
     );
 }
@@ -141,25 +141,72 @@ fn sliding_window_of_four_in_ten_seconds() {
     run(
         limit(SlidingWindow, 4, 10 * S, None),
         &[
-            // The first bucket opens at 5 s, the second at 15 s, the third at 25 s. Of what the first holds, 4, a part
-            // slides out every 2.5 s from 15 s on.
+            // Steps of 625 ms, the first from 5 s on.
             (4000, 0, true, 4, Some(0), 0),
-            (5000, 4, true, 0, Some(0), 17_500_000),
-            (5000, 0, false, 0, Some(10 * S), 17_500_000),
-            (5000, 1, false, 0, Some(10 * S), 17_500_000),
-            (14_999, 1, false, 0, Some(1000), 7_501_000),
-            (15_000, 2, false, 1, Some(2_500_000), 7_500_000),
-            (17_500, 3, false, 2, Some(2_500_000), 5 * S),
-            (17_500, 2, true, 0, Some(0), 12_500_000),
-            (17_500, 5, false, 0, None, 12_500_000),
-            (22_500, 1, true, 1, Some(0), 9_166_666),
-            (22_500, 0, true, 1, Some(0), 9_166_666),
-            // A third of 3 slides out every 3.33… s from 25 s on.
-            (26_000, 3, false, 2, Some(2_333_333), 5_666_666),
-            (28_333, 3, false, 2, Some(333), 3_333_666),
-            (28_334, 3, true, 0, Some(0), 13_332_666),
+            (5000, 4, true, 0, Some(0), 10_624_999),
+            (5000, 0, false, 0, Some(10_624_999), 10_624_999),
+            (5000, 1, false, 0, Some(10_624_999), 10_624_999),
+            (15_624, 1, false, 0, Some(999), 999),
+            // Nothing counts any more: the steps start anew.
+            (15_625, 2, true, 2, Some(0), 10_624_999),
+            // Three steps later.
+            (17_500, 1, true, 1, Some(0), 10_624_999),
+            (17_500, 2, false, 1, Some(8_749_999), 10_624_999),
+            (17_500, 4, false, 1, Some(10_624_999), 10_624_999),
+            (17_500, 5, false, 1, None, 10_624_999),
+            (26_250, 2, true, 1, Some(0), 10_624_999),
         ],
     );
+}
+
+#[test]
+fn a_period_that_16_does_not_divide_ends_when_it_is_over() {
+    // Steps of 63 µs, of which 16 are 8 µs longer than the period.
+    let limit = limit(SlidingWindow, 1, 1000, None);
+    let mut key = Key::new(limit);
+    assert_eq!(key.check(0, 1).reset_after, 1062);
+    assert_eq!(key.peek(1061, 1).retry_after, Some(1));
+    assert!(key.check(1062, 1).allowed);
+}
+
+#[test]
+fn a_limit_of_nothing_denies_and_never_will_allow() {
+    for algorithm in [FixedWindow, SlidingWindow, TokenBucket] {
+        let burst = (algorithm == TokenBucket).then_some(5);
+        let mut key = Key::new(limit(algorithm, 0, S, burst));
+        let denied = Decision { allowed: false, retry_after: None, ..Decision::default() };
+        for request in [Request::All(1), Request::UpTo(1), Request::Peek(1), Request::All(MAX_REQUESTS)] {
+            assert_eq!(key.request(0, request), denied, "{algorithm:?}");
+        }
+        // What was consumed under another limit still counts under the next one.
+        key.limit = limit(algorithm, 5, S, burst);
+        assert!(key.check(0, 5).allowed);
+        key.limit = limit(algorithm, 0, S, burst);
+        assert_eq!((key.check(1, 1).allowed, key.peek(1, 1).retry_after), (false, None));
+        key.limit = limit(algorithm, 5, S, burst);
+        assert!(!key.check(2, 1).allowed, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn windows_of_the_calendar() {
+    let day = |number: i64| Limit::calendar(3, number * 86_400 * S.cast_signed(), 86_400 * S).unwrap();
+    let hour = 3_600 * S.cast_signed();
+    let mut key = Key::new(day(10));
+    let answer = key.check(10 * 24 * hour + 23 * hour, 2);
+    assert_eq!((answer.remaining, answer.reset_after), (1, 3_600 * S));
+    assert_eq!(key.check(10 * 24 * hour + 23 * hour, 2).retry_after, Some(3_600 * S));
+    // The next one starts with the calendar's, not with the first request in it.
+    key.limit = day(11);
+    assert_eq!(key.check(11 * 24 * hour + hour, 3).reset_after, 23 * 3_600 * S);
+    // A session that has looked at the calendar before midnight, and asks after another has consumed.
+    key.limit = day(10);
+    let late = key.check(11 * 24 * hour + hour, 1);
+    assert_eq!((late.allowed, late.retry_after), (false, Some(23 * 3_600 * S)));
+    // The clock steps back by a week: nothing fresh, and not denied for longer than that day.
+    key.limit = day(4);
+    let back = key.check(4 * 24 * hour + 5 * hour, 1);
+    assert_eq!((back.allowed, back.retry_after), (false, Some(19 * 3_600 * S)));
 }
 
 #[test]
@@ -180,6 +227,9 @@ fn up_to_takes_what_there_is() {
         assert_eq!(key.request(0, Request::UpTo(3)).granted, 3);
         let rest = key.request(0, Request::UpTo(3));
         assert_eq!((rest.granted, rest.remaining, rest.allowed), (2, 0, false));
+        // Nothing else consuming, all of it is there when the answer said, and not before.
+        let wait = rest.retry_after.unwrap().cast_signed();
+        assert!(!key.peek(wait - 1, 3).allowed && key.peek(wait, 3).allowed, "{algorithm:?}");
         assert_eq!(key.request(0, Request::UpTo(3)).granted, 0);
     }
 }
@@ -218,7 +268,6 @@ fn extremes_neither_overflow_nor_lose_precision() {
 #[test]
 fn arguments_out_of_range() {
     let new = |algorithm: Algorithm, max, period, burst| Limit::new(algorithm, max, period, burst).unwrap_err();
-    assert_eq!(new(FixedWindow, 0, S, None), OutOfRange::MaxRequests);
     assert_eq!(new(FixedWindow, MAX_REQUESTS + 1, S, None), OutOfRange::MaxRequests);
     assert_eq!(new(FixedWindow, 1, MIN_PERIOD - 1, None), OutOfRange::Period);
     assert_eq!(new(FixedWindow, 1, MAX_PERIOD + 1, None), OutOfRange::Period);
