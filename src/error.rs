@@ -210,3 +210,10 @@ pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T, Error> 
         None => Err(Error::Null { argument: name }),
     }
 }
+
+/// A text that a user has given, for a message: what isn't UTF-8 is replaced, and a long one cut off.
+pub fn shown(text: &[u8]) -> String {
+    const MOST: usize = 200;
+    let end = if text.len() > MOST { "…" } else { "" };
+    format!("\"{}{end}\"", String::from_utf8_lossy(&text[..text.len().min(MOST)]).trim_end_matches('\u{fffd}'))
+}

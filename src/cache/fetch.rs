@@ -12,7 +12,7 @@
 use super::fence::{self, Origin};
 use super::log::Effect;
 use super::transactional;
-use super::{pending, store};
+use super::{jsonb, pending, store};
 use crate::error::Error;
 use crate::segment::call::{Buffer, Jsonb};
 use crate::segment::turn::Turn;
@@ -20,9 +20,6 @@ use crate::segment::{Segment, query, server};
 use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use std::cell::RefCell;
-
-/// The binary form of the jsonb `null`: an array of one, marked as a scalar.
-const NULL: [u32; 2] = [0x5000_0001, 0x4000_0000];
 
 /// What to compute, and how to store it.
 pub struct Fetch<'c> {
@@ -106,17 +103,18 @@ fn make(
     let since = if server::has_one_snapshot() { fence::since() } else { server::moment() };
     let value = query::one_value(fetch.query, fetch.args)?;
     drop(computing);
-    let value = value.unwrap_or_else(|| NULL.into_iter().flat_map(u32::to_ne_bytes).collect());
-    let over = over(&value)?;
+    let buffer = value.unwrap_or_else(|| Buffer::holding(&jsonb::null()));
+    let value: &[u8] = buffer.bytes();
+    let over = over(value)?;
     let until = if over == NEVER { NEVER } else { over.saturating_add(fetch.stale_for) };
     if server::has_written() || pending::concerns(key) {
-        pending::write(key, Effect::Keep { value: value.as_slice().into(), over, until, tags: fetch.tags });
+        pending::write(key, Effect::Keep { value, over, until, tags: &fetch.tags })?;
         if let Some(turn) = turn {
             turn.end_with_transaction();
         }
     } else {
         let request = Reservation::kept(value.len(), fetch.tags, (until > over).then_some(over));
-        let mut reservation = store::reserve(segment, key, &value, request, pending::now())?;
+        let mut reservation = store::reserve(segment, key, value, request, pending::now())?;
         let item = Item { key, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.
         store::publish(segment, &mut reservation, &item, &Origin::at(since))?;
@@ -124,7 +122,7 @@ fn make(
             turn.end();
         }
     }
-    Ok((transactional::copied(&value), Kind::Json))
+    Ok((buffer, Kind::Json))
 }
 
 enum Outcome {

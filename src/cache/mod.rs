@@ -19,25 +19,20 @@
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
-//! | `single.rs` | a transaction's only write, while it is that |
 //! | `store.rs` | what is committed: the calls into the segment |
-//! | `number.rs` | counters: whole numbers as jsonb, without the server |
-//! | `entries.rs` | the entries of `cache_mset`, out of a jsonb's binary form |
+//! | `jsonb/` | the binary form of a jsonb, without the server: counters, the entries of `cache_mset` |
 
-mod entries;
 mod fence;
 mod fetch;
+mod jsonb;
 mod log;
-mod number;
 mod pending;
 mod short;
-mod single;
 mod sql;
 mod store;
 mod transactional;
 
-pub use pending::PARTICIPANT;
-pub use single::commit_write;
+pub use pending::{PARTICIPANT, commit_writes};
 
 use crate::error::Error;
 use crate::segment::segment;

@@ -5,79 +5,133 @@
 //! absent rather than with an older value. Removals are carried out before the commit, under fences ([`fence`]).
 
 use super::fence::{self, Origin};
-use super::log::{Effect, Log, Write};
-use super::single::{self, commit_write};
+use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
 use super::store;
 use crate::error::Error;
+use crate::segment::call::Buffer;
+use crate::segment::process::Process;
 use crate::segment::xact::{self, Joined, Participant};
-use crate::segment::{Segment, segment, server};
+use crate::segment::{Segment, known, segment, server};
 use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
-use std::cell::RefCell;
+use std::cell::RefMut;
 
-thread_local! {
-    static LOG: RefCell<Log> = RefCell::default();
-}
+static LOG: Process<Log> = Process::new(Log::new());
 
-/// Moves the single write into the log, for whatever else is to be done or asked.
-fn collect() {
-    single::hand_over(|item, owner, since, value| {
-        let Item { key, expiry, kind, .. } = *item;
-        let effect = Effect::Set { value: value.into(), kind, expiry, tags: Tags::default() };
-        LOG.with_borrow_mut(|log| {
-            log.since = log.since.or(Some(since));
-            log.write(key, owner, effect);
-        });
-        xact::join(Joined::Cache);
-    });
+/// The log of this session's transaction. Nobody who has it calls anybody who wants it.
+fn log() -> RefMut<'static, Log> {
+    LOG.get().expect("the cache's log is in use")
 }
 
 /// Whether nothing waits for the commit: the usual state of those who only read.
 pub fn is_empty() -> bool {
-    if !xact::is_joined() {
-        return true;
-    }
-    collect();
-    LOG.with_borrow(Log::is_empty)
+    !xact::is_joined() || log().is_empty()
 }
 
-/// What this transaction has done to a key.
-pub fn effect(key: KeyHash) -> Option<Effect> {
-    collect();
-    LOG.with_borrow(|log| log.effect(key).cloned())
+/// What this transaction has made of a key; `None` for nothing.
+pub fn seen(key: KeyHash) -> Option<Seen> {
+    log().seen(key)
+}
+
+/// A copy of a value of this transaction's own, in the call's memory.
+pub fn copy(own: &Own) -> Buffer {
+    Buffer::holding(log().value_of(own))
 }
 
 /// Whether this transaction has written, removed or invalidated what a key may hold.
 pub fn concerns(key: KeyHash) -> bool {
-    collect();
-    LOG.with_borrow(|log| !log.marks.is_empty() || log.effect(key).is_some())
+    let log = log();
+    log.has_marks() || log.seen(key).is_some()
+}
+
+/// Whether this transaction has invalidated anything.
+pub fn has_marks() -> bool {
+    log().has_marks()
+}
+
+/// Whether this transaction has invalidated what others have committed with these tags.
+pub fn invalidates(tags: &Tags) -> bool {
+    log().invalidates(tags)
 }
 
 /// Adds a write of the current savepoint.
-pub fn write(key: KeyHash, effect: Effect) {
-    collect();
-    let owner = xact::current();
-    LOG.with_borrow_mut(|log| {
-        if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
-            log.since = Some(fence::since());
-        }
-        log.write(key, owner, effect);
-    });
-    xact::join(Joined::Cache);
+pub fn write(key: KeyHash, effect: Effect<'_>) -> Result<(), Error> {
+    let mut log = log();
+    set_limits(&mut log)?;
+    let joined = match effect {
+        Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => Joined::CacheWrite,
+        _ => Joined::Cache,
+    };
+    if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
+        log.since = Some(fence::since());
+    }
+    log.write(key, xact::current(), effect);
+    xact::join(joined);
+    Ok(())
+}
+
+/// The same for a value that this transaction has written already: with another expiry.
+pub fn rewrite(key: KeyHash, own: &Own, expiry: u64) -> Result<(), Error> {
+    let value = copy(own);
+    write(key, Effect::Set { value: value.bytes(), kind: own.kind, expiry, tags: &own.tags })
+}
+
+/// [`write`] of a small value without tags, where the log has room for it, and for those who must not fail: none where that
+/// takes more.
+#[inline(always)]
+pub(super) fn put(key: KeyHash, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
+    let mut log = LOG.get()?;
+    if !is_put(value.len(), false) || !log.has_room(value.len()) {
+        return None;
+    }
+    if log.since.is_none() {
+        log.since = Some(fence::since());
+    }
+    log.put_value(key, xact::current(), kind, expiry, value);
+    xact::join(Joined::CacheWrite);
+    Some(())
 }
 
 /// Ends all entries of this database, or those with a tag.
-pub fn end(tag: Option<u64>) {
-    collect();
-    let owner = xact::current();
-    LOG.with_borrow_mut(|log| log.mark(owner, tag));
+pub fn end(what: Removed) -> Result<(), Error> {
+    let mut log = log();
+    set_limits(&mut log)?;
+    // Before anything is changed: the log may become a removal of more than this.
     xact::join(Joined::Cache);
+    log.mark(xact::current(), what);
+    Ok(())
 }
 
-/// The tags that this transaction has invalidated.
-pub fn invalidated() -> Vec<u64> {
-    LOG.with_borrow(|log| log.marks.iter().filter_map(|mark| mark.tag).collect())
+fn set_limits(log: &mut Log) -> Result<(), Error> {
+    if log.limits.bytes == 0 {
+        log.limits = store::limits(segment()?);
+    }
+    Ok(())
+}
+
+/// Carries out the writes of a transaction that has only put small values: in the commit callback, without a guard, so it
+/// can't fail. A value for which there is no memory is absent.
+pub fn commit_writes() {
+    let (Some(mut log), Some(segment)) = (LOG.get(), known()) else { return };
+    let origin = Origin::at(log.since.unwrap_or_default());
+    if let Some(write) = log.only_write() {
+        let item = Item { key: write.key, database: server::database(), expiry: write.expiry, kind: write.kind };
+        let _ = store::put(segment, &item, log.value(write), &origin, now);
+        log.forget_only_write();
+    } else {
+        carry_out(segment, &mut log, &origin, now);
+        log.forget();
+    }
+}
+
+fn carry_out(segment: &Segment, log: &mut Log, origin: &Origin<'_>, now: impl Fn() -> u64 + Copy) {
+    let bucket = |key| store::fetch_bucket(segment, key);
+    let entry = |key| store::fetch_entry(segment, key);
+    log.each_effective(bucket, entry, |log, write, reservation| {
+        // An error says that the partition was damaged and is empty now: then the key is absent, too.
+        let _ = apply(segment, log, write, reservation, origin, now);
+    });
 }
 
 /// The cache's part at the end of transactions.
@@ -87,13 +141,33 @@ pub static PARTICIPANT: Pending = Pending;
 pub struct Pending;
 
 impl Pending {
-    /// Gives back what was reserved for a transaction that didn't commit.
+    /// Gives back what was reserved for values that weren't published.
     fn release(segment: &Segment, log: &mut Log) {
-        for write in &mut log.writes {
-            if let Some(mut reservation) = write.reservation.take() {
-                // A damaged partition has been emptied, which gives everything back.
-                let _ = store::release(segment, write.key, &mut reservation);
-            }
+        for reserved in &mut *log.reserved {
+            // A damaged partition has been emptied, which gives everything back.
+            let _ = store::release(segment, reserved.key, &mut reserved.reservation);
+        }
+    }
+
+    /// Reserves and fills memory in the segment for what isn't small. Where one transaction writes more than the memory
+    /// holds, the last of it stays.
+    fn reserve(segment: &Segment, log: &mut Log) -> Result<(), Error> {
+        let mut next = log.len();
+        loop {
+            let found = log.effective(next).find(|(_, write)| match write.action {
+                Action::Set => !is_put(write.len(), write.is_tagged()),
+                Action::Keep => true,
+                _ => false,
+            });
+            let Some((index, &write)) = found else { return Ok(()) };
+            next = index;
+            // Before the memory is: an error must not lose it.
+            log.reserved.reserve(1);
+            let tags = log.tags(&write);
+            let over = (write.action == Action::Keep).then_some(write.over);
+            let request = Reservation::kept(write.len(), tags, over);
+            let reservation = store::reserve(segment, write.key, log.value(&write), request, log.now)?;
+            log.reserve_for(index, reservation);
         }
     }
 }
@@ -108,106 +182,85 @@ impl Participant for Pending {
     }
 
     fn pre_commit(&self) -> Result<(), Error> {
-        collect();
-        LOG.with_borrow_mut(|log| {
-            if log.is_empty() {
-                return Ok(());
-            }
-            let (segment, now) = (segment()?, now());
-            log.now = now;
-            if !log.marks.is_empty() {
-                log.settle();
-            }
-            // Where one transaction writes more than the memory holds, the last of it stays.
-            for write in log.effective().rev() {
-                let request = match &write.effect {
-                    Effect::Set { value, tags, .. } if !is_put(value, tags) => {
-                        (value, Reservation::tagged(value.len(), *tags))
-                    }
-                    Effect::Keep { value, tags, over, .. } => {
-                        (value, Reservation::kept(value.len(), *tags, Some(*over)))
-                    }
-                    _ => continue,
-                };
-                let (value, request) = request;
-                write.reservation = Some(store::reserve(segment, write.key, value, request, now)?);
-            }
-            if log.removes() {
-                fence::begin_removals(segment, log);
-            }
-            Ok(())
-        })
+        let mut log = log();
+        if log.is_empty() {
+            return Ok(());
+        }
+        let segment = segment()?;
+        log.now = now();
+        if log.has_marks() {
+            log.settle();
+        }
+        Self::reserve(segment, &mut log)?;
+        if log.removes {
+            fence::begin_removals(segment, &mut log);
+        }
+        Ok(())
     }
 
     fn commit(&self) {
-        commit_write();
-        LOG.with_borrow_mut(|log| {
-            // Where all of it was rolled back to a savepoint, the log is empty but not as new.
-            if let (false, Ok(segment)) = (log.is_empty(), segment()) {
-                let now = log.now;
-                let own = std::mem::take(&mut log.fences);
-                let origin = Origin { since: log.since.unwrap_or_default(), own: &own };
-                let bucket = |key| store::fetch_bucket(segment, key);
-                let entry = |key| store::fetch_entry(segment, key);
-                log.each_effective(bucket, entry, |write| {
-                    // An error says that the partition was damaged and is empty now: then the key is absent, too.
-                    let _ = apply(segment, write, &origin, now);
-                });
-                log.fences = own;
-                fence::end_removals(segment, log, true);
-            }
-            log.forget();
-        });
+        let mut log = log();
+        // Where all of it was rolled back to a savepoint, the log is empty but not as new.
+        if let (false, Ok(segment)) = (log.is_empty(), segment()) {
+            let (now, since) = (log.now, log.since.unwrap_or_default());
+            let own = std::mem::take(&mut log.fences);
+            carry_out(segment, &mut log, &Origin { since, own: &own }, || now);
+            log.fences = own;
+            Self::release(segment, &mut log);
+            fence::end_removals(segment, &mut log, true);
+        }
+        log.forget();
     }
 
     fn abort(&self) {
-        single::forget();
-        LOG.with_borrow_mut(|log| {
-            if let (false, Ok(segment)) = (log.is_empty(), segment()) {
-                Self::release(segment, log);
-                fence::end_removals(segment, log, false);
-            }
-            log.forget();
-        });
+        let mut log = log();
+        if let (false, Ok(segment)) = (log.is_empty(), segment()) {
+            Self::release(segment, &mut log);
+            fence::end_removals(segment, &mut log, false);
+        }
+        log.forget();
     }
 
     fn merge(&self, from: SubTransactionId, to: SubTransactionId) {
-        collect();
-        LOG.with_borrow_mut(|log| log.merge(from, to));
+        log().merge(from, to);
     }
 
     fn undo(&self, from: SubTransactionId) {
-        collect();
-        LOG.with_borrow_mut(|log| log.undo(from));
+        log().undo(from);
     }
 }
 
 /// Whether a value is copied when the transaction has committed, instead of into memory reserved before: a small one,
 /// whose copy takes no longer than to take the lock twice. That can't fail either: a value for which there is no memory
 /// is absent, as if it had been evicted at once.
-fn is_put(value: &[u8], tags: &Tags) -> bool {
-    value.len() <= store::FILL_AT_ONCE && tags.hashes().is_empty()
+#[inline(always)]
+fn is_put(len: usize, tagged: bool) -> bool {
+    len <= store::FILL_AT_ONCE && !tagged
 }
 
-fn apply(segment: &Segment, write: &mut Write, origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
+fn apply(
+    segment: &Segment,
+    log: &Log,
+    write: &Write,
+    reservation: Option<&mut Reservation>,
+    origin: &Origin<'_>,
+    now: impl Fn() -> u64,
+) -> Result<bool, Error> {
     let (key, database) = (write.key, server::database());
-    let item = match write.effect {
-        Effect::Set { ref value, kind, expiry, ref tags } => {
-            let item = Item { key, database, expiry, kind };
-            if is_put(value, tags) {
-                return store::put(segment, &item, value, origin, || now);
-            }
-            item
+    let item = Item { key, database, expiry: write.expiry, kind: write.kind };
+    match write.action {
+        Action::Set if is_put(write.len(), write.is_tagged()) => {
+            store::put(segment, &item, log.value(write), origin, now)
         }
-        Effect::Keep { until, .. } => Item { key, database, expiry: until, kind: Kind::Json },
+        Action::Set | Action::Keep => match reservation {
+            Some(reservation) => store::publish(segment, reservation, &item, origin),
+            // Written after the reservations were made: an older value must not stay, and a new one can't come.
+            None => store::remove(segment, key, now()),
+        },
+        Action::Evicted => store::publish(segment, &mut Reservation::new(0), &item, origin),
         // Carried out before the commit.
-        Effect::Delete | Effect::Taken => return Ok(true),
-        Effect::Touch { expiry } => return store::touch(segment, key, now, expiry),
-    };
-    match &mut write.reservation {
-        Some(reservation) => store::publish(segment, reservation, &item, origin),
-        // Written after the reservations were made: an older value must not stay, and a new one can't come.
-        None => store::remove(segment, key, now),
+        Action::Delete | Action::Taken => Ok(true),
+        Action::Touch => store::touch(segment, key, now(), write.expiry),
     }
 }
 

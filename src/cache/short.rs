@@ -4,9 +4,10 @@
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is done.
 
 use super::sql::{self, LONGEST_KEY};
-use super::{single, store};
+use super::{pending, store};
 use crate::segment::call::{Call, Short};
-use crate::segment::{Region, Segment, known, xact};
+use crate::segment::xact::{self, Joined};
+use crate::segment::{Region, Segment, known};
 use enough_engine::cache::Kind;
 use enough_engine::hash::KeyHash;
 
@@ -27,17 +28,17 @@ fn value(call: &Call<'_>, kind: Kind) -> Option<Short> {
     store::glimpse(segment, key(call, segment)?, kind).map(Short::buffer)
 }
 
-/// Keeps argument 1 under argument 0 with the time to live of argument 2, as the first thing that its transaction leaves
-/// to the commit.
+/// Keeps argument 1 under argument 0 with the time to live of argument 2, in a transaction that leaves nothing else than such
+/// values to the commit.
 #[inline(always)]
 fn keep(call: &Call<'_>, kind: Kind) -> Option<Short> {
-    if xact::is_joined() {
+    if xact::is_joined_by_others_than(Joined::CacheWrite) {
         return None;
     }
     let segment = known()?;
     let value = call.plain_bytes(1).filter(|value| value.len() <= store::known_largest_value())?;
     let key = key(call, segment)?;
-    single::keep(key, sql::end(call.interval(2))?, value, kind)?;
+    pending::put(key, sql::end(call.interval(2))?, value, kind)?;
     store::fetch(segment, key);
     Some(Short::bool(true))
 }

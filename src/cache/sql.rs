@@ -1,11 +1,13 @@
 //! Arguments in, rows out.
 
 use super::fetch::{self, Fetch};
+use super::log::Removed;
 use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
-use super::{entries, pending};
-use crate::error::{Error, required};
+use super::{jsonb, pending};
+use crate::error::{Error, required, shown};
 use crate::segment::call::{Buffer, Call, Time, Value};
+use crate::segment::memory::PgVec;
 use crate::segment::{Region, Segment, segment, xact};
 use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
@@ -15,9 +17,6 @@ pub(super) const LONGEST_KEY: usize = 512;
 
 /// Longest tag in bytes.
 const LONGEST_TAG: usize = 128;
-
-/// What a function of type void returns: anything but NULL.
-const VOID: Value<'static> = Value::Bool(false);
 
 /// The first instant past `PostgreSQL`'s timestamps, in microseconds since its epoch.
 const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
@@ -59,8 +58,10 @@ fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
     hashed(segment, required(call.bytes(0), "key")?)
 }
 
-fn keys<'c>(call: &Call<'c>) -> Result<Vec<&'c [u8]>, Error> {
-    required(call.text_array(0), "keys")?.into_iter().map(|key| required(key, "keys")).collect()
+/// What the keys of an array are known by.
+fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
+    let keys = required(call.text_array(0), "keys")?;
+    keys.iter().map(|key| hashed(segment, required(key, "keys")?)).collect()
 }
 
 /// What a tag is known by.
@@ -83,7 +84,7 @@ fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
 /// The tags of a new entry.
 fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error> {
     let mut tags = Tags::default();
-    let names = call.text_array(index).unwrap_or_default();
+    let Some(names) = call.text_array(index) else { return Ok(tags) };
     if names.len() > MAX_TAGS {
         return Err(Error::TooLarge {
             what: "list of cache tags",
@@ -92,7 +93,7 @@ fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error>
             hint: "Give an entry fewer tags, each for more of what it was made from.",
         });
     }
-    for name in names {
+    for name in names.iter() {
         tags.push(hashed_tag(segment, required(name, "tags")?)?);
     }
     Ok(tags)
@@ -136,10 +137,7 @@ fn mode(name: &[u8]) -> Result<Mode, Error> {
         b"always" => Ok(Mode::Always),
         b"if_absent" => Ok(Mode::IfAbsent),
         b"if_present" => Ok(Mode::IfPresent),
-        _ => {
-            let name = format!("\"{}\"", String::from_utf8_lossy(name));
-            Err(Error::invalid("mode", name, "\"always\", \"if_absent\" or \"if_present\""))
-        }
+        _ => Err(Error::invalid("mode", shown(name), "\"always\", \"if_absent\" or \"if_present\"")),
     }
 }
 
@@ -246,8 +244,8 @@ fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     let keys = required(call.raw_text_array(0), "keys")?;
-    let mut asked = Vec::with_capacity(keys.len());
-    for key in keys {
+    let mut asked = PgVec::with_capacity(keys.len());
+    for key in keys.iter() {
         let key = required(key, "keys")?;
         let hash = hashed(segment, key.payload())?;
         store::fetch(segment, hash);
@@ -255,7 +253,7 @@ fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     }
     let mut rows = call.rows()?;
     let (now, plain) = (pending::now(), !xact::is_joined());
-    for (key, hash) in asked {
+    for &(key, hash) in &asked {
         let value = match plain.then(|| store::glimpse(segment, hash, Kind::Json)).flatten() {
             Some(buffer) => buffer.into_value(),
             None => of_kind(transactional::get(segment, hash, now)?, Kind::Json)?,
@@ -267,19 +265,24 @@ fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn cache_mset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
-    let entries = entries::members("entries", required(call.jsonb(0), "entries")?.payload())?;
+    let entries = jsonb::members("entries", required(call.jsonb(0), "entries")?.payload())?;
     let expiry = expiry("ttl", call.interval(1))?;
-    // All of it is checked before any of it is written.
-    let mut checked = Vec::with_capacity(entries.len());
-    for (key, value) in &entries {
-        checked.push((hashed(segment, key)?, fitting(segment, value)?));
-    }
     let tags = tags(call, segment, 2)?;
-    for &(key, bytes) in &checked {
-        let value = NewValue { bytes, kind: Kind::Json, expiry, tags };
-        transactional::set(segment, key, value, Mode::Always, false)?;
+    let mut value = PgVec::new();
+    // All of it is checked before any of it is written.
+    for member in entries.clone() {
+        let member = member?;
+        hashed(segment, member.key)?;
+        fitting(segment, member.value(&mut value)?)?;
     }
-    Ok(Value::I32(i32::try_from(checked.len()).unwrap_or(i32::MAX)))
+    let mut count = 0;
+    for member in entries {
+        let member = member?;
+        let value = NewValue { bytes: member.value(&mut value)?, kind: Kind::Json, expiry, tags };
+        transactional::set(segment, hashed(segment, member.key)?, value, Mode::Always, false)?;
+        count += 1;
+    }
+    Ok(Value::I32(count))
 }
 
 fn cache_delete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
@@ -289,11 +292,9 @@ fn cache_delete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn cache_mdelete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
-    let keys = keys(call)?;
-    let hashes = keys.iter().map(|key| hashed(segment, key)).collect::<Result<Vec<_>, _>>()?;
     let (mut deleted, now) = (0, pending::now());
-    for hash in hashes {
-        deleted += i32::from(transactional::delete(segment, hash, now)?);
+    for &key in &keys(call, segment)? {
+        deleted += i32::from(transactional::delete(segment, key, now)?);
     }
     Ok(Value::I32(deleted))
 }
@@ -324,15 +325,15 @@ fn cache_touch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn cache_clear(_: &mut Call<'_>) -> Result<Value<'static>, Error> {
     segment()?;
-    pending::end(None);
-    Ok(VOID)
+    pending::end(Removed::Everything)?;
+    Ok(Value::VOID)
 }
 
 fn cache_invalidate(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     let tag = hashed_tag(segment, required(call.bytes(0), "tag")?)?;
-    pending::end(Some(tag));
-    Ok(VOID)
+    pending::end(Removed::Tag(tag))?;
+    Ok(Value::VOID)
 }
 
 fn cache_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {

@@ -5,12 +5,14 @@
 //! reserve memory, and to publish.
 
 use super::fence::{self, Origin};
-use super::{number, pending};
+use super::jsonb::number;
+use super::log::Limits;
+use super::pending;
 use crate::error::Error;
 use crate::guc::Size;
 use crate::segment::call::Buffer;
 use crate::segment::{Partition, Region, Segment, server};
-use enough_engine::cache::{Found, Item, Kind, Moment, Partition as Cache, Progress, Reservation, Stats, Tags};
+use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
 use std::num::IntErrorKind;
@@ -62,6 +64,13 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
     }
     LARGEST.store(largest, Relaxed);
     Ok(largest)
+}
+
+/// What a transaction's log may be at most: as much as the cache holds.
+pub(super) fn limits(segment: &Segment) -> Limits {
+    let partitions = segment.partitions(Region::Cache);
+    let words = partitions.first().map_or(0, |partition| partition.words().len());
+    Limits { bytes: partitions.len() * words * size_of::<u64>(), tags: Cache::tag_records(words) }
 }
 
 fn partition(segment: &Segment, key: KeyHash) -> &Partition {
@@ -474,38 +483,6 @@ pub fn touch(segment: &Segment, key: KeyHash, now: u64, expiry: u64) -> Result<b
     partition(segment, key).exclusive(|words| Cache::open(words)?.touch(key, now, expiry))
 }
 
-/// Ends all entries of a database, in a time that doesn't depend on their number.
-pub fn clear(segment: &Segment, database: u32) {
-    for partition in segment.partitions(Region::Cache) {
-        // An error says that the partition was damaged and is empty now, which is what was asked for.
-        let _ = partition.exclusive(|words| Cache::open(words)?.clear(database));
-    }
-}
-
-/// Ends all entries with a tag, in a time that doesn't depend on their number.
-pub fn invalidate(segment: &Segment, tag: u64) {
-    for partition in segment.partitions(Region::Cache) {
-        // As for clearing.
-        let _ = partition.exclusive(|words| Cache::open(words)?.invalidate(tag));
-    }
-}
-
-/// Holds a fence of one partition; the answer is for [`let_go`].
-pub fn hold(segment: &Segment, partition: usize, fence: u32) -> Result<u64, Error> {
-    segment.partitions(Region::Cache)[partition].exclusive(|words| Cache::open(words)?.hold(fence))
-}
-
-/// Ends that; false where the partition has been emptied since.
-pub fn let_go(
-    segment: &Segment,
-    partition: usize,
-    fence: u32,
-    epoch: u64,
-    raised: Option<Moment>,
-) -> Result<bool, Error> {
-    segment.partitions(Region::Cache)[partition].exclusive(|words| Cache::open(words)?.let_go(fence, epoch, raised))
-}
-
 /// Frees what has expired or been cleared, a little under each lock. Stops at `deadline` (microseconds of the server's
 /// clock); true where it got to the end.
 pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
@@ -517,6 +494,7 @@ pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
             Ok(cache.expire(now, WALK)? || cache.sweep(&mut passed, now, WALK)?)
         };
         while partition.exclusive(&mut step)? {
+            server::check_for_interrupts();
             if server::now() >= deadline {
                 return Ok(false);
             }

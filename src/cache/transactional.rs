@@ -1,8 +1,8 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
 use super::fence::{self, Origin};
-use super::log::Effect;
-use super::number;
+use super::jsonb::number;
+use super::log::{Effect, Own, Seen};
 use super::pending::{self, is_over, now};
 use super::store::{self, Count, Offer};
 use crate::error::Error;
@@ -11,7 +11,6 @@ use crate::segment::{Segment, jsonb, server};
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use std::num::IntErrorKind;
-use std::rc::Rc;
 
 /// When a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +28,7 @@ enum View {
     /// Gone, for this transaction.
     Absent,
     /// A value of its own.
-    Own { value: Rc<[u8]>, kind: Kind, expiry: u64, tags: Tags },
+    Own(Own),
     /// What is committed, maybe with another expiry.
     Committed { touched: Option<u64> },
 }
@@ -39,29 +38,16 @@ fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
     if pending::is_empty() {
         return Ok(View::Committed { touched: None });
     }
-    let touched = match pending::effect(key) {
-        None | Some(Effect::Taken) => None,
-        Some(Effect::Touch { expiry }) if !is_over(expiry, now) => Some(expiry),
-        Some(Effect::Set { value, kind, expiry, tags }) if !is_over(expiry, now) => {
-            return Ok(View::Own { value, kind, expiry, tags });
-        }
-        Some(Effect::Keep { value, over, tags, .. }) if !is_over(over, now) => {
-            return Ok(View::Own { value, kind: Kind::Json, expiry: over, tags });
-        }
+    let touched = match pending::seen(key) {
+        None => None,
+        Some(Seen::Touched(expiry)) if !is_over(expiry, now) => Some(expiry),
+        Some(Seen::Own(own)) if !is_over(own.over, now) => return Ok(View::Own(own)),
         Some(_) => return Ok(View::Absent),
     };
-    let invalidated = pending::invalidated();
-    if !invalidated.is_empty() && store::tags(segment, key, now)?.any_of(&invalidated) {
+    if pending::has_marks() && pending::invalidates(&store::tags(segment, key, now)?) {
         return Ok(View::Absent);
     }
     Ok(View::Committed { touched })
-}
-
-/// A result with these bytes.
-pub fn copied(value: &[u8]) -> Buffer {
-    let buffer = Buffer::allocate(value.len());
-    buffer.bytes().copy_from_slice(value);
-    buffer
 }
 
 /// The value under a key; `now` as [`pending::now`] tells it.
@@ -69,7 +55,7 @@ pub fn copied(value: &[u8]) -> Buffer {
 pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
+        View::Own(own) => Ok(Some((pending::copy(&own), own.kind))),
         View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(|(value, found)| (value, found.kind))),
     }
 }
@@ -78,7 +64,7 @@ pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, 
 pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { value, kind, .. } => Ok(Some((copied(&value), kind))),
+        View::Own(own) => Ok(Some((pending::copy(&own), own.kind))),
         View::Committed { .. } => {
             let found = store::look(segment, key, now, 0)?;
             if found.is_some() {
@@ -94,16 +80,16 @@ pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Opt
     let now = now();
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { value, kind, tags, .. } => {
-            let buffer = copied(&value);
-            if kind == Kind::Json {
-                pending::write(key, Effect::Set { value, kind, expiry, tags });
+        View::Own(own) => {
+            let buffer = pending::copy(&own);
+            if own.kind == Kind::Json {
+                pending::rewrite(key, &own, expiry)?;
             }
-            Ok(Some((buffer, kind)))
+            Ok(Some((buffer, own.kind)))
         }
         View::Committed { touched } => {
             if touched.is_some() {
-                pending::write(key, Effect::Touch { expiry });
+                pending::write(key, Effect::Touch { expiry })?;
             }
             Ok(store::read(segment, key, now, Some(expiry))?.map(|(value, found)| (value, found.kind)))
         }
@@ -123,10 +109,10 @@ pub fn compare_and_set(
         let now = now();
         match view(segment, key, now)? {
             View::Absent => return Ok(false),
-            View::Own { value: current, kind, tags, .. } => {
-                let equal = kind == Kind::Json && jsonb::equal(&current, expected);
+            View::Own(own) => {
+                let equal = own.kind == Kind::Json && jsonb::equal(pending::copy(&own).bytes(), expected);
                 if equal {
-                    pending::write(key, Effect::Set { value: value.into(), kind, expiry, tags });
+                    pending::write(key, Effect::Set { value, kind: own.kind, expiry, tags: &own.tags })?;
                 }
                 return Ok(equal);
             }
@@ -161,13 +147,13 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Coun
     let (old, expiry, tags) = match view(segment, key, now)? {
         View::Committed { .. } => return store::add(segment, key, by, expiry, now),
         View::Absent => (Ok(0), expiry, Tags::default()),
-        View::Own { kind: Kind::Bytes, .. } => return Ok(Count::NotANumber),
-        View::Own { value, expiry, tags, .. } => (number::decode(&value), expiry, tags),
+        View::Own(Own { kind: Kind::Bytes, .. }) => return Ok(Count::NotANumber),
+        View::Own(own) => (number::decode(pending::copy(&own).bytes()), own.over, own.tags),
     };
     match old.map(|old| old.checked_add(by)) {
         Ok(Some(new)) => {
-            let value = number::encode(new).bytes().into();
-            pending::write(key, Effect::Set { value, kind: Kind::Json, expiry, tags });
+            let value = number::encode(new);
+            pending::write(key, Effect::Set { value: value.bytes(), kind: Kind::Json, expiry, tags: &tags })?;
             Ok(Count::Is(new))
         }
         Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => Ok(Count::OutOfRange),
@@ -179,7 +165,7 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Coun
 pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { expiry, .. } => Ok(Some(expiry)),
+        View::Own(own) => Ok(Some(own.over)),
         View::Committed { touched } => {
             let expiry = store::expiry(segment, key, now)?;
             Ok(expiry.map(|expiry| touched.unwrap_or(expiry)))
@@ -201,8 +187,8 @@ pub struct NewValue<'v> {
 }
 
 impl NewValue<'_> {
-    fn effect(self) -> Effect {
-        Effect::Set { value: self.bytes.into(), kind: self.kind, expiry: self.expiry, tags: self.tags }
+    fn effect(&self) -> Effect<'_> {
+        Effect::Set { value: self.bytes, kind: self.kind, expiry: self.expiry, tags: &self.tags }
     }
 }
 
@@ -219,17 +205,17 @@ pub fn set(segment: &Segment, key: KeyHash, value: NewValue<'_>, mode: Mode, kee
         }
         value.expiry = present.filter(|_| keep_ttl).unwrap_or(value.expiry);
     }
-    pending::write(key, value.effect());
+    pending::write(key, value.effect())?;
     Ok(true)
 }
 
 fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result<bool, Error> {
     let now = now();
     match view(segment, key, now)? {
-        View::Own { .. } => Ok(false),
+        View::Own(_) => Ok(false),
         // It is this transaction that has removed the key, and that shows at its commit, as this does.
         View::Absent => {
-            pending::write(key, value.effect());
+            pending::write(key, value.effect())?;
             Ok(true)
         }
         View::Committed { .. } => {
@@ -253,7 +239,7 @@ fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result
 /// another session puts there until then was computed before it.
 pub fn delete(segment: &Segment, key: KeyHash, now: u64) -> Result<bool, Error> {
     let present = expiry(segment, key, now)?.is_some();
-    pending::write(key, Effect::Delete);
+    pending::write(key, Effect::Delete)?;
     Ok(present)
 }
 
@@ -262,17 +248,17 @@ pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, E
     let now = now();
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own { value, kind, .. } => {
-            let buffer = copied(&value);
-            if kind == Kind::Json {
-                pending::write(key, Effect::Delete);
+        View::Own(own) => {
+            let buffer = pending::copy(&own);
+            if own.kind == Kind::Json {
+                pending::write(key, Effect::Delete)?;
             }
-            Ok(Some((buffer, kind)))
+            Ok(Some((buffer, own.kind)))
         }
         View::Committed { .. } => {
             let taken = store::take(segment, key, now)?;
             if taken.as_ref().is_some_and(|(_, kind)| *kind == Kind::Json) {
-                pending::write(key, Effect::Taken);
+                pending::write(key, Effect::Taken)?;
             }
             Ok(taken)
         }
@@ -284,14 +270,14 @@ pub fn touch(segment: &Segment, key: KeyHash, expiry: u64) -> Result<bool, Error
     let now = now();
     match view(segment, key, now)? {
         View::Absent => Ok(false),
-        View::Own { value, kind, tags, .. } => {
-            pending::write(key, Effect::Set { value, kind, expiry, tags });
+        View::Own(own) => {
+            pending::rewrite(key, &own, expiry)?;
             Ok(true)
         }
         View::Committed { .. } => {
             let present = store::expiry(segment, key, now)?.is_some();
             if present {
-                pending::write(key, Effect::Touch { expiry });
+                pending::write(key, Effect::Touch { expiry })?;
             }
             Ok(present)
         }

@@ -138,6 +138,7 @@ fn relation(prefix: &str, name: &str) -> Option<u32> {
 impl Queue {
     /// The queue of that name.
     pub fn open(name: &[u8]) -> Result<Rc<Queue>, Error> {
+        pending::prepare();
         let known = KNOWN.with_borrow_mut(|known| {
             let now = catalog::generation();
             if known.generation != now {

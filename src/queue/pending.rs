@@ -1,10 +1,11 @@
 //! What waits for the end of the transaction: messages that become ready, leases that are given back, rows that are gone.
 //!
-//! All of it lives in this process's memory and needs none at the end: the lists are made when the calls are.
+//! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
 use super::archive::forget;
 use super::partition;
 use crate::error::Error;
+use crate::segment::memory::PgVec;
 use crate::segment::{server, wait, xact};
 use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Taken, Wake};
 use enough_engine::words::Corrupt;
@@ -76,22 +77,32 @@ enum Held {
 
 #[derive(Default)]
 struct Pending {
-    items: Vec<Item>,
+    items: PgVec<Item>,
     held: Vec<(QueueKey, Held)>,
 }
 
 thread_local! {
-    static PENDING: RefCell<Pending> = const { RefCell::new(Pending { items: Vec::new(), held: Vec::new() }) };
+    static PENDING: RefCell<Pending> = const { RefCell::new(Pending { items: PgVec::new(), held: Vec::new() }) };
 }
 
 /// Messages handled under one hold of a lock.
 const CHUNK: usize = 256;
 
+/// Finds memory for as many actions as can become due before they are remembered. What the index has been told must not be
+/// forgotten for lack of memory, so every call comes by here first.
+pub(super) fn prepare() {
+    PENDING.with_borrow_mut(|pending| pending.items.reserve(CHUNK));
+}
+
 /// Remembers an action until the end of the transaction.
 pub(super) fn remember(key: QueueKey, action: Action) {
     xact::join(xact::Joined::Queue);
     let savepoint = xact::current();
-    PENDING.with_borrow_mut(|pending| pending.items.push(Item { savepoint, key, action }));
+    PENDING.with_borrow_mut(|pending| {
+        pending.items.push(Item { savepoint, key, action });
+        // Not before: it must have been remembered should this fail.
+        pending.items.reserve(CHUNK);
+    });
 }
 
 /// Remembers that the index must look at the table again should this transaction be rolled back; with `own_rows`, also
@@ -297,11 +308,14 @@ fn wake_all(key: QueueKey) {
     }
 }
 
-fn roll_back(mut items: Vec<Item>) {
+/// Undoes the items from the `keep`-th on, and forgets them.
+fn roll_back(items: &mut PgVec<Item>, keep: usize) {
+    let undone = items.get_mut(keep..).unwrap_or_default();
     // The last one first: a message that was leased and then deleted is leased again before it is given back.
-    items.reverse();
-    apply(&items, abort_one);
-    forget_all(&items, |action| matches!(action, Action::Created));
+    undone.reverse();
+    apply(undone, abort_one);
+    forget_all(undone, |action| matches!(action, Action::Created));
+    items.truncate(keep);
 }
 
 fn give_up_all() {
@@ -364,7 +378,9 @@ impl xact::Participant for Queues {
 
     fn abort(&self) {
         give_up_all();
-        roll_back(PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items)));
+        let mut items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
+        roll_back(&mut items, 0);
+        keep_capacity(items);
     }
 
     fn merge(&self, from: SubTransactionId, to: SubTransactionId) {
@@ -377,19 +393,16 @@ impl xact::Participant for Queues {
 
     fn undo(&self, from: SubTransactionId) {
         give_up_all();
+        let mut items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
         // Numbers of savepoints grow, and those inside of `from` have ended before it.
-        let undone = PENDING.with_borrow_mut(|pending| {
-            let keep = pending.items.iter().position(|item| item.savepoint >= from).unwrap_or(pending.items.len());
-            pending.items.split_off(keep)
-        });
-        roll_back(undone);
+        let keep = items.iter().rposition(|item| item.savepoint < from).map_or(0, |last| last + 1);
+        roll_back(&mut items, keep);
+        PENDING.with_borrow_mut(|pending| pending.items = items);
     }
 }
 
 /// Gives the list back, empty, so that the next transaction needn't allocate one; unless it was a large one.
-fn keep_capacity(mut items: Vec<Item>) {
-    if items.capacity() <= CHUNK {
-        items.clear();
-        PENDING.with_borrow_mut(|pending| pending.items = items);
-    }
+fn keep_capacity(mut items: PgVec<Item>) {
+    items.empty(4 * CHUNK);
+    PENDING.with_borrow_mut(|pending| pending.items = items);
 }

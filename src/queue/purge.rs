@@ -4,6 +4,7 @@ use super::Queue;
 use super::claim::{Claim, give_up, require_consume};
 use super::pending::{Action, Ending, remember};
 use crate::error::Error;
+use crate::segment::memory::PgVec;
 use crate::segment::sql::each_row;
 use enough_engine::queue::{Aside, Tid};
 
@@ -32,7 +33,7 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
     )?;
     let table = queue.open_table(false)?;
     let claim = Claim { busy: true, timed: false, tid: Tid::default(), attempts: 0 };
-    for one in held {
+    for one in &held {
         match table.fetch(one.msg_id, one.tid) {
             // Not this transaction's to see, or to delete.
             Some(_) => give_up(queue, one.msg_id, claim, false)?,
@@ -44,8 +45,8 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
 }
 
 /// Sets aside what the index knows.
-fn set_aside(queue: &Queue) -> Result<Vec<Aside>, Error> {
-    let mut held = Vec::new();
+fn set_aside(queue: &Queue) -> Result<PgVec<Aside>, Error> {
+    let mut held = PgVec::new();
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
         let more = queue.index(|index, slot| {
@@ -56,8 +57,7 @@ fn set_aside(queue: &Queue) -> Result<Vec<Aside>, Error> {
             let msg_id = one.msg_id;
             remember(queue.key, Action::Finished { msg_id, busy: true, timed: false, ending: Ending::Purged });
         }
-        held.append(&mut chunk);
-        chunk.reserve_exact(CHUNK);
+        held.extend_from_slice(&chunk);
         if !more {
             return Ok(held);
         }

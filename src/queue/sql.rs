@@ -6,8 +6,9 @@ use super::{
 };
 use crate::error::{Error, required};
 use crate::export;
-use crate::segment::call::{Call, Jsonb, Text, Time, Value};
+use crate::segment::call::{Array, Call, Text, Time, Value};
 use crate::segment::catalog::Privilege;
+use crate::segment::memory::PgVec;
 use crate::segment::server;
 use crate::segment::table::NewRow;
 use std::rc::Rc;
@@ -180,10 +181,10 @@ fn check_batch(argument: &'static str, len: usize) -> Result<(), Error> {
 }
 
 /// An array argument with an element for each message of a batch, where it is given.
-struct OnePerMessage<T>(Option<Vec<Option<T>>>);
+struct OnePerMessage<'c, T>(Option<Array<'c, T>>);
 
-impl<T: Copy> OnePerMessage<T> {
-    fn new(given: Option<Vec<Option<T>>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
+impl<'c, T: Copy + 'c> OnePerMessage<'c, T> {
+    fn new(given: Option<Array<'c, T>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
         match given {
             Some(items) if items.len() != messages => {
                 let expected = format!("an array of {messages} elements, one a message");
@@ -194,7 +195,7 @@ impl<T: Copy> OnePerMessage<T> {
     }
 
     fn get(&self, place: usize) -> Option<T> {
-        self.0.as_ref().and_then(|items| items.get(place).copied().flatten())
+        self.0.and_then(|items| items.get(place))
     }
 }
 
@@ -207,9 +208,9 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
     check_batch("messages", messages.len())?;
     let groups = OnePerMessage::new(call.raw_text_array(4), "group_keys", messages.len())?;
     let dedups = OnePerMessage::new(call.raw_text_array(5), "dedup_keys", messages.len())?;
-    let headers = OnePerMessage::<Jsonb<'_>>::new(call.jsonb_array(6), "headers", messages.len())?;
-    let rows: Vec<NewRow<'_>> = messages
-        .into_iter()
+    let headers = OnePerMessage::new(call.jsonb_array(6), "headers", messages.len())?;
+    let rows: PgVec<NewRow<'_>> = messages
+        .iter()
         .enumerate()
         .map(|(place, message)| {
             let message = required(message, "messages[…]")?;
@@ -225,12 +226,12 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
         })
         .collect::<Result<_, Error>>()?;
     let numbers = send::send(&queue, "queue_send_batch", &rows)?;
-    all(call, numbers)
+    all(call, &numbers)
 }
 
-fn all(call: &mut Call<'_>, numbers: impl IntoIterator<Item = i64>) -> Answer {
+fn all(call: &mut Call<'_>, numbers: &[i64]) -> Answer {
     let mut answer = call.rows()?;
-    for number in numbers {
+    for &number in numbers {
         answer.push(&[Value::I64(number)])?;
     }
     Ok(answer.end())
@@ -277,10 +278,10 @@ fn delete(call: &mut Call<'_>) -> Answer {
     Ok(Value::Bool(finish::delete(&queue, &table, msg_id, lease(call, 2))?))
 }
 
-fn msg_ids(given: Option<Vec<Option<i64>>>) -> Result<Vec<i64>, Error> {
+fn msg_ids(given: Option<Array<'_, i64>>) -> Result<PgVec<i64>, Error> {
     let numbers = required(given, "msg_ids")?;
     check_batch("msg_ids", numbers.len())?;
-    numbers.into_iter().map(|number| required(number, "msg_ids[…]")).collect()
+    numbers.iter().map(|number| required(number, "msg_ids[…]")).collect()
 }
 
 fn delete_batch(call: &mut Call<'_>) -> Answer {
@@ -288,7 +289,7 @@ fn delete_batch(call: &mut Call<'_>) -> Answer {
     let numbers = msg_ids(call.i64_array(1))?;
     claim::require_consume(&queue, "queue_delete_batch")?;
     let table = queue.open_table(true)?;
-    all(call, finish::delete_batch(&queue, &table, &numbers)?)
+    all(call, &finish::delete_batch(&queue, &table, &numbers)?)
 }
 
 fn archive(call: &mut Call<'_>) -> Answer {
@@ -305,7 +306,7 @@ fn archive_batch(call: &mut Call<'_>) -> Answer {
     claim::require_consume(&queue, "queue_archive_batch")?;
     let table = queue.open_table(true)?;
     let archived = finish::archive_batch(&queue, &table, &numbers)?;
-    all(call, archived)
+    all(call, &archived)
 }
 
 fn fail_one(call: &mut Call<'_>) -> Answer {

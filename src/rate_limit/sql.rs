@@ -1,8 +1,8 @@
 //! The SQL functions of `sql/rate_limit.sql`: arguments in, rows out.
 
 use super::{MAX_KEY, all};
-use crate::error::{Error, required};
-use crate::segment::call::{Call, Time, Value};
+use crate::error::{Error, required, shown};
+use crate::segment::call::{Array, Call, Time, Value};
 use crate::segment::row::{Micros, RowKind};
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
 
@@ -58,9 +58,9 @@ fn rate_limit_up_to(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 /// `(keys, max_requests, periods, cost, algorithm)`
 fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let keys = elements(call.text_array(0), "keys")?;
-    let max_requests = elements(call.i32_array(1), "max_requests")?;
-    let periods = elements(call.interval_array(2), "periods")?;
+    let keys = required(call.text_array(0), "keys")?;
+    let max_requests = required(call.i32_array(1), "max_requests")?;
+    let periods = required(call.interval_array(2), "periods")?;
     let cost = amount(call, 3, "cost")?;
     let algorithm = algorithm(required(call.bytes(4), "algorithm")?)?;
     for (name, len) in [("max_requests", max_requests.len()), ("periods", periods.len())] {
@@ -73,6 +73,9 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         let hint = "Split the call, or count several things under one key.";
         return Err(Error::TooLarge { what: "number of keys", size: keys.len(), limit: MAX_KEYS, hint });
     }
+    let keys = elements(keys, "keys")?;
+    let max_requests = elements(max_requests, "max_requests")?;
+    let periods = elements(periods, "periods")?;
     keys.iter().try_for_each(|key| fitting(key).map(drop))?;
     let limits = max_requests
         .into_iter()
@@ -90,8 +93,8 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 }
 
 /// The elements of an array, none of which may be NULL.
-fn elements<T>(array: Option<Vec<Option<T>>>, name: &'static str) -> Result<Vec<T>, Error> {
-    required(array, name)?.into_iter().map(|element| required(element, name)).collect()
+fn elements<'c, T: 'c>(array: Array<'c, T>, name: &'static str) -> Result<Vec<T>, Error> {
+    array.iter().map(|element| required(element, name)).collect()
 }
 
 /// `(key)`
@@ -204,10 +207,8 @@ pub(super) fn algorithm_named(name: &[u8]) -> Option<Algorithm> {
 /// The same; an error where there is none.
 #[inline]
 pub(super) fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
-    algorithm_named(name).ok_or_else(|| {
-        let name = format!("\"{}\"", String::from_utf8_lossy(name));
-        Error::invalid("algorithm", name, "'sliding_window', 'fixed_window' or 'token_bucket'")
-    })
+    algorithm_named(name)
+        .ok_or_else(|| Error::invalid("algorithm", shown(name), "'sliding_window', 'fixed_window' or 'token_bucket'"))
 }
 
 /// A cost, or an amount to refund.

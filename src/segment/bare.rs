@@ -4,16 +4,25 @@
 //! * `LWLockAcquire` fails where 200 locks are held already: nobody here holds more than one partition's, or those of the
 //!   64 partitions that a region may have. `LWLockRelease` fails where the lock isn't held: [`super::Held`] exists only
 //!   for one that is.
-//! * `palloc_extended` with [`NO_OOM`] answers NULL instead of failing, for any size below [`MAX_ALLOC`].
+//! * `palloc_extended` and `MemoryContextAllocExtended` with [`NO_OOM`] answer NULL instead of failing, for any size below
+//!   [`MAX_ALLOC`], or with [`HUGE`] below [`MAX_ALLOC_HUGE`].
+//! * `pfree` fails where the memory isn't the server's, or was given back already: only [`super::memory::PgVec`] calls it,
+//!   once for what it owns.
 //! * The others read variables of this process, or the clock.
+
+#![cfg_attr(test, allow(dead_code, reason = "tests run without a server"))]
 
 use pgrx::pg_sys;
 use std::ffi::{c_int, c_void};
 
 /// `MCXT_ALLOC_NO_OOM`
 const NO_OOM: c_int = 2;
+/// `MCXT_ALLOC_HUGE`
+const HUGE: c_int = 1;
 /// `MaxAllocSize`
 const MAX_ALLOC: usize = 0x3fff_ffff;
+/// `MaxAllocHugeSize`
+const MAX_ALLOC_HUGE: usize = usize::MAX / 2;
 
 unsafe extern "C-unwind" {
     // For `guard.rs` alone, which is the outermost frame or within the server's own error handling.
@@ -31,7 +40,9 @@ unsafe extern "C" {
     pub fn ActiveSnapshotSet() -> bool;
     pub fn GetActiveSnapshot() -> pg_sys::Snapshot;
     pub fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
+    pub fn pfree(memory: *mut c_void);
     fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
+    fn MemoryContextAllocExtended(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;
 }
 
 /// `palloc` that answers NULL where there is no memory.
@@ -42,6 +53,16 @@ pub fn try_palloc(size: usize) -> *mut c_void {
     }
     // SAFETY: with this flag and size it doesn't fail but answers NULL.
     unsafe { palloc_extended(size, NO_OOM) }
+}
+
+/// `MemoryContextAllocHuge` that answers NULL where there is no memory.
+#[inline]
+pub fn try_alloc_huge(context: pg_sys::MemoryContext, size: usize) -> *mut c_void {
+    if size > MAX_ALLOC_HUGE {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: the context is the caller's; with these flags and that size it doesn't fail but answers NULL.
+    unsafe { MemoryContextAllocExtended(context, size, HUGE | NO_OOM) }
 }
 
 /// `palloc`, whose errors still pass through the guard.

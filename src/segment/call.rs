@@ -185,6 +185,41 @@ impl<'c> Text<'c> {
     }
 }
 
+/// The elements of an array argument; NULLs are `None`. They are in the call's memory, as the server has laid them out.
+pub struct Array<'c, T> {
+    items: &'c [Datum],
+    nulls: &'c [bool],
+    make: fn(Datum) -> T,
+}
+
+impl<T> Clone for Array<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Array<'_, T> {}
+
+#[allow(clippy::len_without_is_empty, reason = "nobody has asked yet")]
+impl<'c, T: 'c> Array<'c, T> {
+    /// How many there are.
+    pub fn len(self) -> usize {
+        self.items.len()
+    }
+
+    /// The `index`-th element; `None` where it is NULL, or there are fewer.
+    pub fn get(self, index: usize) -> Option<T> {
+        let item = self.items.get(index).filter(|_| self.nulls.get(index) == Some(&false))?;
+        Some((self.make)(*item))
+    }
+
+    /// The elements in their order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = Option<T>> + 'c {
+        let make = self.make;
+        self.items.iter().zip(self.nulls).map(move |(&item, &null)| (!null).then(|| make(item)))
+    }
+}
+
 /// The bytes of a varlena, fetched and decompressed where it must be.
 ///
 /// # Safety
@@ -324,9 +359,11 @@ impl<'c> Call<'c> {
         self.argument(index).map(|datum| Text { datum, lifetime: PhantomData })
     }
 
-    /// A `text` argument for people; what isn't UTF-8 is replaced.
+    /// A `text` argument for people, or a word that means something; what isn't UTF-8 is replaced, and what is longer than any
+    /// such text is cut off.
     pub fn text(&self, index: usize) -> Option<String> {
-        self.bytes(index).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        const LONGEST: usize = 4096;
+        self.bytes(index).map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into_owned())
     }
 
     /// A `jsonb` argument.
@@ -353,53 +390,48 @@ impl<'c> Call<'c> {
     }
 
     /// A `text[]` argument's elements; an array of more than one dimension gives them in storage order.
-    pub fn text_array(&self, index: usize) -> Option<Vec<Option<&'c [u8]>>> {
-        self.raw_text_array(index).map(|items| items.into_iter().map(|item| item.map(Text::payload)).collect())
+    pub fn text_array(&self, index: usize) -> Option<Array<'c, &'c [u8]>> {
+        // SAFETY: elements of such an array are varlenas, which live as long as the call.
+        self.array(index, pg_sys::TEXTOID, -1, false, b'i', |datum| unsafe { payload(datum) })
     }
 
     /// The same, also for calls into the server.
-    pub fn raw_text_array(&self, index: usize) -> Option<Vec<Option<Text<'c>>>> {
-        self.array(index, pg_sys::TEXTOID, -1, false, b'i').map(|items| {
-            items.into_iter().map(|item| item.map(|datum| Text { datum, lifetime: PhantomData })).collect()
-        })
+    pub fn raw_text_array(&self, index: usize) -> Option<Array<'c, Text<'c>>> {
+        self.array(index, pg_sys::TEXTOID, -1, false, b'i', |datum| Text { datum, lifetime: PhantomData })
     }
 
     /// A `jsonb[]` argument's elements.
-    pub fn jsonb_array(&self, index: usize) -> Option<Vec<Option<Jsonb<'c>>>> {
-        self.array(index, pg_sys::JSONBOID, -1, false, b'i').map(|items| {
-            items.into_iter().map(|item| item.map(|datum| Jsonb { datum, lifetime: PhantomData })).collect()
-        })
+    pub fn jsonb_array(&self, index: usize) -> Option<Array<'c, Jsonb<'c>>> {
+        self.array(index, pg_sys::JSONBOID, -1, false, b'i', |datum| Jsonb { datum, lifetime: PhantomData })
     }
 
     /// A `bigint[]` argument's elements.
     #[allow(clippy::cast_possible_wrap, reason = "a bigint's Datum holds its bits")]
-    pub fn i64_array(&self, index: usize) -> Option<Vec<Option<i64>>> {
-        self.array(index, pg_sys::INT8OID, 8, true, b'd')
-            .map(|items| items.into_iter().map(|item| item.map(|datum| datum.value() as i64)).collect())
+    pub fn i64_array(&self, index: usize) -> Option<Array<'c, i64>> {
+        self.array(index, pg_sys::INT8OID, 8, true, b'd', |datum| datum.value() as i64)
     }
 
     /// An `int[]` argument's elements.
-    pub fn i32_array(&self, index: usize) -> Option<Vec<Option<i32>>> {
-        self.array(index, pg_sys::INT4OID, 4, true, b'i')
-            .map(|items| items.into_iter().map(|item| item.map(|datum| datum.value() as i32)).collect())
+    pub fn i32_array(&self, index: usize) -> Option<Array<'c, i32>> {
+        self.array(index, pg_sys::INT4OID, 4, true, b'i', |datum| datum.value() as i32)
     }
 
     /// An `interval[]` argument's elements.
-    pub fn interval_array(&self, index: usize) -> Option<Vec<Option<Time>>> {
+    pub fn interval_array(&self, index: usize) -> Option<Array<'c, Time>> {
         // SAFETY: elements of such an array are intervals, passed by reference.
         let micros = |datum: Datum| interval_micros(unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() });
-        self.array(index, pg_sys::INTERVALOID, size_of::<pg_sys::Interval>() as i32, false, b'd')
-            .map(|items| items.into_iter().map(|item| item.map(micros)).collect())
+        self.array(index, pg_sys::INTERVALOID, size_of::<pg_sys::Interval>() as i32, false, b'd', micros)
     }
 
-    fn array(
+    fn array<T>(
         &self,
         index: usize,
         element: pg_sys::Oid,
         len: i32,
         by_value: bool,
         align: u8,
-    ) -> Option<Vec<Option<Datum>>> {
+        make: fn(Datum) -> T,
+    ) -> Option<Array<'c, T>> {
         let datum = self.argument(index)?;
         let (mut items, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
         // SAFETY: the SQL declarations give such arguments that array type; the server allocates both lists with
@@ -416,7 +448,13 @@ impl<'c> Call<'c> {
                 &raw mut nulls,
                 &raw mut count,
             );
-            Some((0..usize::try_from(count).unwrap_or(0)).map(|i| (!*nulls.add(i)).then_some(*items.add(i))).collect())
+            let count = usize::try_from(count).unwrap_or(0);
+            let (items, nulls) = if count == 0 {
+                (&[] as &[Datum], &[] as &[bool])
+            } else {
+                (std::slice::from_raw_parts(items, count), std::slice::from_raw_parts(nulls, count))
+            };
+            Some(Array { items, nulls, make })
         }
     }
 

@@ -28,6 +28,7 @@
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `sql.rs` | statements of the extension's own |
 //! | `query.rs` | a query that the user has given |
+//! | `memory.rs`, `reserve.rs` | lists that grow with what a user does, and what is left for errors when memory isn't |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
 //! | `call.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
 //! | `guard.rs` | errors and panics on their way into the server |
@@ -46,8 +47,10 @@ mod guard;
 mod insert;
 pub mod jsonb;
 mod layout;
+pub mod memory;
 pub mod process;
 pub mod query;
+mod reserve;
 pub mod row;
 pub mod rows;
 pub mod savepoint;

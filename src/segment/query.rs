@@ -1,9 +1,9 @@
 //! A query that the user has given: run as the caller, with its privileges, search path and transaction.
 
-use super::call::{Jsonb, payload};
+use super::call::{Buffer, Jsonb, payload};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 /// What the query must be, for the error.
 const ONE_VALUE: &str = "a query that returns at most one row of one column";
@@ -57,9 +57,28 @@ unsafe fn only_value() -> Result<Option<(Oid, Datum)>, Error> {
     }
 }
 
+/// A copy of a jsonb in `memory`.
+///
 /// # Safety
-/// SPI is connected.
-unsafe fn value_as_jsonb(query: &CStr, argument: Option<Jsonb<'_>>) -> Result<Option<Vec<u8>>, Error> {
+/// `value` is a jsonb, and `memory` a memory context.
+unsafe fn kept(value: Datum, memory: pg_sys::MemoryContext) -> Buffer {
+    // SAFETY: the caller's promise. An ERROR in between leaves the context to the server, which sets it anew.
+    unsafe {
+        let value = payload(value);
+        let before = pg_sys::MemoryContextSwitchTo(memory);
+        let buffer = Buffer::holding(value);
+        pg_sys::MemoryContextSwitchTo(before);
+        buffer
+    }
+}
+
+/// # Safety
+/// SPI is connected, and `memory` is a memory context.
+unsafe fn value_as_jsonb(
+    query: &CStr,
+    argument: Option<Jsonb<'_>>,
+    memory: pg_sys::MemoryContext,
+) -> Result<Option<Buffer>, Error> {
     // SAFETY: the caller's promise; what has type jsonb is one, and lives until SPI is finished.
     unsafe {
         // Not read-only: where each statement has a snapshot of its own, this one gets it, as in a session.
@@ -70,24 +89,32 @@ unsafe fn value_as_jsonb(query: &CStr, argument: Option<Jsonb<'_>>) -> Result<Op
         }
         let Some((kind, value)) = only_value()? else { return Ok(None) };
         if kind == pg_sys::JSONBOID {
-            return Ok(Some(payload(value).to_vec()));
+            return Ok(Some(kept(value, memory)));
         }
         execute(c"SELECT pg_catalog.to_jsonb($1)", (kind, Some(value)), true);
-        Ok(only_value()?.map(|(_, value)| payload(value).to_vec()))
+        Ok(only_value()?.map(|(_, value)| kept(value, memory)))
     }
 }
 
 /// Runs a query with `$1` = `argument` and gives its one value as the binary form of a jsonb: as `to_jsonb()` has it, if
-/// it is of another type. `None` where there is no row or NULL.
-pub fn one_value(query: &[u8], argument: Option<Jsonb<'_>>) -> Result<Option<Vec<u8>>, Error> {
-    let query = CString::new(query).map_err(|_| refused("a text with a zero byte".into()))?;
+/// it is of another type, in the call's memory. `None` where there is no row or NULL.
+pub fn one_value(query: &[u8], argument: Option<Jsonb<'_>>) -> Result<Option<Buffer>, Error> {
+    // A copy that ends with a zero byte; a text has none.
+    let text = Buffer::allocate(query.len() + 1);
+    if let Some((end, bytes)) = text.bytes().split_last_mut() {
+        bytes.copy_from_slice(query);
+        *end = 0;
+    }
+    let query = CStr::from_bytes_until_nul(text.bytes()).unwrap_or_default();
+    // SAFETY: reads a variable of this process.
+    let memory = unsafe { pg_sys::CurrentMemoryContext };
     // SAFETY: no preconditions.
     if unsafe { pg_sys::SPI_connect() } != pg_sys::SPI_OK_CONNECT as i32 {
         return Err(Error::Internal { problem: "SPI can't be had".into() });
     }
     // SAFETY: connected. Where the query fails so does this call, and the server disconnects.
     unsafe {
-        let value = value_as_jsonb(&query, argument);
+        let value = value_as_jsonb(query, argument, memory);
         pg_sys::SPI_finish();
         value
     }

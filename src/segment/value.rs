@@ -52,11 +52,7 @@ impl Value<'_> {
             Value::I32(value) => Datum::from(value),
             Value::I64(value) | Value::Instant(value) => Datum::from(value),
             Value::Interval(micros) => interval(micros),
-            Value::Bytes(bytes) => {
-                let buffer = Buffer::allocate(bytes.len());
-                buffer.bytes().copy_from_slice(bytes);
-                buffer.datum()
-            }
+            Value::Bytes(bytes) => Buffer::holding(bytes).datum(),
             Value::Raw(datum) => datum,
         })
     }
@@ -86,11 +82,19 @@ impl Buffer {
         Buffer { varlena: super::bare::palloc(len + pg_sys::VARHDRSZ).cast(), len }
     }
 
-    /// The same for those who must not fail: none where there is no memory.
+    /// A copy of these bytes.
+    #[inline]
+    pub fn holding(bytes: &[u8]) -> Self {
+        let buffer = Self::allocate(bytes.len());
+        buffer.bytes().copy_from_slice(bytes);
+        buffer
+    }
+
+    /// [`Self::allocate`] for those who must not fail: none where there is no memory.
     #[inline(always)]
     pub fn try_allocate(len: usize) -> Option<Self> {
         let varlena = super::bare::try_palloc(len + pg_sys::VARHDRSZ);
-        (!varlena.is_null()).then_some(Buffer { varlena: varlena.cast(), len })
+        (!varlena.is_null()).then(|| Buffer { varlena: varlena.cast(), len })
     }
 
     /// The room.

@@ -39,7 +39,7 @@ pub enum Joined {
     Queue = 1,
     /// The cache.
     Cache = 2,
-    /// The cache, with a single write that waits for nothing but the commit.
+    /// The cache, with values that wait for nothing but the commit.
     CacheWrite = 4,
 }
 
@@ -63,6 +63,12 @@ pub fn join(who: Joined) {
 #[inline]
 pub fn is_joined() -> bool {
     JOINED.load(Relaxed) != 0
+}
+
+/// Whether anybody but `who` has joined the current transaction.
+#[inline]
+pub fn is_joined_by_others_than(who: Joined) -> bool {
+    JOINED.load(Relaxed) & !(who as u8) != 0
 }
 
 fn participants(joined: u8) -> impl Iterator<Item = &'static dyn Participant> {
@@ -100,7 +106,7 @@ fn unfailing(joined: u8, step: impl Fn(&dyn Participant)) {
 }
 
 /// Called at the end of every transaction of a session that has loaded the library: without a guard, because most of
-/// them have nothing to do here, or a single write of the cache, which can't fail.
+/// them have nothing to do here, or small values for the cache, which can't fail.
 unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent as E;
     const WRITE: u8 = Joined::CacheWrite as u8;
@@ -108,7 +114,7 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg
         (0, _) | (WRITE, E::XACT_EVENT_PRE_COMMIT) => {}
         (WRITE, E::XACT_EVENT_COMMIT) => {
             JOINED.store(0, Relaxed);
-            crate::cache::commit_write();
+            crate::cache::commit_writes();
         }
         // SAFETY: with the server's own arguments.
         (joined, _) => unsafe { joined_transaction_ends(joined, event, arg) },

@@ -51,6 +51,13 @@ impl Partition<'_> {
         self.tags_at() + set as usize * SET_WORDS
     }
 
+    /// How many invalidated tags a partition of so many words remembers: beyond that, which entries end depends on what set a
+    /// tag falls into.
+    pub fn tag_records(words: usize) -> usize {
+        Partition::geometry_of(words, &[])
+            .map_or(0, |partition| partition.tag_sets as usize * (SET_WORDS - RECORDS) / 2)
+    }
+
     /// The sequence number up to which entries with `tag` are dead.
     pub(super) fn invalidated(&self, tag: u64) -> Result<u64, Corrupt> {
         let set = self.set_of(tag);
@@ -83,5 +90,17 @@ impl Partition<'_> {
         }
         self.set(set + oldest, tag)?;
         self.set(set + oldest + 1, self.get(SEQUENCE)?)
+    }
+
+    /// Ends every entry with any tags that has been published so far: by the floor of each set, under which its records are
+    /// of no use any more. Exclusive lock.
+    pub fn invalidate_all(&self) -> Result<(), Corrupt> {
+        let sequence = self.get(SEQUENCE)?;
+        let sets = self.tags_at();
+        for set in (sets..sets + self.tag_sets as usize * SET_WORDS).step_by(SET_WORDS) {
+            self.set(set + FLOOR, sequence)?;
+            (RECORDS..SET_WORDS).try_for_each(|word| self.set(set + word, 0))?;
+        }
+        Ok(())
     }
 }

@@ -100,3 +100,24 @@ fn more_invalidations_than_records_end_too_much_rather_than_too_little() {
     }
     assert!(u64::from(kept) * 20 > all, "only {kept} of {all} were ever found");
 }
+
+#[test]
+fn invalidating_all_tags_ends_what_has_any_and_nothing_else() {
+    let words = allocate(1 << 15);
+    let partition = formatted(&words);
+    let records = Partition::tag_records(words.len()) as u64;
+    assert!(records > 10);
+    partition.invalidate(hash(3)).expect("sound");
+    for number in 0..2 * records {
+        set(&partition, number, b"x", tags([number]));
+    }
+    set(&partition, 2 * records, b"x", Tags::default());
+    partition.invalidate_all().expect("sound");
+    set(&partition, 2 * records + 1, b"x", tags([3, 4]));
+    let found = |number| get(&partition, key(number), 0).expect("sound").is_some();
+    assert!((0..2 * records).all(|number| !found(number)), "an entry outlived its tag");
+    assert!(found(2 * records) && found(2 * records + 1));
+    partition.invalidate(hash(4)).expect("sound");
+    assert!(!found(2 * records + 1));
+    partition.check().expect("sound");
+}

@@ -1,18 +1,11 @@
-//! Whole numbers as the binary form of a `jsonb`, both ways, without calling the server: counters change under a lock.
+//! Whole numbers, both ways: counters change under a lock.
 //!
 //! A `jsonb` that is a number is an array of one, marked as a scalar, whose child is a `numeric` with its 4-byte length
 //! word. A `numeric` is a header and digits in base 10,000, most significant first, without trailing zeros; the header
 //! has a short and a long form (the server's `utils/adt/numeric.c`). Numbers of 64 bits always fit the short one.
 
+use super::{IS_END, LENGTH, ONE_SCALAR, TYPE, TYPE_NUMERIC, word};
 use std::num::IntErrorKind;
-
-/// Array of one | scalar | array.
-const SCALAR_ARRAY: u32 = 0x5000_0001;
-const TYPE: u32 = 0x7000_0000;
-const TYPE_NUMERIC: u32 = 0x1000_0000;
-/// That a child's word tells its end, which the first child's does.
-const IS_END: u32 = 0x8000_0000;
-const CHILD_LENGTH: u32 = 0x0FFF_FFFF;
 
 /// Bytes before the numeric, and of its length word and its header.
 const PREFIX: usize = 8;
@@ -62,7 +55,7 @@ pub fn encode(number: i64) -> Encoded {
     let numeric = LENGTH_WORD + HEADER + kept * 2;
     let length_word = if cfg!(target_endian = "little") { (numeric as u32) << 2 } else { numeric as u32 };
     let mut encoded = Encoded { bytes: [0; LONGEST], len: PREFIX + numeric };
-    let words = [SCALAR_ARRAY, TYPE_NUMERIC | IS_END | numeric as u32, length_word].map(u32::to_ne_bytes);
+    let words = [ONE_SCALAR, TYPE_NUMERIC | IS_END | numeric as u32, length_word].map(u32::to_ne_bytes);
     let halves = std::iter::once(SHORT | sign | weight).chain(digits.into_iter().take(kept)).map(u16::to_ne_bytes);
     let bytes = words.into_iter().flatten().chain(halves.flatten());
     encoded.bytes.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -73,18 +66,14 @@ fn half(bytes: &[u8], index: usize) -> Option<u16> {
     bytes.get(index * 2..)?.first_chunk::<2>().map(|half| u16::from_ne_bytes(*half))
 }
 
-fn word(bytes: &[u8], index: usize) -> Option<u32> {
-    bytes.get(index * 4..)?.first_chunk::<4>().map(|word| u32::from_ne_bytes(*word))
-}
-
 /// The whole number that a `jsonb` is: `InvalidDigit` where it is no number or not a whole one, an overflow where it has
 /// more than 64 bits.
 pub fn decode(bytes: &[u8]) -> Result<i64, IntErrorKind> {
     let child = word(bytes, 1).filter(|child| child & TYPE == TYPE_NUMERIC);
-    if word(bytes, 0) != Some(SCALAR_ARRAY) {
+    if word(bytes, 0) != Some(ONE_SCALAR) {
         return Err(IntErrorKind::InvalidDigit);
     }
-    let length = (child.ok_or(IntErrorKind::InvalidDigit)? & CHILD_LENGTH) as usize;
+    let length = (child.ok_or(IntErrorKind::InvalidDigit)? & LENGTH) as usize;
     let numeric = bytes.get(PREFIX + LENGTH_WORD..PREFIX + length).ok_or(IntErrorKind::InvalidDigit)?;
     let header = half(numeric, 0).ok_or(IntErrorKind::InvalidDigit)?;
     let (negative, weight, digits) = match header & FORM {
