@@ -163,6 +163,7 @@ SELECT cache_set('between', '3');
 COMMIT;
 SELECT cache_get('a'), cache_get('before'), cache_get('between'), cache_get('after');
 SELECT cache_delete('between');
+SELECT count(*) > 0 AS cleaned FROM maintain();
 SELECT after.entries - at_start.entries AS entries, after.bytes_used - at_start.bytes_used AS bytes_used
   FROM at_start, cache_stats() after;
 
@@ -320,12 +321,17 @@ COMMIT;
 SELECT cache_get('read only'), cache_exists('bytes');
 
 -- The counters.
+SELECT count(*) > 0 AS cleaned FROM maintain();
 CREATE TEMP TABLE before AS SELECT * FROM cache_stats();
 SELECT cache_set('counted', '1'), cache_set('counted too', '2');
 SELECT cache_get('counted'), cache_get('counted'), cache_get('uncounted');
 SELECT cache_delete('counted'), cache_delete('uncounted');
 SELECT cache_set('brief', '1', ttl => '1 microsecond');
 SELECT pg_sleep(0.1);
+-- Looking at them changes nothing: what has expired is there until somebody needs its memory, or maintain() comes by.
+SELECT entries - (SELECT entries FROM before) AS entries, expirations - (SELECT expirations FROM before) AS expirations FROM cache_stats();
+SELECT entries - (SELECT entries FROM before) AS entries, expirations - (SELECT expirations FROM before) AS expirations FROM cache_stats();
+SELECT count(*) > 0 AS cleaned FROM maintain();
 SELECT after.entries - before.entries AS entries, after.hits - before.hits AS hits, after.misses - before.misses AS misses,
        after.sets - before.sets AS sets, after.deletes - before.deletes AS deletes,
        after.evictions - before.evictions AS evictions, after.expirations - before.expirations AS expirations
