@@ -131,22 +131,25 @@ COMMENT ON FUNCTION enough.cache_clear() IS
 'Removes all entries of this database.
 In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What a transaction stores that began before the commit is refused.';
 
--- A trigger function can't be given a tag as an argument, so it finds it in TG_ARGV.
+-- Who fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would.
 CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
-BEGIN
-    PERFORM enough.cache_invalidate(TG_ARGV[0]);
-    RETURN NULL;
-END $$;
+LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate_by_trigger';
 COMMENT ON FUNCTION enough.cache_invalidate_by_trigger() IS
-'Removes all entries with the tag that is the trigger''s argument.
-For triggers that run once a statement; cache_tag_table() makes them. Fails as cache_invalidate() does.';
+'Removes all entries with the tag that is the trigger''s argument, or that it makes of the row.
+For the triggers that cache_tag_table() makes. Whoever writes the table needs no right on it. Fails with 55000 where the shared memory is not available.';
 
 CREATE FUNCTION enough.cache_tag_table(tbl regclass, tag text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     own_name text := (SELECT c.relname FROM pg_class c WHERE c.oid = tbl);
-    chosen text := coalesce(tag, own_name);
+    chosen text := coalesce(tag, replace(replace(own_name, '{', '{{'), '}', '}}'));
+    rest text := replace(replace(chosen, '{{', ''), '}}', '');
+    named text[] := ARRAY(SELECT m[1] FROM regexp_matches(rest, '\{([^{}]*)\}', 'g') AS m);
+    missing text;
+    trigger text := 'enough_cache_tag_' || left(md5(chosen), 16);
+    by_row boolean := cardinality(named) > 0;
+    partitioned boolean;
 BEGIN
     IF tbl IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
@@ -158,43 +161,66 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'program_limit_exceeded',
             MESSAGE = format('cache tag is too large: %s, where at most 128 is allowed', octet_length(chosen)),
             HINT = 'Limits are in bytes. Use a shorter tag.';
+    ELSIF regexp_replace(rest, '\{[^{}]+\}', '', 'g') ~ '[{}]' THEN
+        RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value',
+            MESSAGE = format('invalid value for argument "tag": "%s"', chosen),
+            HINT = 'Put the name of a column between braces, as in ''user:{id}''; write a brace itself twice.';
     END IF;
-    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
-                   'enough_cache_tag_' || left(md5(chosen), 16), tbl, chosen);
+    -- Before the catalogs are read: who else changes the table''s triggers, or drops it, is done then.
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tbl);
+    SELECT n INTO missing FROM unnest(named) AS n
+     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = tbl AND a.attname = n AND a.attnum > 0 AND NOT a.attisdropped)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+            MESSAGE = format('column "%s" of table "%s" does not exist', missing, own_name),
+            HINT = 'Put the name of a column between the braces of the tag, as it is in the catalog.';
+    END IF;
+    partitioned := (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = tbl);
+    -- Fires whatever session_replication_role is. Where rows have tags of their own, only TRUNCATE is not told row by row.
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
+                   trigger, CASE WHEN by_row THEN 'TRUNCATE' ELSE 'INSERT OR UPDATE OR DELETE OR TRUNCATE' END, tbl, chosen);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', tbl, trigger);
+    -- Replication applies rows, and fires row triggers alone. What is written to a partition itself fires those that it has
+    -- from the whole table, which are row triggers, too. A partition that has this one from there keeps it.
+    trigger := trigger || '_row';
+    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = tbl AND t.tgname = trigger AND t.tgparentid <> 0) THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
+                       trigger, tbl, chosen);
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', tbl, CASE WHEN by_row OR partitioned THEN 'ALWAYS' ELSE 'REPLICA' END, trigger);
+    END IF;
 END $$;
 COMMENT ON FUNCTION enough.cache_tag_table(regclass, text) IS
 'Makes every INSERT, UPDATE, DELETE and TRUNCATE on a table remove all cache entries with a tag.
-tag: the table''s own name, without its schema, if NULL. A table may have several.
-Returns nothing. Makes a trigger that runs once a statement, so it takes the right to create triggers on the table; what is changed in a partition itself runs the partition''s triggers, not those of its parent.
-Fails with 22004 for a NULL table, 54000 for a tag of more than 128 bytes, 42501 without the right, 42809 for what can have no such trigger, 25006 in a read-only transaction or on a standby.';
+tag: the table''s own name, without its schema, if NULL. With names of columns between braces, as in ''user:{id}'', it is a tag for each row: a change of a row removes the entries with the tag that is made of the row as it was and as it is now (a column as its text, NULL as an empty one); the tag ''user:{id}'' itself goes with every change, and TRUNCATE removes all entries that have any tag, as does a change after a column was renamed. A brace itself is written twice. A table may have several tags.
+Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for whoever writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, and where replication applies it. Entries that were cached before do not have the tag. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
+Fails with 22004 for a NULL table, 22023 for a brace alone, 42703 for a name that is no column''s, 54000 for a tag of more than 128 bytes, 42501 where the table is another''s, 42809 for what can have no such trigger, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_untag_table(tbl regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
     name text;
 BEGIN
     IF tbl IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
             MESSAGE = 'argument "tbl" must not be NULL', HINT = 'Pass the name of a table.';
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_trigger t
-                    WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure) THEN
+    ELSIF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure) THEN
         RETURN;
     END IF;
-    -- Another session may be at the same, or drop the table: what is there is looked at under the lock.
-    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', tbl);
+    -- As in cache_tag_table().
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', tbl);
     FOR name IN
         SELECT t.tgname FROM pg_trigger t
-         WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure
+         WHERE t.tgrelid = tbl AND t.tgfoid = 'enough.cache_invalidate_by_trigger()'::regprocedure AND t.tgparentid = 0
     LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', name, tbl);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION enough.cache_untag_table(regclass) IS
 'Undoes cache_tag_table(), for all tags of a table.
-Returns nothing, also where there is nothing to undo.
-Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 25006 in a read-only transaction or on a standby.';
+Returns nothing, also where there is nothing to undo. What a partition has from the whole table stays.
+Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,
                             OUT misses bigint, OUT sets bigint, OUT deletes bigint, OUT evictions bigint,

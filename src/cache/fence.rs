@@ -164,7 +164,7 @@ fn remove(segment: &Segment, log: &Log) {
                 let cache = Cache::open(words)?;
                 marks.iter().try_for_each(|mark| match mark.what {
                     Removed::Everything => cache.clear(server::database()),
-                    Removed::Tagged => cache.invalidate_all(),
+                    Removed::Tagged => cache.clear_tagged(server::database()),
                     Removed::Tag(tag) => cache.invalidate(tag),
                 })
             });

@@ -19,6 +19,7 @@
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
+//! | `tables.rs` | tables whose changes end entries |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `jsonb/` | the binary form of a jsonb, without the server: counters, the entries of `cache_mset` |
 
@@ -30,6 +31,7 @@ mod pending;
 mod short;
 mod sql;
 mod store;
+mod tables;
 mod transactional;
 
 pub use pending::{PARTICIPANT, commit_writes};

@@ -16,7 +16,7 @@ use enough_engine::hash::KeyHash;
 pub(super) const LONGEST_KEY: usize = 512;
 
 /// Longest tag in bytes.
-const LONGEST_TAG: usize = 128;
+pub(super) const LONGEST_TAG: usize = 128;
 
 /// The first instant past `PostgreSQL`'s timestamps, in microseconds since its epoch.
 const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
@@ -38,6 +38,7 @@ crate::export!(
     enough_cache_set_bytes = super::short::set_bytes | cache_set_bytes,
     enough_cache_get_bytes = super::short::get_bytes | cache_get_bytes,
     enough_cache_invalidate = cache_invalidate,
+    enough_cache_invalidate_by_trigger = super::tables::invalidate_by_trigger,
     enough_cache_clear = cache_clear,
     enough_cache_stats = cache_stats,
 );
@@ -65,7 +66,7 @@ fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
 }
 
 /// What a tag is known by.
-fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
+pub(super) fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
     if tag.len() > LONGEST_TAG {
         return Err(Error::TooLarge {
             what: "cache tag",

@@ -458,6 +458,12 @@ impl<'c> Call<'c> {
         }
     }
 
+    /// What the caller tells besides the arguments; NULL for nothing.
+    pub(super) fn context(&self) -> *mut pg_sys::Node {
+        // SAFETY: the call is valid.
+        unsafe { (*self.info).context }
+    }
+
     /// The OID of the function that is called.
     #[inline(always)]
     pub(super) fn function(&self) -> pg_sys::Oid {

@@ -27,6 +27,7 @@
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `sql.rs` | statements of the extension's own |
+//! | `trigger.rs` | what a trigger tells |
 //! | `query.rs` | a query that the user has given |
 //! | `memory.rs`, `reserve.rs` | lists that grow with what a user does, and what is left for errors when memory isn't |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
@@ -58,6 +59,7 @@ pub mod server;
 pub mod settings;
 pub mod sql;
 pub mod table;
+pub mod trigger;
 pub mod turn;
 mod value;
 pub mod wait;

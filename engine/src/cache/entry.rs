@@ -6,7 +6,7 @@
 use super::arena::{RUN, RunKind};
 use super::layout::{
     BLOCK_WORDS, CLEARED, CLEARED_SLOTS, DELETES, ENTRIES, EXPIRATIONS, LAST_CLEARED, MAX_VALUE, Partition, SEQUENCE,
-    VALUE_BYTES, at, high,
+    TAGGED_CLEARED, VALUE_BYTES, at, high,
 };
 use super::tags::{MAX_TAGS, Tags};
 use crate::hash::KeyHash;
@@ -164,7 +164,7 @@ impl<'a> Partition<'a> {
             return Ok(true);
         }
         let tags = tag_count(meta)?;
-        Ok(tags > 0 && self.is_invalidated(block, meta, stamp)?)
+        Ok(tags > 0 && (stamp <= self.get(TAGGED_CLEARED + slot)? || self.is_invalidated(block, meta, stamp)?))
     }
 
     /// Whether one of an entry's tags has been invalidated since it was published.
@@ -308,6 +308,12 @@ impl<'a> Partition<'a> {
         let stamp = self.get(SEQUENCE)?;
         self.set(CLEARED + slot, stamp)?;
         self.set(LAST_CLEARED, stamp)
+    }
+
+    /// The same for every entry with any tags.
+    pub fn clear_tagged(&self, database: u32) -> Result<(), Corrupt> {
+        let slot = usize::try_from(cleared_slot(database)).map_err(|_| Corrupt)?;
+        self.set(TAGGED_CLEARED + slot, self.get(SEQUENCE)?)
     }
 
     /// Frees an entry that is out of its chain already.

@@ -20,7 +20,7 @@ pub const MAX_VALUE: usize = (1 << 30) - 1;
 pub(super) const NIL: u32 = 0;
 
 /// First word of a formatted partition. Changes with the layout.
-const MAGIC_VALUE: u64 = 0x656e_6f75_6763_6832;
+const MAGIC_VALUE: u64 = 0x656e_6f75_6763_6833;
 const MAGIC: usize = 0;
 // The first line of the header: what a get reads, and a set that finds room where it writes.
 /// Which formatting this is.
@@ -71,14 +71,16 @@ pub(super) const ANCHORS: usize = 128;
 pub(super) const ANCHORS_MAX: usize = 64;
 /// Stamps of the last clearing, by a hash of the database.
 pub(super) const CLEARED: usize = 192;
-/// Number of clear stamps.
+/// Number of clear stamps, of either kind.
 pub(super) const CLEARED_SLOTS: usize = 256;
 /// Hit and miss counters, a cache line to a stripe.
 pub(super) const STRIPES: usize = 448;
 /// Number of stripes.
 pub(super) const STRIPE_COUNT: usize = 8;
+/// Stamps of the last removal of all that has tags, by a hash of the database.
+pub(super) const TAGGED_CLEARED: usize = 512;
 /// Where the buckets start.
-const BUCKETS: usize = 512;
+const BUCKETS: usize = 768;
 const HEADER_BLOCKS: usize = BUCKETS / BLOCK_WORDS;
 /// Words of a fence.
 pub(super) const FENCE_WORDS: usize = 3;
@@ -91,7 +93,8 @@ const _: () = {
     assert!(FENCES_TIME < BLOCK_WORDS && EXPIRATIONS < CLASS_BITS);
     assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= CLASS_HEADS);
     assert!(CLASS_HEADS + CLASSES / 2 <= ANCHORS && ANCHORS + ANCHORS_MAX <= CLEARED);
-    assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= BUCKETS);
+    assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= TAGGED_CLEARED);
+    assert!(TAGGED_CLEARED + CLEARED_SLOTS <= BUCKETS);
     assert!(STRIPES.is_multiple_of(BLOCK_WORDS) && BUCKETS.is_multiple_of(BLOCK_WORDS));
 };
 

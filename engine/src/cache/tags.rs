@@ -91,16 +91,4 @@ impl Partition<'_> {
         self.set(set + oldest, tag)?;
         self.set(set + oldest + 1, self.get(SEQUENCE)?)
     }
-
-    /// Ends every entry with any tags that has been published so far: by the floor of each set, under which its records are
-    /// of no use any more. Exclusive lock.
-    pub fn invalidate_all(&self) -> Result<(), Corrupt> {
-        let sequence = self.get(SEQUENCE)?;
-        let sets = self.tags_at();
-        for set in (sets..sets + self.tag_sets as usize * SET_WORDS).step_by(SET_WORDS) {
-            self.set(set + FLOOR, sequence)?;
-            (RECORDS..SET_WORDS).try_for_each(|word| self.set(set + word, 0))?;
-        }
-        Ok(())
-    }
 }

@@ -2,4 +2,5 @@
 
 mod churn;
 mod fetch;
+mod invalidation;
 mod stale;

@@ -102,7 +102,7 @@ fn more_invalidations_than_records_end_too_much_rather_than_too_little() {
 }
 
 #[test]
-fn invalidating_all_tags_ends_what_has_any_and_nothing_else() {
+fn clearing_what_is_tagged_ends_what_has_any_tag_and_nothing_else() {
     let words = allocate(1 << 15);
     let partition = formatted(&words);
     let records = Partition::tag_records(words.len()) as u64;
@@ -112,7 +112,9 @@ fn invalidating_all_tags_ends_what_has_any_and_nothing_else() {
         set(&partition, number, b"x", tags([number]));
     }
     set(&partition, 2 * records, b"x", Tags::default());
-    partition.invalidate_all().expect("sound");
+    partition.clear_tagged(super::DATABASE + 1).expect("sound");
+    assert_eq!(get(&partition, key(0), 0), Ok(Some(b"x".to_vec())), "another database's");
+    partition.clear_tagged(super::DATABASE).expect("sound");
     set(&partition, 2 * records + 1, b"x", tags([3, 4]));
     let found = |number| get(&partition, key(number), 0).expect("sound").is_some();
     assert!((0..2 * records).all(|number| !found(number)), "an entry outlived its tag");
