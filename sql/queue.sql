@@ -173,9 +173,9 @@ CREATE FUNCTION enough.queue_read(
 ) RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
-'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery, unless leases nearly fill enough.queue_memory: then they are written to the messages'' rows, and fewer messages than are ready may be returned.
+'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery.
 For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Needs SELECT and DELETE on the table.
-Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 54000 (enough.queue_memory is full of leases, and they can''t be written to rows), 42501.';
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
 RETURNS SETOF enough.queue_message
@@ -351,5 +351,5 @@ CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
 'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out).
-NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Leases that are in the messages'' rows, because enough.queue_memory was full, count as delayed. Needs SELECT on the table.
+NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table.
 Fails with 42704 (no such queue), 42501.';

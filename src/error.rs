@@ -34,8 +34,8 @@ pub enum Error {
     Denied { what: String, hint: String },
     /// A key, value or batch above its limit.
     TooLarge { what: &'static str, size: usize, limit: usize, hint: &'static str },
-    /// A region of the shared memory has no room left.
-    Full { what: &'static str, hint: &'static str },
+    /// Leases fill the queues' memory.
+    QueueMemory,
     /// The call must write a table and can't, in this transaction or on this server.
     ReadOnly { function: &'static str },
     /// `PREPARE TRANSACTION` after calls whose effect waits for the commit.
@@ -157,9 +157,16 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             None,
             Some(hint.into()),
         ),
-        Error::Full { what, hint } => {
-            (Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("{what} is full"), None, Some(hint.into()))
-        }
+        Error::QueueMemory => (
+            Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "no memory is left for another lease".into(),
+            Some("Each message that is leased takes a place in enough.queue_memory until it is finished.".into()),
+            Some(
+                "Finish messages, shorten their visibility timeout, limit the queue's max_in_flight, or raise \
+                 enough.queue_memory and restart the server."
+                    .into(),
+            ),
+        ),
         Error::ReadOnly { function } => (
             Code::ERRCODE_READ_ONLY_SQL_TRANSACTION,
             format!("cannot execute {function}() in a read-only transaction or on a standby"),

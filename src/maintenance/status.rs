@@ -1,8 +1,12 @@
 //! Where the segment lives, how it was found and how it is.
 
 use crate::error::Error;
+use crate::queue;
 use crate::segment::settings::{self, Configured};
 use crate::segment::{Region, segment, server};
+
+/// Leases in more than so many percent of the queues' memory are warned of.
+const MUCH: u64 = 80;
 
 /// The items of `status()`, in their order.
 pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
@@ -27,6 +31,13 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
         warnings.push(format!("restart the server for the new value of {}", pending.join(", ")));
     }
     items.push(("pending_restart".into(), if pending.is_empty() { "none".into() } else { pending.join(", ") }));
+    let leased = queue::stats::leased_percent()?;
+    items.push(("queue_memory_leased_percent".into(), leased.to_string()));
+    if leased > MUCH {
+        warnings.push(format!(
+            "leases use {leased} % of a part of enough.queue_memory; once they use all of it, reads fail with 53400: raise it"
+        ));
+    }
     for region in [Region::Queue, Region::Cache, Region::RateLimit] {
         let partitions = segment.partitions(region);
         let name = region.name().replace(' ', "_");

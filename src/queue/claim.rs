@@ -1,7 +1,7 @@
 //! A message that a transaction is about to change: set aside in the index, so that nobody gets it meanwhile.
 
+use super::Queue;
 use super::pending::{doubt, forget_finished};
-use super::{Queue, spill};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
@@ -81,20 +81,19 @@ fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -
         let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
         Ok((index.start_busy(slot, msg_id, lease, now)?, attempts))
     })?;
-    if state != Busy::Unknown && state != Busy::Stale {
+    if state != Busy::Unknown {
         return Ok((state, attempts, false));
     }
-    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0, false)) };
-    if lease.is_some_and(|lease| !spill::leases(&row, lease)) {
+    if lease.is_some() {
         return Ok((Busy::Stale, 0, false));
     }
+    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0, false)) };
     let entry = row.entry();
     let timed = entry.deliver_at.is_some();
     if row.is_own() {
         return Ok((Busy::Unknown, entry.attempts, timed));
     }
-    // Not read from the table yet: without a place in the index it would be, while this transaction is open. Or its lease
-    // is in its row, and to the index it is a delay.
+    // Not read from the table yet: without a place in the index it would be, while this transaction is open.
     let state = queue.index(|index, slot| index.set_aside(slot, &entry, server::now()))?;
     Ok((state, entry.attempts, timed))
 }

@@ -10,7 +10,7 @@ use crate::segment::call::{Text, Value};
 use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, each_row};
-use crate::segment::table::{ATTEMPTS, DELIVER_AT, LAST_ERROR, LEASE};
+use crate::segment::table::{ATTEMPTS, DELIVER_AT, LAST_ERROR};
 use enough_engine::queue::Entry;
 
 /// What has become of a message whose delivery failed.
@@ -87,7 +87,6 @@ impl Failed<'_> {
         let mut changes = vec![
             (ATTEMPTS, Value::I32(i32::try_from(self.attempts).unwrap_or(i32::MAX))),
             (DELIVER_AT, Value::Instant(self.deliver_at)),
-            (LEASE, Value::Null),
         ];
         changes.extend(error.map(|error| (LAST_ERROR, Value::Bytes(error))));
         let (row, tid) = table.update(self.msg_id, claim.tid, &changes)?;
@@ -104,7 +103,7 @@ impl Failed<'_> {
         as_owner_of(queue.table.relation, || {
             each_row(
                 &format!(
-                    "UPDATE {} SET attempts = $2, deliver_at = $3, lease = NULL, last_error = coalesce($4, last_error) \
+                    "UPDATE {} SET attempts = $2, deliver_at = $3, last_error = coalesce($4, last_error) \
                      WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING {}",
                     queue.relation("q_"),
                     ENTRY,

@@ -1,8 +1,8 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
+use super::Queue;
 use super::claim::{Claim, claim, claim_known, give_up, missed, permitted};
 use super::pending::{Action, Ending, remember};
-use super::{Queue, spill};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
 use crate::segment::catalog::Privilege;
@@ -93,15 +93,10 @@ pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    let until = queue.index_and_wake(|index, slot, wake| {
+    queue.index_and_wake(|index, slot, wake| {
         let now = server::now();
         index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), wake)
-    })?;
-    if until.is_some() {
-        return Ok(until);
-    }
-    // A lease that is in its row is a delay to the index.
-    spill::extend(queue, &queue.open_table(server::may_write())?, msg_id, server::now().saturating_add(timeout), lease)
+    })
 }
 
 /// What becomes of a message that goes to the archive.

@@ -60,12 +60,12 @@ fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, 
     let seen = queue.index(|index, slot| index.seen(slot, msg_id, now))?;
     let found = read_rows(
         &format!(
-            "SELECT deliver_at, attempts, lease, last_error FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
+            "SELECT deliver_at, attempts, last_error FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
             queue.relation("q_")
         ),
         &[Parameter::I64(msg_id)],
         |row| {
-            let seen = merged(seen, row_seen(row, msg_id, now)?);
+            let seen = seen.map_or_else(|| row_seen(row, msg_id, now), Ok)?;
             let due = Value::or_null(seen.due, Value::Instant);
             let (until, at) = match seen.state {
                 State::Leased => (due, Value::Null),
@@ -74,22 +74,18 @@ fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, 
             };
             let state = Value::Bytes(name(seen.state).as_bytes());
             let attempts = Value::I32(i32::try_from(seen.attempts).unwrap_or(i32::MAX));
-            rows.push(&[state, attempts, at, until, Value::Null, column(row, 4)?, Value::Null])
+            rows.push(&[state, attempts, at, until, Value::Null, column(row, 3)?, Value::Null])
         },
     )?;
     Ok(found > 0)
 }
 
-/// How a message that the index doesn't know stands, by its row's `deliver_at`, `attempts` and `lease`.
+/// How a message that the index doesn't know stands, by its row's `deliver_at` and `attempts`.
 fn row_seen(row: &pgrx::spi::SpiHeapTupleData<'_>, msg_id: i64, now: i64) -> Result<Seen, Error> {
     let due = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map(i64::from).filter(|&at| at > now);
-    let lease = row.get::<i64>(3)?.filter(|_| due.is_some()).map(i64::cast_unsigned);
-    let state = match (due, lease) {
-        (None, _) => State::Ready,
-        (Some(_), None) => State::Delayed,
-        (Some(_), Some(_)) => State::Leased,
-    };
-    Ok(Seen { msg_id, state, attempts: row.get::<i32>(2)?.unwrap_or(0).max(0).cast_unsigned(), due, lease })
+    let state = if due.is_some() { State::Delayed } else { State::Ready };
+    let attempts = row.get::<i32>(2)?.unwrap_or(0).max(0).cast_unsigned();
+    Ok(Seen { msg_id, state, attempts, due, lease: None })
 }
 
 fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, Error> {
@@ -198,16 +194,15 @@ impl<'q> Peek<'q> {
         let before = shown.len();
         read_rows(
             &format!(
-                "SELECT q.deliver_at, q.attempts, q.lease, q.msg_id, q.enqueued_at, q.priority, q.group_key, q.headers, q.message \
+                "SELECT q.deliver_at, q.attempts, q.msg_id, q.enqueued_at, q.priority, q.group_key, q.headers, q.message \
                  FROM pg_catalog.unnest($1) WITH ORDINALITY AS w(id, place) \
                  JOIN {} AS q ON q.msg_id OPERATOR(pg_catalog.=) w.id ORDER BY w.place",
                 self.queue.relation("q_")
             ),
             &[Parameter::Numbers(&numbers)],
             |row| {
-                let msg_id = row.get::<i64>(4)?.unwrap_or(0);
-                let by_row = row_seen(row, msg_id, now)?;
-                let one = merged(by_number.get(&msg_id).copied(), by_row);
+                let msg_id = row.get::<i64>(3)?.unwrap_or(0);
+                let one = by_number.get(&msg_id).map_or_else(|| row_seen(row, msg_id, now), |seen| Ok(*seen))?;
                 if one.state != state {
                     return Ok(());
                 }
@@ -216,13 +211,13 @@ impl<'q> Peek<'q> {
                 rows.push(&[
                     Value::I64(msg_id),
                     Value::I32(i32::try_from(one.attempts).unwrap_or(i32::MAX)),
-                    column(row, 5)?,
+                    column(row, 4)?,
                     Value::or_null(until, Value::Instant),
                     Value::or_null(one.lease.map(u64::cast_signed), Value::I64),
+                    column(row, 5)?,
                     column(row, 6)?,
                     column(row, 7)?,
                     column(row, 8)?,
-                    column(row, 9)?,
                 ])
             },
         )?;
@@ -240,11 +235,11 @@ impl<'q> Peek<'q> {
             let now = self.now;
             let statement = match by {
                 Outside::Number => format!(
-                    "SELECT deliver_at, attempts, lease, msg_id FROM {relation} WHERE deliver_at IS NULL \
+                    "SELECT deliver_at, attempts, msg_id FROM {relation} WHERE deliver_at IS NULL \
                      AND ($1 IS NULL OR msg_id OPERATOR(pg_catalog.>) $1) AND $2 IS NOT NULL ORDER BY msg_id LIMIT $3"
                 ),
                 Outside::Time => format!(
-                    "SELECT deliver_at, attempts, lease, msg_id FROM {relation} WHERE deliver_at IS NOT NULL \
+                    "SELECT deliver_at, attempts, msg_id FROM {relation} WHERE deliver_at IS NOT NULL \
                      AND ($1 IS NULL OR ROW(deliver_at, msg_id) OPERATOR(pg_catalog.>) ROW($1, $2)) \
                      ORDER BY deliver_at, msg_id LIMIT $3"
                 ),
@@ -254,7 +249,7 @@ impl<'q> Peek<'q> {
                 Outside::Time => Parameter::Instant((after != i64::MIN).then_some(after)),
             };
             let count = read_rows(&statement, &[start, Parameter::I64(last), Parameter::I64(PAGE)], |row| {
-                let msg_id = row.get::<i64>(4)?.unwrap_or(0);
+                let msg_id = row.get::<i64>(3)?.unwrap_or(0);
                 let at = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map_or(msg_id, i64::from);
                 page.push((at, row_seen(row, msg_id, now)?));
                 Ok(())
@@ -281,13 +276,8 @@ impl<'q> Peek<'q> {
     /// A message of the table as the index knows it, where it does.
     fn known(&self, by_row: Seen) -> Result<Seen, Error> {
         let known = self.queue.index(|index, slot| index.seen(slot, by_row.msg_id, self.now))?;
-        Ok(merged(known, by_row))
+        Ok(known.unwrap_or(by_row))
     }
-}
-
-/// How a message stands, by what the index and its row say. A lease that is in the row is a delay to the index.
-fn merged(known: Option<Seen>, by_row: Seen) -> Seen {
-    known.filter(|known| known.state != State::Delayed || by_row.state != State::Leased).unwrap_or(by_row)
 }
 
 /// In which order the table is read.

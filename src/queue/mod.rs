@@ -16,7 +16,6 @@
 //! | `send.rs` | sending |
 //! | `read.rs` | reading, refilling, waiting |
 //! | `groups.rs` | messages of groups at their delivery |
-//! | `spill.rs` | leases for which memory has no room |
 //! | `claim.rs` | a message that a transaction is about to change |
 //! | `finish.rs` | deleting, archiving, extending, burying |
 //! | `fail.rs` | a delivery that has failed |
@@ -49,9 +48,8 @@ mod rename;
 mod schedule;
 mod send;
 mod sequence;
-mod spill;
 mod sql;
-mod stats;
+pub mod stats;
 mod tables;
 
 use crate::error::Error;

@@ -25,10 +25,6 @@ pub(super) enum Action {
     Finished { msg_id: i64, busy: bool, timed: bool, ending: Ending },
     /// A message's delivery has failed, and its row is now as this says. `busy` and `timed`: as above.
     Failed { entry: Entry, busy: bool, timed: bool },
-    /// A lease was written to its row: the index need not know of it any more.
-    Spilled { msg_id: i64, lease: u64, until: i64 },
-    /// A message's row was given another delivery time.
-    Moved(Entry),
     /// Rows were purged; `timed`: those with a delivery time that the index didn't know.
     Purged { rows: i64, timed: i64 },
     /// A dead letter's row was moved back.
@@ -239,11 +235,6 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
             index.left_outside(slot, entry.msg_id, timed)?;
             index.rest(slot, &entry, now, wake)
         }
-        Action::Spilled { msg_id, lease, until } => index.spilled(slot, msg_id, lease, until, wake),
-        Action::Moved(entry) => {
-            index.drop_message(slot, entry.msg_id, wake)?;
-            index.stray(slot, &entry, now, wake)
-        }
         Action::Purged { rows, timed } => index.purged(slot, rows, timed),
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
         Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
@@ -265,8 +256,6 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         Action::Sent(_)
         | Action::Finished { .. }
         | Action::Failed { .. }
-        | Action::Spilled { .. }
-        | Action::Moved(_)
         | Action::Purged { .. }
         | Action::Redriven(_)
         | Action::Forgotten { .. }

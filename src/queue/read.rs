@@ -7,7 +7,7 @@
 use super::claim::permitted;
 use super::pending::{self, Action, remember};
 use super::{Queue, missing};
-use super::{finish, groups, spill};
+use super::{finish, groups};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
@@ -68,7 +68,6 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             repeats: false,
             table: None,
             hidden: Vec::new(),
-            crowded: false,
             contended: false,
         };
         let outlook = reader.attempt(rows)?;
@@ -98,8 +97,6 @@ struct Reader<'q> {
     table: Option<OpenTable<'q>>,
     /// Leased, but not for this transaction to have: given back at the end, for others.
     hidden: Vec<Taken>,
-    /// Leases fill the index: those that come are written to their rows.
-    crowded: bool,
     /// Some of the hidden ones are only hidden while another transaction is changing their rows.
     contended: bool,
 }
@@ -128,7 +125,6 @@ impl<'q> Reader<'q> {
             taken.clear();
             taken.reserve(want);
             let outlook = self.take(want, &mut taken)?;
-            self.crowded = outlook.crowded;
             let any = !taken.is_empty();
             got += self.deliver_all(&taken, rows)?;
             if self.repeats {
@@ -147,8 +143,7 @@ impl<'q> Reader<'q> {
             }
             if outlook.refill {
                 if !any && !self.refill(&outlook)? {
-                    // What this transaction has written to rows makes room when it commits.
-                    return if got > 0 { Ok(None) } else { Err(full()) };
+                    return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
                 }
             } else if !any && !more_due {
                 return Ok(if got > 0 { None } else { Some(outlook) });
@@ -235,7 +230,7 @@ impl<'q> Reader<'q> {
             self.postpone(&row)?;
             return Ok(false);
         }
-        let writes = self.wish.delete || taken.exhausted || self.crowded;
+        let writes = self.wish.delete || taken.exhausted;
         if writes && row.is_being_changed() {
             // A read doesn't wait for other transactions: others may get it later.
             self.contended = true;
@@ -260,10 +255,6 @@ impl<'q> Reader<'q> {
             let queue = self.queue;
             if !finish::delete(queue, self.table()?, taken.msg_id, Some(taken.lease))? {
                 return Ok(false);
-            }
-        } else if self.crowded && row.group_key.is_none() && server::may_write() {
-            if let Some(table) = self.queue.open_for_notes()? {
-                spill::spill(self.queue, &table, taken)?;
             }
         } else {
             self.note_delivery(taken, &row)?;
@@ -372,14 +363,6 @@ impl<'q> Reader<'q> {
         self.queue.index(|index, slot| index.leave(slot, place, process))?;
         pending::left();
         Ok(())
-    }
-}
-
-fn full() -> Error {
-    Error::Full {
-        what: "the queues' index in shared memory",
-        hint: "It is full of leases: finish messages, shorten their visibility timeout, or raise enough.queue_memory and \
-               restart the server.",
     }
 }
 

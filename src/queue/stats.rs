@@ -4,9 +4,9 @@ use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
-use crate::segment::server;
 use crate::segment::sql::{as_owner_of, read_rows};
-use enough_engine::queue::Counters;
+use crate::segment::{Region, segment, server};
+use enough_engine::queue::{Counters, Partition as Index};
 
 /// The names of all queues.
 pub(super) fn names() -> Result<Vec<String>, Error> {
@@ -105,6 +105,16 @@ fn count(queue: &Queue) -> Result<[i64; 4], Error> {
     let [live, delayed] = pair(table, &live)?;
     let [done, dead] = if catalog::relation_exists(archive) { pair(archive, &ended)? } else { [0; 2] };
     Ok([live, delayed, done, dead])
+}
+
+/// How much of its memory the fullest partition uses for leases, in percent.
+pub fn leased_percent() -> Result<u64, Error> {
+    let mut most = 0;
+    for partition in segment()?.partitions(Region::Queue) {
+        let (leased, places) = partition.shared(|words| Index::new(words).leased_places())?;
+        most = most.max(leased * 100 / places.max(1));
+    }
+    Ok(most)
 }
 
 /// How long the oldest ready message has been in the table, in microseconds.

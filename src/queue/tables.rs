@@ -90,8 +90,7 @@ fn make(table: &str, name: &str, unlogged: bool) -> Result<(), Error> {
              dedup_key text COLLATE pg_catalog.\"C\", \
              headers jsonb, \
              message jsonb NOT NULL, \
-             last_error text, \
-             lease bigint"
+             last_error text"
         );
         (columns, "Live messages")
     } else {

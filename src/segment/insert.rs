@@ -164,7 +164,6 @@ fn columns(row: &NewRow<'_>, msg_id: i64) -> ([Datum; COLUMNS.len()], [bool; COL
         row.headers.map(Jsonb::datum),
         Some(row.message.datum()),
         None,
-        None,
     ];
     (columns.map(|value| value.unwrap_or(Datum::null())), columns.map(|value| value.is_none()))
 }

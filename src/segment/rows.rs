@@ -5,8 +5,8 @@
 
 use super::call::{Value, payload};
 use super::table::{
-    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LAST_ERROR, LEASE, MESSAGE, MSG_ID,
-    Open, PRIORITY, QueueTable, group_number, insert_into_index, item_pointer, tid_of,
+    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LAST_ERROR, MESSAGE, MSG_ID, Open,
+    PRIORITY, QueueTable, group_number, insert_into_index, item_pointer, tid_of,
 };
 use super::{catalog, server};
 use enough_engine::queue::{Entry, Tid};
@@ -33,8 +33,6 @@ pub struct Row {
     pub headers: Option<Datum>,
     /// The payload; `None` only where somebody has let the column be NULL.
     pub message: Option<Datum>,
-    /// A lease for which the index had no room; it ends at `deliver_at`.
-    pub lease: Option<i64>,
     tuple: pg_sys::HeapTuple,
 }
 
@@ -258,7 +256,6 @@ impl OpenTable<'_> {
                 group_key: columns.get(GROUP_KEY).map(here),
                 headers: columns.get(HEADERS).map(here),
                 message: columns.get(MESSAGE).map(here),
-                lease: columns.get(LEASE).map(|lease| lease.value() as i64),
                 tuple,
             }
         }

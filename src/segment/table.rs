@@ -20,7 +20,7 @@ pub const JSONB: u32 = pg_sys::JSONBOID.to_u32();
 pub const TIMESTAMPTZ: u32 = pg_sys::TIMESTAMPTZOID.to_u32();
 
 /// The columns of `q_<name>`, in their order.
-pub const COLUMNS: [(&CStr, Oid); 11] = [
+pub const COLUMNS: [(&CStr, Oid); 10] = [
     (c"msg_id", pg_sys::INT8OID),
     (c"enqueued_at", pg_sys::TIMESTAMPTZOID),
     (c"deliver_at", pg_sys::TIMESTAMPTZOID),
@@ -31,7 +31,6 @@ pub const COLUMNS: [(&CStr, Oid); 11] = [
     (c"headers", pg_sys::JSONBOID),
     (c"message", pg_sys::JSONBOID),
     (c"last_error", pg_sys::TEXTOID),
-    (c"lease", pg_sys::INT8OID),
 ];
 // Their numbers.
 pub(super) const MSG_ID: i16 = 1;
@@ -44,7 +43,6 @@ pub(super) const DEDUP_KEY: i16 = 7;
 pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
 pub const LAST_ERROR: i16 = 10;
-pub const LEASE: i16 = 11;
 /// The columns that can't be null.
 const NOT_NULL: [i16; 5] = [MSG_ID, ENQUEUED_AT, ATTEMPTS, PRIORITY, MESSAGE];
 

@@ -36,7 +36,7 @@ pub enum Busy {
     Others,
     /// The lease that the caller named isn't the current one.
     Stale,
-    /// It isn't in the index, whose lease may be in its row.
+    /// It isn't in the index.
     Unknown,
 }
 
@@ -205,23 +205,6 @@ impl Partition<'_> {
             return self.landed(slot, wake);
         }
         self.make_ready(slot, record, true, wake)
-    }
-
-    /// The committed transaction has written a lease to its row, which ends at `until`: the record is free for others.
-    pub fn spilled(&self, slot: u32, msg_id: i64, lease: u64, until: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
-            return Ok(());
-        };
-        if self.r(record, R::Due)?.cast_signed() != until {
-            // It has been extended since, which the row doesn't know.
-            return Ok(());
-        }
-        self.lower(slot, Q::Horizon, Q::HorizonFloor, until.saturating_sub(1))?;
-        self.count(slot, Q::TimedOutside, 1)?;
-        self.forget(slot, record, wake)?;
-        // Whoever waits has set its alarm for a later time.
-        self.wake_one(slot, wake)?;
-        Ok(())
     }
 
     /// The attempt of the lease that runs isn't one.

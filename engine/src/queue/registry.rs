@@ -251,6 +251,19 @@ impl Partition<'_> {
         })
     }
 
+    /// Places that leased messages take, those included that open transactions are changing, and all places.
+    pub fn leased_places(&self) -> Result<(u64, u64), Corrupt> {
+        let mut leased = 0_u64;
+        for slot in 1..=self.queues as u32 {
+            if self.q(slot, Q::Key)? != 0 {
+                for list in [LEASED, BUSY] {
+                    leased = leased.saturating_add(self.list(slot, list)?.2);
+                }
+            }
+        }
+        Ok((leased, self.records as u64))
+    }
+
     /// Counts from zero on, until [`counted`](Self::counted) adds what a snapshot taken after this call holds.
     pub fn start_counting(&self, slot: u32) -> Result<(), Corrupt> {
         self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? & !COUNTED)?;

@@ -43,9 +43,6 @@ pub struct Outlook {
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
-    /// Whether leases have nearly filled the partition, so that further ones should be written to the rows. Never for a
-    /// queue that limits what is in flight: that is counted in memory.
-    pub crowded: bool,
 }
 
 /// Where a refill has to start and how much it may bring.
@@ -265,7 +262,6 @@ impl Partition<'_> {
             refiller: refiller.checked_sub(1).map(|process| process as u32),
             next: [timer, due, allowed].into_iter().flatten().min(),
             paused: self.paused(slot)?,
-            crowded: !self.limits_flight(slot)? && self.head(Head::FreeRecords)? <= self.records as u64 / 8,
         })
     }
 

@@ -267,8 +267,8 @@ impl<'s, 'd> History<'s, 'd> {
     }
 
     fn was_read(&mut self, session: usize, read: Read, reply: Reply) -> Result<()> {
-        if self.kind == Kind::Tiny && reply.rows.as_ref().is_err_and(|error| state(error) == "54000") {
-            // The memory is full of what open transactions hold.
+        if self.kind == Kind::Tiny && reply.rows.as_ref().is_err_and(|error| state(error) == "53400") {
+            // Leases and what open transactions hold fill the memory.
             self.model.fail(session, reply.span);
             return Ok(());
         }

@@ -370,7 +370,7 @@ impl Model {
         let mut due = self.ready(session, span, Is::Sure);
         let most = self.options.max_attempts;
         due.retain(|id| {
-            let writes = pop || !self.roomy || self.messages[id].attempts.most >= most;
+            let writes = pop || self.messages[id].attempts.most >= most;
             !writes || !self.locked_by_another(session, *id)
         });
         due
@@ -491,9 +491,8 @@ impl Model {
         if read.pop {
             message.ending = Some(session);
             effects.push(Effect::Ends { id, how: Ending::Deleted });
-        } else if row.attempts > 1 || !self.roomy {
-            // Where memory is short also the first delivery may be noted.
-            effects.push(Effect::Noted { id, attempts: row.attempts, sure: sure && row.attempts > 1 });
+        } else if row.attempts > 1 {
+            effects.push(Effect::Noted { id, attempts: row.attempts, sure });
         }
         Ok(())
     }

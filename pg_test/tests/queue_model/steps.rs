@@ -8,7 +8,7 @@ use anyhow::Result;
 use std::time::Duration;
 
 /// Leases at the most while the memory is tiny.
-const TINY_LEASES: usize = 250;
+const TINY_LEASES: usize = 150;
 
 impl History<'_, '_> {
     /// One step, and what must hold after it.
@@ -204,15 +204,8 @@ impl History<'_, '_> {
     }
 
     fn extend_some(&mut self, session: usize) -> Result<()> {
-        if self.kind == Kind::Tiny && self.model.transactions[session].open {
-            // A lease that is in its row for lack of memory is changed when the transaction commits.
-            return Ok(());
-        }
         let leases = self.leases();
         let Some((id, lease)) = self.rng.choice(&leases).copied() else { return Ok(()) };
-        if self.kind == Kind::Tiny && self.model.locked_by_another(session, id) {
-            return Ok(());
-        }
         let timeout = [0, 0, 5_000, HOUR][self.rng.usize(0..4)];
         let lease = if self.rng.u8(0..6) == 0 { Some(2) } else { lease };
         self.extend(session, id, timeout, lease)
