@@ -129,7 +129,10 @@ CREATE FUNCTION enough.cache_clear() RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_clear';
 COMMENT ON FUNCTION enough.cache_clear() IS
 'Removes all entries of this database.
-In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What a transaction stores that began before the commit is refused.';
+In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What a transaction stores that began before the commit is refused.
+For operators, see grant_to(). Fails with 42501 for others.';
+-- It makes everybody's cache cold.
+REVOKE ALL ON FUNCTION enough.cache_clear() FROM PUBLIC;
 
 -- Who fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would.
 CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger

@@ -73,5 +73,7 @@ COMMENT ON FUNCTION enough._before_drop_extension() IS
 'Says, before DROP EXTENSION pg_enough, which queues'' tables stay, and ends the jobs of pg_cron that need the extension, as far as the role may.
 For the event trigger enough_before_drop_extension.';
 
+REVOKE ALL ON FUNCTION enough._before_drop_extension() FROM PUBLIC;
+
 CREATE EVENT TRIGGER enough_before_drop_extension ON ddl_command_start WHEN TAG IN ('DROP EXTENSION')
     EXECUTE FUNCTION enough._before_drop_extension();

@@ -82,21 +82,21 @@ CREATE FUNCTION enough.queue_alter(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
 COMMENT ON FUNCTION enough.queue_alter IS
 'Changes options of a queue; every session goes by them when the transaction commits.
-Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate and archive_for. unlogged rewrites the tables. Needs to own the table.
+Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate and archive_for. unlogged rewrites the tables. Needs to own the table; or, but for unlogged, to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 55P03 (unlogged: other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_pause(name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_pause';
 COMMENT ON FUNCTION enough.queue_pause IS
 'Pauses a queue: when the transaction commits, reads return nothing. Sends go on, and what is leased can be finished.
-Returns nothing. Needs to own the table.
+Returns nothing. Needs to own the table, or to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_resume(name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_resume';
 COMMENT ON FUNCTION enough.queue_resume IS
 'Lets a paused queue go on: when the transaction commits, waiting readers get what is ready.
-Returns nothing. Needs to own the table.
+Returns nothing. Needs to own the table, or to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_purge(name text) RETURNS bigint
@@ -351,5 +351,5 @@ CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
 'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out).
-NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table.
+NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table, or to be a monitor: a member of pg_monitor, or of a role that grant_to() has made one.
 Fails with 42704 (no such queue), 42501.';

@@ -34,7 +34,8 @@ COMMENT ON FUNCTION enough.rate_limit_refund(text, integer, interval, integer, t
 'Gives back what a key has consumed, say because the work it was consumed for has failed.
 amount: 0 to 10^9; where less was consumed and still counts, all of that. The others as of rate_limit(). A sliding window takes it from its current bucket first.
 Returns one row as rate_limit_peek() then would. It is not undone by a rollback.
-Fails as rate_limit() does.';
+For operators, see grant_to(), and functions that are SECURITY DEFINER: whom a limit holds back must not undo it. Fails as rate_limit() does, and with 42501 for others.';
+REVOKE ALL ON FUNCTION enough.rate_limit_refund(text, integer, interval, integer, text, integer) FROM PUBLIC;
 
 CREATE FUNCTION enough.rate_limit_up_to(
     key text, max_requests integer, period interval, cost integer DEFAULT 1,
@@ -65,7 +66,8 @@ COMMENT ON FUNCTION enough.rate_limit_reset(text) IS
 'Forgets all that a key has consumed, under every algorithm and period.
 key: up to 512 bytes.
 Returns true where there was something to forget. It is not undone by a rollback.
-Fails with 22004 for a NULL key, 54000 for one of more than 512 bytes.';
+For operators, see grant_to(), and functions that are SECURITY DEFINER: whom a limit holds back must not undo it. Fails with 22004 for a NULL key, 54000 for one of more than 512 bytes, 42501 for others.';
+REVOKE ALL ON FUNCTION enough.rate_limit_reset(text) FROM PUBLIC;
 
 CREATE FUNCTION enough.rate_limit_stats(
     OUT keys bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT allowed bigint, OUT denied bigint,
@@ -129,14 +131,14 @@ LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.rate_limit_policy_set(text, integer, interval, text, integer, boolean) IS
 'Defines a policy of rate_limit_by(), or changes it; calls find it so from the commit on, and apply it to what was consumed so far.
 name: 1 to 63 bytes. max_requests, period, algorithm and burst: as of rate_limit(). shadow: the policy allows everything and is counted as if it did not, to see in rate_limit_stats() and in remaining what it would do.
-Returns nothing. Needs INSERT and UPDATE on enough.rate_limit_policy, which the extension''s owner may grant.
+Returns nothing. For operators, see grant_to(): needs INSERT and UPDATE on enough.rate_limit_policy.
 Fails with 22004 for NULL but in burst, 22023 as rate_limit() does or for a malformed name, 25006 in a read-only transaction or on a standby, 42501 without the privileges.';
 
 CREATE FUNCTION enough.rate_limit_policy_drop(name text) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_rate_limit_policy_drop';
 COMMENT ON FUNCTION enough.rate_limit_policy_drop(text) IS
 'Removes a policy of rate_limit_by().
-Returns true where there was one. Needs DELETE on enough.rate_limit_policy, which the extension''s owner may grant. What was consumed under it is forgotten with time; until then a policy defined anew under that name finds it.
+Returns true where there was one. For operators, see grant_to(): needs DELETE on enough.rate_limit_policy. What was consumed under it is forgotten with time; until then a policy defined anew under that name finds it.
 Fails with 22004 for a NULL name, 22023 for a malformed one, 25006 in a read-only transaction or on a standby, 42501 without the privilege.';
 
 CREATE FUNCTION enough.rate_limit_by(

@@ -14,6 +14,9 @@ pub const SEND: &str = "SELECT enough.queue_send(";
 /// The statement that runs maintenance.
 pub const MAINTAIN: &str = "SELECT enough.maintain()";
 
+/// A statement that sends a message, whatever it is.
+pub const SEND_ANY: &str = "SELECT enough.queue_send(...)";
+
 /// How long what `pg_cron` has noted about a run is kept, as an interval.
 const KEPT: &str = "1 day";
 /// Notes removed by one statement.
@@ -27,6 +30,8 @@ pub struct Instead<'i> {
     pub when: &'i str,
     /// The job's statement.
     pub command: &'i str,
+    /// The statement as a shell takes it between single quotes.
+    pub for_shell: &'i str,
 }
 
 /// Whether `pg_cron` is in this database.
@@ -62,10 +67,10 @@ fn may_use() -> Result<bool, Error> {
 
 /// The error where `pg_cron` isn't in this database: what to do depends on whether it is in another one.
 fn not_here(instead: &Instead<'_>) -> Result<Error, Error> {
-    let Instead { job, when, command } = instead;
+    let Instead { job, when, command, for_shell } = instead;
     let mut hint = format!(
-        "CREATE EXTENSION pg_cron, in the database that cron.database_name names, or let the system's cron do it: \
-         * * * * * psql -X -d DATABASE -c \"{command}\""
+        "CREATE EXTENSION pg_cron (in the database that cron.database_name names), or let the system's cron do it: \
+         * * * * * psql -X -d DATABASE -c '{for_shell}'"
     );
     // A role that may not see the setting gets the general hint.
     read_rows(

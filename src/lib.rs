@@ -38,7 +38,8 @@ extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["schema"]);
 extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"]);
-extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"], finalize);
+extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"]);
+extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 
 /// Called by the server when it loads the library: at its start where `pg_enough` is preloaded, else when a session
 /// first calls one of its functions.

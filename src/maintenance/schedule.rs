@@ -7,7 +7,7 @@ use crate::segment::sql::Parameter;
 const JOB: &str = "pg_enough maintenance";
 
 fn require(when: &str) -> Result<(), Error> {
-    cron::require(&Instead { job: JOB, when, command: MAINTAIN })
+    cron::require(&Instead { job: JOB, when, command: MAINTAIN, for_shell: MAINTAIN })
 }
 
 /// Schedules the job, or changes its schedule; its number.

@@ -4,7 +4,7 @@
 use super::admin::in_registry;
 use super::ddl::{change_exclusively, lock_name};
 use super::pending::{Action, remember};
-use super::{OPTIONS, Queue, options_of, require_write};
+use super::{OPTIONS, Queue, is_operator, options_of, require_write};
 use crate::error::Error;
 use crate::segment::catalog;
 use crate::segment::sql::{Parameter, each_row, run};
@@ -27,9 +27,10 @@ pub(super) struct Change {
 
 /// Changes a queue's options.
 pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Result<(), Error> {
-    let queue = own(name, function)?;
+    let rewrites = change.unlogged.is_some();
+    let queue = permitted(name, function, rewrites)?;
     lock_name(&queue.name);
-    let queue = own(name, function)?;
+    let queue = permitted(name, function, rewrites)?;
     // A number of microseconds, or NULL for what the row has already.
     let interval = |column: &str, number: usize| {
         format!("{column} = coalesce(pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) ${number}), {column})")
@@ -89,15 +90,16 @@ pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Res
     Ok(())
 }
 
-/// The queue, which the caller must own.
-fn own(name: &[u8], function: &'static str) -> Result<Rc<Queue>, Error> {
+/// The queue, which the caller must own; or be an operator, where its tables stay as they are.
+fn permitted(name: &[u8], function: &'static str, rewrites: bool) -> Result<Rc<Queue>, Error> {
     let queue = Queue::open(name)?;
     require_write(function)?;
-    if catalog::is_owner(queue.table.relation) {
+    if catalog::is_owner(queue.table.relation) || (!rewrites && is_operator()) {
         return Ok(queue);
     }
+    let others = if rewrites { "" } else { ", and operators (enough.grant_to())," };
     Err(Error::Denied {
         what: format!("{function}() of queue \"{}\"", queue.name),
-        hint: format!("Only the owner of the table enough.\"q_{}\" may do that.", queue.name),
+        hint: format!("Only the owner of the table enough.\"q_{}\"{others} may do that.", queue.name),
     })
 }

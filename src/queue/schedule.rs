@@ -1,7 +1,7 @@
 //! Messages sent by `pg_cron`: one job a schedule, whose statement is a `queue_send` by the role that made it.
 
 use super::Queue;
-use crate::cron::{self, Instead, SEND};
+use crate::cron::{self, Instead, SEND, SEND_ANY};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Rows, Text, Value};
 use crate::segment::catalog::Privilege;
@@ -51,7 +51,7 @@ pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Er
             statement = row.get::<String>(1)?.unwrap_or_default();
             Ok(())
         })?;
-        cron::require(&Instead { job: &job, when: schedule.when, command: &statement })?;
+        cron::require(&Instead { job: &job, when: schedule.when, command: &statement, for_shell: SEND_ANY })?;
     }
     require()?;
     cron::schedule(&job, schedule.when, &command, parameters())
@@ -59,8 +59,7 @@ pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Er
 
 /// Fails where there is no `pg_cron` to look at.
 fn require() -> Result<(), Error> {
-    let command = format!("{SEND}...)");
-    cron::require(&Instead { job: JOB.trim_end(), when: "* * * * *", command: &command })
+    cron::require(&Instead { job: JOB.trim_end(), when: "* * * * *", command: SEND_ANY, for_shell: SEND_ANY })
 }
 
 /// Ends a schedule; false where there was none.

@@ -7,7 +7,6 @@ use super::{
 use crate::error::{Error, required};
 use crate::export;
 use crate::segment::call::{Array, Call, Text, Time, Value};
-use crate::segment::catalog::Privilege;
 use crate::segment::memory::PgVec;
 use crate::segment::server;
 use crate::segment::table::NewRow;
@@ -454,7 +453,7 @@ fn describe(call: &mut Call<'_>) -> Answer {
     // Locked: another session may be about to drop one.
     let queues: Vec<Rc<Queue>> = match call.bytes(0) {
         Some(name) => {
-            Queue::open(name)?.require(Privilege::Observe)?;
+            stats::require_visible(&*Queue::open(name)?)?;
             vec![Queue::open_locked(name, false)?]
         }
         // Of all queues those that the role may see.

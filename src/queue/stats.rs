@@ -4,7 +4,7 @@ use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
-use crate::segment::sql::{as_owner_of, read_rows};
+use crate::segment::sql::{as_owner_of, read_rows, read_rows_kept};
 use crate::segment::{Region, segment, server};
 use enough_engine::queue::{Counters, Partition as Index};
 
@@ -125,7 +125,18 @@ fn oldest_ready(queue: &Queue) -> Result<Option<i64>, Error> {
     Ok(sent.min().map(|oldest| server::now().saturating_sub(oldest).max(0)))
 }
 
-/// Whether the current role may see a queue's counters.
+/// Whether the current role may see a queue's counters: who may read its table, and monitors (`sql/access.sql`).
 pub(super) fn visible(queue: &Queue) -> bool {
-    queue.require(Privilege::Observe).is_ok()
+    queue.may(Privilege::Observe) || is_monitor().unwrap_or(false)
+}
+
+/// Fails where the current role may not see a queue's counters.
+pub(super) fn require_visible(queue: &Queue) -> Result<(), Error> {
+    if visible(queue) { Ok(()) } else { queue.require(Privilege::Observe) }
+}
+
+/// Whether the current role may see the statistics of the other capabilities.
+fn is_monitor() -> Result<bool, Error> {
+    let statement = "SELECT WHERE pg_catalog.has_function_privilege('enough.cache_stats()', 'EXECUTE')";
+    Ok(read_rows_kept(statement, &[], |_| Ok(()))? > 0)
 }

@@ -84,6 +84,15 @@ pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
     }
 }
 
+/// Whether the current role may change every row of a relation.
+#[allow(clippy::useless_conversion, reason = "privileges became wider with 16")]
+pub fn may_update(relation: u32) -> bool {
+    let mode = pg_sys::ACL_UPDATE.into();
+    // SAFETY: plain catalog look-up.
+    let answer = unsafe { pg_sys::pg_class_aclcheck(Oid::from(relation), pg_sys::GetUserId(), mode) };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}
+
 /// A role's name, quoted where a statement needs it; `None` where there is no such role.
 pub fn role_name(role: u32) -> Option<String> {
     // SAFETY: plain catalog look-up; both answers are C strings in the call's memory context.

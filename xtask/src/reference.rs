@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use crate::paths;
 
 /// Chapters, and how the names in them begin; the first that fits takes a name.
-const CHAPTERS: [(&str, &[&str]); 4] = [
+const CHAPTERS: [(&str, &[&str]); 5] = [
     ("Queue", &["queue"]),
     ("Cache", &["cache"]),
     ("Rate limit", &["rate_limit"]),
     ("Maintenance", &["maintain", "maintenance", "status"]),
+    ("Access", &["grant_to", "revoke_from"]),
 ];
 
 /// Public functions in the order in which they were made, with their comments.

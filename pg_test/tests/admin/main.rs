@@ -3,4 +3,6 @@
 mod adopt;
 mod common;
 mod cron;
+mod privileges;
 mod races;
+mod restore;
