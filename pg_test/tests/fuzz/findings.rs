@@ -87,13 +87,27 @@ impl Findings {
         for (number, line) in lines.iter().enumerate() {
             if is_bad(line) {
                 let message = line.split_once("] ").map_or(*line, |(_, rest)| rest);
-                let context = lines[number..lines.len().min(number + 4)].join("\n    ");
+                let context = surroundings(&lines, number);
                 // A crash is told with the statement that it came by.
                 let running = context.split_once("Failed process was running:").map_or("", |(_, rest)| function(rest));
                 self.add(&format!("the log: {} {running}", shape(message)), &format!("seed {seed}: {context}"));
             }
         }
     }
+}
+
+/// What the log says around a line: what the same process said before, and what came next.
+fn surroundings(lines: &[&str], number: usize) -> String {
+    const BEFORE: usize = 4;
+    const AFTER: usize = 4;
+    let process =
+        |line: &str| line.split_once(" [").and_then(|(_, rest)| rest.split_once(']')).map(|(pid, _)| pid.to_owned());
+    let own = process(lines[number]);
+    let before = lines[..number].iter().rev().filter(|line| own.is_some() && process(line) == own).take(BEFORE);
+    let mut around: Vec<&str> = before.copied().collect();
+    around.reverse();
+    around.extend(&lines[number..lines.len().min(number + AFTER)]);
+    around.join("\n    ")
 }
 
 /// What the server itself says when a function, or a table that an SQL function reads, is dropped between the parsing of a
