@@ -70,7 +70,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Build an archive of the extension for Debian's PostgreSQL.
+    /// Build what operators install: a Debian package, an image with the extension alone, and the source for PGXN.
     Package {
         /// The PostgreSQL version: 15, 16, 17 or 18.
         #[arg(long, default_value_t = Pg::Pg15)]
@@ -78,11 +78,17 @@ enum Task {
     },
     /// Write the reference of all functions from their comments.
     Reference,
-    /// Build the extension into a private PostgreSQL installation.
+    /// Build the extension into a private PostgreSQL installation, or with `--pg-config` into yours.
     Install {
         /// The PostgreSQL version: 15, 16, 17 or 18.
-        #[arg(long, default_value_t = Pg::Pg15)]
+        #[arg(long, default_value_t = Pg::Pg15, conflicts_with = "pg_config")]
         pg: Pg,
+        /// Install into the server of this `pg_config`; nothing is set up.
+        #[arg(long, value_name = "PROGRAM")]
+        pg_config: Option<PathBuf>,
+        /// Only build.
+        #[arg(long, requires = "pg_config")]
+        build_only: bool,
     },
 }
 
@@ -103,12 +109,17 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::DemoWorker { url, number } => demo::worker::run(&url, number).map(|()| ExitCode::SUCCESS),
         Task::Test { pg, assert, only, accept } => check::run(if assert { Pg::Pg15Assert } else { pg }, &only, accept),
         Task::Bench { pg, arguments } => bench(pg, &arguments),
-        Task::Package { pg } => package::run(pg).map(|archive| {
-            println!("{}", archive.display());
+        Task::Package { pg } => package::run(pg).map(|files| {
+            for file in files {
+                println!("{}", file.display());
+            }
             ExitCode::SUCCESS
         }),
         Task::Reference => write_reference().map(|()| ExitCode::SUCCESS),
-        Task::Install { pg } => install(pg).map(|_| ExitCode::SUCCESS),
+        Task::Install { pg_config: Some(pg_config), build_only, .. } => {
+            xtask::install::install_into(&pg_config, build_only).map(|()| ExitCode::SUCCESS)
+        }
+        Task::Install { pg, .. } => install(pg).map(|_| ExitCode::SUCCESS),
     }
 }
 

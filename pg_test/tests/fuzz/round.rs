@@ -238,7 +238,7 @@ fn agree(database: &Database, seed: u64, findings: &Findings) -> Result<()> {
     let checked = client.query(
         "SELECT i.indexrelid::regclass::text, i.indrelid::regclass::text FROM pg_index AS i \
          JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam JOIN pg_extension ON extname = 'amcheck' \
-         WHERE a.amname = 'btree' AND i.indisvalid AND i.indisready AND i.indrelid >= 16384 \
+         WHERE a.amname = 'btree' AND c.relkind = 'i' AND i.indisvalid AND i.indisready AND i.indrelid >= 16384 \
            AND i.indrelid::regclass::text ~ 'enough|q_|gone_'",
         &[],
     )?;

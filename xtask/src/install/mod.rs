@@ -106,18 +106,8 @@ impl Installation {
         if self.pg.root().is_some() {
             shell::run(Command::new("cargo").args(["fetch", "--locked"]).current_dir(paths::workspace()))?;
         }
-        let mut cargo = self.cargo()?;
-        cargo.args(["build", "--release", "--lib", "--package", "pg_enough"]);
-        cargo.args(["--no-default-features", "--features", &self.pg.feature()]);
-        shell::filtered(&format!("install-pg{}", self.pg), &mut cargo, |_| true)
-            .context("can't build the extension")?;
-        let library = self.target().join("release").join(format!("{DLL_PREFIX}pg_enough{DLL_SUFFIX}"));
-        let place = self.pkglib().join("pg_enough.so");
-        // Put in place as a whole, under a new inode: a server that runs has the old one mapped.
-        let partial = place.with_extension("new");
-        fs::copy(&library, &partial).with_context(|| format!("can't copy {}", library.display()))?;
-        fs::rename(&partial, &place).with_context(|| format!("can't replace {}", place.display()))?;
-        script::write(&self.extensions())
+        let library = build(self.cargo()?, &self.pg.feature(), &format!("install-pg{}", self.pg), &self.target())?;
+        put(&library, &self.pkglib(), &self.extensions())
     }
 
     /// Where cargo puts what it builds for this installation.
@@ -129,7 +119,8 @@ impl Installation {
     pub fn cargo(&self) -> Result<Command> {
         let mut command = self.pg.command_with_rust(Path::new("cargo"), &paths::workspace())?;
         command.env("PGRX_PG_CONFIG_PATH", self.bin("pg_config"));
-        command.env("PGRX_HOME", self.pgrx_home()?);
+        let home = self.usr.with_file_name("pgrx-home");
+        command.env("PGRX_HOME", pgrx_home(home, &self.pg.feature(), &self.bin("pg_config"))?);
         // Another release's C library and clang, or a server with other structures: nothing that was built with other
         // headers may be mixed with it.
         command.env("CARGO_TARGET_DIR", self.target());
@@ -142,19 +133,6 @@ impl Installation {
             command.env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true");
         }
         Ok(command)
-    }
-
-    /// A home for pgrx: while its build script misses the file in it, every build starts from the bindings again.
-    fn pgrx_home(&self) -> Result<PathBuf> {
-        let home = self.usr.with_file_name("pgrx-home");
-        let path = home.join("config.toml");
-        let text = format!("[configs]\n{} = '{}'\n", self.pg.feature(), self.bin("pg_config").display());
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            return Ok(home);
-        }
-        fs::create_dir_all(&home).with_context(|| format!("can't create {}", home.display()))?;
-        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(home)
     }
 
     /// One of the installation's programs: `postgres`, `psql`, `pgbench`, …
@@ -196,4 +174,64 @@ impl Installation {
     pub fn command(&self, program: &Path, dir: &Path) -> Result<Command> {
         self.pg.command(program, dir)
     }
+}
+
+/// Builds a release of the extension for the server of `pg_config`, and puts it there unless `build_only`. Nothing else of
+/// that server is touched; who calls this needs to be allowed to write into its directories.
+pub fn install_into(pg_config: &Path, build_only: bool) -> Result<()> {
+    let ask =
+        |what: &str| -> Result<String> { Ok(shell::output(Command::new(pg_config).arg(what))?.trim().to_owned()) };
+    // "PostgreSQL 15.18 (Debian …)", "PostgreSQL 19beta1".
+    let version = ask("--version")?;
+    let major = version.split_whitespace().nth(1).unwrap_or_default();
+    let major = major.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let pg: Pg = major.parse().with_context(|| format!("{} is of {version}", pg_config.display()))?;
+    let target = paths::target().join(format!("pg_config-{pg}"));
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::workspace()).env("CARGO_TARGET_DIR", &target).env("PGRX_PG_CONFIG_PATH", pg_config);
+    cargo.env("PGRX_HOME", pgrx_home(target.join("pgrx-home"), &pg.feature(), pg_config)?);
+    let library = build(cargo, &pg.feature(), &format!("install-{pg}"), &target)?;
+    if build_only {
+        return Ok(());
+    }
+    put(&library, Path::new(&ask("--pkglibdir")?), &Path::new(&ask("--sharedir")?).join("extension"))
+}
+
+/// Lets `cargo` build the extension; the library that comes of it, below `target`. `log`: what cargo's output is kept as.
+fn build(mut cargo: Command, feature: &str, log: &str, target: &Path) -> Result<PathBuf> {
+    cargo.args([
+        "build",
+        "--release",
+        "--lib",
+        "--package",
+        "pg_enough",
+        "--no-default-features",
+        "--features",
+        feature,
+    ]);
+    shell::filtered(log, &mut cargo, |_| true).context("can't build the extension")?;
+    Ok(target.join("release").join(format!("{DLL_PREFIX}pg_enough{DLL_SUFFIX}")))
+}
+
+/// Puts a server's `library` of the extension, its control file and its scripts where they belong.
+fn put(library: &Path, pkglib: &Path, extensions: &Path) -> Result<()> {
+    let place = pkglib.join("pg_enough.so");
+    // Put in place as a whole, under a new inode: a server that runs has the old one mapped.
+    let partial = place.with_extension("new");
+    fs::copy(library, &partial)
+        .with_context(|| format!("can't copy {} to {}", library.display(), partial.display()))?;
+    fs::rename(&partial, &place).with_context(|| format!("can't replace {}", place.display()))?;
+    script::write(extensions)
+}
+
+/// A home for pgrx in `home`: while its build script misses the file in it, every build starts from the bindings again.
+fn pgrx_home(home: PathBuf, feature: &str, pg_config: &Path) -> Result<PathBuf> {
+    let path = home.join("config.toml");
+    let text = format!("[configs]\n{feature} = '{}'\n", pg_config.display());
+    if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        return Ok(home);
+    }
+    fs::create_dir_all(&home).with_context(|| format!("can't create {}", home.display()))?;
+    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+    Ok(home)
 }
