@@ -5,7 +5,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`pg`] | the supported major versions, and where each one's server is to be found |
-//! | [`provision`] | getting onto the machine what is missing: Debian packages, other releases' roots, cargo-pgrx |
+//! | [`provision`] | getting onto the machine what is missing: Debian packages, other releases' roots, a server from source or from a wheel |
 //! | [`install`] | a private, relocated `PostgreSQL` installation with the extension in it |
 //! | [`server`] | private clusters: start, stop, crash, connect |
 //! | [`account`] | the unprivileged user that servers run as |
