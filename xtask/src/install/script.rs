@@ -104,6 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn the_script_is_ascii_so_that_every_encoding_takes_it() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        write(dir.path())?;
+        for path in scripts(dir.path())?.into_iter().chain([dir.path().join("pg_enough.control")]) {
+            let text = read(&path)?;
+            let other: Vec<&str> = text.lines().filter(|line| !line.is_ascii()).collect();
+            assert!(other.is_empty(), "{}: {other:#?}", path.display());
+        }
+        Ok(())
+    }
+
+    #[test]
     fn an_order_that_cargo_pgrx_would_not_keep_is_refused() {
         let line =
             |file: &str, name: &str, rest: &str| format!("extension_sql_file!(\"{file}\", name = \"{name}\"{rest});\n");
