@@ -144,6 +144,9 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::Xtask => cargo::tests(&["xtask", "enough_bench"], installation.pg),
         Step::Regress => regress::regress(installation, accept),
         Step::Isolation => regress::isolation(installation, accept),
-        Step::BlackBox => cargo::tests(&["enough_pg_test"], installation.pg),
+        Step::BlackBox => {
+            provision::ensure_for_black_box(installation.pg)?;
+            cargo::tests(&["enough_pg_test"], installation.pg)
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Getting onto the machine what is missing. What is there already is only looked at, so a second call takes a moment.
 
 mod debian;
+pub mod drivers;
 pub(crate) mod root;
 pub(crate) mod source;
 pub(crate) mod wheel;
@@ -24,9 +25,9 @@ fn server_packages(pg: Pg) -> Vec<String> {
         .to_vec()
 }
 
-/// What only the tests need: the scheduler that runs `maintain()`.
+/// What only the tests need, from where the server is from: the scheduler that runs `maintain()`, and a pooler.
 fn test_packages(pg: Pg) -> Vec<String> {
-    vec![format!("postgresql-{}-cron", pg.major())]
+    vec![format!("postgresql-{}-cron", pg.major()), drivers::POOLER.to_owned()]
 }
 
 /// Ensures that the extension can be built for and run on `pg`.
@@ -62,6 +63,11 @@ pub fn ensure_for_tests(pg: Pg) -> Result<()> {
         wanted.extend(test_packages(pg));
     }
     ensure_packages(&wanted)
+}
+
+/// Ensures what the black-box tests need besides [`ensure_for_tests`].
+pub fn ensure_for_black_box(pg: Pg) -> Result<()> {
+    drivers::ensure(pg)
 }
 
 /// Runs `work` while no other process of this user does what has the same `name`: two clones may come here at once, and
