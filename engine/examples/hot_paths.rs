@@ -212,7 +212,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
     let queue = queue::Partition::new(&words);
     let slot = queue.attach(QueueKey { database: 16_384, relation: 1 }, OPTIONS)?.ok_or(Corrupt)?;
     queue.start_refill(slot, 1, NOW, None)?.ok_or(Corrupt)?;
-    queue.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), NOW, &mut Wake::default())?;
+    queue.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), &mut Wake::default())?;
     work(&queue, slot)
 }
 
@@ -238,7 +238,7 @@ fn queue_pop(calls: u64) -> Result<(), Corrupt> {
         let mut taken = Vec::with_capacity(1);
         counted(calls, &mut |_| {
             taken.clear();
-            queue.take(slot, NOW, 1, 30 * SECOND, &mut taken)?;
+            queue.take(slot, 1, NOW, 1, 30 * SECOND, &mut taken)?;
             let message = taken.first().ok_or(Corrupt)?;
             queue.delivered(slot, 1)?;
             black_box(queue.start_busy(slot, message.msg_id, Some(message.lease), NOW)?);

@@ -93,7 +93,7 @@ pub(super) fn forget(key: QueueKey) -> Result<(), Error> {
             wake = Wake::default();
             let index = Index::new(words);
             match index.find(key)? {
-                Some(slot) => index.detach(slot, RECORDS, &mut wake),
+                Some(slot) => index.detach(slot, RECORDS, server::now(), &mut wake),
                 None => Ok(true),
             }
         })?;

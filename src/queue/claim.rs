@@ -7,20 +7,24 @@ use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, read_rows};
-use enough_engine::queue::{Busy, Tid};
+use enough_engine::queue::{Busy, Claimed, Tid};
 
 /// The caller's claim on a message.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Claim {
     /// Whether it is set aside: not where another transaction has it, where the index has no room, or where nobody else can
     /// see its row yet.
     pub busy: bool,
     /// Whether its row, of which the index doesn't know, has a delivery time.
     pub timed: bool,
+    /// The hash of its row's group, where the index doesn't know of the row.
+    pub group: u64,
     /// Where its row is, if that is known.
     pub tid: Tid,
     /// Deliveries so far that the index knows of; the row may know of others.
     pub attempts: u32,
+    /// Who takes it out of the queue looks for the next of its group first.
+    pub find_next: bool,
 }
 
 /// Checks that the caller may finish messages of the queue at all.
@@ -40,17 +44,35 @@ pub(super) fn claim(
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    let (mut state, mut attempts, mut timed) = look(queue, table, msg_id, lease)?;
-    if state == Busy::Others {
+    let mut claim = look(queue, table, msg_id, lease)?;
+    if claim == Looked::Others {
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
-        (state, attempts, timed) = look(queue, table, msg_id, lease)?;
+        claim = look(queue, table, msg_id, lease)?;
     }
-    Ok(match state {
-        Busy::Stale => None,
-        Busy::Yours(tid) => Some(Claim { busy: true, timed: false, tid, attempts }),
-        Busy::Others | Busy::Unknown => Some(Claim { busy: false, timed, tid: Tid::default(), attempts }),
+    Ok(match claim {
+        Looked::None => None,
+        Looked::Claimed(claim) => Some(claim),
+        Looked::Others => Some(Claim::default()),
     })
+}
+
+/// What came of the wish to set a message aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// There is no such message, or the lease isn't the current one.
+    None,
+    Claimed(Claim),
+    /// An open transaction is changing it.
+    Others,
+}
+
+impl Claim {
+    /// On a message that is set aside.
+    fn of(claimed: Claimed) -> Self {
+        let Claimed { tid, attempts, find_next } = claimed;
+        Claim { busy: true, timed: false, group: 0, tid, attempts, find_next }
+    }
 }
 
 /// Claims messages of a batch under one hold of the lock: those that are in the index and that nobody else has. `None`: to
@@ -62,9 +84,8 @@ pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<C
         let now = server::now();
         claims.clear();
         for &msg_id in numbers {
-            let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
             claims.push(match index.start_busy(slot, msg_id, None, now)? {
-                Busy::Yours(tid) => Some(Claim { busy: true, timed: false, tid, attempts }),
+                Busy::Yours(claimed) => Some(Claim::of(claimed)),
                 Busy::Others | Busy::Unknown | Busy::Stale => None,
             });
         }
@@ -73,29 +94,28 @@ pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<C
     Ok(claims)
 }
 
-/// Sets a message aside; what became of that, its deliveries so far, and whether its row has a delivery time where the index
-/// doesn't know of it. `Stale` also where there is no such message.
-fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<(Busy, u32, bool), Error> {
-    let (state, attempts) = queue.index(|index, slot| {
-        let now = server::now();
-        let attempts = index.seen(slot, msg_id, now)?.map_or(0, |seen| seen.attempts);
-        Ok((index.start_busy(slot, msg_id, lease, now)?, attempts))
-    })?;
-    if state != Busy::Unknown {
-        return Ok((state, attempts, false));
+/// Sets a message aside, where the index has it or has room for it, and nobody else sees its row yet.
+fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<Looked, Error> {
+    match queue.index(|index, slot| index.start_busy(slot, msg_id, lease, server::now()))? {
+        Busy::Yours(claimed) => return Ok(Looked::Claimed(Claim::of(claimed))),
+        Busy::Others => return Ok(Looked::Others),
+        Busy::Stale => return Ok(Looked::None),
+        Busy::Unknown if lease.is_some() => return Ok(Looked::None),
+        Busy::Unknown => {}
     }
-    if lease.is_some() {
-        return Ok((Busy::Stale, 0, false));
-    }
-    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok((Busy::Stale, 0, false)) };
+    let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(Looked::None) };
     let entry = row.entry();
-    let timed = entry.deliver_at.is_some();
+    let outside =
+        Claim { timed: entry.deliver_at.is_some(), group: entry.group, attempts: entry.attempts, ..Claim::default() };
     if row.is_own() {
-        return Ok((Busy::Unknown, entry.attempts, timed));
+        return Ok(Looked::Claimed(outside));
     }
     // Not read from the table yet: without a place in the index it would be, while this transaction is open.
-    let state = queue.index(|index, slot| index.set_aside(slot, &entry, server::now()))?;
-    Ok((state, entry.attempts, timed))
+    Ok(match queue.index(|index, slot| index.set_aside(slot, &entry, server::now()))? {
+        Busy::Yours(claimed) => Looked::Claimed(Claim::of(claimed)),
+        Busy::Others => Looked::Others,
+        Busy::Stale | Busy::Unknown => Looked::Claimed(outside),
+    })
 }
 
 /// Gives up a claim that has been remembered: nothing was changed. `gone`: there is no such row.

@@ -1,8 +1,8 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::Queue;
 use super::claim::{Claim, claim, claim_known, give_up, missed, permitted};
 use super::pending::{Action, Ending, remember};
+use super::{Queue, groups};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
 use crate::segment::catalog::Privilege;
@@ -30,7 +30,7 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
     let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(false) };
     // Before the row is touched: should that fail, the rollback gives the message free again.
     if claim.busy {
-        remember(queue.key, deletion(msg_id, true, false));
+        remember(queue.key, finished(msg_id, claim, Ending::Deleted));
     }
     delete_claimed(queue, table, msg_id, claim)
 }
@@ -41,8 +41,10 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
     for numbers in numbers.chunks(CHUNK) {
         // Where policies or triggers have a say, one by one.
         let claims = if queue.table.plain { claim_known(queue, numbers)? } else { vec![None; numbers.len()] };
-        for (&msg_id, _) in numbers.iter().zip(&claims).filter(|(_, claim)| claim.is_some()) {
-            remember(queue.key, deletion(msg_id, true, false));
+        for (&msg_id, claim) in numbers.iter().zip(&claims) {
+            if let Some(claim) = claim {
+                remember(queue.key, finished(msg_id, *claim, Ending::Deleted));
+            }
         }
         for (&msg_id, claim) in numbers.iter().zip(&claims) {
             let there = match claim {
@@ -57,15 +59,18 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
     Ok(deleted)
 }
 
-fn deletion(msg_id: i64, busy: bool, timed: bool) -> Action {
-    Action::Finished { msg_id, busy, timed, ending: Ending::Deleted }
+fn finished(msg_id: i64, claim: Claim, ending: Ending) -> Action {
+    Action::Finished { msg_id, busy: claim.busy, timed: claim.timed, group: claim.group, ending }
 }
 
 fn delete_claimed(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, claim: Claim) -> Result<bool, Error> {
     match remove(queue, table, msg_id, claim.tid)? {
-        Ok(_) => {
+        Ok(row) => {
+            if claim.find_next {
+                groups::prepare_leaving(queue, table, &row)?;
+            }
             if !claim.busy {
-                remember(queue.key, deletion(msg_id, false, claim.timed));
+                remember(queue.key, finished(msg_id, claim, Ending::Deleted));
             }
             Ok(true)
         }
@@ -135,7 +140,7 @@ pub(super) fn retire(
         Outcome::Done(_) => Ending::Archived,
         Outcome::Dead { ending, .. } => ending,
     };
-    let action = Action::Finished { msg_id, busy: claim.busy, timed: claim.timed, ending };
+    let action = finished(msg_id, claim, ending);
     if claim.busy {
         remember(queue.key, action);
     }
@@ -145,6 +150,9 @@ pub(super) fn retire(
     };
     if !claim.busy {
         remember(queue.key, action);
+    }
+    if claim.find_next {
+        groups::prepare_leaving(queue, table, &row)?;
     }
     let (dedup_key, last_error) = table.kept(&row);
     let known = claim.attempts.max(row.attempts.max(0).cast_unsigned());
@@ -202,10 +210,16 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
         }
         let Some(claim) = claim(queue, table, msg_id, None)? else { continue };
         if claim.busy {
-            remember(queue.key, Action::Finished { msg_id, busy: true, timed: false, ending: Ending::Archived });
+            remember(queue.key, finished(msg_id, claim, Ending::Archived));
         }
-        if fixed_snapshot() && table.fetch(msg_id, claim.tid).is_some_and(|row| !table.shown(&row)) {
-            return Err(Error::Serialization { queue: queue.name.clone(), msg_id });
+        if fixed_snapshot() || claim.find_next {
+            let row = table.fetch(msg_id, claim.tid);
+            if fixed_snapshot() && row.as_ref().is_some_and(|row| !table.shown(row)) {
+                return Err(Error::Serialization { queue: queue.name.clone(), msg_id });
+            }
+            if let Some(row) = row.filter(|_| claim.find_next) {
+                groups::prepare_leaving(queue, table, &row)?;
+            }
         }
         claims.insert(msg_id, claim);
     }
@@ -238,8 +252,7 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
             continue;
         }
         if !claim.busy {
-            let timed = claim.timed;
-            remember(queue.key, Action::Finished { msg_id, busy: false, timed, ending: Ending::Archived });
+            remember(queue.key, finished(msg_id, claim, Ending::Archived));
         }
         archived.push(msg_id);
     }

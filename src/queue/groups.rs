@@ -1,52 +1,63 @@
-//! Messages of groups at their delivery: what the index leaves to the table (see `enough_engine`, `queue/group.rs`).
+//! What the index leaves to the table of a group: which message is the next, and whether an earlier one is there. Why no
+//! message is missed is said in `enough_engine`, `queue/group.rs`.
 
 use super::Queue;
 use super::pending;
 use crate::error::Error;
 use crate::segment::rows::{Latest, OpenTable, Order, Row};
 use crate::segment::{server, wait};
-use enough_engine::queue::{MOST_BLOCKED, Overtaken, Taken};
+use enough_engine::queue::{Entry, Offered, Taken, Yielded};
 
-/// Looks in the table for an earlier message of the group of one that was leased, and lets that one wait for it. Those
-/// that open transactions are finishing are passed over.
-pub(super) fn overtaken(queue: &Queue, table: &OpenTable<'_>, taken: &Taken, row: &Row) -> Result<Overtaken, Error> {
-    let Some(key) = row.group_key else { return Ok(Overtaken::Not) };
-    let mut outcome = Ok(Overtaken::Not);
+/// Looks in the table for an earlier message of the group of one that was leased, and lets that one go first. One that an
+/// open transaction is finishing is passed over.
+pub(super) fn look_for_earlier(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    taken: &Taken,
+    row: &Row,
+) -> Result<Yielded, Error> {
+    let Some(key) = row.group_key else { return Ok(Yielded::Passed) };
+    let mut outcome = Ok(Yielded::Passed);
     let scanned = table.scan(&Latest::take(), Order::Group(key), i64::MIN, |earlier| {
         if earlier.msg_id >= row.msg_id {
             return false;
         }
         outcome = queue.index_and_wake(|index, slot, wake| {
-            index.overtaken(slot, taken.msg_id, taken.lease, earlier, server::now(), wake)
+            index.yield_to(slot, taken.msg_id, taken.lease, earlier, server::now(), wake)
         });
-        matches!(outcome, Ok(Overtaken::Not))
+        matches!(outcome, Ok(Yielded::Passed))
     });
     pending::doubt(queue.key, scanned.own);
+    if matches!(outcome, Ok(Yielded::Passed)) {
+        let group = row.entry().group;
+        queue.index(|index, slot| index.comes_first(slot, group, row.msg_id))?;
+    }
     outcome
 }
 
-/// Brings the next messages of a group, whose last one in the index is about to be delivered.
-pub(super) fn read_on(queue: &Queue, table: &OpenTable<'_>, row: &Row) -> Result<(), Error> {
+/// Looks in the table for the next message of a row's group, where this session has been made its prober: behind the
+/// number `after`.
+pub(super) fn look_for_next(queue: &Queue, table: &OpenTable<'_>, row: &Row, after: i64) -> Result<(), Error> {
     let Some(key) = row.group_key else { return Ok(()) };
-    let (group, process) = (row.entry().group, wait::process());
-    let Some(more) = queue.index(|index, slot| index.start_group(slot, group, process))? else { return Ok(()) };
-    let mut entries = Vec::with_capacity(MOST_BLOCKED as usize);
-    let scanned = table.scan(&Latest::take(), Order::Group(key), more, |entry| {
-        entries.push(*entry);
-        entries.len() < MOST_BLOCKED as usize
+    let process = wait::process();
+    let mut outcome = Ok(Offered::Busy);
+    let scanned = table.scan(&Latest::take(), Order::Group(key), after, |entry: &Entry| {
+        outcome = queue.index(|index, slot| index.offer_next(slot, entry, process));
+        matches!(outcome, Ok(Offered::Busy))
     });
     pending::doubt(queue.key, scanned.own);
-    queue.index(|index, slot| {
-        let now = server::now();
-        let mut reached = if scanned.ended { i64::MAX } else { entries.last().map_or(more, |last| last.msg_id) };
-        let mut last = more;
-        for entry in &entries {
-            if !index.found_in_group(slot, entry, now)? {
-                reached = last;
-                break;
-            }
-            last = entry.msg_id;
-        }
-        index.end_group(slot, group, process, reached)
-    })
+    if outcome? == Offered::Busy {
+        let group = row.entry().group;
+        queue.index(|index, slot| index.end_probe(slot, group, process))?;
+    }
+    Ok(())
+}
+
+/// The same for who takes a message out of its queue by its number, before the transaction commits.
+pub(super) fn prepare_leaving(queue: &Queue, table: &OpenTable<'_>, row: &Row) -> Result<(), Error> {
+    let group = row.entry().group;
+    match queue.index(|index, slot| index.start_probe(slot, group, wait::process()))? {
+        Some(after) => look_for_next(queue, table, row, after),
+        None => Ok(()),
+    }
 }

@@ -160,14 +160,14 @@ impl<'q> Peek<'q> {
     fn new(queue: &'q Queue, qty: usize, state: State) -> Result<Self, Error> {
         let now = expire(queue)?;
         let mut seen = Vec::with_capacity(qty);
-        let (reach, waiting) = queue.index(|index, slot| {
+        let (reach, has_groups) = queue.index(|index, slot| {
             seen.clear();
             index.look(slot, state, now, &mut seen)?;
-            Ok((index.reach(slot)?, index.waiting_in_groups(slot)?))
+            Ok((index.reach(slot)?, index.has_groups(slot)?))
         })?;
         seen.retain(|one| one.state == state);
-        // What waits for others of its group isn't in the order of the rest, nor all in the index.
-        let reach = if waiting > 0 { (i64::MIN, i64::MIN) } else { reach };
+        // What is behind the heads of groups isn't in the index, whatever the marks say.
+        let reach = if has_groups { (i64::MIN, i64::MIN) } else { reach };
         Ok(Peek { queue, left: qty, state, now, seen, shown: HashSet::new(), reach })
     }
 

@@ -15,7 +15,7 @@
 //! | `ddl.rs` | what these have in common: one session at a time, proper SQLSTATEs |
 //! | `send.rs` | sending |
 //! | `read.rs` | reading, refilling, waiting |
-//! | `groups.rs` | messages of groups at their delivery |
+//! | `groups.rs` | messages of groups: the next one, and earlier ones |
 //! | `claim.rs` | a message that a transaction is about to change |
 //! | `finish.rs` | deleting, archiving, extending, burying |
 //! | `fail.rs` | a delivery that has failed |
@@ -278,7 +278,7 @@ impl Queue {
 
     /// Takes a message out of the index whose row is gone.
     fn drop_message(&self, msg_id: i64) -> Result<(), Error> {
-        self.index_and_wake(|index, slot, wake| index.drop_message(slot, msg_id, wake))
+        self.index_and_wake(|index, slot, wake| index.drop_message(slot, msg_id, server::now(), wake))
     }
 
     #[cold]

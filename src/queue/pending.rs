@@ -11,7 +11,7 @@ use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Taken, 
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What becomes true at commit, or is undone at rollback.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +21,10 @@ pub(super) enum Action {
     /// A message was leased to this session: nothing at commit, given back at rollback.
     Leased { msg_id: i64, lease: u64, attempts: u32 },
     /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index. `timed`: it was not, and
-    /// the row had a delivery time.
-    Finished { msg_id: i64, busy: bool, timed: bool, ending: Ending },
+    /// the row had a delivery time. `group`: it was not, and the row's group has that hash.
+    Finished { msg_id: i64, busy: bool, timed: bool, group: u64, ending: Ending },
+    /// A message was sent and has ended, both in this transaction: nobody else ever sees it.
+    Passing(Ending),
     /// A message's delivery has failed, and its row is now as this says. `busy` and `timed`: as above.
     Failed { entry: Entry, busy: bool, timed: bool },
     /// Rows were purged; `timed`: those with a delivery time that the index didn't know.
@@ -75,6 +77,30 @@ enum Held {
 struct Pending {
     items: PgVec<Item>,
     held: Vec<(QueueKey, Held)>,
+}
+
+impl Pending {
+    /// Makes one of two items where the transaction has sent a message and ended it.
+    fn join_passing(&mut self) {
+        let outside = |item: &Item| match item.action {
+            Action::Finished { msg_id, busy: false, ending, .. } => Some(((item.key, msg_id), ending)),
+            _ => None,
+        };
+        let mut ended: HashMap<(QueueKey, i64), Ending> = self.items.iter().filter_map(outside).collect();
+        if ended.is_empty() {
+            return;
+        }
+        let mut passing = HashSet::new();
+        for item in &mut self.items {
+            if let Action::Sent(entry) = item.action
+                && let Some(ending) = ended.remove(&(item.key, entry.msg_id))
+            {
+                passing.insert((item.key, entry.msg_id));
+                item.action = Action::Passing(ending);
+            }
+        }
+        self.items.retain(|item| outside(item).is_none_or(|(message, _)| !passing.contains(&message)));
+    }
 }
 
 thread_local! {
@@ -215,24 +241,24 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wa
 fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
     match item.action {
         Action::Sent(entry) => index.sent(slot, &entry, now, wake),
-        Action::Finished { msg_id, busy, timed, ending } => {
+        Action::Finished { msg_id, busy, timed, group, ending } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
-            if busy {
+            if busy && ending == Ending::Purged {
+                index.end_purged(slot, msg_id, now, wake)?;
+            } else if busy {
                 index.end_busy(slot, msg_id, true, now, wake)?;
             } else {
-                index.left_outside(slot, msg_id, timed)?;
-                index.drop_message(slot, msg_id, wake)?;
+                index.left_outside(slot, msg_id, timed, group)?;
+                index.drop_message(slot, msg_id, now, wake)?;
             }
-            match ending {
-                Ending::Deleted => index.finished(slot, 1),
-                Ending::Archived => index.archived(slot, 1),
-                Ending::Buried => index.buried(slot, 1),
-                Ending::Failed => index.failed(slot, 1).and_then(|()| index.buried(slot, 1)),
-                Ending::Purged => Ok(()),
-            }
+            count_ending(index, slot, ending)
+        }
+        Action::Passing(ending) => {
+            index.count_sent(slot)?;
+            count_ending(index, slot, ending)
         }
         Action::Failed { entry, timed, .. } => {
-            index.left_outside(slot, entry.msg_id, timed)?;
+            index.left_outside(slot, entry.msg_id, timed, 0)?;
             index.rest(slot, &entry, now, wake)
         }
         Action::Purged { rows, timed } => index.purged(slot, rows, timed),
@@ -241,6 +267,16 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Altered(options) => index.set_options(slot, options),
         Action::Doubt { at_commit: true } => look_again(index, slot, wake),
         Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
+    }
+}
+
+fn count_ending(index: &Index<'_>, slot: u32, ending: Ending) -> Result<(), Corrupt> {
+    match ending {
+        Ending::Deleted => index.finished(slot, 1),
+        Ending::Archived => index.archived(slot, 1),
+        Ending::Buried => index.buried(slot, 1),
+        Ending::Failed => index.failed(slot, 1).and_then(|()| index.buried(slot, 1)),
+        Ending::Purged => Ok(()),
     }
 }
 
@@ -256,6 +292,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         Action::Sent(_)
         | Action::Finished { .. }
         | Action::Failed { .. }
+        | Action::Passing(_)
         | Action::Purged { .. }
         | Action::Redriven(_)
         | Action::Forgotten { .. }
@@ -318,7 +355,7 @@ fn give_up_all() {
             let index = Index::new(words);
             let Some(slot) = index.find(key)? else { return Ok(()) };
             match what {
-                Held::Refill => index.end_refill(slot, process, None, None, server::now(), &mut wake),
+                Held::Refill => index.end_refill(slot, process, None, None, &mut wake),
                 Held::Place(place) => {
                     if !index.leave(slot, place, process)? {
                         // Woken for a message that this session won't take any more.
@@ -348,6 +385,7 @@ impl xact::Participant for Queues {
     }
 
     fn pre_commit(&self) -> Result<(), Error> {
+        PENDING.with_borrow_mut(Pending::join_passing);
         Ok(())
     }
 

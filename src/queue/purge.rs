@@ -6,7 +6,7 @@ use super::pending::{Action, Ending, remember};
 use crate::error::Error;
 use crate::segment::memory::PgVec;
 use crate::segment::sql::each_row;
-use enough_engine::queue::{Aside, Tid};
+use enough_engine::queue::Aside;
 
 /// Messages set aside under one hold of the lock.
 const CHUNK: usize = 256;
@@ -32,7 +32,7 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
         },
     )?;
     let table = queue.open_table(false)?;
-    let claim = Claim { busy: true, timed: false, tid: Tid::default(), attempts: 0 };
+    let claim = Claim { busy: true, ..Claim::default() };
     for one in &held {
         match table.fetch(one.msg_id, one.tid) {
             // Not this transaction's to see, or to delete.
@@ -55,7 +55,10 @@ fn set_aside(queue: &Queue) -> Result<PgVec<Aside>, Error> {
         })?;
         for one in &chunk {
             let msg_id = one.msg_id;
-            remember(queue.key, Action::Finished { msg_id, busy: true, timed: false, ending: Ending::Purged });
+            remember(
+                queue.key,
+                Action::Finished { msg_id, busy: true, timed: false, group: 0, ending: Ending::Purged },
+            );
         }
         held.extend_from_slice(&chunk);
         if !more {

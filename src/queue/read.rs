@@ -13,7 +13,7 @@ use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Outlook, Overtaken, Refill, Taken};
+use enough_engine::queue::{Entry, Found, Outlook, Refill, Taken, Yielded};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -23,6 +23,9 @@ const LEASES: usize = 256;
 const TIMERS: usize = 256;
 /// Rows that a refill puts into the index under one hold of the lock.
 const BATCH: usize = 64;
+/// A refill that has brought something ends after so many rows for each message that it may bring: most rows that it
+/// passes over are behind the heads of their groups.
+const ROWS_A_MESSAGE: u64 = 16;
 /// How long a reader sleeps at the most while another one refills.
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
@@ -165,7 +168,7 @@ impl<'q> Reader<'q> {
                 Some(timeout) => timeout,
                 None => index.options(slot)?.visibility_timeout,
             };
-            index.take(slot, now, want, timeout, taken)?;
+            index.take(slot, wait::process(), now, want, timeout, taken)?;
             index.delivered(slot, taken.len())?;
             let outlook = index.outlook(slot, 1, now)?;
             if outlook.refill && !taken.is_empty() {
@@ -237,11 +240,12 @@ impl<'q> Reader<'q> {
             self.hidden.push(*taken);
             return Ok(false);
         }
-        if taken.unsure && groups::overtaken(self.queue, self.table()?, taken, &row)? == Overtaken::Waits {
+        if taken.may_overtake && groups::look_for_earlier(self.queue, self.table()?, taken, &row)? == Yielded::Overtaken
+        {
             return Ok(false);
         }
-        if taken.ends_group {
-            groups::read_on(self.queue, self.table()?, &row)?;
+        if let Some(after) = taken.find_next {
+            groups::look_for_next(self.queue, self.table()?, &row, after)?;
         }
         if taken.exhausted {
             if server::may_write()
@@ -278,8 +282,9 @@ impl<'q> Reader<'q> {
     fn postpone(&self, row: &Row) -> Result<(), Error> {
         let entry = row.entry();
         self.queue.index_and_wake(|index, slot, wake| {
-            index.drop_message(slot, row.msg_id, wake)?;
-            index.stray(slot, &entry, server::now(), wake)
+            let now = server::now();
+            index.drop_message(slot, row.msg_id, now, wake)?;
+            index.stray(slot, &entry, now, wake)
         })?;
         Ok(())
     }
@@ -299,7 +304,9 @@ impl<'q> Reader<'q> {
 
     fn put_back_hidden(&self) -> Result<(), Error> {
         for taken in self.hidden.iter().rev() {
-            self.queue.index_and_wake(|index, slot, wake| index.put_back(slot, taken.msg_id, taken.lease, wake))?;
+            let now = server::now();
+            self.queue
+                .index_and_wake(|index, slot, wake| index.put_back(slot, taken.msg_id, taken.lease, now, wake))?;
         }
         pending::forget_leased(self.queue.key, &self.hidden);
         Ok(())
@@ -376,6 +383,7 @@ fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<
         snapshot: &snapshot,
         limit: refill.limit,
         brought: 0,
+        rows: 0,
         refused: false,
         own: false,
         batch: Vec::with_capacity(BATCH),
@@ -387,7 +395,7 @@ fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<
     pending::doubt(queue.key, progress.own);
     let process = wait::process();
     let ready = queue.index_and_wake(|index, slot, wake| {
-        index.end_refill(slot, process, frontier, horizon, server::now(), wake)?;
+        index.end_refill(slot, process, frontier, horizon, wake)?;
         // At a time when nothing is due: only the ready ones are asked for.
         Ok(index.outlook(slot, 1, i64::MIN)?.ready)
     })?;
@@ -401,6 +409,8 @@ struct Progress<'q, 't> {
     limit: u64,
     /// By the current scan.
     brought: u64,
+    /// That the current scan has seen.
+    rows: u64,
     /// Whether a row found no room in the index.
     refused: bool,
     /// Whether rows of this transaction were left out.
@@ -411,7 +421,7 @@ struct Progress<'q, 't> {
 impl Progress<'_, '_> {
     /// Scans in one order; how far it came, `i64::MAX` for the end.
     fn scan(&mut self, order: Order, after: i64) -> Result<i64, Error> {
-        self.brought = 0;
+        (self.brought, self.rows) = (0, 0);
         self.batch.clear();
         let mut reached = after;
         let mut failure = None;
@@ -422,7 +432,7 @@ impl Progress<'_, '_> {
                 return true;
             }
             match self.flush(order, &mut reached) {
-                Ok(room) => room && self.brought < self.limit,
+                Ok(room) => room && !self.enough(),
                 Err(error) => {
                     failure = Some(error);
                     false
@@ -439,21 +449,27 @@ impl Progress<'_, '_> {
         Ok(if self.flush(order, &mut reached)? { i64::MAX } else { reached })
     }
 
+    /// Whether the current scan has brought what one refill should.
+    fn enough(&self) -> bool {
+        self.brought >= self.limit || (self.brought > 0 && self.rows >= self.limit * ROWS_A_MESSAGE)
+    }
+
     /// Puts the batch into the index; false where one of it found no room.
     fn flush(&mut self, order: Order, reached: &mut i64) -> Result<bool, Error> {
         let batch = std::mem::take(&mut self.batch);
         let (new, refused) = self.queue.index_and_wake(|index, slot, wake| {
             let (now, mut new) = (server::now(), 0);
             for entry in &batch {
-                let known = index.knows(slot, entry.msg_id)?;
-                if !index.found(slot, entry, now, wake)? {
-                    return Ok((new, Some(*entry)));
+                match index.found(slot, entry, now, wake)? {
+                    Found::Brought => new += 1,
+                    Found::Known => {}
+                    Found::NoRoom => return Ok((new, Some(*entry))),
                 }
-                new += u64::from(!known);
             }
             Ok((new, None))
         })?;
         self.brought += new;
+        self.rows += batch.len() as u64;
         self.refused |= refused.is_some();
         // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
         let place = |entry: &Entry| match order {

@@ -1,98 +1,123 @@
 //! Groups: of the messages with one group key only the first may be delivered, and the next when that is finished.
 //!
-//! A group has a record of its own while one of its messages is in the index. It knows its **holder**, the one message
-//! that is in the queue's lists (ready, delayed, leased or busy), and the **blocked** ones, in the order of their numbers.
-//! The holder stays until it leaves the index; a message that has never been delivered gives way to an earlier one.
+//! Only the **head** of a group is in memory: the one message that stands in line (ready or delayed), is leased, or is being
+//! changed by an open transaction. The messages behind it are its **followers**; they stay in the table, however many they
+//! are. Of them the group's record keeps a copy of the **next** one, so that it stands in line as soon as the head has
+//! left, without a look at the table.
 //!
-//! * **More.** A group keeps a few messages blocked. Those with greater numbers than its mark `more` may be outside of
-//!   the index although the queue's frontier is beyond them: so a long group neither fills the index nor hides the
-//!   messages behind it. Who delivers the last one reads on in the table ([`Partition::start_group`]).
-//! * **Nothing is lost.** Where a group runs out of messages and nobody has read on, the queue's frontier goes back to
-//!   its mark: the next refill finds them.
-//! * **Unsettled.** A sender's message from beyond the frontier, pushed because a refill is under way, must not become a
-//!   holder before the scan has brought the earlier ones. It waits aside until the scan meets it, or ends.
+//! # Which message is the next
+//! The record says by a flag whether its next message is *known*: then no committed follower comes between the head and it,
+//! or there is none. When the head has been replaced the flag is off. The session that delivers the new head turns it on by one
+//! probe of the table's index on `(group_key, msg_id)`, from the head's number on:
 //!
-//! A blocked message that an open transaction deletes is out of the order until then: the group doesn't wait for it.
+//! 1. Under the lock, when the head is leased, the record notes the session as its *prober*.
+//! 2. Without the lock it takes a snapshot and looks for the first row behind the head.
+//! 3. Under the lock it offers that row. If it still is the prober, the row competes with what senders have brought since,
+//!    and the flag goes on.
+//!
+//! No message is missed: one that was committed before the snapshot is found by the probe. One committed after it is
+//! brought by its sender's commit, after step 1, and senders always leave the smaller number as the next message. A second
+//! session that probes takes the mark over; what the first one offers is ignored then, because it may lack what was
+//! brought between the two. A session that fails between the steps leaves the flag off.
+//!
+//! Who finishes a head that was never delivered (it knows the number from elsewhere) probes before its transaction commits.
+//!
+//! # Order
+//! Within a group the number decides, also among delayed messages: a delayed head holds its group up until its time has
+//! come. A message that arrives late, with a smaller number than the head's, takes the head's place unless that has been
+//! delivered before; then it is the next.
+//!
+//! A head may have come into memory before an earlier message that is still outside, beyond the horizon or the frontier.
+//! While that is possible the session that is the first to deliver it looks at the table, and lets an earlier message go
+//! first ([`Partition::yield_to`]).
+//!
+//! # Nothing is lost
+//! The frontier may lie above followers, because their group has a record. Where a head leaves and the next message isn't
+//! known, the frontier goes back to the head's number, the record goes, and the next refill finds what there is. The same
+//! where a head is dropped for lack of room.
+//!
+//! A follower that an open transaction is finishing or failing is set aside under its own number and is out of the order
+//! until that transaction ends: its group doesn't wait for it.
 
-use super::layout::{BLOCKED, DELAYED, GROUP, PRIORITIES, Partition, Q, R, UNSETTLED, g};
+use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, g};
 use super::records::Kind;
 use super::{Entry, Tid, Wake};
 use crate::words::Corrupt;
-
-/// The most messages of a group that wait in the index.
-pub const MOST_BLOCKED: u32 = 64;
-/// The most messages that wait for the end of a refill; further ones are left to the next.
-const MOST_UNSETTLED: u64 = 1024;
 
 /// Where a message went that was to be put into the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     In,
-    /// Outside, where its group will look for it.
-    Beyond,
+    /// Behind the head of its group.
+    Behind,
     NoRoom,
 }
 
-/// Whether a message of a group has to wait for an earlier one.
+/// What became of an earlier message that a reader has found in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overtaken {
-    /// It may be delivered: an open transaction is finishing the earlier one.
-    Not,
-    /// It waits now.
-    Waits,
+pub enum Yielded {
+    /// It isn't in line, because an open transaction is finishing it: the reader's message may be delivered.
+    Passed,
+    /// It is the head now, and the reader's message is behind it.
+    Overtaken,
+}
+
+/// What became of a row that a prober has offered as the next message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// The group's next message is known now.
+    Known,
+    /// An open transaction is changing that one: the prober looks for another.
+    Busy,
+    /// Another session probes, or the head has left: nothing is to be done any more.
+    Moot,
+}
+
+/// What a group's record knows, as bits of its flags.
+mod flag {
+    /// It holds the next message.
+    pub const NEXT: usize = 1;
+    /// No committed follower comes between the head and the next message; without one, there is no follower.
+    pub const KNOWN: usize = 2;
+    /// No earlier message than the head can be in the table.
+    pub const FIRST: usize = 4;
+    /// Followers with a delivery time may have been passed over.
+    pub const TIMED: usize = 8;
+    /// Followers with smaller numbers than the head's may have been passed over.
+    pub const LATE: usize = 16;
 }
 
 impl Partition<'_> {
+    /// The record of the group with that hash.
     fn group(&self, slot: u32, hash: u64) -> Result<Option<u32>, Corrupt> {
         self.lookup(slot | g::BIT, hash.cast_signed())
     }
 
-    fn new_group(&self, slot: u32, hash: u64) -> Result<Option<u32>, Corrupt> {
-        let Some(group) = self.record_for(slot)? else { return Ok(None) };
-        self.set_r(group, g::HASH, hash)?;
-        self.set_r(group, g::BLOCKED, 0)?;
-        self.set_r(group, g::COUNTS, 0)?;
-        self.set_r(group, g::HOLDER, 0)?;
-        self.set_r(group, g::MORE, i64::MAX.cast_unsigned())?;
-        self.set_r(group, g::FLOOR, u64::from(slot | g::BIT))?;
-        self.set_kind(group, Kind { list: GROUP, ..Kind::default() })?;
-        self.hash_in(group, slot | g::BIT, hash.cast_signed())?;
-        Ok(Some(group))
+    /// Whether a message of the group with that hash is in the index.
+    pub(super) fn has_group(&self, slot: u32, hash: u64) -> Result<bool, Corrupt> {
+        Ok(self.group(slot, hash)?.is_some())
     }
 
-    fn more(&self, group: u32) -> Result<i64, Corrupt> {
-        Ok(self.r(group, g::MORE)?.cast_signed())
+    fn flags(&self, group: u32) -> Result<usize, Corrupt> {
+        Ok(self.kind(group)?.origin)
     }
 
-    fn holder(&self, group: u32) -> Result<u32, Corrupt> {
-        self.half(group, g::HOLDER, false)
+    fn set_flags(&self, group: u32, flags: usize) -> Result<(), Corrupt> {
+        let kind = self.kind(group)?;
+        self.set_kind(group, Kind { origin: flags, ..kind })
+    }
+
+    /// The head's record. A group has one, but for the moment in which it is replaced.
+    fn head_of(&self, group: u32) -> Result<u32, Corrupt> {
+        self.half(group, g::HEAD, true)
     }
 
     fn number(&self, record: u32) -> Result<i64, Corrupt> {
         Ok(self.r(record, R::MsgId)?.cast_signed())
     }
 
-    fn blocked(&self, group: u32) -> Result<u32, Corrupt> {
-        self.half(group, g::COUNTS, true)
-    }
-
-    /// The first of the messages that wait for this one.
-    pub(super) fn first_blocked(&self, record: u32) -> Result<Option<u32>, Corrupt> {
-        let group = self.group_of(record)?;
-        if group == 0 {
-            return Ok(None);
-        }
-        let first = self.half(group, g::BLOCKED, true)?;
-        Ok((first != 0).then_some(first))
-    }
-
-    /// Messages of the queue that wait for earlier ones of their groups.
-    pub fn waiting_in_groups(&self, slot: u32) -> Result<u64, Corrupt> {
-        self.q(slot, Q::Blocked)
-    }
-
-    /// The record of a message's group; 0 where it has none.
-    fn group_of(&self, record: u32) -> Result<u32, Corrupt> {
+    /// The group's record of a head; 0 for messages without a group and for followers that are set aside.
+    pub(super) fn group_of(&self, record: u32) -> Result<u32, Corrupt> {
         let kind = self.kind(record)?;
         if kind.owner != 0 && self.kind(kind.owner)?.list != GROUP {
             return Err(Corrupt);
@@ -100,8 +125,68 @@ impl Partition<'_> {
         Ok(kind.owner)
     }
 
-    /// Puts a message of a group into the index that isn't in it. Where there is no room, a message that would have to
-    /// wait for others is left to its group.
+    /// The message of a record that isn't leased.
+    pub(super) fn entry(&self, record: u32, group: u64) -> Result<Entry, Corrupt> {
+        let kind = self.kind(record)?;
+        Ok(Entry {
+            msg_id: self.number(record)?,
+            tid: Tid::unpack(self.r(record, R::Tid)?),
+            priority: kind.priority.min(PRIORITIES - 1) as u8,
+            attempts: self.half(record, R::Attempts, true)?,
+            deliver_at: kind.timed.then_some(self.r(record, R::Due)?.cast_signed()),
+            group,
+        })
+    }
+
+    /// The next message, as far as it is known.
+    fn next(&self, group: u32) -> Result<Option<Entry>, Corrupt> {
+        if self.flags(group)? & flag::NEXT == 0 {
+            return Ok(None);
+        }
+        let kind = self.kind(group)?;
+        Ok(Some(Entry {
+            msg_id: self.r(group, g::NEXT)?.cast_signed(),
+            tid: Tid::unpack(self.r(group, g::NEXT_TID)?),
+            priority: kind.priority.min(PRIORITIES - 1) as u8,
+            attempts: self.half(group, g::NEXT_ATTEMPTS, true)?,
+            deliver_at: kind.timed.then_some(self.r(group, g::NEXT_DUE)?.cast_signed()),
+            group: self.r(group, g::HASH)?,
+        }))
+    }
+
+    fn set_next(&self, group: u32, entry: &Entry) -> Result<(), Corrupt> {
+        self.set_r(group, g::NEXT, entry.msg_id.cast_unsigned())?;
+        self.set_r(group, g::NEXT_TID, entry.tid.pack())?;
+        self.set_r(group, g::NEXT_DUE, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
+        self.set_half(group, g::NEXT_ATTEMPTS, true, entry.attempts)?;
+        let kind = self.kind(group)?;
+        let priority = usize::from(entry.priority).min(PRIORITIES - 1);
+        let (timed, origin) = (entry.deliver_at.is_some(), kind.origin | flag::NEXT);
+        self.set_kind(group, Kind { priority, timed, origin, ..kind })
+    }
+
+    /// A record for a group. What isn't in memory is outside of the frontier or the horizon, so the marks say what may be
+    /// in the table besides `first`.
+    fn new_group(&self, slot: u32, first: &Entry) -> Result<Option<u32>, Corrupt> {
+        let Some(group) = self.record_for(slot)? else { return Ok(None) };
+        let whole = !self.outside(slot)?;
+        self.set_r(group, g::HASH, first.group)?;
+        self.set_r(group, g::HEAD, 0)?;
+        self.set_r(group, g::NEXT_ATTEMPTS, u64::from(slot | g::BIT))?;
+        let flags = if whole { flag::KNOWN | flag::FIRST } else { 0 };
+        self.set_kind(group, Kind { list: GROUP, origin: flags, ..Kind::default() })?;
+        self.hash_in(group, slot | g::BIT, first.group.cast_signed())?;
+        self.count(slot, Q::Groups, 1)?;
+        Ok(Some(group))
+    }
+
+    fn free_group(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
+        self.hash_out(group, slot | g::BIT, self.r(group, g::HASH)?.cast_signed())?;
+        self.count(slot, Q::Groups, -1)?;
+        self.free(group)
+    }
+
+    /// Puts a message of a group into the index that isn't in it: as the head of its group, or behind it.
     pub(super) fn put_grouped(
         &self,
         slot: u32,
@@ -110,399 +195,253 @@ impl Partition<'_> {
         now: i64,
         wake: &mut Wake,
     ) -> Result<Put, Corrupt> {
-        let known = self.group(slot, entry.group)?;
-        if let Some(group) = known {
-            let holder = self.holder(group)?;
-            if entry.msg_id > self.more(group)? {
-                self.skip(slot, group, entry)?;
-                return Ok(Put::Beyond);
-            }
-            if !room && holder != 0 && entry.msg_id > self.number(holder)? {
-                self.cut(slot, group, entry.msg_id.saturating_sub(1))?;
-                self.skip(slot, group, entry)?;
-                return Ok(Put::Beyond);
-            }
+        if let Some(group) = self.group(slot, entry.group)? {
+            return self.join(slot, group, entry, now, wake);
         }
         let record = if room { self.record_for(slot)? } else { None };
         let Some(record) = record else { return Ok(Put::NoRoom) };
-        let group = match known {
-            Some(group) => Some(group),
-            None => self.new_group(slot, entry.group)?,
-        };
-        let Some(group) = group else {
+        let Some(group) = self.new_group(slot, entry)? else {
             self.free(record)?;
             return Ok(Put::NoRoom);
         };
+        self.become_head(slot, group, record, entry, now, wake)?;
+        Ok(Put::In)
+    }
+
+    /// Whether a head has never been delivered and is in nobody's hands: an earlier message may take its place.
+    fn untouched(&self, head: u32) -> Result<bool, Corrupt> {
+        let list = self.kind(head)?.list;
+        Ok((list < PRIORITIES || list == DELAYED) && self.half(head, R::Attempts, true)? == 0)
+    }
+
+    /// A message comes to a group that has a head.
+    fn join(&self, slot: u32, group: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
+        let head = self.head_of(group)?;
+        let number = self.number(head)?;
+        if entry.msg_id < number && self.untouched(head)? {
+            self.clear_timer(head)?;
+            self.unlink(slot, head)?;
+            // Others that have come so have taken its place before.
+            let known = self.flags(group)? & flag::FIRST != 0;
+            self.replace_head(slot, group, head, entry, known)?;
+            self.stand(slot, head, entry.deliver_at, now, wake)?;
+            return Ok(Put::In);
+        }
+        self.follow(group, entry)?;
+        Ok(Put::Behind)
+    }
+
+    /// Keeps a follower as the next message, unless an earlier one is.
+    fn follow(&self, group: u32, entry: &Entry) -> Result<(), Corrupt> {
+        let next = self.next(group)?;
+        let passed = match next {
+            Some(next) if next.msg_id < entry.msg_id => *entry,
+            _ => {
+                self.set_next(group, entry)?;
+                let Some(next) = next.filter(|next| next.msg_id != entry.msg_id) else { return Ok(()) };
+                next
+            }
+        };
+        if passed.deliver_at.is_some() {
+            self.set_flags(group, self.flags(group)? | flag::TIMED)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a message into a record, which is in no list, and puts it in line as the head.
+    fn become_head(
+        &self,
+        slot: u32,
+        group: u32,
+        record: u32,
+        entry: &Entry,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
         self.fill(slot, record, entry)?;
-        self.join(slot, record, group, now, wake)?;
-        // Of too many that wait, the last one goes; it may be this one.
-        let beyond = self.lookup(slot, entry.msg_id)? != Some(record);
-        Ok(if beyond { Put::Beyond } else { Put::In })
+        let kind = self.kind(record)?;
+        self.set_kind(record, Kind { owner: group, ..kind })?;
+        self.set_half(group, g::HEAD, true, record)?;
+        self.stand(slot, record, entry.deliver_at, now, wake)
     }
 
-    /// A message is left out because its number is beyond the group's mark.
-    fn skip(&self, slot: u32, group: u32, entry: &Entry) -> Result<(), Corrupt> {
-        self.note_left_out(slot, group, entry.msg_id, entry.deliver_at.is_some())
-    }
-
-    fn note_left_out(&self, slot: u32, group: u32, msg_id: i64, timed: bool) -> Result<(), Corrupt> {
-        if timed {
-            self.count(slot, Q::TimedOutside, 1)?;
-            let mut kind = self.kind(group)?;
-            kind.timed = true;
-            self.set_kind(group, kind)?;
+    /// An earlier message takes the head's place and record, which is in no list; what was the head is the next message,
+    /// which is `known` where no other can come between the two.
+    fn replace_head(&self, slot: u32, group: u32, record: u32, earlier: &Entry, known: bool) -> Result<(), Corrupt> {
+        let before = self.entry(record, self.r(group, g::HASH)?)?;
+        self.hash_out(record, slot, before.msg_id)?;
+        self.fill(slot, record, earlier)?;
+        let kind = self.kind(record)?;
+        self.set_kind(record, Kind { owner: group, ..kind })?;
+        if self.next(group)?.is_some_and(|next| next.deliver_at.is_some()) {
+            self.set_flags(group, self.flags(group)? | flag::TIMED)?;
         }
-        let distance = msg_id.saturating_sub(1).saturating_sub(self.more(group)?);
-        let distance = u32::try_from(distance.max(0)).unwrap_or(u32::MAX - 1);
-        let floor = self.half(group, g::FLOOR, true)?;
-        self.set_half(group, g::FLOOR, true, floor.min(distance))
+        self.set_next(group, &before)?;
+        let kind = self.kind(group)?;
+        let known = if known { flag::KNOWN } else { 0 };
+        // A prober looks behind the number of before.
+        self.set_kind(group, Kind { origin: kind.origin & !flag::KNOWN | known, owner: 0, ..kind })?;
+        self.count(slot, Q::TimedOutside, i64::from(before.deliver_at.is_some()))
     }
 
-    /// Makes a record, which is in no list, a member of a group.
-    fn join(&self, slot: u32, record: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        let mut kind = self.kind(record)?;
-        kind.owner = group;
-        self.set_kind(record, kind)?;
-        let members = self.half(group, g::COUNTS, false)?;
-        self.set_half(group, g::COUNTS, false, members.saturating_add(1))?;
-        if self.r(record, R::Due)?.cast_signed() > now {
-            self.set_timer(record)?;
+    /// Puts a head in line that is in no list.
+    fn stand(&self, slot: u32, head: u32, deliver_at: Option<i64>, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        match deliver_at.filter(|&at| at > now) {
+            Some(at) => {
+                self.link(slot, head, DELAYED, false)?;
+                self.set_timer(head)?;
+                self.wake_for_timer(slot, at, now, wake)
+            }
+            None => self.make_ready(slot, head, false, wake),
         }
-        self.sort_in(slot, record, group, wake)
     }
 
-    /// Makes an unsettled message a member of its group, whose hash is in place of its lease.
-    fn join_unsettled(&self, slot: u32, record: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        self.unlink(slot, record)?;
-        self.set_r(record, R::Lease, 0)?;
-        self.join(slot, record, group, now, wake)
-    }
-
-    /// A member that is in no list finds its place: the holder's, or among the blocked ones. Its timer runs if its time
-    /// has not come.
-    pub(super) fn sort_in(&self, slot: u32, record: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        let holder = self.holder(group)?;
-        if holder == 0 {
-            return self.hold(slot, record, group, wake);
+    /// The head with the number `left` has left for good, and its record is free: the next message's turn.
+    pub(super) fn advance(&self, slot: u32, group: u32, left: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let flags = self.flags(group)?;
+        self.set_half(group, g::HEAD, true, 0)?;
+        let next = self.next(group)?;
+        if next.is_none() && flags & flag::KNOWN != 0 {
+            return self.free_group(slot, group);
         }
-        let list = self.kind(holder)?.list;
-        let untouched = (list < PRIORITIES || list == DELAYED) && self.half(holder, R::Attempts, true)? == 0;
-        if untouched && self.number(record)? < self.number(holder)? {
-            self.unlink(slot, holder)?;
-            self.hold(slot, record, group, wake)?;
-            return self.block(slot, holder, group);
+        let sure = |next: &Entry| flags & flag::KNOWN != 0 || (next.msg_id < left && flags & flag::LATE == 0);
+        if let Some(next) = next.filter(sure)
+            && let Some(record) = self.allocate()?
+        {
+            let kind = self.kind(group)?;
+            let origin = flags & (flag::FIRST | flag::TIMED);
+            self.set_kind(group, Kind { origin, owner: 0, ..kind })?;
+            self.brought(slot, next.deliver_at.is_some())?;
+            return self.become_head(slot, group, record, &next, now, wake);
         }
-        self.block(slot, record, group)
-    }
-
-    /// Makes a record the holder of its group, ready or delayed.
-    fn hold(&self, slot: u32, record: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        self.set_half(group, g::HOLDER, false, record)?;
-        if !self.has_timer(record)? {
-            return self.make_ready(slot, record, false, wake);
-        }
-        self.link(slot, record, DELAYED, false)?;
-        // Rare enough to wake one without a look at the clock.
+        self.forget_followers(slot, group, left)?;
+        self.free_group(slot, group)?;
+        // A session that waits took it that there is nothing in the table.
         self.wake_one(slot, wake).map(drop)
     }
 
-    /// Puts a record among the blocked ones of its group, by its number.
-    fn block(&self, slot: u32, record: u32, group: u32) -> Result<(), Corrupt> {
-        let number = self.number(record)?;
-        let (mut before, mut after) = (self.half(group, g::BLOCKED, false)?, 0);
-        for _ in 0..=MOST_BLOCKED {
-            if before == 0 || self.number(before)? < number {
-                break;
-            }
-            after = before;
-            before = self.half(before, R::Links, false)?;
-        }
-        self.set_r(record, R::Links, u64::from(after) << 32 | u64::from(before))?;
-        match before {
-            0 => self.set_half(group, g::BLOCKED, true, record)?,
-            _ => self.set_half(before, R::Links, true, record)?,
-        }
-        match after {
-            0 => self.set_half(group, g::BLOCKED, false, record)?,
-            _ => self.set_half(after, R::Links, false, record)?,
-        }
-        let mut kind = self.kind(record)?;
-        kind.list = BLOCKED;
-        self.set_kind(record, kind)?;
-        let count = self.blocked(group)?.saturating_add(1);
-        self.set_half(group, g::COUNTS, true, count)?;
-        self.count(slot, Q::Blocked, 1)?;
-        if self.has_timer(record)? {
-            self.count(slot, Q::BlockedDelayed, 1)?;
-        }
-        if count > MOST_BLOCKED {
-            let last = self.half(group, g::BLOCKED, false)?;
-            self.leave_out_last(slot, group, last)?;
+    /// Lowers the marks so that the next refill finds the followers of a group whose record goes; `left` is its head's
+    /// number.
+    fn forget_followers(&self, slot: u32, group: u32, left: i64) -> Result<(), Corrupt> {
+        let next = self.next(group)?;
+        let left = if self.flags(group)? & flag::LATE != 0 { i64::MIN } else { left };
+        let below = next.map_or(left, |next| left.min(next.msg_id.saturating_sub(1)));
+        self.lower(slot, Q::Frontier, Q::FrontierFloor, below)?;
+        let timed = self.flags(group)? & flag::TIMED != 0 || next.is_some_and(|next| next.deliver_at.is_some());
+        if timed {
+            self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
         }
         Ok(())
     }
 
-    /// Takes a record out of its group's list of blocked ones. Its timer goes on.
-    pub(super) fn unblock(&self, slot: u32, group: u32, record: u32) -> Result<(), Corrupt> {
-        let (next, previous) = (self.half(record, R::Links, true)?, self.half(record, R::Links, false)?);
-        match next {
-            0 => self.set_half(group, g::BLOCKED, false, previous)?,
-            _ => self.set_half(next, R::Links, false, previous)?,
-        }
-        match previous {
-            0 => self.set_half(group, g::BLOCKED, true, next)?,
-            _ => self.set_half(previous, R::Links, true, next)?,
-        }
-        let count = self.blocked(group)?.checked_sub(1).ok_or(Corrupt)?;
-        self.set_half(group, g::COUNTS, true, count)?;
-        self.count(slot, Q::Blocked, -1)?;
-        if self.has_timer(record)? {
-            self.count(slot, Q::BlockedDelayed, -1)?;
-        }
-        self.set_r(record, R::Links, 0)
-    }
-
-    /// Drops the last blocked message of a group.
-    fn leave_out_last(&self, slot: u32, group: u32, last: u32) -> Result<(), Corrupt> {
-        let (number, timed) = (self.number(last)?, self.kind(last)?.timed);
-        let more = self.more(group)?.min(number.saturating_sub(1));
-        self.set_r(group, g::MORE, more.cast_unsigned())?;
-        self.note_left_out(slot, group, number, timed)?;
-        self.unlink(slot, last)?;
-        self.erase(slot, last)?;
-        let members = self.half(group, g::COUNTS, false)?;
-        self.set_half(group, g::COUNTS, false, members.saturating_sub(1))
-    }
-
-    /// Lowers a group's mark: what is blocked with a greater number goes.
-    fn cut(&self, slot: u32, group: u32, more: i64) -> Result<(), Corrupt> {
-        let more = more.min(self.more(group)?);
-        self.set_r(group, g::MORE, more.cast_unsigned())?;
-        for _ in 0..=MOST_BLOCKED {
-            let last = self.half(group, g::BLOCKED, false)?;
-            if last == 0 || self.number(last)? <= more {
-                return Ok(());
-            }
-            self.leave_out_last(slot, group, last)?;
-        }
-        Err(Corrupt)
-    }
-
-    /// A message leaves the index, and with it its group, which is in no list any more: the next one's turn.
-    pub(super) fn leave_group(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        let group = self.group_of(record)?;
+    /// Nothing is known of a group's followers any more: they may have been deleted with the head.
+    pub(super) fn distrust_followers(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
+        let (group, number) = (self.group_of(head)?, self.number(head)?);
         if group == 0 {
             return Ok(());
         }
-        let members = self.half(group, g::COUNTS, false)?.checked_sub(1).ok_or(Corrupt)?;
-        self.set_half(group, g::COUNTS, false, members)?;
-        if self.holder(group)? == record {
-            self.set_half(group, g::HOLDER, false, 0)?;
-            self.promote(slot, group, wake)?;
-        }
-        self.close_group(slot, group, wake)
+        self.forget_followers(slot, group, number)?;
+        self.set_flags(group, 0)
     }
 
-    /// The first blocked message becomes the holder. Where the group has none, the queue looks for its next ones.
-    fn promote(&self, slot: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        let more = self.more(group)?;
-        // Left behind by a session that read the group and did not come to the end.
-        self.cut(slot, group, more)?;
-        let first = self.half(group, g::BLOCKED, true)?;
-        if first != 0 {
-            self.unlink(slot, first)?;
-            return self.hold(slot, first, group, wake);
-        }
-        if more == i64::MAX {
-            return Ok(());
-        }
-        self.lower(slot, Q::Frontier, Q::FrontierFloor, more)?;
-        if self.kind(group)?.timed {
-            self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
-        }
-        self.set_r(group, g::MORE, i64::MAX.cast_unsigned())?;
-        self.wake_one(slot, wake)?;
-        Ok(())
+    /// Drops the head from the index, and with it its group. The marks already lie below the head itself.
+    pub(super) fn drop_head(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
+        let (group, number) = (self.group_of(head)?, self.number(head)?);
+        self.unlink(slot, head)?;
+        self.erase(slot, head)?;
+        self.forget_followers(slot, group, number)?;
+        self.free_group(slot, group)
     }
 
-    /// A holder that is in no list and was never delivered gives way to an earlier one that has come since and is blocked;
-    /// false where there is none. Its timer runs if its time has not come.
-    pub(super) fn give_way(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
-        let Some(first) = self.first_blocked(record)? else { return Ok(false) };
-        if self.half(record, R::Attempts, true)? > 0 || self.number(first)? > self.number(record)? {
+    /// A head that is in no list and was never delivered lets an earlier message go first, which has come while it was in
+    /// somebody's hands; false where there is none.
+    pub(super) fn give_way(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let group = self.group_of(record)?;
+        if group == 0 || self.half(record, R::Attempts, true)? > 0 {
             return Ok(false);
         }
-        let group = self.group_of(record)?;
-        self.unlink(slot, first)?;
-        self.hold(slot, first, group, wake)?;
-        self.block(slot, record, group)?;
+        let number = self.number(record)?;
+        let Some(next) = self.next(group)?.filter(|next| next.msg_id < number) else { return Ok(false) };
+        self.clear_timer(record)?;
+        self.replace_head(slot, group, record, &next, false)?;
+        self.brought(slot, next.deliver_at.is_some())?;
+        self.stand(slot, record, next.deliver_at, now, wake)?;
         Ok(true)
     }
 
-    /// Frees a group without members.
-    fn close_group(&self, slot: u32, group: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.half(group, g::COUNTS, false)? != 0 {
-            return Ok(());
-        }
-        if self.more(group)? != i64::MAX {
-            self.promote(slot, group, wake)?;
-        }
-        self.hash_out(group, slot | g::BIT, self.r(group, g::HASH)?.cast_signed())?;
-        self.free(group)
-    }
-
-    /// Drops the holder, and the messages that wait for it.
-    pub(super) fn drop_group(&self, slot: u32, holder: u32) -> Result<(), Corrupt> {
-        let group = self.group_of(holder)?;
-        let number = self.number(holder)?;
-        self.cut(slot, group, number)?;
-        // Nothing is blocked any more, so the frontier goes back to where the group's rest is found.
-        self.forget(slot, holder, &mut Wake::nobody())
-    }
-
-    /// The holder's lease was taken while this message was the last of its group in the index.
-    pub(super) fn ends_group(&self, record: u32) -> Result<bool, Corrupt> {
-        let group = self.group_of(record)?;
-        Ok(group != 0 && self.blocked(group)? == 0 && self.more(group)? != i64::MAX)
-    }
-
-    /// Whether an earlier message of its group may be in the table and not in the index: one with a delivery time beyond
-    /// the horizon, or one without beyond the frontier.
-    pub(super) fn unsure(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
-        Ok(self.q_i64(slot, Q::Horizon)? != i64::MAX || self.number(record)? > self.q_i64(slot, Q::Frontier)?)
-    }
-
-    /// Whether a record belongs to a group.
-    pub(super) fn grouped(&self, record: u32) -> Result<bool, Corrupt> {
-        Ok(self.group_of(record)? != 0)
-    }
-
-    /// A sender's message from beyond the frontier while a refill is under way; false where there is no room.
-    pub(super) fn put_unsettled(&self, slot: u32, entry: &Entry, room: bool) -> Result<bool, Corrupt> {
-        if !room || self.list(slot, UNSETTLED)?.2 >= MOST_UNSETTLED {
+    /// Whether an earlier message of the head's group may be in the table and not in the index: one with a delivery time
+    /// beyond the horizon, or one without beyond the frontier.
+    pub(super) fn may_overtake(&self, slot: u32, head: u32) -> Result<bool, Corrupt> {
+        let group = self.group_of(head)?;
+        let flags = self.flags(group)?;
+        if flags & flag::FIRST != 0 {
             return Ok(false);
         }
-        let Some(record) = self.record_for(slot)? else { return Ok(false) };
-        self.fill(slot, record, entry)?;
-        self.set_r(record, R::Lease, entry.group)?;
-        self.link(slot, record, UNSETTLED, false)?;
-        Ok(true)
-    }
-
-    /// Whether everything before this message, which has no group yet, is in the index.
-    fn settled(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
-        Ok(if self.kind(record)?.timed {
-            self.r(record, R::Due)?.cast_signed() <= self.q_i64(slot, Q::Horizon)?
-        } else {
-            self.number(record)? <= self.q_i64(slot, Q::Frontier)?
-        })
-    }
-
-    /// Gives an unsettled message, which is in no list, to its group, or drops it where there is no room.
-    pub(super) fn settle(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        let hash = self.r(record, R::Lease)?;
-        let kind = self.kind(record)?;
-        let entry = Entry {
-            msg_id: self.number(record)?,
-            tid: Tid::unpack(self.r(record, R::Tid)?),
-            priority: kind.priority.min(PRIORITIES - 1) as u8,
-            attempts: self.half(record, R::Attempts, true)?,
-            deliver_at: kind.timed.then_some(self.r(record, R::Due)?.cast_signed()),
-            group: hash,
-        };
-        self.erase(slot, record)?;
-        if self.put_grouped(slot, &entry, true, now, wake)? == Put::NoRoom {
-            self.leave_out(slot, &entry, wake)?;
-            self.count(slot, Q::TimedOutside, i64::from(kind.timed))?;
-        }
-        Ok(())
-    }
-
-    /// After a refill: what it has come past goes to its group, the rest is outside.
-    pub(super) fn settle_all(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        for _ in 0..self.list(slot, UNSETTLED)?.2.min(self.records as u64) {
-            let (first, _, _) = self.list(slot, UNSETTLED)?;
-            self.unlink(slot, first)?;
-            if self.settled(slot, first)? {
-                self.settle(slot, first, now, wake)?;
-            } else {
-                self.count(slot, Q::TimedOutside, i64::from(self.kind(first)?.timed))?;
-                self.erase(slot, first)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// An unsettled message is no longer busy.
-    pub(super) fn unsettle(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.settled(slot, record)? {
-            self.settle(slot, record, now, wake)
-        } else if self.q(slot, Q::Refiller)? != 0 {
-            self.link(slot, record, UNSETTLED, false)
-        } else {
-            self.count(slot, Q::TimedOutside, i64::from(self.kind(record)?.timed))?;
-            self.erase(slot, record)
-        }
-    }
-
-    /// A session that delivers the last of a group sets out to read the group's next messages from the table: those with
-    /// greater numbers than the answer. `None` where there is nothing to read, or somebody does.
-    pub fn start_group(&self, slot: u32, hash: u64, process: u32) -> Result<Option<i64>, Corrupt> {
-        let Some(group) = self.group(slot, hash)? else { return Ok(None) };
-        let more = self.more(group)?;
-        if more == i64::MAX || self.blocked(group)? > 0 {
-            return Ok(None);
-        }
-        let mut kind = self.kind(group)?;
-        kind.owner = process.saturating_add(1);
-        self.set_kind(group, kind)?;
-        self.set_half(group, g::FLOOR, true, u32::MAX)?;
-        Ok(Some(more))
-    }
-
-    /// A row that was read; it must be one of the group's. False where there is no room for it.
-    pub fn found_in_group(&self, slot: u32, entry: &Entry, now: i64) -> Result<bool, Corrupt> {
-        let Some(group) = self.group(slot, entry.group)? else { return Ok(false) };
-        if let Some(known) = self.lookup(slot, entry.msg_id)? {
-            if self.kind(known)?.list == UNSETTLED {
-                self.join_unsettled(slot, known, group, now, &mut Wake::nobody())?;
-            }
+        let (frontier, horizon) = self.reach(slot)?;
+        if horizon != i64::MAX || self.number(head)? > frontier {
             return Ok(true);
         }
-        if self.blocked(group)? >= MOST_BLOCKED || self.holder(group)? == 0 {
-            return Ok(false);
-        }
-        let Some(record) = self.record_for(slot)? else { return Ok(false) };
-        self.fill(slot, record, entry)?;
-        // Behind a holder nobody can be woken for it.
-        self.join(slot, record, group, now, &mut Wake::nobody())?;
-        self.brought(slot, entry.deliver_at.is_some())?;
-        Ok(true)
+        self.set_flags(group, flags | flag::FIRST)?;
+        Ok(false)
     }
 
-    /// Ends the reading: everything of the group at or below `scanned` has been brought, `i64::MAX` for all.
-    pub fn end_group(&self, slot: u32, hash: u64, process: u32, scanned: i64) -> Result<(), Corrupt> {
-        let Some(group) = self.group(slot, hash)? else { return Ok(()) };
-        let mut kind = self.kind(group)?;
-        let more = self.more(group)?;
-        if kind.owner != process.saturating_add(1) || more == i64::MAX {
-            return Ok(());
+    /// Makes `process` the prober of a group whose next message isn't known; behind which number it has to look, passing
+    /// over the head.
+    pub(super) fn begin_probe(&self, group: u32, process: u32) -> Result<Option<i64>, Corrupt> {
+        let kind = self.kind(group)?;
+        if kind.origin & flag::KNOWN != 0 {
+            return Ok(None);
         }
-        kind.owner = 0;
-        kind.timed &= scanned != i64::MAX;
-        self.set_kind(group, kind)?;
-        let floor = match self.half(group, g::FLOOR, true)? {
-            u32::MAX => i64::MAX,
-            distance => more.saturating_add(i64::from(distance)),
-        };
-        let reached = scanned.min(floor).max(more);
-        self.set_r(group, g::MORE, reached.cast_unsigned())?;
-        self.cut(slot, group, reached)
+        self.set_kind(group, Kind { owner: process.wrapping_add(1), ..kind })?;
+        let late = kind.origin & flag::LATE != 0;
+        Ok(Some(if late { i64::MIN } else { self.number(self.head_of(group)?)? }))
     }
 
-    /// A reader found that the table holds an earlier message of the leased one's group: where the index doesn't know it,
-    /// the reader's goes back, not counted, and waits for the other; where there is no room for that, in the table.
-    pub fn overtaken(
+    /// Whether the next message of the group isn't known, which a head's leaving should not come upon.
+    pub(super) fn lacks_next(&self, group: u32) -> Result<bool, Corrupt> {
+        Ok(group != 0 && self.flags(group)? & flag::KNOWN == 0)
+    }
+
+    /// The calling process sets out to look for a group's next message, where that isn't known: behind the number in the
+    /// answer, passing over the head.
+    pub fn start_probe(&self, slot: u32, hash: u64, process: u32) -> Result<Option<i64>, Corrupt> {
+        self.group(slot, hash)?.map_or(Ok(None), |group| self.begin_probe(group, process))
+    }
+
+    /// The record of a group that `process` probes.
+    fn probed(&self, slot: u32, hash: u64, process: u32) -> Result<Option<u32>, Corrupt> {
+        let Some(group) = self.group(slot, hash)? else { return Ok(None) };
+        Ok((self.kind(group)?.owner == process.wrapping_add(1)).then_some(group))
+    }
+
+    /// The prober has found a follower, the first that its snapshot shows.
+    pub fn offer_next(&self, slot: u32, entry: &Entry, process: u32) -> Result<Offered, Corrupt> {
+        let Some(group) = self.probed(slot, entry.group, process)? else { return Ok(Offered::Moot) };
+        if self.knows(slot, entry.msg_id)? {
+            return Ok(Offered::Busy);
+        }
+        self.follow(group, entry)?;
+        self.known(group)?;
+        Ok(Offered::Known)
+    }
+
+    /// The prober has found no (further) follower.
+    pub fn end_probe(&self, slot: u32, hash: u64, process: u32) -> Result<(), Corrupt> {
+        match self.probed(slot, hash, process)? {
+            Some(group) => self.known(group),
+            None => Ok(()),
+        }
+    }
+
+    fn known(&self, group: u32) -> Result<(), Corrupt> {
+        let kind = self.kind(group)?;
+        self.set_kind(group, Kind { origin: kind.origin & !flag::LATE | flag::KNOWN, owner: 0, ..kind })
+    }
+
+    /// A reader has found an earlier message in the table, the first of the leased one's group that it hasn't been told to
+    /// pass over: unless that is in an open transaction's hands, it is the head from now on. The reader's message is behind
+    /// it, as if it had not been read.
+    pub fn yield_to(
         &self,
         slot: u32,
         msg_id: i64,
@@ -510,45 +449,77 @@ impl Partition<'_> {
         earlier: &Entry,
         now: i64,
         wake: &mut Wake,
-    ) -> Result<Overtaken, Corrupt> {
-        let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Overtaken::Waits) };
+    ) -> Result<Yielded, Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Yielded::Overtaken) };
         let group = self.group_of(record)?;
-        let known = self.lookup(slot, earlier.msg_id)?;
-        let list = known.map(|known| self.kind(known)).transpose()?.map(|kind| kind.list);
-        if group == 0 || list.is_some_and(|list| list != BLOCKED && list != UNSETTLED) {
-            return Ok(Overtaken::Not);
+        if group == 0 || self.knows(slot, earlier.msg_id)? {
+            return Ok(Yielded::Passed);
         }
-        self.uncount(record)?;
-        let first = if let Some(known) = known {
-            known
-        } else {
-            let Some(room) = self.record_for(slot)? else {
-                // It makes room itself, so that the two don't keep each other out.
-                self.drop_known(slot, record)?;
-                if self.put_grouped(slot, earlier, true, now, wake)? == Put::In {
-                    self.brought(slot, earlier.deliver_at.is_some())?;
-                }
-                return Ok(Overtaken::Waits);
-            };
-            self.fill(slot, room, earlier)?;
-            self.brought(slot, earlier.deliver_at.is_some())?;
-            room
-        };
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
-        self.set_r(record, R::Lease, 0)?;
+        self.uncount(record)?;
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
-        self.set_half(group, g::HOLDER, false, 0)?;
-        match list {
-            Some(BLOCKED) => {
-                self.unlink(slot, first)?;
-                self.hold(slot, first, group, wake)?;
-            }
-            Some(_) => self.join_unsettled(slot, first, group, now, wake)?,
-            None => self.join(slot, first, group, now, wake)?,
-        }
-        self.block(slot, record, group)?;
+        self.replace_head(slot, group, record, earlier, false)?;
+        self.brought(slot, earlier.deliver_at.is_some())?;
+        self.set_flags(group, self.flags(group)? | flag::FIRST)?;
+        self.stand(slot, record, earlier.deliver_at, now, wake)?;
         self.landed(slot, wake)?;
-        Ok(Overtaken::Waits)
+        Ok(Yielded::Overtaken)
+    }
+
+    /// A reader has found that no message of its group comes before a head.
+    pub fn comes_first(&self, slot: u32, hash: u64, msg_id: i64) -> Result<(), Corrupt> {
+        let Some(group) = self.group(slot, hash)? else { return Ok(()) };
+        if self.number(self.head_of(group)?)? == msg_id {
+            self.set_flags(group, self.flags(group)? | flag::FIRST)?;
+        }
+        Ok(())
+    }
+
+    /// Sets a message of a group aside that isn't in the index; false where there is no room for it.
+    pub(super) fn put_follower_aside(&self, slot: u32, entry: &Entry) -> Result<bool, Corrupt> {
+        let Some(record) = self.record_for(slot)? else { return Ok(false) };
+        self.follower_left(slot, entry.group, entry.msg_id)?;
+        self.fill(slot, record, entry)?;
+        // By which it finds its group again.
+        self.set_r(record, R::Lease, entry.group)?;
+        let kind = self.kind(record)?;
+        self.set_kind(record, Kind { origin: FOLLOWER, ..kind })?;
+        self.link(slot, record, BUSY, false)?;
+        self.count(slot, Q::BusyUnleased, 1)?;
+        self.brought(slot, entry.deliver_at.is_some())?;
+        Ok(true)
+    }
+
+    /// A follower that isn't in the index has left for good: what comes after it isn't known.
+    pub(super) fn follower_left(&self, slot: u32, hash: u64, msg_id: i64) -> Result<(), Corrupt> {
+        if hash != 0
+            && let Some(group) = self.group(slot, hash)?
+            && self.next(group)?.is_some_and(|next| next.msg_id == msg_id)
+        {
+            let flags = self.flags(group)? & !(flag::NEXT | flag::KNOWN);
+            let late = msg_id < self.number(self.head_of(group)?)?;
+            self.set_flags(group, if late { flags & !flag::FIRST | flag::LATE } else { flags })?;
+        }
+        Ok(())
+    }
+
+    /// Whether the group of a message that isn't in the index should be probed before the head leaves.
+    pub(super) fn group_lacks_next(&self, slot: u32, hash: u64) -> Result<bool, Corrupt> {
+        self.group(slot, hash)?.map_or(Ok(false), |group| self.lacks_next(group))
+    }
+
+    /// The transaction that had set a follower aside has ended, and its row is as the entry says. It is in the index no
+    /// more.
+    pub(super) fn return_follower(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let inside = self.reached(slot, entry)? || self.has_group(slot, entry.group)?;
+        let put = if inside { self.put_grouped(slot, entry, true, now, wake)? } else { Put::NoRoom };
+        if put == Put::NoRoom {
+            self.leave_out(slot, entry, wake)?;
+        }
+        if put != Put::In {
+            self.count(slot, Q::TimedOutside, i64::from(entry.deliver_at.is_some()))?;
+        }
+        Ok(())
     }
 }

@@ -71,10 +71,8 @@ pub(super) enum Q {
     RateLevelHigh = 26,
     /// Busy messages that weren't leased: not in flight, as the others of them are.
     BusyUnleased = 27,
-    /// Messages that wait for an earlier one of their group.
-    Blocked = 28,
-    /// Those of them whose time has not come.
-    BlockedDelayed = 29,
+    /// Groups that have a record.
+    Groups = 28,
     /// Two words a list from here on.
     Lists = 34,
 }
@@ -84,12 +82,11 @@ pub(super) const LEASED: usize = PRIORITIES;
 pub(super) const DELAYED: usize = PRIORITIES + 1;
 pub(super) const BUSY: usize = PRIORITIES + 2;
 pub(super) const WAITING: usize = PRIORITIES + 3;
-/// Messages of groups that came during a refill, from beyond the frontier: see `group.rs`.
-pub(super) const UNSETTLED: usize = PRIORITIES + 4;
-pub(super) const LISTS: usize = PRIORITIES + 5;
-/// What the kind of a record says that isn't in a list of the queue: it waits in its group's list, or is a group itself.
-pub(super) const BLOCKED: usize = LISTS;
-pub(super) const GROUP: usize = LISTS + 1;
+pub(super) const LISTS: usize = PRIORITIES + 4;
+/// What the kind of a record says that is in no list: it is a group.
+pub(super) const GROUP: usize = LISTS;
+/// Where a busy message came from that was behind the head of its group, and in no list.
+pub(super) const FOLLOWER: usize = LISTS + 1;
 const _: () = assert!(Q::Lists as usize + 2 * LISTS <= QUEUE);
 
 /// Fields of a record.
@@ -108,7 +105,7 @@ pub(super) enum R {
     Links = 5,
     /// Next in the bucket (or of the free records); place in the timer heap from 1 on, 0 where it isn't there.
     Chain = 6,
-    /// List, priority and flags; upper half: the waiting session's process number, or the record of a message's group.
+    /// List, priority and flags; upper half: the waiting session's process number, or the group's record of a head.
     Kind = 7,
 }
 
@@ -118,16 +115,16 @@ pub(super) mod g {
 
     /// The hash of the group's key.
     pub const HASH: R = R::MsgId;
-    /// The first and the last blocked message.
-    pub const BLOCKED: R = R::Tid;
-    /// Upper half: how many are blocked; lower half: how many of the group's messages are in the index.
-    pub const COUNTS: R = R::Due;
-    /// Lower half: the message that may be delivered.
-    pub const HOLDER: R = R::Lease;
-    /// The group's messages with greater numbers may be outside of the index.
-    pub const MORE: R = R::Links;
-    /// Upper half, while the group is read from the table: what was left out since, as a distance from `MORE`.
-    pub const FLOOR: R = R::Attempts;
+    /// The number of the message behind the head. Its priority, and whether it has a delivery time, are in `R::Kind`.
+    pub const NEXT: R = R::Lease;
+    /// Where its row is.
+    pub const NEXT_TID: R = R::Tid;
+    /// Its delivery time.
+    pub const NEXT_DUE: R = R::Due;
+    /// Upper half: its attempts.
+    pub const NEXT_ATTEMPTS: R = R::Attempts;
+    /// Upper half: the record of the head.
+    pub const HEAD: R = R::Links;
     /// Beside the queue's slot, in the lower half of `R::Attempts`: so that a group is no message.
     pub const BIT: u32 = 1 << 31;
 }

@@ -1,8 +1,8 @@
 //! Reading a message, finishing it, giving it back; timers that run out.
 
-use super::layout::{BLOCKED, BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, UNSETTLED};
+use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R};
 use super::records::Kind;
-use super::{Entry, Tid, Wake};
+use super::{Entry, Found, Tid, Wake};
 use crate::words::Corrupt;
 
 /// A message that was read: leased to the caller.
@@ -20,24 +20,35 @@ pub struct Taken {
     pub until: i64,
     /// The message has been delivered as often as it may be: the caller must bury it instead of delivering it.
     pub exhausted: bool,
-    /// The last of its group in the index, while the table may hold more: the caller reads them first.
-    pub ends_group: bool,
-    /// A message of a group, an earlier one of which may be in the table and not in the index. One that has been delivered
-    /// before had its turn first, whatever has come since.
-    pub unsure: bool,
+    /// The next message of its group isn't known: the caller is to look for it behind that number (`group.rs`).
+    pub find_next: Option<i64>,
+    /// An earlier message of its group may be in the table and not in the index: the caller is to look for one first. Never
+    /// set for a message that was delivered before, which keeps its place at the head of its group.
+    pub may_overtake: bool,
 }
 
 /// What became of the wish to change a message in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Busy {
     /// It is the caller's now, until it says how its transaction ended.
-    Yours(Tid),
+    Yours(Claimed),
     /// An open transaction is changing it.
     Others,
     /// The lease that the caller named isn't the current one.
     Stale,
     /// It isn't in the index.
     Unknown,
+}
+
+/// A message that is set aside for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimed {
+    /// Where its row was when it was last seen.
+    pub tid: Tid,
+    /// Deliveries so far.
+    pub attempts: u32,
+    /// The next message of its group isn't known: who takes this one out of the queue looks for it first (`group.rs`).
+    pub find_next: bool,
 }
 
 /// A message that was set aside with others.
@@ -52,8 +63,16 @@ pub struct Aside {
 }
 
 impl Partition<'_> {
-    /// Leases up to `want` ready messages, as many as fit into what `taken` has reserved.
-    pub fn take(&self, slot: u32, now: i64, want: usize, timeout: i64, taken: &mut Vec<Taken>) -> Result<(), Corrupt> {
+    /// Leases up to `want` ready messages to `process`, as many as fit into what `taken` has reserved.
+    pub fn take(
+        &self,
+        slot: u32,
+        process: u32,
+        now: i64,
+        want: usize,
+        timeout: i64,
+        taken: &mut Vec<Taken>,
+    ) -> Result<(), Corrupt> {
         if self.paused(slot)? {
             return Ok(());
         }
@@ -88,8 +107,11 @@ impl Partition<'_> {
                 attempts,
                 until,
                 exhausted,
-                ends_group: kind.owner != 0 && self.ends_group(record)?,
-                unsure: kind.owner != 0 && kind.counted && attempts == 1 && self.unsure(slot, record)?,
+                find_next: match kind.owner {
+                    0 => None,
+                    _ => self.begin_probe(self.group_of(record)?, process)?,
+                },
+                may_overtake: kind.owner != 0 && kind.counted && attempts == 1 && self.may_overtake(slot, record)?,
             });
         }
         if allowance == usize::MAX {
@@ -128,9 +150,9 @@ impl Partition<'_> {
     }
 
     /// Forgets a message whose row is gone.
-    pub fn drop_message(&self, slot: u32, msg_id: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn drop_message(&self, slot: u32, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match self.lookup(slot, msg_id)? {
-            Some(record) => self.forget(slot, record, wake),
+            Some(record) => self.forget(slot, record, now, wake),
             None => Ok(()),
         }
     }
@@ -192,16 +214,16 @@ impl Partition<'_> {
 
     /// Undoes a lease as if it had not been: the attempt isn't counted. For a message whose row the reader's snapshot
     /// doesn't show.
-    pub fn put_back(&self, slot: u32, msg_id: i64, lease: u64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn put_back(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
-        // The lease's time is nobody's any more, also where the message has to wait for others of its group.
+        // The lease's time is nobody's any more, also where the message goes behind another of its group.
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
-        if self.give_way(slot, record, wake)? {
+        if self.give_way(slot, record, now, wake)? {
             return self.landed(slot, wake);
         }
         self.make_ready(slot, record, true, wake)
@@ -242,7 +264,11 @@ impl Partition<'_> {
             return Ok(Busy::Others);
         }
         self.put_aside(slot, record)?;
-        Ok(Busy::Yours(Tid::unpack(self.r(record, R::Tid)?)))
+        Ok(Busy::Yours(Claimed {
+            tid: Tid::unpack(self.r(record, R::Tid)?),
+            attempts: self.half(record, R::Attempts, true)?,
+            find_next: self.lacks_next(kind.owner)?,
+        }))
     }
 
     fn put_aside(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
@@ -260,13 +286,12 @@ impl Partition<'_> {
 
     /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
     pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
-        for list in (0..PRIORITIES).chain([LEASED, DELAYED, UNSETTLED]) {
+        for list in (0..PRIORITIES).chain([LEASED, DELAYED]) {
             while aside.len() < aside.capacity() {
-                let (first, _, len) = self.list(slot, list)?;
+                let (record, _, len) = self.list(slot, list)?;
                 if len == 0 {
                     break;
                 }
-                let record = self.first_blocked(first)?.unwrap_or(first);
                 self.put_aside(slot, record)?;
                 aside.push(Aside {
                     msg_id: self.r(record, R::MsgId)?.cast_signed(),
@@ -281,17 +306,14 @@ impl Partition<'_> {
     /// Sets a message aside that may not be in the index, by its row; `Unknown` where there is no room for it.
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
         if self.lookup(slot, entry.msg_id)?.is_none() {
+            if entry.group != 0 {
+                let aside = self.put_follower_aside(slot, entry)?;
+                let find_next = aside && self.group_lacks_next(slot, entry.group)?;
+                let claimed = Claimed { tid: entry.tid, attempts: entry.attempts, find_next };
+                return Ok(if aside { Busy::Yours(claimed) } else { Busy::Unknown });
+            }
             // Put in to be set aside: there is nothing to wake up for.
-            let inside = entry.group == 0 || self.reached(slot, entry)?;
-            let room = if inside {
-                self.found(slot, entry, now, &mut Wake::nobody())?
-            } else if self.put_unsettled(slot, entry, true)? {
-                self.brought(slot, entry.deliver_at.is_some())?;
-                true
-            } else {
-                false
-            };
-            if !room {
+            if self.found(slot, entry, now, &mut Wake::nobody())? == Found::NoRoom {
                 return Ok(Busy::Unknown);
             }
         }
@@ -309,28 +331,37 @@ impl Partition<'_> {
             return Ok(());
         }
         if finished {
-            return self.forget(slot, record, wake);
+            return self.forget(slot, record, now, wake);
         }
         self.unlink(slot, record)?;
         match kind.origin {
-            BLOCKED => {
-                if self.r(record, R::Due)?.cast_signed() > now {
-                    self.set_timer(record)?;
-                }
-                self.sort_in(slot, record, kind.owner, wake)
+            FOLLOWER => {
+                let entry = self.entry(record, self.r(record, R::Lease)?)?;
+                self.erase(slot, record)?;
+                self.return_follower(slot, &entry, now, wake)
             }
-            UNSETTLED => self.unsettle(slot, record, now, wake),
             LEASED => {
                 self.link(slot, record, LEASED, false)?;
                 self.set_timer(record)
             }
+            _ if self.give_way(slot, record, now, wake)? => Ok(()),
             DELAYED => {
-                self.set_timer(record)?;
-                if self.give_way(slot, record, wake)? { Ok(()) } else { self.link(slot, record, DELAYED, false) }
+                self.link(slot, record, DELAYED, false)?;
+                self.set_timer(record)
             }
-            _ if self.give_way(slot, record, wake)? => Ok(()),
             _ => self.make_ready(slot, record, true, wake),
         }
+    }
+
+    /// The committed transaction has deleted a message that it had set aside with all others of the queue.
+    pub fn end_purged(&self, slot: u32, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if let Some(record) = self.lookup(slot, msg_id)?
+            && self.kind(record)?.list == BUSY
+        {
+            self.distrust_followers(slot, record)?;
+            self.forget(slot, record, now, wake)?;
+        }
+        Ok(())
     }
 
     /// The committed transaction has given a failed message a new row: it rests until its delivery time, at its place in
@@ -349,25 +380,23 @@ impl Partition<'_> {
         self.set_r(record, R::Tid, entry.tid.pack())?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_half(record, R::Attempts, true, entry.attempts)?;
-        if was == UNSETTLED {
-            // Whose lease is the hash of its group.
-            return self.unsettle(slot, record, now, wake);
+        if was == FOLLOWER {
+            // What the caller knows of it may lack the group.
+            let entry = self.entry(record, self.r(record, R::Lease)?)?;
+            self.erase(slot, record)?;
+            return self.return_follower(slot, &entry, now, wake);
         }
         self.set_r(record, R::Lease, 0)?;
-        let due = entry.deliver_at.filter(|&at| at > now);
-        if due.is_some() {
-            self.set_timer(record)?;
-        }
-        match (was, due) {
-            (BLOCKED, _) => self.sort_in(slot, record, kind.owner, wake)?,
-            // An earlier one may have come while this was set aside.
-            _ if self.give_way(slot, record, wake)? => {}
-            (_, Some(due)) => {
+        // An earlier one may have come while this was set aside.
+        if !self.give_way(slot, record, now, wake)? {
+            if let Some(due) = entry.deliver_at.filter(|&at| at > now) {
                 self.link(slot, record, DELAYED, false)?;
+                self.set_timer(record)?;
                 self.wake_for_timer(slot, due, now, wake)?;
+            } else {
+                // It is older than those that wait.
+                self.make_ready(slot, record, true, wake)?;
             }
-            // It is older than those that wait.
-            (_, None) => self.make_ready(slot, record, true, wake)?,
         }
         if was == LEASED { self.landed(slot, wake) } else { Ok(()) }
     }
@@ -419,11 +448,6 @@ impl Partition<'_> {
             }
             let slot = self.half(record, R::Attempts, false)?;
             let was = self.kind(record)?.list;
-            if was == BLOCKED {
-                self.clear_timer(record)?;
-                self.count(slot, Q::BlockedDelayed, -1)?;
-                continue;
-            }
             self.clear_timer(record)?;
             self.unlink(slot, record)?;
             if was == LEASED {

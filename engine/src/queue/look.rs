@@ -1,6 +1,6 @@
 //! Looking at messages without taking any.
 
-use super::layout::{BLOCKED, BUSY, DELAYED, LEASED, PRIORITIES, Partition, R, UNSETTLED};
+use super::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Partition, Q, R};
 use crate::words::Corrupt;
 
 /// How a live message stands.
@@ -36,7 +36,7 @@ impl Partition<'_> {
     }
 
     /// Adds messages that stand so to `seen`, as many as fit into what it has reserved: ready ones in the order in which
-    /// they will be read, but for those that wait for others of their groups. What has run out counts once [`expire`](Self::expire) has been told.
+    /// they will be read, but for those behind the heads of their groups. What has run out counts once [`expire`](Self::expire) has been told.
     pub fn look(&self, slot: u32, state: State, now: i64, seen: &mut Vec<Seen>) -> Result<(), Corrupt> {
         let ready: [usize; PRIORITIES] = std::array::from_fn(|priority| PRIORITIES - 1 - priority);
         let lists: &[usize] = match state {
@@ -57,6 +57,11 @@ impl Partition<'_> {
         Ok(())
     }
 
+    /// Whether messages may stand behind the heads of groups, where the index doesn't know them one by one.
+    pub fn has_groups(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q_i64(slot, Q::Groups)? > 0)
+    }
+
     fn describe(&self, record: u32, now: i64) -> Result<Seen, Corrupt> {
         let kind = self.kind(record)?;
         let due = self.r(record, R::Due)?.cast_signed();
@@ -65,7 +70,7 @@ impl Partition<'_> {
             (LEASED, _) if runs => (State::Leased, true),
             (BUSY, LEASED) => (State::Leased, true),
             (BUSY, _) => (State::Leased, false),
-            (DELAYED | BLOCKED | UNSETTLED, _) if runs => (State::Delayed, true),
+            (DELAYED, _) if runs => (State::Delayed, true),
             _ => (State::Ready, false),
         };
         Ok(Seen {

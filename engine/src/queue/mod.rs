@@ -3,7 +3,8 @@
 //! The messages are rows of tables; this is a hint about them, complete enough to find the next ones without a look at
 //! the table. What is true of each queue at any time:
 //!
-//! * **Frontier.** Every committed row without a delivery time whose number is at or below the frontier is in the index.
+//! * **Frontier.** Every committed row without a delivery time whose number is at or below the frontier is in the index,
+//!   or behind the head of a group that is.
 //!   What lies above may be in it or not. A row that is dropped from the index for lack of room lowers the frontier
 //!   below it, so dropping is always allowed. `i64::MAX` means that nothing is outside.
 //! * **Horizon.** The same for rows with a delivery time, by that time.
@@ -41,13 +42,13 @@ mod tests;
 mod wait;
 mod window;
 
-pub use group::{MOST_BLOCKED, Overtaken};
+pub use group::{Offered, Yielded};
 pub use layout::{PRIORITIES, Partition};
-pub use lease::{Aside, Busy, Taken};
+pub use lease::{Aside, Busy, Claimed, Taken};
 pub use look::{Seen, State};
 pub use registry::{Counters, Options, QueueKey};
 pub use wait::{LOOK_AGAIN, Wake};
-pub use window::{Entry, Outlook, Refill};
+pub use window::{Entry, Found, Outlook, Refill};
 
 use crate::words::Words;
 

@@ -1,6 +1,6 @@
 //! Records: taking and freeing them, finding one by its message, the lists and the timer heap they are in.
 
-use super::layout::{BLOCKED, BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
+use super::layout::{BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
 use crate::words::Corrupt;
 
 /// What a record's word `Kind` says: list (8 bits), priority (8 bits), flags (8 bits), the list that a busy one came
@@ -12,8 +12,9 @@ pub(super) struct Kind {
     pub timed: bool,
     /// Whether the lease that runs was counted as an attempt.
     pub counted: bool,
+    /// The list that a busy message came from; what a group knows (`group.rs`).
     pub origin: usize,
-    /// The waiting session's process number; of a message the record of its group; of a group who reads it, plus 1.
+    /// The waiting session's process number; the group's record of a head; the process number of a group's prober, plus 1.
     pub owner: u32,
 }
 
@@ -151,10 +152,7 @@ impl Partition<'_> {
 
     /// Takes a record out of the list it is in.
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
-        let Kind { list, owner, origin, .. } = self.kind(record)?;
-        if list == BLOCKED {
-            return self.unblock(slot, owner, record);
-        }
+        let Kind { list, origin, .. } = self.kind(record)?;
         let (mut first, mut last, len) = self.list(slot, list)?;
         let (next, previous) = (self.half(record, R::Links, true)?, self.half(record, R::Links, false)?);
         if next == 0 {
@@ -192,12 +190,6 @@ impl Partition<'_> {
         let len = self.head(Head::Timers)? as usize;
         self.set_head(Head::Timers, (len as u64).saturating_add(1))?;
         self.sift_up(record, len)
-    }
-
-    /// Whether the timer of a record runs.
-    #[inline]
-    pub(super) fn has_timer(&self, record: u32) -> Result<bool, Corrupt> {
-        Ok(self.half(record, R::Chain, false)? != 0)
     }
 
     /// Stops the timer of a record, if it runs.

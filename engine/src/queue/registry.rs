@@ -4,7 +4,7 @@ use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q
 use crate::words::Corrupt;
 
 /// What a queue is known by: its database and its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QueueKey {
     /// OID of the database.
     pub database: u32,
@@ -132,9 +132,9 @@ impl Partition<'_> {
 
     /// Forgets a queue in steps: frees up to `limit` of its records, and the slot after the last of them. True when
     /// the queue is gone. Sessions that wait for it go to `wake`.
-    pub fn detach(&self, slot: u32, limit: usize, wake: &mut super::Wake) -> Result<bool, Corrupt> {
+    pub fn detach(&self, slot: u32, limit: usize, now: i64, wake: &mut super::Wake) -> Result<bool, Corrupt> {
         let mut left = limit;
-        // The last one of a group brings the next into a list.
+        // The head of a group that goes may bring the next one into a list.
         while let Some(list) = self.first_list(slot)? {
             if left == 0 || (list == WAITING && wake.is_full()) {
                 return Ok(false);
@@ -146,7 +146,7 @@ impl Partition<'_> {
                 self.unlink(slot, first)?;
                 self.free(first)?;
             } else {
-                self.forget(slot, first, &mut super::Wake::nobody())?;
+                self.forget(slot, first, now, &mut super::Wake::nobody())?;
             }
         }
         let bucket = self.key_bucket(self.q(slot, Q::Key)?);
@@ -182,13 +182,14 @@ impl Partition<'_> {
     }
 
     /// Takes a message out of the index: what it kept from being read may be now.
-    pub(super) fn forget(&self, slot: u32, record: u32, wake: &mut super::Wake) -> Result<(), Corrupt> {
+    pub(super) fn forget(&self, slot: u32, record: u32, now: i64, wake: &mut super::Wake) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
+        let (group, number) = (self.group_of(record)?, self.r(record, R::MsgId)?.cast_signed());
         self.unlink(slot, record)?;
-        if kind.owner != 0 {
-            self.leave_group(slot, record, wake)?;
-        }
         self.erase(slot, record)?;
+        if group != 0 {
+            self.advance(slot, group, number, now, wake)?;
+        }
         if kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED) {
             self.landed(slot, wake)?;
         }
@@ -241,7 +242,7 @@ impl Partition<'_> {
         Ok(Counters {
             live: if counted { Some(self.q_i64(slot, Q::Live)?) } else { None },
             leased: i64::saturating_add(len(LEASED)?, len(BUSY)?),
-            delayed: self.delayed_inside(slot)?.saturating_add(self.q_i64(slot, Q::TimedOutside)?),
+            delayed: len(DELAYED)?.saturating_add(self.q_i64(slot, Q::TimedOutside)?),
             sent: self.q_i64(slot, Q::Sent)?,
             delivered: self.q_i64(slot, Q::Delivered)?,
             finished: self.q_i64(slot, Q::Finished)?,
@@ -276,15 +277,10 @@ impl Partition<'_> {
     /// What a count of the tables found.
     pub fn counted(&self, slot: u32, live: i64, delayed: i64, archived: i64, dead: i64) -> Result<(), Corrupt> {
         self.count(slot, Q::Live, live)?;
-        self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.delayed_inside(slot)?).max(0))?;
+        self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.list(slot, DELAYED)?.2.cast_signed()).max(0))?;
         self.count(slot, Q::Archived, archived)?;
         self.count(slot, Q::Dead, dead)?;
         self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | COUNTED)
-    }
-
-    /// Messages in the index whose time has not come.
-    fn delayed_inside(&self, slot: u32) -> Result<i64, Corrupt> {
-        Ok(self.list(slot, DELAYED)?.2.cast_signed().saturating_add(self.q_i64(slot, Q::BlockedDelayed)?))
     }
 
     /// Ready messages in the index.

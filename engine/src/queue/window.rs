@@ -1,12 +1,12 @@
 //! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
 
 use super::group::Put;
-use super::layout::{BLOCKED, DELAYED, Head, PRIORITIES, Partition, Q, R, UNSETTLED};
+use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
 use super::records::Kind;
 use super::{Tid, Wake};
 use crate::words::Corrupt;
 
-/// A queue keeps at least so many ready messages in the index before others may take its room.
+/// A queue may keep so many messages, ready and leased, in the index before others may take its room.
 const SHARE: u64 = 64;
 /// Ready messages that are looked at to find one to drop.
 const KEPT: usize = 16;
@@ -45,6 +45,17 @@ pub struct Outlook {
     pub paused: bool,
 }
 
+/// What became of a row that a refill's scan has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It is in the index now.
+    Brought,
+    /// It was in the index, or is behind the head of its group, which is.
+    Known,
+    /// There is no room: the scan should stop before it.
+    NoRoom,
+}
+
 /// Where a refill has to start and how much it may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refill {
@@ -57,8 +68,8 @@ pub struct Refill {
 }
 
 impl Partition<'_> {
-    /// Whether the queue may take more of the partition, for a ready or a delayed message. Of what only ready messages
-    /// may fill, a part is kept for them: without it a queue would stand still.
+    /// Whether the queue may take more of the partition, for a ready or a delayed message. The last eighth is for queues
+    /// that hold little, so that none stands still because of another's leases.
     fn has_room(&self, slot: u32, delayed: bool) -> Result<bool, Corrupt> {
         let (free, records) = (self.head(Head::FreeRecords)?, self.records as u64);
         if delayed {
@@ -66,8 +77,12 @@ impl Partition<'_> {
             return Ok(free > records / 8 * 5);
         }
         let ready = self.ready(slot)?;
-        let held = u64::saturating_add(ready, self.q(slot, Q::Blocked)?);
-        Ok(ready < SHARE || (free > records / 8 && held < records / 4))
+        if free > records / 8 {
+            return Ok(ready < SHARE || ready < records / 4);
+        }
+        let (_, _, leased) = self.list(slot, LEASED)?;
+        let (_, _, busy) = self.list(slot, BUSY)?;
+        Ok(ready.saturating_add(leased).saturating_add(busy) < SHARE)
     }
 
     /// A record for the queue; where none is free, another queue with more than its share loses some.
@@ -127,10 +142,11 @@ impl Partition<'_> {
         } else {
             self.lower(slot, Q::Frontier, Q::FrontierFloor, msg_id.saturating_sub(1))?;
         }
-        if self.grouped(record)? {
-            return self.drop_group(slot, record);
+        if self.group_of(record)? != 0 {
+            return self.drop_head(slot, record);
         }
-        self.forget(slot, record, &mut Wake::nobody())
+        self.unlink(slot, record)?;
+        self.erase(slot, record)
     }
 
     pub(super) fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
@@ -170,6 +186,12 @@ impl Partition<'_> {
         self.arrived(slot, entry, now, wake)
     }
 
+    /// Counts a message that nobody else ever sees.
+    pub fn count_sent(&self, slot: u32) -> Result<(), Corrupt> {
+        self.count(slot, Q::Sent, 1)?;
+        self.count(slot, Q::Live, 1)
+    }
+
     /// A dead letter that is a message again, committed now.
     pub fn redriven(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.count(slot, Q::Dead, -1)?;
@@ -185,17 +207,18 @@ impl Partition<'_> {
             return Ok(());
         }
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
-        if entry.group != 0 && reached {
-            match self.put_grouped(slot, entry, self.has_room(slot, delayed)?, now, wake)? {
-                Put::In | Put::Beyond => return Ok(()),
-                Put::NoRoom => self.leave_out(slot, entry, wake)?,
+        if entry.group != 0 {
+            // A first one of its group from beyond the frontier is left to a refill, which meets the earlier ones first.
+            if reached || self.has_group(slot, entry.group)? {
+                match self.put_grouped(slot, entry, self.has_room(slot, delayed)?, now, wake)? {
+                    Put::In => return Ok(()),
+                    Put::Behind => {}
+                    Put::NoRoom => self.leave_out(slot, entry, wake)?,
+                }
+            } else {
+                self.leave_out(slot, entry, wake)?;
             }
-        } else if entry.group != 0 && refilling {
-            if self.put_unsettled(slot, entry, self.has_room(slot, delayed)?)? {
-                return Ok(());
-            }
-            self.leave_out(slot, entry, wake)?;
-        } else if entry.group == 0 && (refilling || reached || entry.priority > 0) {
+        } else if refilling || reached || entry.priority > 0 {
             // A message of a higher priority is worth a place in any case: it overtakes those that are in.
             let room = self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?);
             if room && self.insert(slot, entry, now, wake)? {
@@ -298,21 +321,19 @@ impl Partition<'_> {
         Ok((self.q_i64(slot, Q::Frontier)?, self.q_i64(slot, Q::Horizon)?))
     }
 
-    /// A message that the refill's scan found; false where there is no room and the scan should stop before it.
-    pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
-        if let Some(record) = self.lookup(slot, entry.msg_id)? {
-            if self.kind(record)?.list == UNSETTLED {
-                // The scan has brought what comes before it in its group.
-                self.unlink(slot, record)?;
-                self.settle(slot, record, now, wake)?;
+    /// A message that the refill's scan found.
+    pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Found, Corrupt> {
+        if self.knows(slot, entry.msg_id)? {
+            return Ok(Found::Known);
+        }
+        Ok(match self.bring(slot, entry, now, wake)? {
+            Put::In => {
+                self.brought(slot, entry.deliver_at.is_some())?;
+                Found::Brought
             }
-            return Ok(true);
-        }
-        if self.bring(slot, entry, now, wake)? == Put::NoRoom {
-            return Ok(false);
-        }
-        self.brought(slot, entry.deliver_at.is_some())?;
-        Ok(true)
+            Put::Behind => Found::Known,
+            Put::NoRoom => Found::NoRoom,
+        })
     }
 
     /// Counts a row that was outside of the index and isn't any more.
@@ -325,9 +346,13 @@ impl Partition<'_> {
     }
 
     /// The committed transaction has deleted or replaced a row without having set its message aside. `timed`: the row had a
-    /// delivery time, by which it was counted where the index doesn't know the message.
-    pub fn left_outside(&self, slot: u32, msg_id: i64, timed: bool) -> Result<(), Corrupt> {
-        if self.knows(slot, msg_id)? { Ok(()) } else { self.brought(slot, timed) }
+    /// delivery time, by which it was counted where the index doesn't know the message; `group`: the hash of its group.
+    pub fn left_outside(&self, slot: u32, msg_id: i64, timed: bool, group: u64) -> Result<(), Corrupt> {
+        if self.knows(slot, msg_id)? {
+            return Ok(());
+        }
+        self.follower_left(slot, group, msg_id)?;
+        self.brought(slot, timed)
     }
 
     fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
@@ -344,11 +369,11 @@ impl Partition<'_> {
             let list = self.kind(record)?.list;
             let due = self.r(record, R::Due)?.cast_signed();
             // Delayed by its row, not for a rest after a delivery, of which the row knows nothing.
-            let by_row = matches!(list, DELAYED | BLOCKED) && self.has_timer(record)? && self.r(record, R::Lease)? == 0;
+            let by_row = list == DELAYED && self.r(record, R::Lease)? == 0;
             if !by_row || entry.deliver_at.unwrap_or(i64::MIN) == due {
                 return Ok(false);
             }
-            self.forget(slot, record, wake)?;
+            self.forget(slot, record, now, wake)?;
         }
         self.stray(slot, entry, now, wake)?;
         Ok(true)
@@ -356,13 +381,15 @@ impl Partition<'_> {
 
     /// A message that should be in the index by what is known of the table, and isn't: put in, or left for a refill.
     pub fn stray(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.knows(slot, entry.msg_id)? || self.bring(slot, entry, now, wake)? != Put::NoRoom {
+        if self.knows(slot, entry.msg_id)? {
             return Ok(());
         }
-        if entry.deliver_at.is_some() {
-            self.count(slot, Q::TimedOutside, 1)?;
+        match self.bring(slot, entry, now, wake)? {
+            Put::In => return Ok(()),
+            Put::Behind => {}
+            Put::NoRoom => self.leave_out(slot, entry, wake)?,
         }
-        self.leave_out(slot, entry, wake)
+        self.count(slot, Q::TimedOutside, i64::from(entry.deliver_at.is_some()))
     }
 
     /// Ends a refill by the process that holds the mark: everything at or below `frontier` has been scanned, and
@@ -374,7 +401,6 @@ impl Partition<'_> {
         process: u32,
         frontier: Option<i64>,
         horizon: Option<i64>,
-        now: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
         if self.q(slot, Q::Refiller)? != u64::from(process) + 1 {
@@ -387,7 +413,6 @@ impl Partition<'_> {
                 self.set_q_i64(slot, mark, scanned.min(self.q_i64(slot, floor)?))?;
             }
         }
-        self.settle_all(slot, now, wake)?;
         for _ in 0..self.ready(slot)?.max(1) {
             if wake.is_full() || !self.wake_one(slot, wake)? {
                 break;

@@ -3,12 +3,12 @@
 use anyhow::{Result, ensure};
 use enough_pg_test::queue::{delete, ids, made, read};
 use enough_pg_test::server::{self, Database};
-use postgres::Client;
+use postgres::GenericClient;
 use std::collections::BTreeMap;
 use xtask::server::Shutdown;
 
 /// Sends `count` messages of a group.
-fn send(client: &mut Client, group: &str, count: i32) -> Result<()> {
+fn send(client: &mut impl GenericClient, group: &str, count: i32) -> Result<()> {
     let send = "SELECT enough.queue_send('q', to_jsonb(i), group_key => $1) FROM generate_series(1, $2) AS i";
     client.execute(send, &[&group, &count])?;
     Ok(())
@@ -164,5 +164,116 @@ fn a_message_failed_by_its_own_sender_comes_after_the_earlier_ones() -> Result<(
     )?;
     let came = read(&mut other, "q", 10)?;
     ensure!(came.len() == 1 && came[0].message == serde_json::json!(1), "{came:?}");
+    Ok(())
+}
+
+#[test]
+fn a_group_goes_on_past_followers_that_were_finished_by_their_numbers() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    send(&mut client, "a", 7)?;
+    let head = read(&mut client, "q", 10)?;
+    ensure!(ids(&head) == [1], "{head:?}");
+    // The next one is deleted, the one after it in a transaction that stays open, another is archived, another fails.
+    ensure!(delete(&mut client, "q", 2, None)?);
+    let mut open = other.transaction()?;
+    ensure!(delete(&mut open, "q", 3, None)?);
+    client.batch_execute("SELECT enough.queue_archive('q', 4); SELECT enough.queue_fail('q', 5, 'no', '0')")?;
+    ensure!(delete(&mut client, "q", 1, head[0].lease)?);
+    let next = read(&mut client, "q", 10)?;
+    ensure!(ids(&next) == [5], "{next:?}");
+    ensure!(delete(&mut client, "q", 5, next[0].lease)?);
+    ensure!(ids(&read(&mut client, "q", 10)?) == [6]);
+    open.rollback()?;
+    ensure!(delete(&mut client, "q", 6, None)?);
+    let back = read(&mut client, "q", 10)?;
+    ensure!(ids(&back) == [3], "what was brought back comes before 7: {back:?}");
+    ensure!(delete(&mut client, "q", 3, None)?);
+    ensure!(ids(&read(&mut client, "q", 10)?) == [7]);
+    ensure!(delete(&mut client, "q", 7, None)?);
+    send(&mut client, "a", 1)?;
+    ensure!(ids(&read(&mut client, "q", 10)?) == [8]);
+    Ok(())
+}
+
+#[test]
+fn a_group_goes_on_past_followers_that_were_deleted_by_hand() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    send(&mut client, "a", 500)?;
+    let mut left: Vec<i64> = (1..=500).collect();
+    while !left.is_empty() {
+        let came = read(&mut client, "q", 10)?;
+        ensure!(ids(&came) == left[..1], "{came:?}, where {} are left", left.len());
+        // The next ones, of which the index may know one.
+        other.execute("DELETE FROM enough.q_q WHERE msg_id > $1 AND msg_id <= $1 + 5", &[&came[0].msg_id])?;
+        ensure!(delete(&mut client, "q", came[0].msg_id, came[0].lease)?);
+        left.retain(|id| *id > came[0].msg_id + 5);
+    }
+    ensure!(read(&mut client, "q", 10)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_group_is_delivered_in_order_while_its_messages_are_sent_and_others_are_rolled_back() -> Result<()> {
+    const COUNT: i32 = 300;
+    let (database, mut client, _) = made(", retry_backoff => '0'")?;
+    let senders: Vec<_> = (0..3)
+        .map(|group| {
+            let mut client = database.client()?;
+            Ok(std::thread::spawn(move || -> Result<()> {
+                for number in 0..COUNT {
+                    let mut transaction = client.transaction()?;
+                    send(&mut transaction, &format!("g{group}"), 1)?;
+                    if number % 7 == 0 {
+                        transaction.rollback()?;
+                        send(&mut client, &format!("g{group}"), 1)?;
+                    } else {
+                        transaction.commit()?;
+                    }
+                }
+                Ok(())
+            }))
+        })
+        .collect::<Result<_>>()?;
+    drained_in_order(&database, 3, COUNT)?;
+    for sender in senders {
+        sender.join().expect("a sender's thread")?;
+    }
+    ensure!(read(&mut client, "q", 10)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn no_group_waits_for_the_many_messages_of_another() -> Result<()> {
+    let (_database, mut client, _) = made("")?;
+    send(&mut client, "large", 5_000)?;
+    send(&mut client, "small", 3)?;
+    let mut order = Vec::new();
+    for _ in 0..7 {
+        let came = read(&mut client, "q", 1)?;
+        ensure!(came.len() == 1);
+        order.push(came[0].msg_id);
+        ensure!(delete(&mut client, "q", came[0].msg_id, came[0].lease)?);
+    }
+    ensure!(order == [1, 5001, 2, 5002, 3, 5003, 4], "{order:?}");
+    Ok(())
+}
+
+#[test]
+fn a_follower_that_its_own_transaction_ends_leaves_its_group_as_it_was() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    send(&mut client, "a", 1)?;
+    let head = read(&mut client, "q", 1)?;
+    for end in ["queue_delete('q', id)", "queue_archive('q', id)"] {
+        other.batch_execute(&format!(
+            "BEGIN; SELECT enough.{end} FROM enough.queue_send('q', '0', group_key => 'a') AS id; COMMIT"
+        ))?;
+    }
+    let sent: i64 = client.query_one("SELECT enough.queue_send('q', '1', group_key => 'a')", &[])?.get(0);
+    let stats = "SELECT sent_total, finished_total, archived, ready FROM enough.queue_stats('q')";
+    let stats = client.query_one(stats, &[])?;
+    let stats: [i64; 4] = std::array::from_fn(|column| stats.get(column));
+    ensure!(stats == [4, 2, 1, 1], "sent, finished, archived, ready: {stats:?}");
+    ensure!(delete(&mut client, "q", 1, head[0].lease)?);
+    ensure!(ids(&read(&mut client, "q", 10)?) == [sent]);
     Ok(())
 }

@@ -414,6 +414,14 @@ impl Model {
         for &id in buried {
             self.bury(session, span, read, id)?;
         }
+        if read.pop && span.to - span.from > read.timeout {
+            // What it has taken and lost again, because it took longer than its leases last, was tried once more.
+            for id in &due {
+                if let Some(message) = self.messages.get_mut(id).filter(|message| message.ending.is_none()) {
+                    message.attempts.most += 1 + u32::try_from((span.to - span.from) / read.timeout).unwrap_or(1000);
+                }
+            }
+        }
         if let Some(rate) = &mut self.rate {
             rate.spend(span, rows.len());
         }
@@ -425,6 +433,9 @@ impl Model {
         let allowed = if hides { 0 } else { allowance.least };
         let most =
             if self.options.max_in_flight.is_some() { read.qty.min(allowed) } else { read.qty.min(allowance.least) };
+        // What has run out in the reader's own hands, because the call took longer than its leases last, is in flight again.
+        let slow = span.to - span.from > read.timeout;
+        let most = if slow { 0 } else { most };
         // Others who waited may have taken what was ready, too.
         let most = if read.waited || self.crowded(span) { most.min(1) } else { most };
         ensure!(

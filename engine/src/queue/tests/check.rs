@@ -1,8 +1,7 @@
 //! Walks a partition and proves that it is sound: each record is in one place, and each link has its counterpart.
 
-use crate::queue::MOST_BLOCKED;
 use crate::queue::layout::{
-    BLOCKED, BUSY, DELAYED, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, UNSETTLED, WAITING, g,
+    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, g,
 };
 use std::collections::BTreeMap;
 
@@ -21,6 +20,19 @@ pub(super) struct Message {
     pub timer: bool,
 }
 
+/// A group, as its record knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group {
+    pub head: i64,
+    pub next: Option<i64>,
+    /// Whether no follower comes before the next message.
+    pub known: bool,
+    /// Whether no message comes before the head.
+    pub first: bool,
+    /// Whether followers with smaller numbers may have been passed over.
+    pub late: bool,
+}
+
 /// What a queue holds in the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Holding {
@@ -29,8 +41,8 @@ pub(super) struct Holding {
     pub ready: Vec<i64>,
     /// Process numbers in the order of waking.
     pub waiting: Vec<u32>,
-    /// By the hash of its key: who holds a group, and from where on it is outside.
-    pub groups: BTreeMap<u64, (Option<i64>, i64)>,
+    /// By the hash of its key.
+    pub groups: BTreeMap<u64, Group>,
 }
 
 /// What a partition holds, by queue slot.
@@ -147,8 +159,7 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
 
 fn message(p: &Partition<'_>, record: u32) -> Message {
     let kind = p.kind(record).unwrap();
-    let unsettled = kind.list == UNSETTLED || (kind.list == BUSY && kind.origin == UNSETTLED);
-    let group = if unsettled { R::Lease } else { g::HASH };
+    let follower = kind.list == BUSY && kind.origin == FOLLOWER;
     Message {
         list: kind.list,
         due: p.r(record, R::Due).unwrap().cast_signed(),
@@ -156,19 +167,18 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
         attempts: p.half(record, R::Attempts, true).unwrap(),
         priority: kind.priority,
         timed: kind.timed,
-        group: match (unsettled, kind.owner) {
-            (false, 0) => 0,
-            (false, owner) => p.r(owner, group).unwrap(),
-            (true, _) => p.r(record, group).unwrap(),
+        group: match kind.owner {
+            0 if follower => p.r(record, R::Lease).unwrap(),
+            0 => 0,
+            owner => p.r(owner, g::HASH).unwrap(),
         },
         origin: kind.origin,
         timer: p.half(record, R::Chain, false).unwrap() != 0,
     }
 }
 
-/// The groups of a queue: one holder, the blocked ones in order and behind it, their counts.
+/// The groups of a queue: each has a head that knows its group, and followers that are set aside have none.
 fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Holding) {
-    let (mut blocked_in_all, mut delayed) = (0, 0);
     for group in 1..=p.records as u32 {
         let kind = p.kind(group).unwrap();
         if kind.list != GROUP || p.half(group, R::Attempts, false).unwrap() != slot | g::BIT {
@@ -178,53 +188,22 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         places[group as usize] = Place::Group(slot);
         let hash = p.r(group, g::HASH).unwrap();
         assert_eq!(p.lookup(slot | g::BIT, hash.cast_signed()), Ok(Some(group)));
-        let more = p.r(group, g::MORE).unwrap().cast_signed();
-        let (mut previous, mut record, mut count) = (0, p.half(group, g::BLOCKED, true).unwrap(), 0);
-        let mut last_id = i64::MIN;
-        while record != 0 {
-            count += 1;
-            assert!(count <= MOST_BLOCKED, "group {group} is too long");
-            let place = &mut places[record as usize];
-            assert_eq!(*place, Place::Nowhere, "record {record} is met again in group {group}");
-            *place = Place::List(slot, BLOCKED);
-            assert_eq!(p.half(record, R::Links, false), Ok(previous), "record {record}: link back");
-            let blocked = p.kind(record).unwrap();
-            assert_eq!((blocked.list, blocked.owner), (BLOCKED, group), "record {record}");
-            let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
-            assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
-            assert!(msg_id > last_id, "group {group} is in order");
-            last_id = msg_id;
-            let message = message(p, record);
-            delayed += i64::from(message.timer);
-            assert_eq!(holding.messages.insert(msg_id, message), None, "message {msg_id} is in the index twice");
-            previous = record;
-            record = p.half(record, R::Links, true).unwrap();
-        }
-        assert_eq!(p.half(group, g::BLOCKED, false), Ok(previous), "group {group}: its end");
-        assert_eq!(p.half(group, g::COUNTS, true), Ok(count), "group {group}: its length");
-        blocked_in_all += i64::from(count);
-        let members: Vec<_> = holding
-            .messages
-            .iter()
-            .filter(|(_, message)| message.group == hash && message.list != UNSETTLED)
-            .filter(|(_, message)| message.list != BUSY || message.origin != UNSETTLED)
-            .collect();
-        assert_eq!(p.half(group, g::COUNTS, false), Ok(members.len() as u32), "group {group}: its members");
-        assert!(!members.is_empty(), "group {group} is empty");
-        let holder = p.half(group, g::HOLDER, false).unwrap();
-        let holder = (holder != 0).then(|| p.r(holder, R::MsgId).unwrap().cast_signed());
-        let free: Vec<i64> = members
-            .iter()
-            .filter(|(_, message)| message.list != BLOCKED && !(message.list == BUSY && message.origin == BLOCKED))
-            .map(|(id, _)| **id)
-            .collect();
-        // Who was set aside while it was blocked may have become the holder by coming back, or by being alone.
-        assert!(free.iter().all(|id| Some(*id) == holder), "group {group}: {free:?} beside the holder {holder:?}");
-        assert!(holder.is_some() || count == 0, "group {group} is blocked by nobody");
-        holding.groups.insert(hash, (holder, more));
+        let head = p.half(group, g::HEAD, true).unwrap();
+        assert_ne!(head, 0, "group {group} has no head");
+        assert_eq!(p.kind(head).unwrap().owner, group, "the head {head} of group {group}");
+        assert!(matches!(places[head as usize], Place::List(at, _) if at == slot), "the head {head} of group {group}");
+        let next = (kind.origin & 1 != 0).then(|| p.r(group, g::NEXT).unwrap().cast_signed());
+        let head = p.r(head, R::MsgId).unwrap().cast_signed();
+        let flag = |bit| kind.origin & bit != 0;
+        holding.groups.insert(hash, Group { head, next, known: flag(2), first: flag(4), late: flag(16) });
     }
-    assert_eq!(p.q_i64(slot, Q::Blocked), Ok(blocked_in_all));
-    assert_eq!(p.q_i64(slot, Q::BlockedDelayed), Ok(delayed));
+    for (id, message) in &holding.messages {
+        let follower = message.list == BUSY && message.origin == FOLLOWER;
+        if message.group != 0 && !follower {
+            assert_eq!(holding.groups[&message.group].head, *id, "message {id} is beside the head of its group");
+        }
+    }
+    assert_eq!(p.q_i64(slot, Q::Groups), Ok(holding.groups.len() as i64));
     let unleased = holding.messages.values().filter(|message| message.list == BUSY && message.origin != LEASED).count();
     assert_eq!(p.q(slot, Q::BusyUnleased), Ok(unleased as u64));
 }
@@ -260,9 +239,8 @@ fn timers(p: &Partition<'_>, places: &[Place]) {
     }
     for (record, place) in places.iter().enumerate().skip(1) {
         let runs = matches!(place, Place::List(_, LEASED | DELAYED));
-        let may_run = matches!(place, Place::List(_, BLOCKED));
-        assert!(timed[record] == runs || may_run, "record {record} at {place:?}: does its timer run");
-        if let Place::List(_, BUSY | WAITING | UNSETTLED) | Place::Free | Place::Group(_) = place {
+        assert!(timed[record] == runs, "record {record} at {place:?}: does its timer run");
+        if let Place::List(_, BUSY | WAITING) | Place::Free | Place::Group(_) = place {
             assert_eq!(
                 p.half(record as u32, R::Chain, false),
                 Ok(0),

@@ -40,24 +40,25 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.find(key).map(drop),
         p.sent(slot, &entry(id), NOW, wake),
         p.outlook(slot, 4, NOW).map(drop),
-        p.take(slot, NOW, 8, 10, &mut taken),
+        p.take(slot, process, NOW, 8, 10, &mut taken),
         p.counters(slot).map(drop),
         p.seen(slot, id, NOW).map(drop),
         p.look(slot, [State::Ready, State::Leased, State::Delayed][id as usize % 3], NOW, &mut seen),
-        p.waiting_in_groups(slot).map(drop),
+        p.has_groups(slot).map(drop),
         p.heads(slot).map(drop),
     ];
     for taken in taken {
         answers.push(p.moved(slot, taken.msg_id, taken.tid));
-        answers.push(p.start_group(slot, entry(taken.msg_id).group, process).map(drop));
-        answers.push(p.found_in_group(slot, &entry(taken.msg_id.wrapping_add(3)), NOW).map(drop));
-        answers.push(p.end_group(slot, entry(taken.msg_id).group, process, taken.msg_id.wrapping_add(3)));
+        answers.push(p.start_probe(slot, entry(taken.msg_id).group, process).map(drop));
+        answers.push(p.offer_next(slot, &entry(taken.msg_id.wrapping_add(3)), process).map(drop));
+        answers.push(p.end_probe(slot, entry(taken.msg_id).group, process));
+        answers.push(p.comes_first(slot, entry(taken.msg_id).group, taken.msg_id));
         answers.push(
-            p.overtaken(slot, taken.msg_id, taken.lease, &entry(taken.msg_id.wrapping_sub(3)), NOW, wake).map(drop),
+            p.yield_to(slot, taken.msg_id, taken.lease, &entry(taken.msg_id.wrapping_sub(3)), NOW, wake).map(drop),
         );
         answers.push(p.extend(slot, taken.msg_id, Some(taken.lease), NOW, NOW + taken.msg_id % 3, wake).map(drop));
         answers.push(p.give_back(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
-        answers.push(p.put_back(slot, taken.msg_id, taken.lease, wake));
+        answers.push(p.put_back(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
         answers.push(p.end_busy(slot, taken.msg_id, taken.msg_id % 2 == 0, NOW, wake));
     }
@@ -72,16 +73,18 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.found(slot, &entry(id + 2), NOW, wake).map(drop),
         p.stray(slot, &entry(id + 3), NOW, wake),
         p.reconcile(slot, &entry(id + 5), NOW, wake).map(drop),
-        p.end_refill(slot, process, Some(id), Some(NOW), NOW, wake),
+        p.end_refill(slot, process, Some(id), Some(NOW), wake),
         p.start_busy(slot, id, None, NOW).map(drop),
         p.rest(slot, &entry(id), NOW, wake),
         p.end_busy(slot, id, false, NOW, wake),
+        p.left_outside(slot, id + 2, id % 2 == 0, entry(id).group),
+        p.end_purged(slot, id + 1, NOW, wake),
         p.rest(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
         if id % 5 == 0 { p.set_all_aside(slot, &mut aside).map(drop) } else { Ok(()) },
         p.wake_all(slot, wake).map(drop),
         p.expire(NOW + 5, 50, wake),
-        p.drop_message(slot, id + 1, wake),
+        p.drop_message(slot, id + 1, NOW, wake),
         p.distrust(slot),
         p.delivered(slot, 1),
         p.not_delivered(slot, 1, NOW),
@@ -96,7 +99,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.options(slot).and_then(|options| p.set_options(slot, options)),
         p.start_counting(slot),
         p.counted(slot, 1, 1, 1, 1),
-        p.detach(slot, 20, wake).map(drop),
+        p.detach(slot, 20, NOW, wake).map(drop),
         p.attach(key, Options::default()).map(drop),
     ]);
     answers
@@ -127,7 +130,7 @@ proptest! {
             for id in 0..60 {
                 p.sent(slot, &entry(id), NOW, &mut Wake::default()).unwrap();
             }
-            p.take(slot, NOW, 20, 5, &mut Vec::with_capacity(20)).unwrap();
+            p.take(slot, 1, NOW, 20, 5, &mut Vec::with_capacity(20)).unwrap();
             p.wait(slot, relation).unwrap();
         }
         for (at, word) in &harm {

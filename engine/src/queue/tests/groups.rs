@@ -1,10 +1,26 @@
 //! Groups and limits, rule by rule.
 
-use super::check::walk;
+use super::check::{Group, walk};
 use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, list};
-use crate::queue::layout::{BLOCKED, DELAYED, LEASED, Partition, Q};
-use crate::queue::{Entry, MOST_BLOCKED, Options, Overtaken, Taken, Wake};
+use crate::queue::layout::{DELAYED, LEASED, Partition, Q};
+use crate::queue::{Busy, Entry, Found, Offered, Options, Taken, Wake, Yielded};
 use crate::words::allocate;
+
+/// The process that reads.
+const PROCESS: u32 = 77;
+
+fn group(p: &Partition<'_>, slot: u32, hash: u64) -> Group {
+    walk(p)[&slot].groups[&hash]
+}
+
+/// Of a group whose head comes first.
+fn known(head: i64, next: Option<i64>, known: bool) -> Group {
+    Group { head, next, known, first: true, late: false }
+}
+
+fn take_lease(p: &Partition<'_>, slot: u32, msg_id: i64) -> u64 {
+    walk(p)[&slot].messages[&msg_id].lease
+}
 
 fn member(msg_id: i64, group: u64) -> Entry {
     Entry { group, ..entry(msg_id) }
@@ -22,7 +38,7 @@ fn take(p: &Partition<'_>, slot: u32, want: usize) -> Vec<Taken> {
 
 fn take_at(p: &Partition<'_>, slot: u32, want: usize, now: i64) -> Vec<Taken> {
     let mut taken = Vec::with_capacity(want);
-    p.take(slot, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
+    p.take(slot, PROCESS, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
     walk(p);
     taken
 }
@@ -33,7 +49,7 @@ fn ids(taken: &[Taken]) -> Vec<i64> {
 
 fn finish(p: &Partition<'_>, slot: u32, msg_id: i64) -> Wake {
     let mut wake = Wake::default();
-    p.drop_message(slot, msg_id, &mut wake).unwrap();
+    p.drop_message(slot, msg_id, NOW, &mut wake).unwrap();
     walk(p);
     wake
 }
@@ -49,6 +65,7 @@ fn one_of_a_group_at_a_time_and_others_go_on() {
     p.wait(slot, 9).unwrap();
     assert_eq!(finish(&p, slot, 1).processes(), [9], "whoever waits gets the next of the group");
     assert_eq!(ids(&take(&p, slot, 10)), [2]);
+    assert_eq!(p.offer_next(slot, &member(5, 7), PROCESS), Ok(Offered::Known));
     finish(&p, slot, 2);
     assert_eq!(ids(&take(&p, slot, 10)), [5]);
 }
@@ -76,7 +93,8 @@ fn an_earlier_message_goes_first_unless_the_later_one_was_delivered() {
     let slot = slots[0];
     let late = Entry { deliver_at: Some(NOW + SECOND), ..member(1, 7) };
     send(&p, slot, [member(3, 7), member(2, 7), late]);
-    assert_eq!((list(&p, slot, 1), list(&p, slot, 2)), (Some(DELAYED), Some(BLOCKED)));
+    assert_eq!((list(&p, slot, 1), list(&p, slot, 2)), (Some(DELAYED), None));
+    assert_eq!(group(&p, slot, 7), known(1, Some(2), true));
     assert_eq!(take(&p, slot, 9), []);
     send(&p, slot, [member(6, 8)]);
     assert_eq!(ids(&take(&p, slot, 9)), [6]);
@@ -87,58 +105,159 @@ fn an_earlier_message_goes_first_unless_the_later_one_was_delivered() {
 }
 
 #[test]
-fn a_long_group_is_read_from_the_table_piece_by_piece() {
-    let words = allocate(8000);
+fn followers_take_no_room_and_each_delivery_finds_the_next() {
+    let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    let most = i64::from(MOST_BLOCKED);
-    send(&p, slot, (1..=most + 20).map(|id| member(id, 7)));
-    send(&p, slot, [entry(1000)]);
-    assert_eq!(list(&p, slot, most + 1), Some(BLOCKED));
-    assert_eq!(list(&p, slot, most + 2), None, "left to the table");
-    assert_eq!(p.q_i64(slot, Q::Frontier), Ok(i64::MAX), "and the queue needs no refill for it");
-    assert_eq!(ids(&take(&p, slot, 9)), [1, 1000]);
-    for id in 1..=most {
-        finish(&p, slot, id);
+    send(&p, slot, (1..=1000).map(|id| member(id, 7)));
+    send(&p, slot, [entry(2000)]);
+    assert_eq!(walk(&p)[&slot].messages.len(), 2);
+    assert_eq!(p.reach(slot), Ok((i64::MAX, i64::MAX)), "and the queue needs no refill for them");
+    let first = take(&p, slot, 9);
+    assert_eq!(ids(&first), [1, 2000]);
+    assert_eq!(first[0].find_next, None, "all that have come were seen");
+    for id in 2..=1000 {
+        finish(&p, slot, id - 1);
         let taken = take(&p, slot, 9);
-        assert_eq!(ids(&taken), [id + 1]);
-        assert_eq!(taken[0].ends_group, id == most);
+        assert_eq!((ids(&taken), taken[0].find_next), (vec![id], Some(id)));
+        if id < 1000 {
+            assert_eq!(p.offer_next(slot, &member(id + 1, 7), PROCESS), Ok(Offered::Known));
+        } else {
+            p.end_probe(slot, 7, PROCESS).unwrap();
+        }
     }
-    let last = most + 1;
-    assert_eq!(p.start_group(slot, 7, 3), Ok(Some(last)));
-    for id in last + 1..=most + 20 {
-        assert_eq!(p.found_in_group(slot, &member(id, 7), NOW), Ok(true));
-    }
-    // Committed after the snapshot, and left out: the reading has not reached it.
-    send(&p, slot, [member(most + 21, 7)]);
-    p.end_group(slot, 7, 3, i64::MAX).unwrap();
-    for id in last..most + 20 {
-        finish(&p, slot, id);
-        assert_eq!(ids(&take(&p, slot, 9)), [id + 1]);
-    }
-    assert_eq!(p.start_group(slot, 7, 3), Ok(Some(most + 20)));
+    finish(&p, slot, 1000);
+    assert_eq!(walk(&p)[&slot].groups.len(), 0);
+    assert_eq!(p.reach(slot), Ok((i64::MAX, i64::MAX)));
 }
 
 #[test]
-fn a_group_that_nobody_has_read_on_is_found_by_a_refill() {
-    let words = allocate(8000);
+fn what_senders_bring_while_the_next_is_looked_for_is_not_missed() {
+    let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    send(&p, slot, (1..=100).map(|id| member(id, 7)));
-    for id in 1..=i64::from(MOST_BLOCKED) + 1 {
-        finish(&p, slot, id);
-    }
-    assert_eq!(p.q_i64(slot, Q::Frontier), Ok(i64::from(MOST_BLOCKED) + 1));
+    send(&p, slot, [member(1, 7), member(2, 7)]);
+    take(&p, slot, 1);
+    finish(&p, slot, 1);
+    assert_eq!(take(&p, slot, 1)[0].find_next, Some(2));
+    // The snapshot shows 9; 5 and 12 are committed after it.
+    send(&p, slot, [member(5, 7), member(12, 7)]);
+    assert_eq!(group(&p, slot, 7), known(2, Some(5), false));
+    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS), Ok(Offered::Known));
+    assert_eq!(group(&p, slot, 7), known(2, Some(5), true));
+}
+
+#[test]
+fn of_two_that_look_for_the_next_the_second_counts() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, [member(1, 7), member(2, 7)]);
+    take(&p, slot, 1);
+    finish(&p, slot, 1);
+    assert_eq!(take(&p, slot, 1)[0].find_next, Some(2));
+    assert_eq!(p.start_probe(slot, 7, 3), Ok(Some(2)));
+    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS), Ok(Offered::Moot));
+    assert_eq!(p.end_probe(slot, 7, PROCESS), Ok(()));
+    assert!(!group(&p, slot, 7).known);
+    assert_eq!(p.offer_next(slot, &member(4, 7), 3), Ok(Offered::Known));
+    assert_eq!(group(&p, slot, 7), known(2, Some(4), true));
+    assert_eq!(p.start_probe(slot, 7, 3), Ok(None), "there is nothing to look for");
+}
+
+#[test]
+fn a_group_whose_next_is_not_known_is_found_by_a_refill() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, (1..=3).map(|id| member(id, 7)));
+    finish(&p, slot, 1);
+    p.wait(slot, 9).unwrap();
+    // 2 has gone without a delivery.
+    assert_eq!(finish(&p, slot, 2).processes(), [9]);
+    assert_eq!(p.reach(slot), Ok((2, i64::MAX)));
     assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+    p.start_refill(slot, 1, NOW, None).unwrap();
+    assert_eq!(p.found(slot, &member(3, 7), NOW, &mut Wake::default()), Ok(Found::Brought));
+    assert_eq!(p.found(slot, &member(4, 7), NOW, &mut Wake::default()), Ok(Found::Known), "behind 3");
+    p.end_refill(slot, 1, Some(i64::MAX), None, &mut Wake::default()).unwrap();
+    assert_eq!(ids(&take(&p, slot, 9)), [3]);
+}
+
+#[test]
+fn timed_followers_are_found_again_where_the_next_is_not_known() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    let timed = |id| Entry { deliver_at: Some(NOW + SECOND), ..member(id, 7) };
+    send(&p, slot, [member(1, 7), member(2, 7), timed(3)]);
+    assert_eq!(p.counters(slot).unwrap().delayed, 1);
+    finish(&p, slot, 1);
+    finish(&p, slot, 2);
+    assert_eq!(p.reach(slot), Ok((2, i64::MIN)));
+    p.start_refill(slot, 1, NOW, None).unwrap();
+    assert_eq!(p.found(slot, &timed(3), NOW, &mut Wake::default()), Ok(Found::Brought));
+    assert_eq!(list(&p, slot, 3), Some(DELAYED));
+    assert_eq!(p.counters(slot).unwrap().delayed, 1);
+}
+
+#[test]
+fn a_first_message_from_beyond_the_frontier_waits_for_the_refill_that_is_under_way() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.lower(slot, Q::Frontier, Q::FrontierFloor, 3).unwrap();
+    p.start_refill(slot, 1, NOW, None).unwrap();
+    send(&p, slot, [member(9, 7), member(8, 8)]);
+    assert_eq!((list(&p, slot, 9), list(&p, slot, 8)), (None, None));
+    assert_eq!(p.found(slot, &member(5, 7), NOW, &mut Wake::default()), Ok(Found::Brought));
+    p.end_refill(slot, 1, Some(i64::MAX), None, &mut Wake::default()).unwrap();
+    assert_eq!(p.reach(slot), Ok((7, i64::MAX)), "the next one finds them");
+}
+
+#[test]
+fn a_follower_that_is_being_finished_is_out_of_the_order() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, (1..=3).map(|id| member(id, 7)));
+    take(&p, slot, 1);
+    let Ok(Busy::Yours(claimed)) = p.set_aside(slot, &member(2, 7), NOW) else { panic!("2 is free") };
+    assert!(claimed.find_next, "it was the next one");
+    assert_eq!(p.start_probe(slot, 7, 3), Ok(Some(1)));
+    assert_eq!(p.offer_next(slot, &member(2, 7), 3), Ok(Offered::Busy));
+    assert_eq!(p.offer_next(slot, &member(3, 7), 3), Ok(Offered::Known));
+    finish(&p, slot, 1);
+    assert_eq!(ids(&take(&p, slot, 9)), [3]);
+    // Its transaction is rolled back: it is the next one, 3 having been delivered.
+    p.end_busy(slot, 2, false, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(group(&p, slot, 7).next, Some(2));
+    finish(&p, slot, 3);
+    assert_eq!(ids(&take(&p, slot, 9)), [2]);
+}
+
+#[test]
+fn groups_take_turns() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, (1..=50).map(|id| member(id, 7)));
+    send(&p, slot, (51..=60).map(|id| member(id, 8)));
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let taken = take(&p, slot, 1)[0];
+        if taken.find_next.is_some() {
+            p.offer_next(slot, &member(taken.msg_id + 1, if taken.msg_id < 51 { 7 } else { 8 }), PROCESS).unwrap();
+        }
+        finish(&p, slot, taken.msg_id);
+        order.push(taken.msg_id);
+    }
+    assert_eq!(order, [1, 51, 2, 52, 3, 53]);
 }
 
 /// The table may hold messages with a delivery time that the index doesn't know.
 fn doubt(p: &Partition<'_>, slot: u32) {
-    p.start_refill(slot, 1, NOW, None).unwrap();
-    p.end_refill(slot, 1, Some(i64::MAX), Some(NOW - 1), NOW, &mut Wake::default()).unwrap();
-    p.start_refill(slot, 1, i64::MIN, None).unwrap();
     p.lower(slot, Q::Horizon, Q::HorizonFloor, NOW).unwrap();
-    p.end_refill(slot, 1, None, None, NOW, &mut Wake::default()).unwrap();
 }
 
 #[test]
@@ -150,11 +269,27 @@ fn a_message_that_was_delivered_is_not_overtaken_any_more() {
         p.set_options(slot, Options { max_attempts, ..OPTIONS }).unwrap();
         doubt(&p, slot);
         send(&p, slot, [member(5, 7)]);
-        assert!(take(&p, slot, 1)[0].unsure);
+        assert!(take(&p, slot, 1)[0].may_overtake);
         p.expire(NOW + 99 * SECOND, 1, &mut Wake::default()).unwrap();
         let again = take_at(&p, slot, 1, NOW + 99 * SECOND)[0];
-        assert_eq!((again.exhausted, again.unsure), (max_attempts == 1, false));
+        assert_eq!((again.exhausted, again.may_overtake), (max_attempts == 1, false));
     }
+}
+
+#[test]
+fn one_look_is_enough_to_see_that_a_message_comes_first() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    doubt(&p, slot);
+    send(&p, slot, [member(5, 7)]);
+    let taken = take(&p, slot, 1)[0];
+    assert!(taken.may_overtake && taken.find_next == Some(5));
+    p.comes_first(slot, 7, 5).unwrap();
+    p.offer_next(slot, &member(6, 7), PROCESS).unwrap();
+    finish(&p, slot, 5);
+    let taken = take(&p, slot, 1)[0];
+    assert_eq!((taken.msg_id, taken.may_overtake), (6, false), "and so does the next");
 }
 
 #[test]
@@ -165,17 +300,37 @@ fn an_earlier_one_in_the_table_goes_before_the_leased_one() {
     doubt(&p, slot);
     send(&p, slot, [member(5, 7)]);
     let taken = take(&p, slot, 1);
-    assert!(taken[0].unsure);
+    assert!(taken[0].may_overtake);
     let earlier = Entry { deliver_at: Some(NOW + SECOND), ..member(2, 7) };
-    let waits = p.overtaken(slot, 5, taken[0].lease, &earlier, NOW, &mut Wake::default());
-    assert_eq!(waits, Ok(Overtaken::Waits));
-    assert_eq!((list(&p, slot, 2), list(&p, slot, 5)), (Some(DELAYED), Some(BLOCKED)));
+    let outcome = p.yield_to(slot, 5, taken[0].lease, &earlier, NOW, &mut Wake::default());
+    assert_eq!(outcome, Ok(Yielded::Overtaken));
+    assert_eq!((list(&p, slot, 2), list(&p, slot, 5)), (Some(DELAYED), None));
+    let expected = Group { known: false, ..known(2, Some(5), true) };
+    assert_eq!(group(&p, slot, 7), expected, "what comes between them is not known yet");
     p.expire(NOW + SECOND, 1, &mut Wake::default()).unwrap();
     let taken = take_at(&p, slot, 9, NOW + SECOND);
-    assert_eq!((taken[0].msg_id, taken[0].attempts), (2, 1));
+    assert_eq!((taken[0].msg_id, taken[0].attempts, taken[0].may_overtake), (2, 1, false));
+    p.end_probe(slot, 7, PROCESS).unwrap();
     finish(&p, slot, 2);
     let taken = take_at(&p, slot, 9, NOW + SECOND);
     assert_eq!((taken[0].msg_id, taken[0].attempts), (5, 1), "the lease that was taken back was no attempt");
+}
+
+#[test]
+fn a_head_that_another_queue_takes_the_room_of_is_found_again_with_its_group() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, [member(4, 7), member(2, 8), member(9, 7), member(3, 8)]);
+    take(&p, slot, 1);
+    send(&p, slot, [member(1, 7)]);
+    assert_eq!(group(&p, slot, 7).next, Some(1), "4 is under way");
+    p.put_back(slot, 4, take_lease(&p, slot, 4), NOW, &mut Wake::default()).unwrap();
+    assert_eq!(group(&p, slot, 7), known(1, Some(4), false));
+    let record = p.lookup(slot, 1).unwrap().unwrap();
+    p.drop_known(slot, record).unwrap();
+    assert_eq!(p.reach(slot), Ok((0, i64::MAX)));
+    assert_eq!(walk(&p)[&slot].groups.keys().collect::<Vec<_>>(), [&8]);
 }
 
 #[test]

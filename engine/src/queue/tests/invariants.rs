@@ -3,7 +3,7 @@
 use super::check::{Holding, Message, Shape};
 use super::model::{LOW, Queue};
 use crate::queue::Partition;
-use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED, PRIORITIES, Q, UNSETTLED};
+use crate::queue::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Q};
 
 impl Queue {
     pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
@@ -26,8 +26,6 @@ impl Queue {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
                     assert!(row.is_none() || due == Some(message.due), "message {id} is delayed until {due:?}");
                 }
-                BLOCKED => assert!(message.timer || message.due <= now, "message {id} is delayed without a timer"),
-                UNSETTLED => {}
                 _ => {
                     assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
                 }
@@ -62,8 +60,13 @@ impl Queue {
         for row in self.rows.values().filter(|row| !self.unannounced.contains(row)) {
             let inside = row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon);
             let indexed = shape[&slot].messages.contains_key(&row.msg_id);
-            let beyond = shape[&slot].groups.get(&row.group).is_some_and(|(_, more)| row.msg_id > *more);
-            assert!(indexed || beyond || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+            let group = shape[&slot].groups.get(&row.group);
+            assert!(indexed || group.is_some() || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+            if let Some(group) = group.filter(|_| !indexed) {
+                let followed = group.next.is_some_and(|next| next <= row.msg_id);
+                let open = if row.msg_id > group.head { !group.known } else { !group.first && (!inside || group.late) };
+                assert!(followed || open, "{row:?} is lost behind {group:?}");
+            }
         }
     }
 
@@ -92,7 +95,7 @@ impl Queue {
             .rows
             .values()
             .filter(|row| !self.unannounced.contains(row))
-            .filter(|row| allowance > 0 && holding.groups.get(&row.group).is_none_or(|(holder, _)| holder.is_none()))
+            .filter(|row| allowance > 0 && !holding.groups.contains_key(&row.group))
             .find(|row| row.deliver_at.is_none_or(|at| at <= now) && !holding.messages.contains_key(&row.msg_id));
         if let Some(row) = outside {
             let care = about > 0 || self.refill.is_some() || self.refused;

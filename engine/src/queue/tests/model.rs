@@ -3,8 +3,8 @@
 
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
-use crate::queue::layout::{BLOCKED, BUSY, DELAYED, LEASED};
-use crate::queue::{Busy, Entry, LOOK_AGAIN, MOST_BLOCKED, Options, Overtaken, Partition, QueueKey, Taken, Tid, Wake};
+use crate::queue::layout::{BUSY, DELAYED, LEASED};
+use crate::queue::{Busy, Entry, LOOK_AGAIN, Offered, Options, Partition, QueueKey, Taken, Tid, Wake, Yielded};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -117,7 +117,7 @@ impl<'a> World<'a> {
         let Some(slot) = queue.slot else { return };
         for _ in 0..=self.p.records {
             let mut wake = Wake::default();
-            let gone = self.p.detach(slot, step.max(1), &mut wake).unwrap();
+            let gone = self.p.detach(slot, step.max(1), self.now, &mut wake).unwrap();
             self.woke(&wake);
             if gone {
                 let queue = &mut self.queues[q];
@@ -191,7 +191,8 @@ impl<'a> World<'a> {
         let expected: Vec<i64> = ready.into_iter().take(if paused { 0 } else { most }).collect();
         let mut taken = Vec::with_capacity(want);
         let timeout = self.queues[q].options.visibility_timeout;
-        self.p.take(slot, self.now, want, timeout, &mut taken).unwrap();
+        let process = self.process();
+        self.p.take(slot, process, self.now, want, timeout, &mut taken).unwrap();
         assert_eq!(taken.iter().map(|taken| taken.msg_id).collect::<Vec<_>>(), expected, "the first in order");
         let mut got = 0;
         for taken in taken {
@@ -212,11 +213,11 @@ impl<'a> World<'a> {
                 continue;
             };
             assert!(row.deliver_at.is_none_or(|at| at <= self.now), "message {id} is read before its time");
-            if taken.unsure && self.waits_for_earlier(q, slot, &taken) {
+            if taken.may_overtake && self.overtakes(q, slot, &taken) {
                 continue;
             }
-            if taken.ends_group {
-                self.read_group(q, row.group, got % 2 == 0);
+            if let Some(after) = taken.find_next {
+                self.find_next(q, row.group, after, process, got % 2 == 0);
             }
             let queue = &mut self.queues[q];
             if attempts == 1 && row.group != 0 {
@@ -246,31 +247,40 @@ impl<'a> World<'a> {
 
     fn forget(&mut self, slot: u32, id: i64) {
         let mut wake = Wake::default();
-        self.p.drop_message(slot, id, &mut wake).unwrap();
+        self.p.drop_message(slot, id, self.now, &mut wake).unwrap();
         self.woke(&wake);
     }
 
-    /// The reader looks in the table for an earlier message of the group; whether the one it took has to wait for it.
-    fn waits_for_earlier(&mut self, q: usize, slot: u32, taken: &Taken) -> bool {
+    /// The reader looks in the table for an earlier message of the group; whether the one that it took is behind one now.
+    fn overtakes(&mut self, q: usize, slot: u32, taken: &Taken) -> bool {
         let (id, queue) = (taken.msg_id, &mut self.queues[q]);
         let group = queue.rows[&id].group;
         let mut wake = Wake::default();
-        let mut ask = |row: &Entry| self.p.overtaken(slot, id, taken.lease, row, self.now, &mut wake).unwrap();
+        let mut ask = |row: &Entry| self.p.yield_to(slot, id, taken.lease, row, self.now, &mut wake).unwrap();
         let earlier = queue.rows.range(..id).filter(|(_, row)| row.group == group);
-        let outcome = earlier.map(|(_, row)| ask(row)).find(|outcome| *outcome != Overtaken::Not);
-        match outcome.unwrap_or(Overtaken::Not) {
-            Overtaken::Not => return false,
-            Overtaken::Waits => *queue.attempts.get_mut(&id).unwrap() -= 1,
+        let overtaken = earlier.map(|(_, row)| ask(row)).any(|outcome| outcome == Yielded::Overtaken);
+        if overtaken {
+            // What has gone out of the index begins anew when it comes back.
+            queue.attempts.remove(&id);
+        } else {
+            self.p.comes_first(slot, group, id).unwrap();
         }
         self.woke(&wake);
-        true
+        overtaken
     }
 
-    /// The reader brings the next messages of a group, while other transactions commit.
-    fn read_group(&mut self, q: usize, group: u64, meanwhile: bool) {
+    /// A session that finishes a message by its number looks for the next one of its group.
+    fn find_next_by_number(&mut self, q: usize, group: u64, which: u8) {
         let (process, slot) = (self.process(), self.queues[q].slot.unwrap());
-        let Some(more) = self.p.start_group(slot, group, process).unwrap() else { return };
-        let rows = self.queues[q].rows.range(more.saturating_add(1)..).filter(|(_, row)| row.group == group);
+        if let Some(after) = self.p.start_probe(slot, group, process).unwrap() {
+            self.find_next(q, group, after, process, which.is_multiple_of(3));
+        }
+    }
+
+    /// The prober looks for the next message of a group, while other transactions commit.
+    fn find_next(&mut self, q: usize, group: u64, after: i64, process: u32, meanwhile: bool) {
+        let slot = self.queues[q].slot.unwrap();
+        let rows = self.queues[q].rows.range(after.saturating_add(1)..).filter(|(_, row)| row.group == group);
         let rows: Vec<Entry> = rows.map(|(_, row)| *row).collect();
         if meanwhile {
             for _ in 0..self.queues[q].open.len().min(3) {
@@ -278,16 +288,12 @@ impl<'a> World<'a> {
                 self.announce(q, 0);
             }
         }
-        let mut reached = i64::MAX;
-        let mut last = more;
-        for row in rows.iter().take(MOST_BLOCKED as usize + 1) {
-            if !self.p.found_in_group(slot, row, self.now).unwrap() {
-                reached = last;
-                break;
+        for row in &rows {
+            if self.p.offer_next(slot, row, process).unwrap() != Offered::Busy {
+                return;
             }
-            last = row.msg_id;
         }
-        self.p.end_group(slot, group, process, reached).unwrap();
+        self.p.end_probe(slot, group, process).unwrap();
     }
 
     /// A lease of the queue by a random number; leases of messages that a transaction has in hand too.
@@ -341,7 +347,7 @@ impl<'a> World<'a> {
     pub fn put_back(&mut self, q: usize, which: u8) {
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let mut wake = Wake::default();
-        self.p.put_back(slot, id, lease.number, &mut wake).unwrap();
+        self.p.put_back(slot, id, lease.number, self.now, &mut wake).unwrap();
         self.woke(&wake);
         let queue = &mut self.queues[q];
         if !queue.busy.contains_key(&id) {
@@ -349,7 +355,7 @@ impl<'a> World<'a> {
             *queue.attempts.get_mut(&id).unwrap() -= 1;
             let holding = &walk(&self.p)[&slot];
             let ready = holding.ready.iter().filter(|ready| **ready == id).count();
-            let gave_way = usize::from(holding.messages[&id].list == BLOCKED);
+            let gave_way = usize::from(!holding.messages.contains_key(&id));
             assert_eq!(ready + gave_way, 1);
         }
     }
@@ -358,7 +364,6 @@ impl<'a> World<'a> {
     pub fn start_delete(&mut self, q: usize, which: u8) {
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let before = walk(&self.p)[&slot].messages[&id].clone();
-        self.queues[q].aside.extend((before.list == BLOCKED).then_some(id));
         assert_eq!(self.p.start_busy(slot, id, Some(lease.number ^ 1 << 40), self.now), Ok(Busy::Stale));
         let answer = self.p.start_busy(slot, id, Some(lease.number), self.now).unwrap();
         let queue = &mut self.queues[q];
@@ -367,8 +372,13 @@ impl<'a> World<'a> {
         } else if lease.until <= self.now {
             assert_eq!(answer, Busy::Stale);
         } else {
-            assert_eq!(answer, Busy::Yours(tid(q, id)));
+            let Busy::Yours(claimed) = answer else { panic!("message {id}: {answer:?}") };
+            assert_eq!(claimed.tid, tid(q, id));
+            let group = before.group;
             queue.busy.insert(id, before);
+            if claimed.find_next {
+                self.find_next_by_number(q, group, which);
+            }
         }
     }
 
@@ -384,10 +394,13 @@ impl<'a> World<'a> {
         if answer == Busy::Unknown && which.is_multiple_of(2) {
             let row = queue.rows[&id];
             answer = self.p.set_aside(slot, &row, self.now).unwrap();
-            if let Busy::Yours(_) = answer {
+            if let Busy::Yours(claimed) = answer {
                 let mut aside = walk(&self.p)[&slot].messages[&id].clone();
                 aside.list = aside.origin;
                 queue.busy.insert(id, aside);
+                if claimed.find_next {
+                    self.find_next_by_number(q, row.group, which);
+                }
             }
             return;
         }
@@ -395,8 +408,13 @@ impl<'a> World<'a> {
             None => assert_eq!(answer, Busy::Unknown),
             Some(before) if before.list == BUSY => assert_eq!(answer, Busy::Others),
             Some(before) => {
-                assert_eq!(answer, Busy::Yours(tid(q, id)));
+                let Busy::Yours(claimed) = answer else { panic!("message {id}: {answer:?}") };
+                assert_eq!(claimed.tid, tid(q, id));
+                let group = before.group;
                 queue.busy.insert(id, before);
+                if claimed.find_next {
+                    self.find_next_by_number(q, group, which);
+                }
             }
         }
     }

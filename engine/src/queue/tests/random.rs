@@ -223,3 +223,10 @@ fn an_earlier_message_gets_its_room_from_the_one_that_overtook_it() {
     replay(1, 424, &[Wait(0), Send(0, 0, Some(0), 1, 38), Scan(0, 39)]);
     replay(1, 424, &[Send(0, 0, Some(0), 2, 1), Send(0, 0, Some(-SECOND), 2, 37)]);
 }
+
+#[test]
+fn messages_that_came_late_are_not_forgotten_when_the_first_of_them_is_finished() {
+    use Step::*;
+    let first = [Wait(0), Insert(0, 0, None, 1), Insert(0, 0, None, 1)];
+    replay(1, 424, &[&first[..], &[Send(0, 0, None, 1, 2), Refill(0), StartDeleteAny(0, 144)]].concat());
+}

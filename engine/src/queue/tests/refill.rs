@@ -1,7 +1,7 @@
 //! The model's scans of a table, a few rows at a time, so that anything may happen in between.
 
 use super::model::World;
-use crate::queue::{Entry, Refill, Wake};
+use crate::queue::{Entry, Found, Refill, Wake};
 
 /// How far a scan in one order has come.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl World<'_> {
         queue.refill = Some(Scan { process, reader: false, refill, runs: None, refused: false });
         // The one that was thought gone comes back: its end changes nothing.
         let mut wake = Wake::default();
-        self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), self.now, &mut wake).unwrap();
+        self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), &mut wake).unwrap();
         assert!(wake.processes().is_empty());
     }
 
@@ -88,9 +88,14 @@ impl World<'_> {
                 continue;
             };
             let mut wake = Wake::default();
-            if self.p.found(slot, &entry, self.now, &mut wake).unwrap() {
+            let found = self.p.found(slot, &entry, self.now, &mut wake).unwrap();
+            if found == Found::NoRoom {
+                run.reached = place - 1;
+                run.over = true;
+                scan.refused = true;
+            } else {
                 run.left.remove(0);
-                run.brought += 1;
+                run.brought += u64::from(found == Found::Brought);
                 // Rows with the same delivery time are scanned together, or a later scan would begin among them.
                 match run.left.first() {
                     Some((next, _)) if *next == place => run.reached = place - 1,
@@ -99,10 +104,6 @@ impl World<'_> {
                         run.over = run.brought >= limit && next.is_some();
                     }
                 }
-            } else {
-                run.reached = place - 1;
-                run.over = true;
-                scan.refused = true;
             }
             self.woke(&wake);
         }
@@ -115,7 +116,7 @@ impl World<'_> {
         let [frontier, horizon] = scan.runs.unwrap_or_default().map(|run| run.map(|run| run.reached));
         queue.refused = scan.refused;
         let mut wake = Wake::default();
-        self.p.end_refill(slot, scan.process, frontier, horizon, self.now, &mut wake).unwrap();
+        self.p.end_refill(slot, scan.process, frontier, horizon, &mut wake).unwrap();
         self.woke(&wake);
         if scan.reader {
             self.act(q, scan.process);

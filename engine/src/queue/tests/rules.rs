@@ -2,7 +2,9 @@
 
 use super::check::walk;
 use crate::queue::layout::{BUSY, DELAYED, Head, LEASED};
-use crate::queue::{Busy, Counters, Entry, LOOK_AGAIN, Options, Partition, QueueKey, Taken, Tid, Wake, format};
+use crate::queue::{
+    Busy, Claimed, Counters, Entry, Found, LOOK_AGAIN, Options, Partition, QueueKey, Taken, Tid, Wake, format,
+};
 use crate::words::{Words, allocate};
 use std::collections::BTreeMap;
 
@@ -41,7 +43,7 @@ pub(super) fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) 
 
 fn end_refill(p: &Partition<'_>, slot: u32, frontier: i64, horizon: i64) {
     p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
-    p.end_refill(slot, 1, Some(frontier), Some(horizon), NOW, &mut Wake::default()).unwrap();
+    p.end_refill(slot, 1, Some(frontier), Some(horizon), &mut Wake::default()).unwrap();
 }
 
 fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
@@ -52,7 +54,7 @@ fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
 
 fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Taken> {
     let mut taken = Vec::with_capacity(want);
-    p.take(slot, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
+    p.take(slot, 77, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
     taken
 }
 
@@ -76,11 +78,11 @@ fn a_queue_is_detached_in_steps() {
     p.wait(slots[0], 5).unwrap().unwrap();
     let mut wake = Wake::default();
     for left in (1..11).rev() {
-        assert_eq!(p.detach(slots[0], 1, &mut wake), Ok(false));
+        assert_eq!(p.detach(slots[0], 1, NOW, &mut wake), Ok(false));
         let holding = &walk(&p)[&slots[0]];
         assert_eq!(holding.messages.len() + holding.waiting.len(), left);
     }
-    assert_eq!(p.detach(slots[0], 1, &mut wake), Ok(true));
+    assert_eq!(p.detach(slots[0], 1, NOW, &mut wake), Ok(true));
     assert_eq!(wake.processes(), [5]);
     let shape = walk(&p);
     assert_eq!(shape.keys().collect::<Vec<_>>(), [&slots[1]]);
@@ -126,10 +128,10 @@ fn a_full_wake_list_delays_detaching() {
         p.wait(slots[0], process).unwrap().unwrap();
     }
     let mut wake = Wake::default();
-    assert_eq!(p.detach(slots[0], usize::MAX, &mut wake), Ok(false));
+    assert_eq!(p.detach(slots[0], usize::MAX, NOW, &mut wake), Ok(false));
     assert_eq!(wake.processes(), (0..64).collect::<Vec<_>>());
     let mut wake = Wake::default();
-    assert_eq!(p.detach(slots[0], usize::MAX, &mut wake), Ok(true));
+    assert_eq!(p.detach(slots[0], usize::MAX, NOW, &mut wake), Ok(true));
     assert_eq!(wake.processes(), (64..70).collect::<Vec<_>>());
 }
 
@@ -173,14 +175,17 @@ fn timers_stop_at_a_full_wake_list_and_go_on() {
 #[test]
 fn a_queue_without_room_takes_it_from_another() {
     let words = allocate(4000);
-    let (p, slots) = fresh(&words, 2);
-    // Each takes what it may, and the first one the rest with leases.
+    let (p, slots) = fresh(&words, 3);
+    // The second takes what it may, the third most of the rest with leases, and sessions that wait the very last.
     let mut id = 0;
-    while p.head(Head::FreeRecords).unwrap() > 0 {
+    while p.head(Head::FreeRecords).unwrap() > p.records as u64 / 8 {
         send(&p, slots[1], [id + 1]);
-        send(&p, slots[0], [id + 1]);
-        take(&p, slots[0], NOW, 1);
+        send(&p, slots[2], [id + 1]);
+        take(&p, slots[2], NOW, 1);
         id += 1;
+    }
+    while p.head(Head::FreeRecords).unwrap() > 0 {
+        p.wait(slots[2], 3).unwrap().unwrap();
     }
     let ready = p.outlook(slots[1], 1, NOW).unwrap().ready;
     assert!(ready > 0);
@@ -204,7 +209,7 @@ fn lease_numbers_never_repeat() {
         let taken = take(&p, slots[0], NOW, 1)[0];
         assert!(taken.lease > last);
         last = taken.lease;
-        p.put_back(slots[0], 1, taken.lease, &mut Wake::default()).unwrap();
+        p.put_back(slots[0], 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     }
     // Nor when the memory was lost meanwhile: fewer leases are given than microseconds pass.
     format(&words, NOW + SECOND);
@@ -223,7 +228,8 @@ fn a_lease_stands_still_while_a_transaction_deletes() {
     let (p, slots) = fresh(&words, 1);
     send(&p, slots[0], [1]);
     let lease = take(&p, slots[0], NOW, 1)[0].lease;
-    assert_eq!(p.start_busy(slots[0], 1, Some(lease), NOW), Ok(Busy::Yours(Tid { block: 7, offset: 1 })));
+    let claimed = Claimed { tid: Tid { block: 7, offset: 1 }, attempts: 1, find_next: false };
+    assert_eq!(p.start_busy(slots[0], 1, Some(lease), NOW), Ok(Busy::Yours(claimed)));
     let much_later = NOW + 3600 * SECOND;
     expire(&p, much_later);
     assert_eq!(list(&p, slots[0], 1), Some(BUSY));
@@ -279,7 +285,7 @@ fn a_lease_that_ran_out_is_no_lease() {
     // Under the next one's lease the old one changes nothing.
     let next = take(&p, slot, end, 1)[0];
     p.give_back(slot, 1, lease, end, 0, &mut Wake::default()).unwrap();
-    p.put_back(slot, 1, lease, &mut Wake::default()).unwrap();
+    p.put_back(slot, 1, lease, NOW, &mut Wake::default()).unwrap();
     assert_eq!(extend(Some(lease), end), Ok(None));
     assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
     assert_eq!(list(&p, slot, 1), Some(LEASED));
@@ -297,7 +303,7 @@ fn deliveries_are_counted_to_the_last() {
     let taken = take(&p, slot, NOW, 1)[0];
     assert_eq!((taken.attempts, taken.exhausted), (2, false));
     // As if it had not been read at all.
-    p.put_back(slot, 1, taken.lease, &mut Wake::default()).unwrap();
+    p.put_back(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     let taken = take(&p, slot, NOW, 1)[0];
     assert_eq!((taken.attempts, taken.exhausted), (2, false));
     p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
@@ -305,7 +311,7 @@ fn deliveries_are_counted_to_the_last() {
         // To be buried, and however often that fails, it isn't delivered any more.
         let taken = take(&p, slot, NOW, 1)[0];
         assert_eq!((taken.attempts, taken.exhausted), (2, true));
-        p.put_back(slot, 1, taken.lease, &mut Wake::default()).unwrap();
+        p.put_back(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     }
     let taken = take(&p, slot, NOW, 1)[0];
     p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
@@ -327,9 +333,9 @@ fn a_higher_priority_goes_in_from_beyond_the_frontier() {
     let refill = p.start_refill(slot, 2, NOW, None).unwrap().unwrap();
     assert_eq!((refill.after, refill.later), (Some(5), None));
     for found in [entry(6), entry(7), Entry { priority: 3, ..entry(9) }] {
-        assert_eq!(p.found(slot, &found, NOW, &mut Wake::default()), Ok(true));
+        assert_ne!(p.found(slot, &found, NOW, &mut Wake::default()), Ok(Found::NoRoom));
     }
-    p.end_refill(slot, 2, Some(i64::MAX), None, NOW, &mut Wake::default()).unwrap();
+    p.end_refill(slot, 2, Some(i64::MAX), None, &mut Wake::default()).unwrap();
     assert_eq!(walk(&p)[&slot].ready, [9, 4, 5, 6, 7]);
 }
 
@@ -388,7 +394,7 @@ fn delayed_messages_leave_room_and_are_counted() {
     assert!(p.outlook(slot, 1, horizon + 1).unwrap().refill);
     send(&p, slot, [2000]);
     assert_eq!(take(&p, slot, NOW, 10).len(), 1, "a ready one still goes in");
-    p.drop_message(slot, 2000, &mut Wake::default()).unwrap();
+    p.drop_message(slot, 2000, NOW, &mut Wake::default()).unwrap();
     // All of them are had when their time comes, and none is counted as delayed then.
     let mut rows: BTreeMap<(i64, i64), Entry> =
         (1..=1000).map(delayed).map(|row| ((row.deliver_at.unwrap(), row.msg_id), row)).collect();
@@ -400,14 +406,14 @@ fn delayed_messages_leave_room_and_are_counted() {
         if p.outlook(slot, 1, now).unwrap().refill {
             let later = p.start_refill(slot, 1, now, None).unwrap().unwrap().later.unwrap();
             let mut left = rows.range((later + 1, 0)..);
-            let refused = left.find(|(_, row)| !p.found(slot, row, now, &mut Wake::default()).unwrap());
+            let refused = left.find(|(_, row)| p.found(slot, row, now, &mut Wake::default()) == Ok(Found::NoRoom));
             let reached = refused.map_or(i64::MAX, |((at, _), _)| at - 1);
-            p.end_refill(slot, 1, None, Some(reached), NOW, &mut Wake::default()).unwrap();
+            p.end_refill(slot, 1, None, Some(reached), &mut Wake::default()).unwrap();
         }
         for taken in take(&p, slot, now, 1000) {
             let at = delayed(taken.msg_id).deliver_at.unwrap();
             assert!(at <= now && rows.remove(&(at, taken.msg_id)).is_some());
-            p.drop_message(slot, taken.msg_id, &mut Wake::default()).unwrap();
+            p.drop_message(slot, taken.msg_id, NOW, &mut Wake::default()).unwrap();
         }
     }
     assert_eq!(p.counters(slot).unwrap().delayed, 0);
@@ -431,12 +437,15 @@ fn a_message_left_out_wakes_whoever_waits() {
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
     let mut id = 0;
-    while p.head(Head::FreeRecords).unwrap() > 1 {
+    while id == 0 || list(&p, slot, id).is_some() {
         id += 1;
         send(&p, slot, [id]);
         take(&p, slot, NOW, 1);
     }
-    // The last free record is the waiting session's own.
+    p.drop_message(slot, 1, NOW, &mut Wake::default()).unwrap();
+    end_refill(&p, slot, i64::MAX, i64::MAX);
+    send(&p, slot, [id]);
+    take(&p, slot, NOW, 1);
     p.wait(slot, 3).unwrap().unwrap();
     let mut wake = Wake::default();
     p.sent(slot, &entry(id + 1), NOW, &mut wake).unwrap();
