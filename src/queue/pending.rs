@@ -91,7 +91,7 @@ impl Pending {
             return;
         }
         let mut passing = HashSet::new();
-        for item in &mut self.items {
+        for item in self.items.iter_mut() {
             if let Action::Sent(entry) = item.action
                 && let Some(ending) = ended.remove(&(item.key, entry.msg_id))
             {

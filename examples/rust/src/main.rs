@@ -60,7 +60,9 @@ async fn web(mut stop: Signal) -> Result<()> {
     let limited = from_fn_with_state(db.clone(), limit);
     let routes = Router::new().route("/squares/{n}", get(squares)).layer(limited).with_state(db);
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{}", var("PORT")?)).await?;
-    Ok(axum::serve(listener, routes).with_graceful_shutdown(async move { drop(stop.recv().await) }).await?)
+    Ok(axum::serve(listener, routes)
+        .with_graceful_shutdown(async move { stop.recv().await.unwrap_or_default() })
+        .await?)
 }
 
 /// Does the work and deletes the message in one transaction.
