@@ -18,6 +18,9 @@ const PROGRAM: &str = "/usr/sbin/pgbouncer";
 /// The first version that knows prepared statements in transaction mode (`max_prepared_statements`).
 pub const PREPARES_SINCE: (u32, u32) = (1, 21);
 
+/// Transaction mode, for all drivers: some send that setting as they connect.
+pub const TRANSACTION_MODE: &str = "pool_mode = transaction\nignore_startup_parameters = extra_float_digits\n";
+
 /// A pooler that runs; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Pooler {

@@ -16,7 +16,6 @@ use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls, Row, types::ToSql, types::Type};
 
 const FAILED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
-
 /// A real service has a pool, deadpool-postgres for example.
 async fn connect(url: &str) -> Result<Client> {
     let (client, connection) = tokio_postgres::connect(&var(url)?, NoTls).await?;
@@ -60,9 +59,8 @@ async fn web(mut stop: Signal) -> Result<()> {
     let limited = from_fn_with_state(db.clone(), limit);
     let routes = Router::new().route("/squares/{n}", get(squares)).layer(limited).with_state(db);
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{}", var("PORT")?)).await?;
-    Ok(axum::serve(listener, routes)
-        .with_graceful_shutdown(async move { stop.recv().await.unwrap_or_default() })
-        .await?)
+    let stopped = async move { stop.recv().await.unwrap_or_default() };
+    Ok(axum::serve(listener, routes).with_graceful_shutdown(stopped).await?)
 }
 
 /// Does the work and deletes the message in one transaction.

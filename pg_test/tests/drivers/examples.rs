@@ -4,7 +4,7 @@ use crate::program::{Language, jdbc};
 use crate::trial;
 use anyhow::{Context, Result, bail, ensure};
 use enough_pg_test::check::{PATIENCE, eventually};
-use enough_pg_test::pgbouncer::{self, Pooler};
+use enough_pg_test::pgbouncer::{self, Pooler, TRANSACTION_MODE};
 use enough_pg_test::queue::{self, Stats};
 use enough_pg_test::server::{Database, shared};
 use libtest_mimic::Trial;
@@ -178,7 +178,7 @@ impl<'a> Scenario<'a> {
         let database = Database::empty(&server)?;
         let pool = |name: &str| pgbouncer::database(name, &server, &database.name, "pool_size=2");
         let databases = pool("app") + &pool("app_waiting");
-        let pooler = Pooler::start(&server, &databases, "pool_mode = transaction")?;
+        let pooler = Pooler::start(&server, &databases, TRANSACTION_MODE)?;
         let mut client = database.client()?;
         client.batch_execute(include_str!("../../../examples/setup.sql"))?;
         client.batch_execute("SELECT enough.queue_alter('squares', max_attempts => 2, retry_backoff => '100 ms')")?;

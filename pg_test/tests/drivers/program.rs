@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use enough_pg_test::markdown::{Example, MARK};
+use enough_pg_test::pgbouncer::Pooler;
 use enough_pg_test::server::shared;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -82,8 +83,8 @@ impl Language {
         })
     }
 
-    /// Runs the blocks of a section in order, in `dir`, with the database `database` of the shared server; what they
-    /// print, errors included.
+    /// Runs the blocks of a section in order, in `dir`, with the database `database` of the shared server, before which
+    /// `pooler` stands, too; what they print, errors included.
     pub(crate) fn run(
         self,
         found: &Drivers,
@@ -91,6 +92,7 @@ impl Language {
         section: &str,
         blocks: &[Example],
         database: &str,
+        pooler: &Pooler,
     ) -> Result<String> {
         let file = dir.join(match self {
             Self::Node => "page.mjs",
@@ -115,6 +117,8 @@ impl Language {
             command.arg(&file);
         }
         let url = shared()?.url_for(database, "postgres");
+        let pooler_url = format!("postgresql://postgres@127.0.0.1:{}/{database}", pooler.port());
+        command.env("POOLER_URL", if self == Self::Java { jdbc(&pooler_url) } else { pooler_url });
         command.env("DATABASE_URL", &url).env("JDBC_URL", jdbc(&url)).env("PGDATABASE", database);
         printed(&mut command, &dir.join("printed"))
     }
