@@ -31,7 +31,7 @@ const HARMLESS: &[&str] = &[
     "ALTER TABLE enough.q_q ENABLE ROW LEVEL SECURITY",
     "ALTER TABLE enough.q_q DISABLE ROW LEVEL SECURITY",
     "VACUUM FULL enough.q_q",
-    "CLUSTER enough.q_q USING q_q_pkey",
+    "CLUSTER enough.q_q USING i_q_key",
     "REINDEX TABLE enough.q_q",
     "VACUUM enough.q_q",
     "BEGIN; ALTER TABLE enough.q_q RENAME TO elsewhere; ALTER TABLE enough.elsewhere RENAME TO q_q; COMMIT",
