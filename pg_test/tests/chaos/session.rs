@@ -61,6 +61,12 @@ pub(crate) fn broken(error: &Error, ledger: &Ledger) -> Result<Broken> {
             ledger.count("statements cancelled");
             Ok(Broken::Cancelled)
         }
+        // A transaction that has read from a table and then writes to it meets DDL that has locked the table and waits for
+        // its index.
+        "40P01" => {
+            ledger.count("deadlocks with DDL");
+            Ok(Broken::Cancelled)
+        }
         other => bail!("SQLSTATE {other}: {error:?}"),
     }
 }
