@@ -2,18 +2,18 @@
 -- them work on a hot standby and in a read-only transaction.
 --
 -- All are VOLATILE, because their results change within a statement, and PARALLEL UNSAFE, because a parallel worker
--- knows nothing of what its leader's transaction has written. All are CALLED ON NULL INPUT: NULL is an error that names
--- the argument, or means a default.
+-- knows nothing of what its leader's transaction has written. All are CALLED ON NULL INPUT: NULL means the default where an
+-- argument has one, and is an error that names it where it has none.
 
 CREATE FUNCTION enough.cache_set(key text, value jsonb, ttl interval DEFAULT NULL, mode text DEFAULT 'always',
                                  tags text[] DEFAULT NULL, keep_ttl boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set';
 COMMENT ON FUNCTION enough.cache_set(text, jsonb, interval, text, text[], boolean) IS
 'Caches a value under a key.
-ttl: how long the entry lives; NULL: until it is evicted. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. tags: at most 8, by which cache_invalidate() finds the entry. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
+ttl: how long the entry lives; NULL: until it is evicted. On a standby it has to be given, and lives for enough.cache_standby_ttl at most: nobody tells that server what the primary removes. mode: ''always''; ''if_present'': only where the key is there; ''if_absent'': only where it is not. tags: at most 8, by which cache_invalidate() finds the entry. keep_ttl: an entry that is there keeps its expiry, and ttl is for a new one.
 Returns true where the value was, or at commit will be, stored. Shows in its own transaction at once, to others when that commits, and never if it rolls back. With ''if_absent'' it is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has removed the key, it waits for the commit as that does.
 Never puts back what was computed before a removal: where another transaction has removed the key, or one of the tags, and committed after this one began, the value is refused and counted in cache_stats(). With ''if_absent'' the answer then is false, and a second try in a READ COMMITTED transaction counts as computed after the first.
-Fails with 22004 for a NULL key, value, mode, keep_ttl or tag among others, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes.';
+Fails with 22004 for a NULL key, value or tag among others, and on a standby for a NULL ttl, 22023 for another mode or a ttl that is not positive and finite, 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes.';
 
 CREATE FUNCTION enough.cache_get(key text, slide_ttl interval DEFAULT NULL) RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get';
@@ -27,8 +27,8 @@ CREATE FUNCTION enough.cache_mget(keys text[]) RETURNS TABLE (key text, value js
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mget';
 COMMENT ON FUNCTION enough.cache_mget(text[]) IS
 'Returns the values cached under several keys.
-One row for each key asked for, in that order, with a NULL value on a miss.
-Fails as cache_get() does, and with 22004 for a NULL among the keys.';
+One row for each key asked for, in that order, with a NULL value on a miss, and where the entry was written by cache_set_bytes().
+Fails with 22004 for NULL, and for a NULL among the keys, 54000 for a key of more than 512 bytes.';
 
 CREATE FUNCTION enough.cache_mset(entries jsonb, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS integer
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mset';
@@ -76,7 +76,7 @@ COMMENT ON FUNCTION enough.cache_touch(text, interval) IS
 'Changes when the entry under a key expires.
 ttl: how long from now; NULL: it never expires.
 Returns true where there is an entry. Shows in its own transaction at once, to others when that commits, and never if it rolls back.
-Fails with 22004 for a NULL key, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes.';
+Fails with 22004 for a NULL key, and on a standby for a NULL ttl, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes.';
 
 CREATE FUNCTION enough.cache_compare_and_set(key text, expected jsonb, value jsonb, ttl interval DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_compare_and_set';
@@ -84,7 +84,7 @@ COMMENT ON FUNCTION enough.cache_compare_and_set(text, jsonb, jsonb, interval) I
 'Puts a value in the place of one that equals the expected one.
 ttl: how long the new entry lives; NULL: until it is evicted. The tags stay.
 Returns true where it did, false where there is another value or none, or where cache_set() would be refused. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
-Fails with 22004 for a NULL key, expected or value, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
+Fails with 22004 for a NULL key, expected or value, and on a standby for a NULL ttl, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
 
 CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_incr';
@@ -92,7 +92,7 @@ COMMENT ON FUNCTION enough.cache_incr(text, bigint, interval) IS
 'Adds to the number cached under a key; one that is not there counts as 0.
 by: may be negative. ttl: how long an entry that this call creates lives; one that is there keeps its expiry.
 Returns the new number. It is decided and stored at once, atomically among sessions, so no count is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
-Fails with 22004 for a NULL key or by, 22023 where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
+Fails with 22004 for a NULL key, and on a standby for a NULL ttl, 22023 where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
 
 CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set_bytes';
@@ -109,14 +109,14 @@ NULL where there are none or they have expired.
 Fails as cache_get() does; with 22023 where the entry was written by cache_set().';
 
 CREATE FUNCTION enough.cache_fetch(key text, ttl interval, query text, args jsonb DEFAULT NULL, stale_for interval DEFAULT '0',
-                            tags text[] DEFAULT NULL) RETURNS jsonb
+                            tags text[] DEFAULT NULL, stale_if_error interval DEFAULT '0') RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_fetch';
-COMMENT ON FUNCTION enough.cache_fetch(text, interval, text, jsonb, interval, text[]) IS
+COMMENT ON FUNCTION enough.cache_fetch(text, interval, text, jsonb, interval, text[], interval) IS
 'Returns the value cached under a key, or else runs a query and caches its one value.
-ttl: how long the value lives from then on; NULL: until it is evicted. query: returns at most one row of one column; run as the caller, with its privileges, search_path and transaction; what is not jsonb becomes it as to_jsonb() does it, and no row, or NULL, becomes a JSON null, which is cached as well. args: what $1 is in the query. stale_for: while one session computes the value anew, others get the expired one for up to that long after its end, instead of waiting. tags: at most 8, by which cache_invalidate() finds the entry.
-Concurrent calls for a key run the query once; the others wait for it, as for a lock (in pg_locks an advisory one with objsubid 25966). If it fails, is cancelled or its session ends, the next of them runs its own query; the error is that caller''s. The value is stored at once and stays when the transaction rolls back; but in a transaction that has written it is stored at the commit, since it may be made of rows that others do not see. One that had written before the call makes nobody wait; where the query itself writes, others wait for that commit. A value is not stored where its key, or a tag, was removed since the query began; the caller gets it nevertheless.
+ttl: how long the value lives from then on; NULL: until it is evicted. query: returns at most one row of one column; run as the caller, with its privileges, search_path and transaction; what is not jsonb becomes it as to_jsonb() does it, and no row, or NULL, becomes a JSON null, which is cached as well. args: what $1 is in the query. stale_for: while one session computes the value anew, others get the expired one for up to that long after its end, instead of waiting. tags: at most 8, by which cache_invalidate() finds the entry. stale_if_error: where the query fails, the expired value is returned for up to that long after its end, with the error as a WARNING; then the query runs in a savepoint, and is not tried again for a second. A cancel, a timeout and an assertion are not caught.
+Concurrent calls for a key run the query once; the others wait for it, as for a lock (in pg_locks an advisory one with objsubid 25966). If it fails, is cancelled or its session ends, the next of them runs its own query; the error is that caller''s. The value is stored at once and stays when the transaction rolls back; but in a transaction that has written it is stored at the commit, since it may be made of rows that others do not see. One that had written before the call makes nobody wait; where the query itself writes, others wait for that commit. A value is not stored where its key, or a tag, was removed since the query began, or where it is above enough.cache_max_value, which is counted as fetch_uncached in cache_stats(), and for ten seconds nobody waits for it; the caller gets it nevertheless. On a standby ttl has to be given, and a value is kept for enough.cache_standby_ttl at most.
 Everybody who may call cache_get() can read what is cached, whatever the query needed privileges for.
-Fails with what the query fails with; 22004 for a NULL key, query, stale_for or tag among others; 22023 for a query that returns several rows or columns or no result, or needs its own key, for a ttl that is not positive and finite, a stale_for that is negative or infinite, or where the entry was written by cache_set_bytes(); 54000 for a key of more than 512 bytes, a value above enough.cache_max_value, more than 8 tags or one of more than 128 bytes; 40P01 where sessions wait for one another in a circle.';
+Fails with what the query fails with; 22004 for a NULL key, query or tag among others, and on a standby for a NULL ttl; 22023 for a query that returns several rows or columns or no result, or needs its own key, for a ttl that is not positive and finite, a stale_for or stale_if_error that is negative or infinite, or where the entry was written by cache_set_bytes(); 54000 for a key of more than 512 bytes, more than 8 tags or one of more than 128 bytes; 40P01 where sessions wait for one another in a circle.';
 
 CREATE FUNCTION enough.cache_invalidate(tag text) RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate';
@@ -227,11 +227,12 @@ Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 
 
 CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,
                             OUT misses bigint, OUT sets bigint, OUT deletes bigint, OUT evictions bigint,
-                            OUT expirations bigint, OUT stale_fills_refused bigint, OUT fetch_waits bigint) RETURNS record
+                            OUT expirations bigint, OUT stale_fills_refused bigint, OUT fetch_waits bigint,
+                            OUT fetch_uncached bigint) RETURNS record
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_stats';
 COMMENT ON FUNCTION enough.cache_stats() IS
 'Returns what the cache of this server holds and has done since its memory was made, in all databases.
-entries and bytes_used: now, heads of entries included, and with what has expired, been cleared or been invalidated and whose memory nobody has needed yet (maintain() frees it); bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated; stale_fills_refused: values not stored because they may have been computed before their key or tag was removed; fetch_waits: calls of cache_fetch() that waited for the value that another computed.
+entries and bytes_used: now, heads of entries included, and with what has expired, been cleared or been invalidated and whose memory nobody has needed yet (maintain() frees it); bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated; stale_fills_refused: values not stored because they may have been computed before their key or tag was removed; fetch_waits: calls of cache_fetch() that waited for the value that another computed; fetch_uncached: values that it returned without storing them, because they were too large.
 Looks at a few counters, however much the cache holds, and changes nothing. May be called by members of pg_monitor.';
 REVOKE ALL ON FUNCTION enough.cache_stats() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION enough.cache_stats() TO pg_monitor;

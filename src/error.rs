@@ -12,6 +12,10 @@ use std::borrow::Cow;
 pub enum Error {
     /// NULL for an argument where it has no meaning.
     Null { argument: &'static str },
+    /// NULL for an element of an array argument, counted from 1.
+    NullElement { argument: &'static str, index: usize },
+    /// NULL for an argument where it has a meaning, but not on a standby.
+    NullOnStandby { argument: &'static str },
     /// An argument outside of what it may be.
     Invalid { argument: &'static str, value: String, expected: String },
     /// A name that isn't one.
@@ -89,7 +93,19 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
             format!("argument \"{argument}\" must not be NULL"),
             None,
-            Some("Leave the argument out to get its default, or pass a value.".into()),
+            Some("It has no default: pass a value.".into()),
+        ),
+        Error::NullElement { argument, index } => (
+            Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}[{index}]\" must not be NULL"),
+            None,
+            Some("Leave the element out of the array, or give it a value.".into()),
+        ),
+        Error::NullOnStandby { argument } => (
+            Code::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}\" must not be NULL on a standby"),
+            Some("A standby's cache is not told of what the primary changes.".into()),
+            Some("Pass a time to live; it counts as enough.cache_standby_ttl where it is longer.".into()),
         ),
         Error::Invalid { argument, value, expected } => (
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
@@ -223,4 +239,12 @@ pub fn shown(text: &[u8]) -> String {
     const MOST: usize = 200;
     let end = if text.len() > MOST { "…" } else { "" };
     format!("\"{}{end}\"", String::from_utf8_lossy(&text[..text.len().min(MOST)]).trim_end_matches('\u{fffd}'))
+}
+
+/// The elements of an array argument, or the error that names the one that is NULL.
+pub fn required_elements<T>(
+    elements: impl Iterator<Item = Option<T>>,
+    name: &'static str,
+) -> impl Iterator<Item = Result<T, Error>> {
+    elements.zip(1..).map(move |(element, index)| element.ok_or(Error::NullElement { argument: name, index }))
 }

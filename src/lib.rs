@@ -46,5 +46,6 @@ extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenan
 #[pg_guard]
 #[allow(non_snake_case, reason = "the server looks for this name")]
 pub extern "C-unwind" fn _PG_init() {
+    cache::settings::define();
     segment::init();
 }

@@ -8,16 +8,21 @@
 //! and should. But a transaction that has written sees its own rows, so what it computes is stored when it commits. If it
 //! had written before, it makes nobody wait for that. If it is the query itself that writes, others wait: that is how
 //! long computing the value takes.
+//!
+//! Of a value that is too large to be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
+//! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
 use super::fence::{self, Origin};
 use super::log::Effect;
+use super::store::Note;
 use super::transactional;
 use super::{jsonb, pending, store};
 use crate::error::Error;
 use crate::segment::call::{Buffer, Jsonb};
+use crate::segment::savepoint::attempt;
 use crate::segment::turn::Turn;
 use crate::segment::{Segment, query, server};
-use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
+use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use std::cell::RefCell;
 
@@ -29,10 +34,26 @@ pub struct Fetch<'c> {
     pub args: Option<Jsonb<'c>>,
     /// What it may be invalidated by.
     pub tags: Tags,
-    /// How long past its time the value is kept, and one that is there may be returned while another session computes,
-    /// in microseconds.
+    /// How long past its time a value may be returned while another session computes, in microseconds.
     pub stale_for: u64,
+    /// And where the query fails.
+    pub stale_if_error: u64,
 }
+
+/// When a value is over, and when it goes: it is kept for those who take one that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// See [`Life`].
+    pub over: u64,
+    /// See [`Life`].
+    pub until: u64,
+}
+
+/// For how long a value isn't tried to be stored that was too large, in microseconds: its callers don't wait for each
+/// other.
+const LARGE_FOR: u64 = 10_000_000;
+/// For how long a query that has failed isn't tried again, by those who take an older value.
+const FAILED_FOR: u64 = 1_000_000;
 
 thread_local! {
     /// The keys for which this session is computing values, one within the other.
@@ -64,19 +85,18 @@ impl Drop for Computing {
     }
 }
 
-/// What is cached, or else what the query says; the latter is stored, unless `over` refuses it, which is to say when its
-/// time is over.
+/// What is cached, or else what the query says; the latter is stored, with a life that begins when it has been computed.
 pub fn fetch(
     segment: &Segment,
     key: KeyHash,
     fetch: &Fetch<'_>,
-    over: impl Fn(&[u8]) -> Result<u64, Error>,
+    life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
     if let Some(found) = transactional::get_or_make(segment, key, pending::now())? {
         return Ok(found);
     }
     let own = pending::concerns(key);
-    let made = make(segment, key, fetch, over)?;
+    let made = make(segment, key, fetch, life)?;
     if !own {
         // Of what is committed. A call that fails has changed nothing, not even this.
         store::count(segment, key, |cache, stripe| cache.count_miss(stripe))?;
@@ -88,26 +108,65 @@ fn make(
     segment: &Segment,
     key: KeyHash,
     fetch: &Fetch<'_>,
-    over: impl Fn(&[u8]) -> Result<u64, Error>,
+    life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
     let computing = Computing::begin(key)?;
     let mut turn = None;
+    let mut older = None;
     // What this transaction has removed isn't there for it, whatever others put there.
     if !pending::concerns(key) {
-        match await_turn(segment, key, fetch.stale_for)? {
-            Outcome::Found(buffer, kind) => return Ok((buffer, kind)),
-            Outcome::Turn(given) if server::has_written() => given.end(),
-            Outcome::Turn(given) => turn = Some(given),
+        let note = store::note(segment, key)?;
+        if fetch.stale_if_error > 0 {
+            older = store::look(segment, key, pending::now(), fetch.stale_if_error)?;
+        }
+        if note == Some(Note::Failed)
+            && let Some(older) = older
+        {
+            return Ok(older);
+        }
+        if note != Some(Note::TooLarge) {
+            match await_turn(segment, key, fetch.stale_for)? {
+                Outcome::Found(buffer, kind) => return Ok((buffer, kind)),
+                Outcome::Turn(given) if server::has_written() => given.end(),
+                Outcome::Turn(given) => turn = Some(given),
+            }
+        }
+        // Whoever had the turn before may have failed.
+        if older.is_some()
+            && store::note(segment, key)? == Some(Note::Failed)
+            && let Some(older) = older
+        {
+            end(turn);
+            return Ok(older);
         }
     }
     let since = if server::has_one_snapshot() { fence::since() } else { server::moment() };
-    let value = query::one_value(fetch.query, fetch.args)?;
+    let query = || query::one_value(fetch.query, fetch.args);
+    let value = match older {
+        None => query()?,
+        Some(older) => match attempt(query) {
+            Ok(value) => value,
+            Err(failure) if failure.may_be_answered() => {
+                store::put_note(segment, key, Note::Failed, pending::now() + FAILED_FOR)?;
+                end(turn);
+                failure.warn("cache_fetch() returns an expired value, because its query has failed");
+                return Ok(older);
+            }
+            Err(failure) => failure.pass_on()?,
+        },
+    };
     drop(computing);
     let buffer = value.unwrap_or_else(|| Buffer::holding(&jsonb::null()));
     let value: &[u8] = buffer.bytes();
-    let over = over(value)?;
-    let until = if over == NEVER { NEVER } else { over.saturating_add(fetch.stale_for) };
-    if server::has_written() || pending::concerns(key) {
+    let Life { over, until } = life()?;
+    let transactional = server::has_written() || pending::concerns(key);
+    if value.len() > store::largest_value(segment)? {
+        store::count(segment, key, |cache, stripe| cache.count_uncached(stripe))?;
+        if !transactional {
+            store::put_note(segment, key, Note::TooLarge, over.min(pending::now() + LARGE_FOR))?;
+        }
+        end(turn);
+    } else if transactional {
         pending::write(key, Effect::Keep { value, over, until, tags: &fetch.tags })?;
         if let Some(turn) = turn {
             turn.end_with_transaction();
@@ -118,11 +177,15 @@ fn make(
         let item = Item { key, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.
         store::publish(segment, &mut reservation, &item, &Origin::at(since))?;
-        if let Some(turn) = turn {
-            turn.end();
-        }
+        end(turn);
     }
     Ok((buffer, Kind::Json))
+}
+
+fn end(turn: Option<Turn>) {
+    if let Some(turn) = turn {
+        turn.end();
+    }
 }
 
 enum Outcome {

@@ -13,6 +13,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
+//! | `settings.rs` | its settings |
 //! | `short.rs` | get and set in their plain cases |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
 //! | `log.rs` | what a transaction has done, by savepoint |
@@ -28,6 +29,7 @@ mod fetch;
 mod jsonb;
 mod log;
 mod pending;
+pub mod settings;
 mod short;
 mod sql;
 mod store;

@@ -7,7 +7,7 @@ use super::sql::{self, LONGEST_KEY};
 use super::{pending, store};
 use crate::segment::call::{Call, Short};
 use crate::segment::xact::{self, Joined};
-use crate::segment::{Region, Segment, known};
+use crate::segment::{Region, Segment, known, server};
 use enough_engine::cache::Kind;
 use enough_engine::hash::KeyHash;
 
@@ -32,7 +32,8 @@ fn value(call: &Call<'_>, kind: Kind) -> Option<Short> {
 /// values to the commit.
 #[inline(always)]
 fn keep(call: &Call<'_>, kind: Kind) -> Option<Short> {
-    if xact::is_joined_by_others_than(Joined::CacheWrite) {
+    // On a standby a TTL has rules, and every transaction is read-only.
+    if xact::is_joined_by_others_than(Joined::CacheWrite) || server::is_read_only() {
         return None;
     }
     let segment = known()?;

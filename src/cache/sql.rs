@@ -1,14 +1,14 @@
 //! Arguments in, rows out.
 
-use super::fetch::{self, Fetch};
+use super::fetch::{self, Fetch, Life};
 use super::log::Removed;
 use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
-use super::{jsonb, pending};
-use crate::error::{Error, required, shown};
+use super::{jsonb, pending, settings};
+use crate::error::{Error, required, required_elements, shown};
 use crate::segment::call::{Buffer, Call, Time, Value};
 use crate::segment::memory::PgVec;
-use crate::segment::{Region, Segment, segment, xact};
+use crate::segment::{Region, Segment, segment, server, xact};
 use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
@@ -62,7 +62,7 @@ fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
 /// What the keys of an array are known by.
 fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
     let keys = required(call.text_array(0), "keys")?;
-    keys.iter().map(|key| hashed(segment, required(key, "keys")?)).collect()
+    required_elements(keys.iter(), "keys").map(|key| hashed(segment, key?)).collect()
 }
 
 /// What a tag is known by.
@@ -94,8 +94,8 @@ fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error>
             hint: "Give an entry fewer tags, each for more of what it was made from.",
         });
     }
-    for name in names.iter() {
-        tags.push(hashed_tag(segment, required(name, "tags")?)?);
+    for name in required_elements(names.iter(), "tags") {
+        tags.push(hashed_tag(segment, name?)?);
     }
     Ok(tags)
 }
@@ -125,20 +125,33 @@ pub(super) fn end(ttl: Option<Time>) -> Option<u64> {
     expiry.filter(|&expiry| expiry < END_OF_TIME)
 }
 
-/// The same for an argument, which must have one.
+/// The same for an argument, which must have one. On a standby there must be a TTL, and one that is longer than it may be
+/// there counts as that: nobody tells this server what the primary removes.
 fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
-    end(ttl).ok_or_else(|| {
+    let expiry = end(ttl).ok_or_else(|| {
         let ttl = ttl.map_or_else(String::new, Time::describe);
         Error::invalid(argument, ttl, "longer than nothing and finite, or NULL for an entry that never expires")
-    })
+    })?;
+    if !server::in_recovery() {
+        return Ok(expiry);
+    }
+    if expiry == NEVER {
+        return Err(Error::NullOnStandby { argument });
+    }
+    Ok(expiry.min(latest_on_standby()))
 }
 
-fn mode(name: &[u8]) -> Result<Mode, Error> {
+/// When a value that a standby caches now is to be over at the latest.
+fn latest_on_standby() -> u64 {
+    pending::now().saturating_add(settings::standby_ttl())
+}
+
+fn mode(name: Option<&[u8]>) -> Result<Mode, Error> {
     match name {
-        b"always" => Ok(Mode::Always),
-        b"if_absent" => Ok(Mode::IfAbsent),
-        b"if_present" => Ok(Mode::IfPresent),
-        _ => Err(Error::invalid("mode", shown(name), "\"always\", \"if_absent\" or \"if_present\"")),
+        None | Some(b"always") => Ok(Mode::Always),
+        Some(b"if_absent") => Ok(Mode::IfAbsent),
+        Some(b"if_present") => Ok(Mode::IfPresent),
+        Some(name) => Err(Error::invalid("mode", shown(name), "\"always\", \"if_absent\" or \"if_present\"")),
     }
 }
 
@@ -161,9 +174,9 @@ fn cache_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let key = key(call, segment)?;
     let value = fitting(segment, required(call.jsonb(1), "value")?.payload())?;
     let expiry = expiry("ttl", call.interval(2))?;
-    let mode = mode(required(call.bytes(3), "mode")?)?;
+    let mode = mode(call.bytes(3))?;
     let tags = tags(call, segment, 4)?;
-    let keep_ttl = required(call.bool(5), "keep_ttl")?;
+    let keep_ttl = call.bool(5).unwrap_or(false);
     let value = NewValue { bytes: value, kind: Kind::Json, expiry, tags };
     transactional::set(segment, key, value, mode, keep_ttl).map(Value::Bool)
 }
@@ -190,7 +203,7 @@ fn cache_compare_and_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 fn cache_incr(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     let key = key(call, segment)?;
-    let by = required(call.i64(1), "by")?;
+    let by = call.i64(1).unwrap_or(1);
     let expiry = expiry("ttl", call.interval(2))?;
     match transactional::add(segment, key, by, expiry)? {
         Count::Is(new) => Ok(Value::I64(new)),
@@ -223,31 +236,41 @@ fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     let key = key(call, segment)?;
     let ttl = call.interval(1);
-    let over = || expiry("ttl", ttl);
     // Checked before the query is run, and taken from when it is done.
-    let latest = over()?;
-    let stale_for = required(call.interval(4), "stale_for")?;
+    let latest = expiry("ttl", ttl)?;
+    let (stale_for, stale_if_error) =
+        (period("stale_for", call.interval(4), latest)?, period("stale_if_error", call.interval(6), latest)?);
     let fetch = Fetch {
         query: required(call.bytes(2), "query")?,
         args: call.jsonb(3),
-        stale_for: match stale_for {
-            Time::Micros(micros @ 0..) => Some(micros.unsigned_abs()),
-            _ => None,
-        }
-        .filter(|&micros| latest == NEVER || micros < END_OF_TIME - latest)
-        .ok_or_else(|| Error::invalid("stale_for", stale_for.describe(), "nothing or longer, and finite"))?,
+        stale_for,
+        stale_if_error,
         tags: tags(call, segment, 5)?,
     };
-    let found = fetch::fetch(segment, key, &fetch, |value| fitting(segment, value).and_then(|_| over()))?;
+    let found = fetch::fetch(segment, key, &fetch, || {
+        let over = expiry("ttl", ttl)?;
+        let until = over.saturating_add(stale_for.max(stale_if_error));
+        Ok(Life { over, until: if server::in_recovery() { until.min(latest_on_standby()) } else { until } })
+    })?;
     of_kind(Some(found), Kind::Json)
+}
+
+/// A duration after something that is over at `latest`; nothing by default.
+fn period(argument: &'static str, given: Option<Time>, latest: u64) -> Result<u64, Error> {
+    let fits = |micros: u64| latest == NEVER || micros < END_OF_TIME - latest;
+    match given {
+        None => Ok(0),
+        Some(Time::Micros(micros @ 0..)) if fits(micros.unsigned_abs()) => Ok(micros.unsigned_abs()),
+        Some(other) => Err(Error::invalid(argument, other.describe(), "nothing or longer, and finite")),
+    }
 }
 
 fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let segment = segment()?;
     let keys = required(call.raw_text_array(0), "keys")?;
     let mut asked = PgVec::with_capacity(keys.len());
-    for key in keys.iter() {
-        let key = required(key, "keys")?;
+    for key in required_elements(keys.iter(), "keys") {
+        let key = key?;
         let hash = hashed(segment, key.payload())?;
         store::fetch(segment, hash);
         asked.push((key, hash));
@@ -257,7 +280,11 @@ fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     for &(key, hash) in &asked {
         let value = match plain.then(|| store::glimpse(segment, hash, Kind::Json)).flatten() {
             Some(buffer) => buffer.into_value(),
-            None => of_kind(transactional::get(segment, hash, now)?, Kind::Json)?,
+            // One that holds bytes is none here, so that it doesn't keep the others from their caller.
+            None => match transactional::get(segment, hash, now)? {
+                Some((buffer, Kind::Json)) => buffer.into_value(),
+                Some((_, Kind::Bytes)) | None => Value::Null,
+            },
         };
         rows.push(&[key.into_value(), value])?;
     }
@@ -352,6 +379,7 @@ fn cache_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         stats.expirations,
         stats.stale_fills_refused,
         stats.fetch_waits,
+        stats.fetch_uncached,
     ];
     call.row(&columns.map(|count| Value::I64(i64::try_from(count).unwrap_or(i64::MAX))))
 }

@@ -194,6 +194,41 @@ pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result
     }
 }
 
+/// What is remembered of a key for which no value can be had: an entry of its own, which nobody can ask for by a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Note {
+    /// Its value is too large to be stored.
+    TooLarge = 1,
+    /// The query for it has failed.
+    Failed = 2,
+}
+
+/// What a key's note is known by: in the same partition and chain.
+fn noted(key: KeyHash) -> KeyHash {
+    KeyHash { low: !key.low, ..key }
+}
+
+/// The note of a key.
+pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
+    let now = pending::now();
+    let byte = partition(segment, key).shared(|words| {
+        let cache = Cache::open(words)?;
+        let mut byte = [0];
+        if let Some(found) = cache.find(noted(key), now)?.filter(|found| found.len == byte.len()) {
+            cache.copy(found, &mut byte)?;
+        }
+        Ok(byte[0])
+    })?;
+    Ok([Note::TooLarge, Note::Failed].into_iter().find(|&note| note as u8 == byte))
+}
+
+/// Keeps a note of a key until then.
+pub fn put_note(segment: &Segment, key: KeyHash, note: Note, until: u64) -> Result<(), Error> {
+    let item = Item { key: noted(key), database: server::database(), expiry: until, kind: Kind::Bytes };
+    put(segment, &item, &[note as u8], &Origin::at(server::moment()), pending::now).map(drop)
+}
+
 /// Counts something in a key's partition.
 pub fn count(segment: &Segment, key: KeyHash, what: fn(&Cache<'_>, usize)) -> Result<(), Error> {
     partition(segment, key).shared(|words| {

@@ -2,9 +2,9 @@
 //! bound on how long it waits for locks.
 
 use crate::error::Error;
-use pgrx::PgSqlErrorCode;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::pg_sys::{self, PgTryBuilder};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::panic::AssertUnwindSafe;
 
 /// Why [`attempt`] came to nothing. All that the work has done is undone.
@@ -47,6 +47,30 @@ impl Failure {
         self.report().is_some_and(|report| {
             report.sql_error_code() == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION && report.message().contains("\"pg_")
         })
+    }
+
+    /// Whether it may be answered by something else than an error: as for PL/pgSQL's OTHERS, unless somebody wanted the work
+    /// to end.
+    pub fn may_be_answered(&self) -> bool {
+        use PgSqlErrorCode as Code;
+        self.code().is_some_and(|code| {
+            !matches!(
+                code,
+                Code::ERRCODE_QUERY_CANCELED
+                    | Code::ERRCODE_ASSERT_FAILURE
+                    | Code::ERRCODE_ADMIN_SHUTDOWN
+                    | Code::ERRCODE_CRASH_SHUTDOWN
+                    | Code::ERRCODE_DATABASE_DROPPED
+            )
+        })
+    }
+
+    /// Tells the client, and the log, that something was done in spite of it: a WARNING with its SQLSTATE.
+    pub fn warn(&self, what: &str) {
+        if let Some(report) = self.report() {
+            let message = format!("{what}: {}", report.message());
+            ErrorReport::new(report.sql_error_code(), message, "pg_enough").report(PgLogLevel::WARNING);
+        }
     }
 
     /// Passes it on as it came.

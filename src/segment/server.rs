@@ -30,6 +30,13 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// Whether the current transaction is read-only, as all are that began on a standby.
+#[inline(always)]
+pub fn is_read_only() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// Whether the current transaction may write.
 pub fn may_write() -> bool {
     // SAFETY: reads a variable of this process.

@@ -15,6 +15,7 @@ const HITS: usize = 0;
 const MISSES: usize = 1;
 const REFUSED: usize = 2;
 const WAITS: usize = 3;
+const UNCACHED: usize = 4;
 
 /// What a partition holds and has done since it was formatted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Stats {
     pub stale_fills_refused: u64,
     /// Callers who waited for the value that another computed.
     pub fetch_waits: u64,
+    /// Values that were computed but can't be stored.
+    pub fetch_uncached: u64,
 }
 
 /// Where a counter is.
@@ -65,6 +68,7 @@ impl AddAssign for Stats {
             (&mut self.expirations, other.expirations),
             (&mut self.stale_fills_refused, other.stale_fills_refused),
             (&mut self.fetch_waits, other.fetch_waits),
+            (&mut self.fetch_uncached, other.fetch_uncached),
         ] {
             *sum = sum.wrapping_add(more);
         }
@@ -106,6 +110,11 @@ impl Partition<'_> {
         self.count(stripe, WAITS);
     }
 
+    /// Counts a value that was computed but can't be stored.
+    pub fn count_uncached(&self, stripe: usize) {
+        self.count(stripe, UNCACHED);
+    }
+
     fn sum(&self, counter: usize) -> Result<u64, Corrupt> {
         (0..STRIPE_COUNT)
             .try_fold(0_u64, |sum, stripe| Ok(sum.wrapping_add(self.get(STRIPES + stripe * BLOCK_WORDS + counter)?)))
@@ -127,6 +136,7 @@ impl Partition<'_> {
             expirations: self.get(EXPIRATIONS)?,
             stale_fills_refused: self.sum(REFUSED)?,
             fetch_waits: self.sum(WAITS)?,
+            fetch_uncached: self.sum(UNCACHED)?,
         })
     }
 }

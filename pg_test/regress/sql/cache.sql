@@ -373,6 +373,17 @@ SET search_path = enough, public;
 DROP DATABASE regress_cache_other;
 SELECT cache_get('k');
 
+-- NULL means the default where there is one.
+SELECT cache_set('nil', '1', NULL, NULL, NULL, NULL), cache_incr('nil', NULL, NULL), cache_fetch('nulls', NULL, 'SELECT 1', NULL, NULL, NULL, NULL),
+       cache_expires_at('nil'), cache_mset('{"nil2": 1}', NULL, NULL), cache_set_bytes('nil bytes', 'b', NULL, NULL);
+-- One that holds bytes doesn't keep the others from their caller.
+SELECT * FROM cache_mget('{nil,nil bytes,nothing,nil2}');
+BEGIN;
+SELECT cache_set_bytes('nil2', 'b');
+SELECT * FROM cache_mget('{nil,nil bytes,nothing,nil2}');
+ROLLBACK;
+SELECT cache_mdelete('{nil,nulls,nil2,nil bytes}');
+
 -- Bad input: what it says, and that it changes nothing.
 SELECT cache_set_bytes('b', 'b'), cache_set('half', '0.5'), cache_set('largest number', '9223372036854775807'), cache_set('larger', '1e20');
 CREATE TEMP TABLE before_bad AS SELECT entries, sets, deletes, cache_get('k') AS k FROM cache_stats();
@@ -391,7 +402,6 @@ SELECT statement || E'\n    ' || replace(said(statement), repeat('k', 513), '…
     ('SELECT cache_compare_and_set(''k'', ''"of the first"'', to_jsonb(repeat(''v'', 1024 * 1024)))'),
     ('SELECT cache_compare_and_set(''k'', ''"of the first"'', ''1'', ''-1 s'')'),
     ('SELECT cache_incr(NULL)'),
-    ('SELECT cache_incr(''k'', NULL)'),
     ('SELECT cache_incr(''k'')'),
     ('SELECT cache_incr(''b'')'),
     ('SELECT cache_incr(''half'')'),
@@ -414,8 +424,6 @@ SELECT statement || E'\n    ' || replace(said(statement), repeat('k', 513), '…
     ('SELECT cache_set(''k'', ''1'', ttl => ''178000000 years'')'),
     ('SELECT cache_set(''k'', ''1'', ttl => ''292270 years'')'),
     ('SELECT cache_set(''k'', ''1'', mode => ''sometimes'')'),
-    ('SELECT cache_set(''k'', ''1'', mode => NULL)'),
-    ('SELECT cache_set(''k'', ''1'', keep_ttl => NULL)'),
     ('SELECT cache_set(''b'', ''1'', mode => ''if_absent'', ttl => ''-1 hour'')'),
     ('SELECT cache_set(''k'', ''1'', tags => ARRAY[''a'', NULL])'),
     ('SELECT cache_set(''k'', ''1'', tags => ''{1,2,3,4,5,6,7,8,9}'')'),
@@ -423,6 +431,8 @@ SELECT statement || E'\n    ' || replace(said(statement), repeat('k', 513), '…
     ('SELECT cache_set_bytes(''k'', ''1'', tags => ARRAY[repeat(''t'', 129)])'),
     ('SELECT cache_mset(''{"k": 1}'', tags => ARRAY[repeat(''t'', 129)])'),
     ('SELECT cache_tag_table(NULL)'),
+    ('SELECT cache_tag_table(''pg_class'', ''row:{nope}'')'),
+    ('SELECT cache_tag_table(''pg_class'', ''row:{relname'')'),
     ('SELECT cache_tag_table(''pg_class'', repeat(''t'', 129))'),
     ('SELECT cache_tag_table(4294967295::oid::regclass)'),
     ('SELECT cache_untag_table(NULL)'),
@@ -438,6 +448,7 @@ SELECT statement || E'\n    ' || replace(said(statement), repeat('k', 513), '…
     ('SELECT cache_get_bytes(NULL)'),
     ('SELECT cache_get_bytes(''k'')'),
     ('SELECT cache_mget(NULL)'),
+    ('SELECT cache_mget(ARRAY[''k'', ''k'', NULL])'),
     ('SELECT cache_mget(ARRAY[''k'', NULL])'),
     ('SELECT cache_mget(ARRAY[''k'', repeat(''k'', 513)])'),
     ('SELECT cache_mget(ARRAY[''k'', ''b''])'),

@@ -283,3 +283,127 @@ fn one_that_had_written_before_keeps_nobody_waiting() -> Result<()> {
     ensure!(client.query_one(statement, &[])?.get::<_, Value>(0) == json!(1), "it is stored at the commit");
     Ok(())
 }
+
+fn uncached(client: &mut Client) -> Result<i64> {
+    Ok(client.query_one("SELECT fetch_uncached FROM enough.cache_stats()", &[])?.get(0))
+}
+
+#[test]
+fn a_value_over_the_limit_is_its_callers_and_makes_nobody_wait() -> Result<()> {
+    let database = database()?;
+    let mut client = database.client()?;
+    let before = uncached(&mut client)?;
+    // Of two megabytes, with the number of the run in front.
+    let large = |gate: &str| {
+        format!(
+            "SELECT octet_length(enough.cache_fetch('key', '1 hour', \
+             'SELECT enough.cache_incr(''runs'') || repeat(''x'', 2000000){gate}')::text)"
+        )
+    };
+    let statement = large("");
+    for _ in 0..2 {
+        ensure!(client.query_one(&statement, &[])?.get::<_, i32>(0) > 2_000_000);
+        ensure!(client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<Value>>(0).is_none());
+    }
+    for own_writes in ["SELECT nextval('written')", "SELECT enough.cache_delete('key')"] {
+        client.batch_execute(&format!("BEGIN; {own_writes}"))?;
+        ensure!(client.query_one(&statement, &[])?.get::<_, i32>(0) > 2_000_000);
+        client.batch_execute("COMMIT")?;
+        ensure!(client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<Value>>(0).is_none());
+    }
+    ensure!(uncached(&mut client)? >= before + 4);
+    // The second caller doesn't wait for the first one, who is in its query.
+    let gate = Gate::shut(&database)?;
+    let slow = large(" FROM gate()").replace("::text)", "::text) AS octet_length");
+    let mut session = database.client()?;
+    let first = thread::spawn(move || session.query_one(&slow, &[]).map(|row| row.get::<_, i32>(0)));
+    until_waiting(&mut client, AT_GATE, 1)?;
+    ensure!(client.query_one(&statement, &[])?.get::<_, i32>(0) > 2_000_000);
+    gate.open()?;
+    ensure!(first.join().map_err(|_| anyhow::anyhow!("the first panicked"))?? > 2_000_000);
+    // What fits by now is stored.
+    client.batch_execute("SELECT enough.cache_fetch('key', '1 hour', 'SELECT 1')")?;
+    let stored: Option<Value> = client.query_one("SELECT enough.cache_get('key')", &[])?.get(0);
+    ensure!(stored == Some(json!(1)));
+    Ok(())
+}
+
+/// A call whose query fails where `fails` says so.
+fn failing(fails: &str, ttl: &str, arguments: &str) -> String {
+    format!("SELECT enough.cache_fetch('key', '{ttl}', 'SELECT enough.cache_incr(''tried'') / {fails}'{arguments})")
+}
+
+#[test]
+fn where_the_query_fails_an_expired_value_may_serve() -> Result<()> {
+    let database = database()?;
+    let mut client = database.client()?;
+    let got = |client: &mut Client, statement: &str| -> Result<Value, Error> {
+        client.query_one(statement, &[]).map(|row| row.get(0))
+    };
+    let tried = |client: &mut Client| got(client, "SELECT enough.cache_get('tried')");
+    let stale = ", stale_if_error => '1 hour'";
+    // Nothing there yet: the error is the caller's.
+    refused(got(&mut client, &failing("0", "1 ms", stale)), "22012")?;
+    ensure!(got(&mut client, &failing("1", "1 ms", stale))? == json!(2));
+    thread::sleep(std::time::Duration::from_millis(20));
+    ensure!(client.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<Value>>(0).is_none());
+    // Who doesn't ask for it gets the error, also for what has been over for too long.
+    refused(got(&mut client, &failing("0", "1 ms", "")), "22012")?;
+    refused(got(&mut client, &failing("0", "1 ms", ", stale_if_error => '1 ms'")), "22012")?;
+    ensure!(got(&mut client, &failing("0", "1 ms", stale))? == json!(2));
+    let before = tried(&mut client)?;
+    // For a while nobody tries again, and nobody waits.
+    for _ in 0..3 {
+        ensure!(got(&mut client, &failing("0", "1 ms", stale))? == json!(2));
+    }
+    ensure!(tried(&mut client)? == before, "the query was tried again at once");
+    ensure!(got(&mut client, &failing("0", "1 ms", "")).is_err(), "who doesn't take an old value tries");
+    eventually("it is tried again", || {
+        ensure!(got(&mut client, &failing("0", "1 ms", stale))? == json!(2));
+        Ok((tried(&mut client)? != before).then_some(()))
+    })?;
+    // What the query has done before it failed is undone; the rest of the transaction isn't.
+    client.batch_execute(
+        "CREATE TABLE t (v int); SELECT pg_sleep(1.1); BEGIN; INSERT INTO t VALUES (1); SELECT enough.cache_set('own', '1')",
+    )?;
+    let writes = "SELECT enough.cache_fetch('key', '1 ms', \
+                  'WITH w AS (INSERT INTO t VALUES (2) RETURNING enough.cache_set(''inner'', ''1'')::int) SELECT 1 / (count(*) - 1) FROM w', \
+                  stale_if_error => '1 hour')";
+    ensure!(got(&mut client, writes)? == json!(2));
+    client.batch_execute("COMMIT")?;
+    let row = client.query_one(
+        "SELECT (SELECT array_agg(v) FROM t), enough.cache_exists('own'), enough.cache_exists('inner')",
+        &[],
+    )?;
+    ensure!(row.get::<_, Vec<i32>>(0) == [1] && row.get(1) && !row.get::<_, bool>(2), "{row:?}");
+    // Removed is removed, and a cancel is no failure.
+    client.batch_execute("SELECT pg_sleep(1.1); SET statement_timeout = '100 ms'")?;
+    let sleeps = "SELECT enough.cache_fetch('key', '1 ms', 'SELECT 1 FROM pg_sleep(60)', stale_if_error => '1 hour')";
+    refused(got(&mut client, sleeps), "57014")?;
+    client.batch_execute("RESET statement_timeout; SELECT enough.cache_delete('key')")?;
+    refused(got(&mut client, &failing("0", "1 ms", stale)), "22012")?;
+    Ok(())
+}
+
+#[test]
+fn of_many_callers_of_a_query_that_fails_one_tries() -> Result<()> {
+    let database = database()?;
+    let mut client = database.client()?;
+    client.batch_execute(
+        "SELECT enough.cache_fetch('key', '1 ms', 'SELECT ''old''::text', stale_if_error => '1 hour'); SELECT pg_sleep(0.01)",
+    )?;
+    let gate = Gate::shut(&database)?;
+    let statement = "SELECT enough.cache_fetch('key', '1 hour', 'SELECT run(''fails'')', stale_if_error => '1 hour')";
+    let (first, _) = call(&database, statement)?;
+    until_waiting(&mut client, AT_GATE, 1)?;
+    let others = (1..8).map(|_| call(&database, statement)).collect::<Result<Vec<_>>>()?;
+    until_waiting(&mut client, FOR_TURN, 7)?;
+    gate.open()?;
+    ensure!(ended(first)?? == Some(json!("old")));
+    for (other, _) in others {
+        ensure!(ended(other)?? == Some(json!("old")));
+    }
+    let runs: Value = client.query_one("SELECT enough.cache_get('runs')", &[])?.get(0);
+    ensure!(runs == json!(1), "the query was tried {runs} times");
+    Ok(())
+}

@@ -1,6 +1,6 @@
 //! A hot standby has its own cache and limits; after its promotion it has every message.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, healthy, refused};
 use enough_pg_test::queue;
 use enough_pg_test::server::{self, Database};
@@ -47,6 +47,58 @@ fn limits_hold(client: &mut Client) -> Result<()> {
     Ok(())
 }
 
+/// Nobody tells a standby what the primary removes from its cache, so nothing stays there for longer than a while.
+fn ttls_are_bounded(client: &mut Client) -> Result<()> {
+    for call in [
+        "cache_set('none', '1')",
+        "cache_set('none', '1', NULL, 'if_absent')",
+        "cache_set('none', '1', NULL, tags => ARRAY['t'])",
+        "cache_set('key', '1', NULL, keep_ttl => true)",
+        "cache_set('none', to_jsonb(repeat('x', 10000)))",
+        "cache_set_bytes('none', 'x')",
+        "cache_mset('{\"none\": 1}')",
+        "cache_touch('key', NULL)",
+        "cache_incr('none')",
+        "cache_compare_and_set('key', '1', '2')",
+        "cache_fetch('none', NULL, 'SELECT 1')",
+    ] {
+        let hint = refused(client.simple_query(&format!("SELECT enough.{call}")), "22004");
+        ensure!(hint.with_context(|| call.to_owned())?.contains("enough.cache_standby_ttl"), "{call}");
+    }
+    ensure!(!client.query_one("SELECT enough.cache_exists('none')", &[])?.get::<_, bool>(0));
+    let mut left = |call: &str, key: &str, most: &str| -> Result<()> {
+        // A session of its own cannot lengthen it.
+        client.batch_execute(&format!("SELECT enough.cache_set('old', '1', '1 second'), enough.{call}"))?;
+        let query = format!("SELECT enough.cache_expires_at($1) - clock_timestamp() <= '{most}'");
+        let bounded: Option<bool> = client.query_one(&query, &[&key])?.get(0);
+        ensure!(bounded == Some(true), "{call}: {bounded:?}");
+        Ok(())
+    };
+    for (call, key) in [
+        ("cache_set('a', '1', '1 hour')", "a"),
+        ("cache_set('a', '1', '1 hour', 'if_absent')", "a"),
+        ("cache_set('b', '1', '1 hour', tags => ARRAY['t'])", "b"),
+        ("cache_set_bytes('c', 'x', '1 hour')", "c"),
+        ("cache_mset('{\"d\": 1}', '1 hour')", "d"),
+        ("cache_touch('old', '1 hour')", "old"),
+        ("cache_get('old', '1 hour')", "old"),
+        ("cache_incr('e', 1, '1 hour')", "e"),
+        ("cache_compare_and_set('old', '1', '2', '1 hour')", "old"),
+        ("cache_fetch('f', '1 hour', 'SELECT 1')", "f"),
+        ("cache_fetch('g', '1 hour', 'SELECT 1', stale_for => '1 hour', stale_if_error => '1 hour')", "g"),
+    ] {
+        left(call, key, "1 minute")?;
+    }
+    left("cache_set('h', '1', '1 second')", "h", "1 second")?;
+    // Nor is an expired value served for longer.
+    client.batch_execute("SELECT enough.cache_fetch('i', '1 ms', 'SELECT 1', stale_if_error => '1 hour')")?;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let fails = "SELECT enough.cache_fetch('i', '1 ms', 'SELECT 1 / 0', stale_if_error => '1 hour')";
+    ensure!(client.query_one(fails, &[])?.get::<_, serde_json::Value>(0) == json!(1));
+    client.batch_execute("SET enough.cache_standby_ttl = '1 hour'").expect_err("a session has lengthened it");
+    Ok(())
+}
+
 fn primary() -> Result<(Server, Database, Client)> {
     let server = server::start(&server::options()?)?;
     let database = Database::on(&server)?;
@@ -69,8 +121,10 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
     // Both have their own memory.
     ensure!(other.query_one("SELECT enough.cache_get('key')", &[])?.get::<_, Option<serde_json::Value>>(0).is_none());
     other.batch_execute("SELECT enough.cache_set('key', '\"of the standby\"', '1 hour')")?;
-    other
-        .batch_execute("SELECT enough.cache_get('key'), enough.cache_touch('key', NULL), enough.cache_exists('key')")?;
+    other.batch_execute(
+        "SELECT enough.cache_get('key'), enough.cache_touch('key', '1 s'), enough.cache_exists('key')",
+    )?;
+    other.batch_execute("SELECT enough.cache_touch('key', '1 hour')")?;
     let row = other.query_one("SELECT enough.cache_get('key')", &[])?;
     ensure!(row.get::<_, Option<serde_json::Value>>(0) == Some(json!("of the standby")));
     // Read through as far as the query allows it.
@@ -81,9 +135,10 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
         ensure!(row.get::<_, serde_json::Value>(0) == json!(100));
     }
     refused(
-        other.simple_query("SELECT enough.cache_fetch('bad', NULL, 'DELETE FROM enough.q_q RETURNING 1')"),
+        other.simple_query("SELECT enough.cache_fetch('bad', '1 hour', 'DELETE FROM enough.q_q RETURNING 1')"),
         "25006",
     )?;
+    ttls_are_bounded(&mut other)?;
     other.batch_execute("SELECT enough.cache_invalidate('t')")?;
     let row = other.query_one("SELECT enough.cache_get('fetched')", &[])?;
     ensure!(row.get::<_, Option<serde_json::Value>>(0).is_none());

@@ -26,6 +26,6 @@ fn every_promise_has_tests() -> Result<()> {
         }
         ensure!(tests > 0, "promise {number} has no test");
     }
-    ensure!(promises == 13, "{promises} promises");
+    ensure!(promises >= 13, "{promises} promises");
     Ok(())
 }
