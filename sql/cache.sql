@@ -86,27 +86,72 @@ ttl: how long the new entry lives; NULL: until it is evicted. The tags stay.
 Returns true where it did, false where there is another value or none, or where cache_set() would be refused. It is decided and stored at once, atomically among sessions, and stays when the transaction rolls back; but where this transaction itself has set the key, the new value waits for the commit as that does.
 Fails with 22004 for a NULL key, expected or value, and on a standby for a NULL ttl, 22023 for a ttl that is not positive and finite, 54000 for a key of more than 512 bytes or a value above enough.cache_max_value.';
 
-CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION enough.cache_delete_if(key text, expected jsonb) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_delete_if';
+COMMENT ON FUNCTION enough.cache_delete_if(text, jsonb) IS
+'Removes an entry whose value equals the expected one.
+Returns true where it did, false where there is another value or none. It is decided and removed at once, atomically among sessions, and a rollback does not bring it back; but a value that this transaction itself has set is removed when it commits. What a transaction computes that began before that commit is refused.
+Fails with 22004 for a NULL key or expected, 54000 for a key of more than 512 bytes.';
+
+CREATE FUNCTION enough.cache_merge(key text, patch jsonb, ttl interval DEFAULT NULL) RETURNS jsonb
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_merge';
+COMMENT ON FUNCTION enough.cache_merge(text, jsonb, interval) IS
+'Merges a patch into the value cached under a key, as RFC 7396 (JSON Merge Patch) says.
+patch: its members replace those of their name, objects are merged member by member, and null removes; what is no object takes the whole value''s place. A value that is not there, or no object, counts as an empty one. ttl: how long the entry lives from now on; NULL: one that is there keeps its expiry, a new one lives until it is evicted. The tags stay.
+Returns the new value; NULL where cache_set() would be refused. It is decided and stored at once, atomically among sessions, so no member is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
+Fails with 22004 for a NULL key or patch, and on a standby for a new entry without a ttl, 22023 for a ttl that is not positive and finite or where the entry was written by cache_set_bytes(), 54000 for a key of more than 512 bytes or a value that becomes larger than enough.cache_max_value.';
+
+CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL, mode text DEFAULT 'always') RETURNS bigint
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_incr';
-COMMENT ON FUNCTION enough.cache_incr(text, bigint, interval) IS
+COMMENT ON FUNCTION enough.cache_incr(text, bigint, interval, text) IS
 'Adds to the number cached under a key; one that is not there counts as 0.
-by: may be negative. ttl: how long an entry that this call creates lives; one that is there keeps its expiry.
-Returns the new number. It is decided and stored at once, atomically among sessions, so no count is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
-Fails with 22004 for a NULL key, and on a standby for a NULL ttl, 22023 where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
+by: may be negative. ttl: how long an entry that this call creates lives; one that is there keeps its expiry. mode: ''always''; ''if_present'': only where the key is there.
+Returns the new number; NULL where it is not there and mode is ''if_present''. It is decided and stored at once, atomically among sessions, so no count is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
+Fails with 22004 for a NULL key, and on a standby for a NULL ttl where it may create the entry, 22023 for another mode, where the entry is not a whole number, the sum does not fit a bigint or the ttl is not positive and finite, 54000 for a key of more than 512 bytes.';
 
-CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS boolean
+CREATE FUNCTION enough.cache_set_bytes(key text, value bytea, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL,
+                                       mode text DEFAULT 'always', keep_ttl boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_set_bytes';
-COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval, text[]) IS
+COMMENT ON FUNCTION enough.cache_set_bytes(text, bytea, interval, text[], text, boolean) IS
 'Caches bytes under a key, in place of whatever is there.
-ttl: how long the entry lives; NULL: until it is evicted. tags: at most 8, by which cache_invalidate() finds the entry.
-Returns true. Shows when cache_set() would, is refused as it is, and fails as it does.';
+ttl, tags, mode and keep_ttl: as for cache_set().
+Returns true where the bytes were, or at commit will be, stored. Shows when cache_set() would, is refused as it is, and fails as it does.';
 
-CREATE FUNCTION enough.cache_get_bytes(key text) RETURNS bytea
+CREATE FUNCTION enough.cache_get_bytes(key text, slide_ttl interval DEFAULT NULL) RETURNS bytea
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_get_bytes';
-COMMENT ON FUNCTION enough.cache_get_bytes(text) IS
+COMMENT ON FUNCTION enough.cache_get_bytes(text, interval) IS
 'Returns the bytes cached under a key.
+slide_ttl: as for cache_get().
 NULL where there are none or they have expired.
 Fails as cache_get() does; with 22023 where the entry was written by cache_set().';
+
+CREATE FUNCTION enough.cache_mget_bytes(keys text[]) RETURNS TABLE (key text, value bytea)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mget_bytes';
+COMMENT ON FUNCTION enough.cache_mget_bytes(text[]) IS
+'Returns the bytes cached under several keys.
+One row for each key asked for, in that order, with a NULL value on a miss, and where the entry was written by cache_set().
+Fails as cache_mget() does.';
+
+CREATE FUNCTION enough.cache_mset_bytes(keys text[], "values" bytea[], ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS integer
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mset_bytes';
+COMMENT ON FUNCTION enough.cache_mset_bytes(text[], bytea[], interval, text[]) IS
+'Caches bytes under several keys.
+values: one for each key, in the same order; of a key that is there twice the last one stays. ttl and tags: as for cache_mset().
+Returns the number of keys. Shows when cache_set() would, is refused as it is, and fails as it does, with nothing written; 22023 where there are not as many values as keys.';
+
+CREATE FUNCTION enough.cache_take_bytes(key text) RETURNS bytea
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_take_bytes';
+COMMENT ON FUNCTION enough.cache_take_bytes(text) IS
+'Returns the bytes cached under a key and removes them.
+NULL where there are none. Removed when cache_take() would remove a value.
+Fails as cache_get_bytes() does.';
+
+CREATE FUNCTION enough.cache_compare_and_set_bytes(key text, expected bytea, value bytea, ttl interval DEFAULT NULL) RETURNS boolean
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_compare_and_set_bytes';
+COMMENT ON FUNCTION enough.cache_compare_and_set_bytes(text, bytea, bytea, interval) IS
+'Puts bytes in the place of those that equal the expected ones.
+ttl: how long the new entry lives; NULL: until it is evicted. The tags stay.
+Returns true where it did, false where there is something else or nothing, or where cache_set() would be refused. Decided, stored and failing as cache_compare_and_set().';
 
 CREATE FUNCTION enough.cache_fetch(key text, ttl interval, query text, args jsonb DEFAULT NULL, stale_for interval DEFAULT '0',
                             tags text[] DEFAULT NULL, stale_if_error interval DEFAULT '0') RETURNS jsonb

@@ -12,11 +12,12 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `sql.rs` | arguments in, rows out |
+//! | `sql.rs`, `arguments.rs` | arguments in, rows out |
 //! | `settings.rs` | its settings |
 //! | `short.rs` | get and set in their plain cases |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
-//! | `log.rs` | what a transaction has done, by savepoint |
+//! | `atomic.rs` | changes that depend on what is there |
+//! | `log/` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
@@ -24,6 +25,8 @@
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `jsonb/` | the binary form of a jsonb, without the server: counters, the entries of `cache_mset` |
 
+mod arguments;
+mod atomic;
 mod fence;
 mod fetch;
 mod jsonb;

@@ -3,7 +3,7 @@
 //!
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is done.
 
-use super::sql::{self, LONGEST_KEY};
+use super::arguments::{self, LONGEST_KEY};
 use super::{pending, store};
 use crate::segment::call::{Call, Short};
 use crate::segment::xact::{self, Joined};
@@ -39,7 +39,7 @@ fn keep(call: &Call<'_>, kind: Kind) -> Option<Short> {
     let segment = known()?;
     let value = call.plain_bytes(1).filter(|value| value.len() <= store::known_largest_value())?;
     let key = key(call, segment)?;
-    pending::put(key, sql::end(call.interval(2))?, value, kind)?;
+    pending::put(key, arguments::end(call.interval(2))?, value, kind)?;
     store::fetch(segment, key);
     Some(Short::bool(true))
 }
@@ -50,10 +50,10 @@ pub(super) fn get(call: &Call<'_>) -> Option<Short> {
     if call.is_null(1) { value(call, Kind::Json) } else { None }
 }
 
-/// `cache_get_bytes`.
+/// `cache_get_bytes` without `slide_ttl`.
 #[inline(always)]
 pub(super) fn get_bytes(call: &Call<'_>) -> Option<Short> {
-    value(call, Kind::Bytes)
+    if call.is_null(1) { value(call, Kind::Bytes) } else { None }
 }
 
 /// `cache_set` of a small value without conditions and tags.
@@ -63,8 +63,9 @@ pub(super) fn set(call: &Call<'_>) -> Option<Short> {
     if plain { keep(call, Kind::Json) } else { None }
 }
 
-/// `cache_set_bytes` of a small value without tags.
+/// `cache_set_bytes` of a small value without conditions and tags.
 #[inline(always)]
 pub(super) fn set_bytes(call: &Call<'_>) -> Option<Short> {
-    if call.is_null(3) { keep(call, Kind::Bytes) } else { None }
+    let plain = call.is_null(3) && call.plain_bytes(4)? == b"always" && !call.bool(5)?;
+    if plain { keep(call, Kind::Bytes) } else { None }
 }

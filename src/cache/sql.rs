@@ -1,25 +1,21 @@
 //! Arguments in, rows out.
 
+use super::arguments::{
+    expiry, fitting, hashed, hashed_tag, holds_bytes, key, keys, latest_on_standby, mode, of_kind, period, tags,
+};
+use super::atomic::{self, Change, Current, Outcome, Payload};
 use super::fetch::{self, Fetch, Life};
 use super::log::Removed;
 use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
-use super::{jsonb, pending, settings};
+use super::{jsonb, pending};
 use crate::error::{Error, required, required_elements, shown};
-use crate::segment::call::{Buffer, Call, Time, Value};
+use crate::segment::call::{Call, Value};
 use crate::segment::memory::PgVec;
-use crate::segment::{Region, Segment, segment, server, xact};
-use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
-use enough_engine::hash::KeyHash;
+use crate::segment::{jsonb as jsonb_of_server, segment, server, xact};
+use enough_engine::cache::Kind;
 
-/// Longest key in bytes.
-pub(super) const LONGEST_KEY: usize = 512;
-
-/// Longest tag in bytes.
-pub(super) const LONGEST_TAG: usize = 128;
-
-/// The first instant past `PostgreSQL`'s timestamps, in microseconds since its epoch.
-const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
+type Answer = Result<Value<'static>, Error>;
 
 crate::export!(
     enough_cache_set = super::short::set | cache_set,
@@ -29,6 +25,8 @@ crate::export!(
     enough_cache_delete = cache_delete,
     enough_cache_mdelete = cache_mdelete,
     enough_cache_compare_and_set = cache_compare_and_set,
+    enough_cache_delete_if = cache_delete_if,
+    enough_cache_merge = cache_merge,
     enough_cache_incr = cache_incr,
     enough_cache_take = cache_take,
     enough_cache_exists = cache_exists,
@@ -37,139 +35,17 @@ crate::export!(
     enough_cache_fetch = cache_fetch,
     enough_cache_set_bytes = super::short::set_bytes | cache_set_bytes,
     enough_cache_get_bytes = super::short::get_bytes | cache_get_bytes,
+    enough_cache_mget_bytes = cache_mget_bytes,
+    enough_cache_mset_bytes = cache_mset_bytes,
+    enough_cache_take_bytes = cache_take_bytes,
+    enough_cache_compare_and_set_bytes = cache_compare_and_set_bytes,
     enough_cache_invalidate = cache_invalidate,
     enough_cache_invalidate_by_trigger = super::tables::invalidate_by_trigger,
     enough_cache_clear = cache_clear,
     enough_cache_stats = cache_stats,
 );
 
-fn hashed(segment: &Segment, key: &[u8]) -> Result<KeyHash, Error> {
-    if key.len() > LONGEST_KEY {
-        return Err(Error::TooLarge {
-            what: "cache key",
-            size: key.len(),
-            limit: LONGEST_KEY,
-            hint: "Limits are in bytes. Hash what identifies the entry, with sha256() or the like, and use that.",
-        });
-    }
-    Ok(segment.hash(Region::Cache, key))
-}
-
-fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
-    hashed(segment, required(call.bytes(0), "key")?)
-}
-
-/// What the keys of an array are known by.
-fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
-    let keys = required(call.text_array(0), "keys")?;
-    required_elements(keys.iter(), "keys").map(|key| hashed(segment, key?)).collect()
-}
-
-/// What a tag is known by.
-pub(super) fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
-    if tag.len() > LONGEST_TAG {
-        return Err(Error::TooLarge {
-            what: "cache tag",
-            size: tag.len(),
-            limit: LONGEST_TAG,
-            hint: "Limits are in bytes. Use a shorter tag.",
-        });
-    }
-    // No key holds a zero byte, so no tag is hashed like a key.
-    let mut named = [0; LONGEST_TAG + 1];
-    let (named, _) = named.split_at_mut(tag.len() + 1);
-    named[1..].copy_from_slice(tag);
-    Ok(segment.hash(Region::Cache, named).high)
-}
-
-/// The tags of a new entry.
-fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<Tags, Error> {
-    let mut tags = Tags::default();
-    let Some(names) = call.text_array(index) else { return Ok(tags) };
-    if names.len() > MAX_TAGS {
-        return Err(Error::TooLarge {
-            what: "list of cache tags",
-            size: names.len(),
-            limit: MAX_TAGS,
-            hint: "Give an entry fewer tags, each for more of what it was made from.",
-        });
-    }
-    for name in required_elements(names.iter(), "tags") {
-        tags.push(hashed_tag(segment, name?)?);
-    }
-    Ok(tags)
-}
-
-/// Checks a value's size.
-fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8], Error> {
-    let limit = store::largest_value(segment)?;
-    if value.len() > limit {
-        return Err(Error::TooLarge {
-            what: "cache value",
-            size: value.len(),
-            limit,
-            hint: "Limits are in bytes of the stored form. Raise enough.cache_max_value and enough.cache_memory, or cache less in one value.",
-        });
-    }
-    Ok(value)
-}
-
-/// When something with this TTL is over that begins now; none where there is no such moment.
-#[inline]
-pub(super) fn end(ttl: Option<Time>) -> Option<u64> {
-    let expiry = match ttl {
-        None => return Some(NEVER),
-        Some(Time::Micros(micros @ 1..)) => pending::now().checked_add(micros.unsigned_abs()),
-        _ => None,
-    };
-    expiry.filter(|&expiry| expiry < END_OF_TIME)
-}
-
-/// The same for an argument, which must have one. On a standby there must be a TTL, and one that is longer than it may be
-/// there counts as that: nobody tells this server what the primary removes.
-fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
-    let expiry = end(ttl).ok_or_else(|| {
-        let ttl = ttl.map_or_else(String::new, Time::describe);
-        Error::invalid(argument, ttl, "longer than nothing and finite, or NULL for an entry that never expires")
-    })?;
-    if !server::in_recovery() {
-        return Ok(expiry);
-    }
-    if expiry == NEVER {
-        return Err(Error::NullOnStandby { argument });
-    }
-    Ok(expiry.min(latest_on_standby()))
-}
-
-/// When a value that a standby caches now is to be over at the latest.
-fn latest_on_standby() -> u64 {
-    pending::now().saturating_add(settings::standby_ttl())
-}
-
-fn mode(name: Option<&[u8]>) -> Result<Mode, Error> {
-    match name {
-        None | Some(b"always") => Ok(Mode::Always),
-        Some(b"if_absent") => Ok(Mode::IfAbsent),
-        Some(b"if_present") => Ok(Mode::IfPresent),
-        Some(name) => Err(Error::invalid("mode", shown(name), "\"always\", \"if_absent\" or \"if_present\"")),
-    }
-}
-
-/// A value of the kind that the called function returns; `None` where there is none.
-fn of_kind(found: Option<(Buffer, Kind)>, kind: Kind) -> Result<Value<'static>, Error> {
-    match found {
-        None => Ok(Value::Null),
-        Some((buffer, found)) if found == kind => Ok(buffer.into_value()),
-        Some((_, Kind::Bytes)) => {
-            Err(Error::invalid("key", "the entry holds a bytea", "the key of a jsonb; see cache_get_bytes()"))
-        }
-        Some((_, Kind::Json)) => {
-            Err(Error::invalid("key", "the entry holds a jsonb", "the key of a bytea; see cache_get()"))
-        }
-    }
-}
-
-fn cache_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_set(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let value = fitting(segment, required(call.jsonb(1), "value")?.payload())?;
@@ -181,32 +57,113 @@ fn cache_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     transactional::set(segment, key, value, mode, keep_ttl).map(Value::Bool)
 }
 
-fn cache_get(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_set_bytes(call: &mut Call<'_>) -> Answer {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let value = fitting(segment, required(call.bytes(1), "value")?)?;
+    let expiry = expiry("ttl", call.interval(2))?;
+    let tags = tags(call, segment, 3)?;
+    let mode = mode(call.bytes(4))?;
+    let keep_ttl = call.bool(5).unwrap_or(false);
+    let value = NewValue { bytes: value, kind: Kind::Bytes, expiry, tags };
+    transactional::set(segment, key, value, mode, keep_ttl).map(Value::Bool)
+}
+
+fn cache_get(call: &mut Call<'_>) -> Answer {
+    get(call, Kind::Json)
+}
+
+fn cache_get_bytes(call: &mut Call<'_>) -> Answer {
+    get(call, Kind::Bytes)
+}
+
+fn get(call: &Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let found = match call.interval(1) {
         None => transactional::get(segment, key, pending::now()),
-        ttl => transactional::get_and_slide(segment, key, expiry("slide_ttl", ttl)?),
+        ttl => transactional::get_and_slide(segment, key, kind, expiry("slide_ttl", ttl)?),
     };
-    of_kind(found?, Kind::Json)
+    of_kind(found?, kind)
 }
 
-fn cache_compare_and_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_compare_and_set(call: &mut Call<'_>) -> Answer {
+    let expected = required(call.jsonb(1), "expected")?.payload();
+    let value = required(call.jsonb(2), "value")?.payload();
+    compare_and_set(call, Kind::Json, |current| jsonb_of_server::equal(current, expected), value)
+}
+
+fn cache_compare_and_set_bytes(call: &mut Call<'_>) -> Answer {
+    let expected = required(call.bytes(1), "expected")?;
+    let value = required(call.bytes(2), "value")?;
+    compare_and_set(call, Kind::Bytes, |current| current == expected, value)
+}
+
+fn compare_and_set(call: &Call<'_>, kind: Kind, is_expected: impl Fn(&[u8]) -> bool, value: &[u8]) -> Answer {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let value = fitting(segment, value)?;
+    let expiry = expiry("ttl", call.interval(3))?;
+    let outcome = atomic::update(segment, key, |current| {
+        let equal = current.is_some_and(|current| current.kind == kind && is_expected(current.bytes));
+        Ok(if equal { Change::Put { value: Payload::Given(value), kind, expiry } } else { Change::None })
+    })?;
+    Ok(Value::Bool(matches!(outcome, Outcome::Put(_))))
+}
+
+fn cache_delete_if(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let expected = required(call.jsonb(1), "expected")?.payload();
-    let value = fitting(segment, required(call.jsonb(2), "value")?.payload())?;
-    let expiry = expiry("ttl", call.interval(3))?;
-    transactional::compare_and_set(segment, key, expected, value, expiry).map(Value::Bool)
+    let outcome = atomic::update(segment, key, |current| {
+        let equal =
+            |current: Current<'_>| current.kind == Kind::Json && jsonb_of_server::equal(current.bytes, expected);
+        Ok(if current.is_some_and(equal) { Change::Remove } else { Change::None })
+    })?;
+    Ok(Value::Bool(matches!(outcome, Outcome::Removed)))
 }
 
-fn cache_incr(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_merge(call: &mut Call<'_>) -> Answer {
+    let segment = segment()?;
+    let key = key(call, segment)?;
+    let patch = required(call.jsonb(1), "patch")?.payload();
+    let ttl = call.interval(2);
+    let given = ttl.map(|ttl| expiry("ttl", Some(ttl))).transpose()?;
+    let outcome = atomic::update(segment, key, |current| {
+        if current.as_ref().is_some_and(|current| current.kind == Kind::Bytes) {
+            return Err(holds_bytes());
+        }
+        let merged = jsonb_of_server::merged(current.as_ref().map(|current| current.bytes), patch);
+        fitting(segment, merged.bytes())?;
+        let expiry = match (given, current) {
+            (Some(given), _) => given,
+            (None, Some(current)) => current.expiry,
+            (None, None) => expiry("ttl", None)?,
+        };
+        Ok(Change::Put { value: Payload::Made(merged), kind: Kind::Json, expiry })
+    })?;
+    Ok(match outcome {
+        Outcome::Put(Payload::Made(merged)) => merged.into_value(),
+        _ => Value::Null,
+    })
+}
+
+fn cache_incr(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let by = call.i64(1).unwrap_or(1);
-    let expiry = expiry("ttl", call.interval(2))?;
-    match transactional::add(segment, key, by, expiry)? {
+    let ttl = call.interval(2);
+    let new = match call.bytes(3) {
+        None | Some(b"always") => Some(expiry("ttl", ttl)?),
+        Some(b"if_present") => {
+            ttl.map(|ttl| expiry("ttl", Some(ttl))).transpose()?;
+            None
+        }
+        Some(mode) => return Err(Error::invalid("mode", shown(mode), "\"always\" or \"if_present\"")),
+    };
+    match atomic::add(segment, key, by, new)? {
         Count::Is(new) => Ok(Value::I64(new)),
+        Count::Absent => Ok(Value::Null),
         Count::OutOfRange => Err(Error::invalid("by", by, "so that the sum fits a bigint")),
         Count::NotANumber => {
             Err(Error::invalid("key", "the entry is not a whole number", "the key of a number, or of nothing yet"))
@@ -218,28 +175,14 @@ fn cache_incr(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     }
 }
 
-fn cache_set_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let segment = segment()?;
-    let key = key(call, segment)?;
-    let value = fitting(segment, required(call.bytes(1), "value")?)?;
-    let expiry = expiry("ttl", call.interval(2))?;
-    let value = NewValue { bytes: value, kind: Kind::Bytes, expiry, tags: tags(call, segment, 3)? };
-    transactional::set(segment, key, value, Mode::Always, false).map(Value::Bool)
-}
-
-fn cache_get_bytes(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let segment = segment()?;
-    of_kind(transactional::get(segment, key(call, segment)?, pending::now())?, Kind::Bytes)
-}
-
-fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_fetch(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let ttl = call.interval(1);
     // Checked before the query is run, and taken from when it is done.
     let latest = expiry("ttl", ttl)?;
-    let (stale_for, stale_if_error) =
-        (period("stale_for", call.interval(4), latest)?, period("stale_if_error", call.interval(6), latest)?);
+    let stale_for = period("stale_for", call.interval(4), latest)?;
+    let stale_if_error = period("stale_if_error", call.interval(6), latest)?;
     let fetch = Fetch {
         query: required(call.bytes(2), "query")?,
         args: call.jsonb(3),
@@ -255,17 +198,15 @@ fn cache_fetch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     of_kind(Some(found), Kind::Json)
 }
 
-/// A duration after something that is over at `latest`; nothing by default.
-fn period(argument: &'static str, given: Option<Time>, latest: u64) -> Result<u64, Error> {
-    let fits = |micros: u64| latest == NEVER || micros < END_OF_TIME - latest;
-    match given {
-        None => Ok(0),
-        Some(Time::Micros(micros @ 0..)) if fits(micros.unsigned_abs()) => Ok(micros.unsigned_abs()),
-        Some(other) => Err(Error::invalid(argument, other.describe(), "nothing or longer, and finite")),
-    }
+fn cache_mget(call: &mut Call<'_>) -> Answer {
+    mget(call, Kind::Json)
 }
 
-fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_mget_bytes(call: &mut Call<'_>) -> Answer {
+    mget(call, Kind::Bytes)
+}
+
+fn mget(call: &mut Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
     let keys = required(call.raw_text_array(0), "keys")?;
     let mut asked = PgVec::with_capacity(keys.len());
@@ -278,12 +219,12 @@ fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let mut rows = call.rows()?;
     let (now, plain) = (pending::now(), !xact::is_joined());
     for &(key, hash) in &asked {
-        let value = match plain.then(|| store::glimpse(segment, hash, Kind::Json)).flatten() {
+        let value = match plain.then(|| store::glimpse(segment, hash, kind)).flatten() {
             Some(buffer) => buffer.into_value(),
-            // One that holds bytes is none here, so that it doesn't keep the others from their caller.
+            // One of another kind is none here, so that it doesn't keep the others from their caller.
             None => match transactional::get(segment, hash, now)? {
-                Some((buffer, Kind::Json)) => buffer.into_value(),
-                Some((_, Kind::Bytes)) | None => Value::Null,
+                Some((buffer, found)) if found == kind => buffer.into_value(),
+                _ => Value::Null,
             },
         };
         rows.push(&[key.into_value(), value])?;
@@ -291,7 +232,7 @@ fn cache_mget(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     Ok(rows.end())
 }
 
-fn cache_mset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_mset(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let entries = jsonb::members("entries", required(call.jsonb(0), "entries")?.payload())?;
     let expiry = expiry("ttl", call.interval(1))?;
@@ -313,12 +254,33 @@ fn cache_mset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     Ok(Value::I32(count))
 }
 
-fn cache_delete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_mset_bytes(call: &mut Call<'_>) -> Answer {
+    let segment = segment()?;
+    let keys = keys(call, segment)?;
+    let values = required(call.bytes_array(1), "values")?;
+    if values.len() != keys.len() {
+        let expected = format!("an array of {} elements, one a key", keys.len());
+        return Err(Error::invalid("values", format!("an array of {}", values.len()), expected));
+    }
+    let expiry = expiry("ttl", call.interval(2))?;
+    let tags = tags(call, segment, 3)?;
+    // As above.
+    for value in required_elements(values.iter(), "values") {
+        fitting(segment, value?)?;
+    }
+    for (&key, bytes) in keys.iter().zip(required_elements(values.iter(), "values")) {
+        let value = NewValue { bytes: bytes?, kind: Kind::Bytes, expiry, tags };
+        transactional::set(segment, key, value, Mode::Always, false)?;
+    }
+    Ok(Value::I32(i32::try_from(keys.len()).unwrap_or(i32::MAX)))
+}
+
+fn cache_delete(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     transactional::delete(segment, key(call, segment)?, pending::now()).map(Value::Bool)
 }
 
-fn cache_mdelete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_mdelete(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let (mut deleted, now) = (0, pending::now());
     for &key in &keys(call, segment)? {
@@ -327,44 +289,52 @@ fn cache_mdelete(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     Ok(Value::I32(deleted))
 }
 
-fn cache_take(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let segment = segment()?;
-    of_kind(transactional::take(segment, key(call, segment)?)?, Kind::Json)
+fn cache_take(call: &mut Call<'_>) -> Answer {
+    take(call, Kind::Json)
 }
 
-fn cache_exists(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_take_bytes(call: &mut Call<'_>) -> Answer {
+    take(call, Kind::Bytes)
+}
+
+fn take(call: &Call<'_>, kind: Kind) -> Answer {
+    let segment = segment()?;
+    of_kind(transactional::take(segment, key(call, segment)?, kind)?, kind)
+}
+
+fn cache_exists(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     Ok(Value::Bool(transactional::expiry(segment, key(call, segment)?, pending::now())?.is_some()))
 }
 
-fn cache_expires_at(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_expires_at(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let expiry = transactional::expiry(segment, key(call, segment)?, pending::now())?;
     // The server's infinity is the largest number, too.
     Ok(Value::or_null(expiry, |expiry| Value::Instant(i64::try_from(expiry).unwrap_or(i64::MAX))))
 }
 
-fn cache_touch(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_touch(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let expiry = expiry("ttl", call.interval(1))?;
     transactional::touch(segment, key, expiry).map(Value::Bool)
 }
 
-fn cache_clear(_: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_clear(_: &mut Call<'_>) -> Answer {
     segment()?;
     pending::end(Removed::Everything)?;
     Ok(Value::VOID)
 }
 
-fn cache_invalidate(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_invalidate(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let tag = hashed_tag(segment, required(call.bytes(0), "tag")?)?;
     pending::end(Removed::Tag(tag))?;
     Ok(Value::VOID)
 }
 
-fn cache_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+fn cache_stats(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let stats = store::stats(segment)?;
     let columns = [

@@ -135,8 +135,13 @@ pub fn fetch_entry(segment: &Segment, key: KeyHash) {
     }
 }
 
-/// The value under a key. A hit moves the expiry to `slide`.
-pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<u64>) -> Result<Option<(Buffer, Found)>, Error> {
+/// The value under a key. A hit of the kind that `slide` tells moves the expiry to where it tells.
+pub fn read(
+    segment: &Segment,
+    key: KeyHash,
+    now: u64,
+    slide: Option<(Kind, u64)>,
+) -> Result<Option<(Buffer, Found)>, Error> {
     let partition = partition(segment, key);
     let mut room = FIRST_ROOM;
     loop {
@@ -151,14 +156,14 @@ pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<u64>) -> Re
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
                 cache.count_hit(stripe());
-                slid =
-                    slide.filter(|_| found.kind == Kind::Json).map_or(Ok(true), |expiry| cache.slide(found, expiry))?;
+                let slide = slide.filter(|(kind, _)| *kind == found.kind);
+                slid = slide.map_or(Ok(true), |(_, expiry)| cache.slide(found, expiry))?;
             }
             Ok(Some(found))
         })?;
         let Some(found) = found else { return Ok(None) };
         if found.len <= room {
-            if let (false, Some(expiry)) = (slid, slide) {
+            if let (false, Some((_, expiry))) = (slid, slide) {
                 touch(segment, key, now, expiry)?;
             }
             buffer.shorten(found.len);
@@ -242,8 +247,8 @@ pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, 
     partition(segment, key).shared(|words| Ok(Cache::open(words)?.find(key, now)?.map(|found| found.expiry)))
 }
 
-/// Reads the value under a key and removes it, if it is JSON, atomically among sessions: one of them gets it.
-pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+/// Reads the value under a key and removes it, if it is of that kind, atomically among sessions: one of them gets it.
+pub fn take(segment: &Segment, key: KeyHash, kind: Kind, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     let partition = partition(segment, key);
     let mut room = FIRST_ROOM;
     loop {
@@ -257,8 +262,8 @@ pub fn take(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer,
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
                 cache.count_hit(stripe());
-                // Bytes are refused, so they stay.
-                if found.kind == Kind::Json {
+                // Another kind is refused, so it stays.
+                if found.kind == kind {
                     cache.remove(key, now)?;
                 }
             }
@@ -440,11 +445,22 @@ pub fn publish_in_place_of(
     })
 }
 
+/// Removes the entry that was found, unless it is gone or another one by now; atomic among sessions. Whether it did.
+pub fn remove_found(segment: &Segment, key: KeyHash, found: Found, now: u64) -> Result<bool, Error> {
+    partition(segment, key).exclusive(|words| {
+        let cache = Cache::open(words)?;
+        let is_there = cache.find(key, now)?.is_some_and(|current| current.stamp == found.stamp);
+        Ok(is_there && cache.remove(key, now)?)
+    })
+}
+
 /// What became of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
     /// Its new value.
     Is(i64),
+    /// There is no entry, and none is to be made.
+    Absent,
     /// The entry isn't a whole number.
     NotANumber,
     /// The new value, or the old one, has more than 64 bits.
@@ -455,8 +471,9 @@ pub enum Count {
     Full,
 }
 
-/// Adds to the number under a key, atomically among sessions. One that isn't there counts as 0 and gets `expiry`.
-pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64, now: u64) -> Result<Count, Error> {
+/// Adds to the number under a key, atomically among sessions. One that isn't there counts as 0 and gets `new`, the expiry
+/// of a new entry; without that it stays absent.
+pub fn add(segment: &Segment, key: KeyHash, by: i64, new: Option<u64>, now: u64) -> Result<Count, Error> {
     let partition = partition(segment, key);
     loop {
         let count = partition.exclusive(|words| {
@@ -464,6 +481,10 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64, now: u64) -> R
             let found = cache.find(key, now)?;
             // A number may have come with two bytes more than it needs.
             let mut bytes = [0; number::LONGEST + 2];
+            let Some(expiry) = found.map(|found| found.expiry).or(new) else {
+                cache.count_miss(stripe());
+                return Ok(Count::Absent);
+            };
             let old = match found {
                 None => Ok(0),
                 Some(found) if found.kind != Kind::Json => return Ok(Count::NotANumber),
@@ -481,7 +502,6 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64, now: u64) -> R
                 Err(_) => return Ok(Count::NotANumber),
             };
             let encoded = number::encode(new);
-            let expiry = found.map_or(expiry, |found| found.expiry);
             let tags = found.map_or(Ok(Tags::default()), |found| cache.tags(found))?;
             let mut request = Reservation::tagged(encoded.bytes().len(), tags);
             match cache.reserve(&mut request, now)? {

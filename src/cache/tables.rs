@@ -4,7 +4,7 @@
 //! row as it was and as it is now. The template's own text stands for the whole table: it ends with every change.
 
 use super::log::Removed;
-use super::{pending, sql};
+use super::{arguments, pending};
 use crate::error::Error;
 use crate::segment::call::{Call, Value};
 use crate::segment::segment;
@@ -46,7 +46,7 @@ impl<'t> Iterator for Pieces<'t> {
 
 /// A tag as it is put together.
 struct Tag {
-    bytes: [u8; sql::LONGEST_TAG],
+    bytes: [u8; arguments::LONGEST_TAG],
     len: usize,
 }
 
@@ -54,7 +54,7 @@ impl Tag {
     /// The tag that a template is for a row, or one without columns; `None` where it is longer than a tag may be: no entry can
     /// have it. `Err` where a column isn't there.
     fn of(template: &[u8], row: Option<TriggerRow<'_>>) -> Result<Option<Self>, ()> {
-        let mut tag = Tag { bytes: [0; sql::LONGEST_TAG], len: 0 };
+        let mut tag = Tag { bytes: [0; arguments::LONGEST_TAG], len: 0 };
         for piece in Pieces(template) {
             let text = match piece {
                 Piece::Text(text) => text,
@@ -79,14 +79,14 @@ fn of_whole_table(template: &[u8]) -> Option<Tag> {
     if !named {
         return Tag::of(template, None).ok().flatten();
     }
-    let mut tag = Tag { bytes: [0; sql::LONGEST_TAG], len: template.len() };
+    let mut tag = Tag { bytes: [0; arguments::LONGEST_TAG], len: template.len() };
     tag.bytes.get_mut(..template.len())?.copy_from_slice(template);
     Some(tag)
 }
 
 fn invalidate(tag: Option<Tag>) -> Result<(), Error> {
     match tag {
-        Some(tag) => pending::end(Removed::Tag(sql::hashed_tag(segment()?, tag.bytes())?)),
+        Some(tag) => pending::end(Removed::Tag(arguments::hashed_tag(segment()?, tag.bytes())?)),
         None => Ok(()),
     }
 }

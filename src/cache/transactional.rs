@@ -1,16 +1,14 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
 use super::fence::{self, Origin};
-use super::jsonb::number;
 use super::log::{Effect, Own, Seen};
 use super::pending::{self, is_over, now};
-use super::store::{self, Count, Offer};
+use super::store::{self, Offer};
 use crate::error::Error;
 use crate::segment::call::Buffer;
-use crate::segment::{Segment, jsonb, server};
+use crate::segment::{Segment, server};
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
-use std::num::IntErrorKind;
 
 /// When a value is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub enum Mode {
 }
 
 /// What this transaction has made of a key.
-enum View {
+pub(super) enum View {
     /// Gone, for this transaction.
     Absent,
     /// A value of its own.
@@ -34,7 +32,7 @@ enum View {
 }
 
 #[inline]
-fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
+pub(super) fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Error> {
     if pending::is_empty() {
         return Ok(View::Committed { touched: None });
     }
@@ -75,14 +73,19 @@ pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(
     }
 }
 
-/// The same, where a hit also moves the expiry: of what is committed at once, of what isn't with it.
-pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+/// The same, where a hit of that kind also moves the expiry: of what is committed at once, of what isn't with it.
+pub fn get_and_slide(
+    segment: &Segment,
+    key: KeyHash,
+    kind: Kind,
+    expiry: u64,
+) -> Result<Option<(Buffer, Kind)>, Error> {
     let now = now();
     match view(segment, key, now)? {
         View::Absent => Ok(None),
         View::Own(own) => {
             let buffer = pending::copy(&own);
-            if own.kind == Kind::Json {
+            if own.kind == kind {
                 pending::rewrite(key, &own, expiry)?;
             }
             Ok(Some((buffer, own.kind)))
@@ -91,73 +94,8 @@ pub fn get_and_slide(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Opt
             if touched.is_some() {
                 pending::write(key, Effect::Touch { expiry })?;
             }
-            Ok(store::read(segment, key, now, Some(expiry))?.map(|(value, found)| (value, found.kind)))
+            Ok(store::read(segment, key, now, Some((kind, expiry)))?.map(|(value, found)| (value, found.kind)))
         }
-    }
-}
-
-/// Puts a value in the place of one that equals `expected`: of what is committed at once, atomically among sessions; of
-/// what isn't with it. False where there is another one or none.
-pub fn compare_and_set(
-    segment: &Segment,
-    key: KeyHash,
-    expected: &[u8],
-    value: &[u8],
-    expiry: u64,
-) -> Result<bool, Error> {
-    loop {
-        let now = now();
-        match view(segment, key, now)? {
-            View::Absent => return Ok(false),
-            View::Own(own) => {
-                let equal = own.kind == Kind::Json && jsonb::equal(pending::copy(&own).bytes(), expected);
-                if equal {
-                    pending::write(key, Effect::Set { value, kind: own.kind, expiry, tags: &own.tags })?;
-                }
-                return Ok(equal);
-            }
-            View::Committed { .. } => {
-                let Some((current, found)) = store::read(segment, key, now, None)? else { return Ok(false) };
-                if found.kind != Kind::Json || !jsonb::equal(current.bytes(), expected) {
-                    return Ok(false);
-                }
-                // Should the entry be another one by now, it isn't replaced.
-                let tags = store::tags(segment, key, now)?;
-                let mut reservation = store::reserve(segment, key, value, Reservation::tagged(value.len(), tags), now)?;
-                let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
-                let origin = Origin::at(fence::since_for(key));
-                match store::publish_in_place_of(segment, found, &mut reservation, &item, &origin, now)? {
-                    Offer::Taken => return Ok(true),
-                    Offer::Late => {}
-                    Offer::Stale => {
-                        fence::refused_at_once(key);
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        // Another session was faster: look at what it has put there.
-        server::check_for_interrupts();
-    }
-}
-
-/// Adds to the number under a key: of what is committed at once, atomically among sessions; of what isn't with it.
-pub fn add(segment: &Segment, key: KeyHash, by: i64, expiry: u64) -> Result<Count, Error> {
-    let now = now();
-    let (old, expiry, tags) = match view(segment, key, now)? {
-        View::Committed { .. } => return store::add(segment, key, by, expiry, now),
-        View::Absent => (Ok(0), expiry, Tags::default()),
-        View::Own(Own { kind: Kind::Bytes, .. }) => return Ok(Count::NotANumber),
-        View::Own(own) => (number::decode(pending::copy(&own).bytes()), own.over, own.tags),
-    };
-    match old.map(|old| old.checked_add(by)) {
-        Ok(Some(new)) => {
-            let value = number::encode(new);
-            pending::write(key, Effect::Set { value: value.bytes(), kind: Kind::Json, expiry, tags: &tags })?;
-            Ok(Count::Is(new))
-        }
-        Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => Ok(Count::OutOfRange),
-        Err(_) => Ok(Count::NotANumber),
     }
 }
 
@@ -243,21 +181,22 @@ pub fn delete(segment: &Segment, key: KeyHash, now: u64) -> Result<bool, Error> 
     Ok(present)
 }
 
-/// Reads and removes a key. What others have committed is removed at once, so that one session alone gets it.
-pub fn take(segment: &Segment, key: KeyHash) -> Result<Option<(Buffer, Kind)>, Error> {
+/// Reads and removes a key, if it is of that kind. What others have committed is removed at once, so that one session alone
+/// gets it.
+pub fn take(segment: &Segment, key: KeyHash, kind: Kind) -> Result<Option<(Buffer, Kind)>, Error> {
     let now = now();
     match view(segment, key, now)? {
         View::Absent => Ok(None),
         View::Own(own) => {
             let buffer = pending::copy(&own);
-            if own.kind == Kind::Json {
+            if own.kind == kind {
                 pending::write(key, Effect::Delete)?;
             }
             Ok(Some((buffer, own.kind)))
         }
         View::Committed { .. } => {
-            let taken = store::take(segment, key, now)?;
-            if taken.as_ref().is_some_and(|(_, kind)| *kind == Kind::Json) {
+            let taken = store::take(segment, key, kind, now)?;
+            if taken.as_ref().is_some_and(|(_, found)| *found == kind) {
                 pending::write(key, Effect::Taken)?;
             }
             Ok(taken)

@@ -400,6 +400,12 @@ impl<'c> Call<'c> {
         self.array(index, pg_sys::TEXTOID, -1, false, b'i', |datum| Text { datum, lifetime: PhantomData })
     }
 
+    /// A `bytea[]` argument's elements.
+    pub fn bytes_array(&self, index: usize) -> Option<Array<'c, &'c [u8]>> {
+        // SAFETY: elements of such an array are varlenas, which live as long as the call.
+        self.array(index, pg_sys::BYTEAOID, -1, false, b'i', |datum| unsafe { payload(datum) })
+    }
+
     /// A `jsonb[]` argument's elements.
     pub fn jsonb_array(&self, index: usize) -> Option<Array<'c, Jsonb<'c>>> {
         self.array(index, pg_sys::JSONBOID, -1, false, b'i', |datum| Jsonb { datum, lifetime: PhantomData })

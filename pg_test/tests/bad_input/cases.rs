@@ -111,7 +111,12 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ),
     function(
         "cache_incr",
-        &[Argument("key", "'good'", &[KEY]), Argument("by", "1", &[]), TTL_OF_CACHE],
+        &[
+            Argument("key", "'good'", &[KEY]),
+            Argument("by", "1", &[]),
+            TTL_OF_CACHE,
+            Argument("mode", "'always'", &[&[("'if_absent'", "22023"), ("''", "22023")]]),
+        ],
         &[
             ("'key'", "22023"),
             ("'bytes'", "22023"),
@@ -121,7 +126,60 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ),
     function(
         "cache_set_bytes",
-        &[KEY_OF_CACHE, Argument("value", "'\\x00'", &[BYTES]), TTL_OF_CACHE, TAGS_OF_CACHE],
+        &[
+            KEY_OF_CACHE,
+            Argument("value", "'\\x00'", &[BYTES]),
+            TTL_OF_CACHE,
+            TAGS_OF_CACHE,
+            Argument("mode", "'always'", &[&[("''", "22023"), ("'nx'", "22023")]]),
+            Argument("keep_ttl", "false", &[]),
+        ],
+        &[],
+    ),
+    function("cache_delete_if", &[KEY_OF_CACHE, Argument("expected", "'1'", &[NOT_NULL])], &[]),
+    function(
+        "cache_merge",
+        &[
+            KEY_OF_CACHE,
+            Argument(
+                "patch",
+                "'{\"a\": 1}'",
+                &[&[NULL, ("jsonb_build_object('large', repeat('x', 1100000))", "54000")]],
+            ),
+            TTL_OF_CACHE,
+        ],
+        &[("'bytes', '{}'", "22023")],
+    ),
+    function("cache_mget_bytes", &[Argument("keys", "ARRAY['key']", &[KEYS])], &[]),
+    function(
+        "cache_mset_bytes",
+        &[
+            Argument("keys", "ARRAY['new']", &[KEYS]),
+            Argument(
+                "values",
+                "ARRAY['x'::bytea]",
+                &[&[
+                    NULL,
+                    ("ARRAY['x'::bytea, 'y']", "22023"),
+                    ("'{}'::bytea[]", "22023"),
+                    ("ARRAY[NULL]::bytea[]", "22004"),
+                    ("ARRAY[convert_to(repeat('x', 1100000), 'UTF8')]", "54000"),
+                ]],
+            ),
+            TTL_OF_CACHE,
+            TAGS_OF_CACHE,
+        ],
+        &[],
+    ),
+    function("cache_take_bytes", &[Argument("key", "'bytes'", &[KEY])], &[("'key'", "22023")]),
+    function(
+        "cache_compare_and_set_bytes",
+        &[
+            Argument("key", "'bytes'", &[KEY]),
+            Argument("expected", "'\\x00ff'", &[NOT_NULL]),
+            Argument("value", "'\\x01'", &[BYTES]),
+            TTL_OF_CACHE,
+        ],
         &[],
     ),
     function(
@@ -167,7 +225,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function("cache_untag_table", &[Argument("tbl", "'good_table'", &[NOT_NULL])], &[]),
-    function("cache_get_bytes", &[Argument("key", "'bytes'", &[KEY])], &[("'key'", "22023")]),
+    function(
+        "cache_get_bytes",
+        &[Argument("key", "'bytes'", &[KEY]), Argument("slide_ttl", "'1 hour'", &[TTL])],
+        &[("'key'", "22023")],
+    ),
     function("cache_clear", &[], &[]),
     function("cache_stats", &[], &[]),
     function("rate_limit", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),

@@ -1,5 +1,6 @@
 //! The cache as clients see it.
 
+mod atomic;
 mod churn;
 mod fetch;
 mod invalidation;
