@@ -8,6 +8,7 @@
 //! | module | structure |
 //! |---|---|
 //! | [`words`] | the memory: a slice of atomic words and what can go wrong in it |
+//! | [`seqlock`] | the version by which a partition is read without its lock |
 //! | [`hash`] | keyed 128-bit hashes, by which keys are known inside the segment |
 //! | [`limiter`] | the arithmetic of the three rate-limit algorithms and the table of their states |
 //! | [`cache`] | the arena, the hash table over it and eviction |
@@ -22,5 +23,6 @@ pub mod cache;
 pub mod hash;
 pub mod limiter;
 pub mod queue;
+pub mod seqlock;
 pub mod window;
 pub mod words;

@@ -24,6 +24,7 @@ use super::{catalog, guard, server, settings, xact};
 use crate::error::Error;
 use crate::guc::Sizes;
 use enough_engine::cache::Moment;
+use enough_engine::seqlock::SeqLock;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, PgTryBuilder};
 use pgrx::prelude::*;
@@ -305,7 +306,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
                 let head = base.add(place.offset as usize + partition * place.stride());
                 let words = head.add(size_of::<PartitionHead>()).cast::<AtomicU64>();
                 let head = head.cast::<PartitionHead>();
-                (&raw mut (*head).version).write(AtomicU64::new(0));
+                (&raw mut (*head).version).write(SeqLock::default());
                 (&raw mut (*head).resets).write(AtomicU64::new(0));
                 pg_sys::LWLockInitialize(&raw mut (*head).lock, place.tranche as i32);
                 let words = std::slice::from_raw_parts(words, place.words as usize);

@@ -8,15 +8,12 @@
 //! told, never again.
 
 use crate::guc::{Size, Sizes};
+use enough_engine::seqlock::SeqLock;
 use enough_engine::words::Words;
 use enough_engine::{cache, limiter, queue};
 use pgrx::pg_sys;
 use std::ffi::CStr;
-use std::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// "enough" and a byte for luck, so that a foreign segment is told apart.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"enough\x1b\x01");
@@ -123,9 +120,8 @@ pub(super) struct RegionHead {
 #[repr(C, align(128))]
 pub(super) struct PartitionHead {
     pub lock: pg_sys::LWLock,
-    /// Odd while an exclusive section is at work, or when one didn't get to its end; otherwise it tells one state of the
-    /// words from another.
-    pub version: AtomicU64,
+    /// The version of the words, by which they are read without the lock.
+    pub version: SeqLock,
     /// How often the partition has been found torn or corrupt and was made empty.
     pub resets: AtomicU64,
 }
@@ -171,38 +167,6 @@ impl RegionHead {
 }
 
 impl PartitionHead {
-    /// Marks that an exclusive section is at work on the words. The answer is whether one was already, which didn't get
-    /// to its end: then they are torn.
-    #[inline]
-    pub(super) fn begin(&self) -> bool {
-        let version = self.version.load(Relaxed);
-        self.version.store(version | 1, Relaxed);
-        // Whoever reads one of the words that follow also reads this version, or a later one.
-        fence(Release);
-        version & 1 != 0
-    }
-
-    /// The section is at its end, and the words in a new state.
-    #[inline]
-    pub(super) fn end(&self) {
-        self.version.store((self.version.load(Relaxed) | 1).wrapping_add(1), Release);
-    }
-
-    /// The state that the words are in; none while they are changed, or torn.
-    #[inline]
-    pub(super) fn state(&self) -> Option<u64> {
-        let version = self.version.load(Acquire);
-        (version & 1 == 0).then_some(version)
-    }
-
-    /// Whether the words were in `state` from when it was asked for until now: then all that was read in between belongs
-    /// together.
-    #[inline]
-    pub(super) fn is_still(&self, state: u64) -> bool {
-        fence(Acquire);
-        self.version.load(Relaxed) == state
-    }
-
     /// Counts and marks that a partition was made empty.
     pub(super) fn count_reset(&self) {
         self.resets.fetch_add(1, Relaxed);

@@ -248,15 +248,15 @@ impl Partition {
     #[inline(always)]
     pub fn exclusive<R>(&self, mut work: impl FnMut(Words<'static>) -> Result<R, Corrupt>) -> Result<R, Error> {
         let held = self.lock(pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let head = self.head();
-        if head.begin() {
+        let version = &self.head().version;
+        if version.begin_write() {
             self.reset();
         }
         let result = match work(self.words) {
             Err(Corrupt) => self.work_anew(&mut work),
             done => done,
         };
-        head.end();
+        version.end_write();
         drop(held);
         result.map_err(|Corrupt| self.damaged())
     }
@@ -266,7 +266,7 @@ impl Partition {
     pub fn shared<R>(&self, mut work: impl FnMut(Words<'static>) -> Result<R, Corrupt>) -> Result<R, Error> {
         for _ in 0..2 {
             let held = self.lock(pg_sys::LWLockMode::LW_SHARED);
-            let torn = self.head().state().is_none();
+            let torn = self.head().version.is_torn();
             if !torn && let Ok(result) = work(self.words) {
                 return Ok(result);
             }
@@ -297,10 +297,7 @@ impl Partition {
     /// writes nothing, and answers none to what it can't make sense of.
     #[inline(always)]
     pub fn glimpse<R>(&self, work: impl FnOnce(Words<'static>) -> Option<R>) -> Option<R> {
-        let head = self.head();
-        let state = head.state()?;
-        let result = work(self.words)?;
-        head.is_still(state).then_some(result)
+        self.head().version.read_optimistic(|| work(self.words))
     }
 
     /// Makes a partition that was found damaged empty; `torn`: by its version.
@@ -308,10 +305,12 @@ impl Partition {
     fn mend(&self, torn: bool) {
         let _held = self.lock(pg_sys::LWLockMode::LW_EXCLUSIVE);
         // Somebody else may have emptied a torn partition in between; one that is corrupt doesn't show it.
-        if !torn || self.head().state().is_none() {
-            self.head().begin();
+        let version = &self.head().version;
+        if !torn || version.is_torn() {
+            // Torn or not, it is made empty.
+            let _ = version.begin_write();
             self.reset();
-            self.head().end();
+            version.end_write();
         }
     }
 
