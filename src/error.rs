@@ -42,6 +42,8 @@ pub enum Error {
     QueueMemory,
     /// The call must write a table and can't, in this transaction or on this server.
     ReadOnly { function: &'static str },
+    /// The call is made in a parallel worker, or uses a queue while there are such workers.
+    Parallel { what: String },
     /// `PREPARE TRANSACTION` after calls whose effect waits for the commit.
     Prepared { what: &'static str },
     /// The shared segment can't be had.
@@ -188,6 +190,15 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             format!("cannot execute {function}() in a read-only transaction or on a standby"),
             None,
             Some("Call it on the primary, in a transaction that may write.".into()),
+        ),
+        Error::Parallel { what } => (
+            Code::ERRCODE_INVALID_TRANSACTION_STATE,
+            format!("cannot {what} during a parallel operation"),
+            Some(
+                "What it does belongs to the transaction of the session, of which a parallel worker has only a copy."
+                    .into(),
+            ),
+            Some("Mark the function that calls it PARALLEL UNSAFE, as all functions of pg_enough are.".into()),
         ),
         Error::Prepared { what } => (
             Code::ERRCODE_FEATURE_NOT_SUPPORTED,

@@ -140,8 +140,11 @@ fn relation(prefix: &str, name: &str) -> Option<u32> {
 }
 
 impl Queue {
-    /// The queue of that name.
+    /// The queue of that name. Its rows are looked at by snapshots that a parallel operation forbids.
     pub fn open(name: &[u8]) -> Result<Rc<Queue>, Error> {
+        if server::in_parallel_mode() {
+            return Err(Error::Parallel { what: "use a queue".into() });
+        }
         pending::prepare();
         let known = KNOWN.with_borrow_mut(|known| {
             let now = catalog::generation();

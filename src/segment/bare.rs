@@ -30,6 +30,9 @@ unsafe extern "C-unwind" {
     pub fn CopyErrorData() -> *mut pg_sys::ErrorData;
     pub fn FreeErrorData(error: *mut pg_sys::ErrorData);
     pub fn geterrcode() -> c_int;
+    // `libpq/libpq.h` isn't among pgrx's headers. For `wait.rs`, which puts a guard around the call.
+    pub fn pq_check_connection() -> bool;
+    pub static FeBeWaitSet: *mut pg_sys::WaitEventSet;
 }
 
 unsafe extern "C" {
@@ -39,6 +42,7 @@ unsafe extern "C" {
     pub fn GetCurrentTransactionStartTimestamp() -> pg_sys::TimestampTz;
     pub fn ActiveSnapshotSet() -> bool;
     pub fn GetActiveSnapshot() -> pg_sys::Snapshot;
+    pub fn IsInParallelMode() -> bool;
     pub fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
     pub fn pfree(memory: *mut c_void);
     fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;

@@ -10,11 +10,13 @@
 
 use super::guard::guarded;
 use super::row::{Fields, RowKind};
+use super::server;
 use super::value::split;
 pub use super::value::{Buffer, Value};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 
 /// Makes Rust functions callable by SQL: `export!(enough_cache_get = cache_get, …)`. With `enough_cache_get = short |
@@ -60,11 +62,28 @@ pub unsafe fn enter<'c>(
     // SAFETY: the server's own function is the next frame above, and nothing here has to be dropped.
     unsafe {
         guarded(move || {
+            if server::is_parallel_worker() {
+                return Err(in_a_worker(info));
+            }
             let datum = body(&mut Call { info, lifetime: PhantomData })?.into_datum();
             (*info).isnull = datum.is_none();
             Ok(datum.unwrap_or(Datum::from(0)))
         })
     }
+}
+
+/// A transaction's effects are kept in the session's own memory until it commits, and a worker's would be lost.
+///
+/// # Safety
+/// As for [`enter`].
+#[cold]
+unsafe fn in_a_worker(info: pg_sys::FunctionCallInfo) -> Error {
+    // SAFETY: the caller's promise; a name is a C string in the call's memory context.
+    let name = unsafe {
+        let name = pg_sys::get_func_name((*(*info).flinfo).fn_oid);
+        if name.is_null() { "a function".into() } else { CStr::from_ptr(name).to_string_lossy() }
+    };
+    Error::Parallel { what: format!("execute enough.{name}()") }
 }
 
 /// Lets `short` answer the call if it can, else `body`. `short` is for the plain case of calls whose price is their
@@ -79,7 +98,8 @@ pub unsafe fn enter_short<'c>(
     short: impl FnOnce(&Call<'c>) -> Option<Short>,
     body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error>,
 ) -> Datum {
-    match short(&Call { info, lifetime: PhantomData }) {
+    let answer = if server::is_parallel_worker() { None } else { short(&Call { info, lifetime: PhantomData }) };
+    match answer {
         // SAFETY: the caller's promise.
         Some(Short(datum)) => unsafe {
             (*info).isnull = false;

@@ -26,6 +26,7 @@
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
+//! | `shape.rs` | whether that table is as it was made |
 //! | `sql.rs` | statements of the extension's own |
 //! | `trigger.rs` | what a trigger tells |
 //! | `query.rs` | a query that the user has given |
@@ -57,6 +58,7 @@ pub mod rows;
 pub mod savepoint;
 pub mod server;
 pub mod settings;
+mod shape;
 pub mod sql;
 pub mod table;
 pub mod trigger;

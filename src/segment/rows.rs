@@ -233,7 +233,7 @@ impl OpenTable<'_> {
     /// # Safety
     /// `tuple` is a whole tuple of this table in the call's memory context.
     unsafe fn row(&self, tuple: pg_sys::HeapTuple) -> Row {
-        // SAFETY: the caller's promise; `columns_present` has compared the leading columns' types.
+        // SAFETY: the caller's promise; `has_columns` has compared the leading columns' types.
         unsafe {
             let columns = self.deform(tuple);
             // A value out of line is fetched now, while the row is sure to be there.
@@ -531,8 +531,14 @@ impl OpenTable<'_> {
                 let columns = self.deform(tuple);
                 let number = |column| columns.get(column).map_or(0, Datum::value);
                 let deliver_at = columns.get(DELIVER_AT).map(|at| at.value() as i64);
-                if order == Order::Number && deliver_at.is_some() {
-                    continue;
+                match order {
+                    Order::Number if deliver_at.is_some() => continue,
+                    // An index that has all rows has these behind the others.
+                    Order::Time if deliver_at.is_none() => {
+                        scanned.ended = true;
+                        break;
+                    }
+                    _ => {}
                 }
                 let entry = Entry {
                     msg_id: number(MSG_ID) as i64,

@@ -93,3 +93,17 @@ pub fn has_one_snapshot() -> bool {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
+
+/// Whether this process is a parallel worker.
+#[inline(always)]
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+/// Whether this process is a parallel worker, or runs a statement together with such ones.
+#[inline]
+pub fn in_parallel_mode() -> bool {
+    // SAFETY: reads variables of this process.
+    unsafe { bare::IsInParallelMode() }
+}

@@ -1,7 +1,7 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
 use super::call::{Jsonb, Text, payload};
-use super::catalog;
+use super::{catalog, server};
 use super::value::Value;
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
@@ -169,6 +169,10 @@ fn with_latest_snapshot<R>(work: impl FnOnce(&spi::SpiClient<'_>) -> Result<R, E
             // SAFETY: pushed below. After an ERROR the server clears away what is left, whichever that is.
             unsafe { pg_sys::PopActiveSnapshot() };
         }
+    }
+    if server::in_parallel_mode() {
+        // The server allows no new snapshot then.
+        return Err(Error::Parallel { what: "look into a table of pg_enough".into() });
     }
     // A statement that only reads takes the snapshot that is active, which may be as old as the call's own statement.
     // SAFETY: no preconditions.

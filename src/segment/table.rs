@@ -1,10 +1,10 @@
 //! A queue's table as `queue_create` makes it, past the executor: for where the executor would have nothing to decide.
-//! [`QueueTable::plain`] says whether that holds; where somebody has added triggers, policies, rules, generated columns,
-//! constraints or indexes, the capability goes through SQL instead. Inserting rows is in
-//! `insert.rs`, looking at them and changing them in `rows.rs`.
+//! [`QueueTable::plain`] says whether that holds, by the comparison in `shape.rs`; where it doesn't, the capability goes
+//! through SQL instead. Inserting rows is in `insert.rs`, looking at them and changing them in `rows.rs`.
 
 use super::call::{Jsonb, Text};
 use super::rows::OpenTable;
+use super::shape::{Fit, Role, fit, has_columns, is_exact};
 use super::{catalog, segment};
 use crate::error::Error;
 use enough_engine::queue::Tid;
@@ -43,8 +43,6 @@ pub(super) const DEDUP_KEY: i16 = 7;
 pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
 pub const LAST_ERROR: i16 = 10;
-/// The columns that can't be null.
-const NOT_NULL: [i16; 5] = [MSG_ID, ENQUEUED_AT, ATTEMPTS, PRIORITY, MESSAGE];
 
 /// What the catalogs say of a queue's table; true for the [`generation`](super::catalog::generation) in which it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +110,12 @@ impl Open {
         Open(unsafe { pg_sys::index_open(index, pg_sys::AccessShareLock as _) }, pg_sys::AccessShareLock)
     }
 
+    /// The relation's name, for messages.
+    fn name(&self) -> String {
+        // SAFETY: an open relation has a name, which is a C string.
+        unsafe { CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()).to_string_lossy().into_owned() }
+    }
+
     pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
         // SAFETY: an open relation has a descriptor.
         unsafe { (*self.0).rd_att }
@@ -143,69 +147,40 @@ impl QueueTable {
         let Some(table) = Open::facts_of_table(relation) else {
             return Ok(None);
         };
-        // SAFETY: an open relation's fields are valid; the list's cells are OIDs, as the server makes them.
+        // SAFETY: the table is open.
+        if !unsafe { has_columns(table.descriptor()) } {
+            return Err(Error::NotReady {
+                problem: format!("the table enough.\"{}\" has lost a column of a queue", table.name()),
+                hint: "It needs the columns that queue_create gives it, with their names and types.".into(),
+            });
+        }
+        let (mut found, mut count) = ([(Fit::No, Oid::INVALID); Role::ALL.len()], 0);
+        // SAFETY: the list's cells are OIDs, as the server makes them; each index is open while it is looked at.
         unsafe {
-            let form = (*table.0).rd_rel;
-            let descriptor = table.descriptor();
-            let mut columns = (*descriptor).natts as usize == COLUMNS.len();
-            for (number, (name, kind)) in COLUMNS.iter().enumerate().take((*descriptor).natts as usize) {
-                let column = column(descriptor, number);
-                columns &= !(*column).attisdropped
-                    && (*column).atttypid == *kind
-                    && (*column).attnotnull == NOT_NULL.contains(&(number as i16 + 1))
-                    && CStr::from_ptr((*column).attname.data.as_ptr()) == *name;
-            }
-            let constraints = (*descriptor).constr;
-            let unusual =
-                !constraints.is_null() && ((*constraints).has_generated_stored || (*constraints).num_check > 1);
-            let key_index = primary_key(&table);
-            let mut partial = [Oid::INVALID; 3];
-            let mut others = 0;
             let indexes = pg_sys::RelationGetIndexList(table.0);
-            if !indexes.is_null() {
-                for cell in 0..(*indexes).length as usize {
-                    let index = (*(*indexes).elements.add(cell)).oid_value;
-                    if index == key_index {
-                        continue;
-                    }
-                    others += 1;
-                    let index = Open::index_to_read(index);
-                    if let Some(which) = partial_index(&index) {
-                        partial[which] = (*index.0).rd_id;
+            count += if indexes.is_null() { 0 } else { (*indexes).length as usize };
+            for cell in 0..count {
+                let index = Open::index_to_read((*(*indexes).elements.add(cell)).oid_value);
+                for (best, role) in found.iter_mut().zip(Role::ALL) {
+                    let fit = fit(&index, role);
+                    if fit > best.0 {
+                        *best = (fit, (*index.0).rd_id);
                     }
                 }
             }
-            let sequence = sequence(&table);
-            let plain = columns
-                && !unusual
-                && sequence != Oid::INVALID
-                && (*form).relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
-                && (*form).relam == pg_sys::HEAP_TABLE_AM_OID
-                && !(*form).relhastriggers
-                && !(*form).relhasrules
-                && !(*form).relrowsecurity
-                && !(*form).relhassubclass
-                && !(*form).relispartition
-                && others == partial.len();
-            let usable = columns_present(descriptor) && key_index != Oid::INVALID && !partial.contains(&Oid::INVALID);
-            if !usable {
-                return Err(Error::NotReady {
-                    problem: "a queue's table has lost a column or an index".into(),
-                    hint: "It needs the columns and the indexes that queue_create gives it.".into(),
-                });
-            }
-            let [timed_index, group_index, dedup_index] = partial;
-            Ok(Some(QueueTable {
-                relation,
-                archive,
-                plain,
-                key_index,
-                timed_index,
-                group_index,
-                dedup_index,
-                sequence,
-            }))
         }
+        if let Some((_, role)) = found.iter().zip(Role::ALL).find(|(best, _)| best.0 == Fit::No) {
+            return Err(Error::NotReady {
+                problem: format!("the table enough.\"{}\" has lost an index of a queue", table.name()),
+                hint: format!("{};", role.statement(&table.name())),
+            });
+        }
+        let sequence = sequence(&table);
+        let exact_indexes = count == found.len() && found.iter().all(|best| best.0 == Fit::Exact);
+        // SAFETY: the table is open and has the columns.
+        let plain = sequence != Oid::INVALID && exact_indexes && unsafe { is_exact(&table) };
+        let [key_index, timed_index, group_index, dedup_index] = found.map(|best| best.1);
+        Ok(Some(QueueTable { relation, archive, plain, key_index, timed_index, group_index, dedup_index, sequence }))
     }
 
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
@@ -214,21 +189,6 @@ impl QueueTable {
         // SAFETY: the relation is open.
         let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(table.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
         Some(OpenTable { facts: self, table, write, blocks })
-    }
-}
-
-/// Which of the partial indexes that `queue_create` makes this is: that on delivery times (0), on groups (1), on
-/// deduplication keys (2).
-///
-/// # Safety
-/// `index` is an open index.
-unsafe fn partial_index(index: &Open) -> Option<usize> {
-    // SAFETY: the caller's promise; an index has as many column numbers as it has columns.
-    unsafe {
-        let shape = (*index.0).rd_index;
-        let columns = std::slice::from_raw_parts((*shape).indkey.values.as_ptr(), (*shape).indnatts as usize);
-        let known: [(&[i16], bool); 3] = [(&[DELIVER_AT], false), (&[GROUP_KEY, MSG_ID], false), (&[DEDUP_KEY], true)];
-        (*shape).indisvalid.then(|| known.iter().position(|&known| known == (columns, (*shape).indisunique)))?
     }
 }
 
@@ -248,32 +208,6 @@ pub(super) unsafe fn column(descriptor: pg_sys::TupleDesc, number: usize) -> *co
         #[cfg(not(feature = "pg18"))]
         let columns = (*descriptor).attrs.as_ptr();
         columns.cast::<pg_sys::FormData_pg_attribute>().add(number)
-    }
-}
-
-/// Whether at least the leading columns that scans read are there.
-///
-/// # Safety
-/// `descriptor` is valid.
-unsafe fn columns_present(descriptor: pg_sys::TupleDesc) -> bool {
-    // SAFETY: the caller's promise; the count is compared before each access.
-    unsafe {
-        (*descriptor).natts as usize >= COLUMNS.len()
-            && COLUMNS.iter().enumerate().all(|(number, (_, kind))| {
-                let column = column(descriptor, number);
-                (*column).atttypid == *kind && !(*column).attisdropped
-            })
-    }
-}
-
-fn primary_key(table: &Open) -> Oid {
-    // SAFETY: the relation is open.
-    unsafe {
-        #[cfg(feature = "pg18")]
-        let index = pg_sys::RelationGetPrimaryKeyIndex(table.0, false);
-        #[cfg(not(feature = "pg18"))]
-        let index = pg_sys::RelationGetPrimaryKeyIndex(table.0);
-        index
     }
 }
 

@@ -1,9 +1,11 @@
 //! Sleeping until another session wakes this one: the server's latches, by process number.
 //!
+//! Who sleeps for a client that is gone is woken by that, and its session ends before it could take anything.
+//!
 //! A wake-up may come for another reason or too late, so whoever sleeps looks for itself when it wakes; and no sleep is
 //! longer than [`LONGEST`], so that a session isn't lost when the segment's list of waiting ones is.
 
-use super::server;
+use super::{bare, server};
 use enough_engine::queue::LOOK_AGAIN;
 use pgrx::pg_sys;
 
@@ -47,21 +49,73 @@ pub fn wake(processes: &[u32]) {
     }
 }
 
-/// Sleeps until woken, for `micros` microseconds at the most; ends the call where the user or the server asks for it.
-/// Whoever calls has looked for work after the last [`forget_wake_ups`].
+/// Sleeps until woken, for `micros` microseconds at the most; ends the call where the user or the server asks for it, and the
+/// session where its client is gone: whoever wakes may take something for a client that is there. Whoever calls has
+/// looked for work after the last [`forget_wake_ups`], and looks again.
 pub fn sleep(micros: i64) {
     // Rounded up: waking a moment before a timer runs out would be a turn for nothing.
     let millis = micros.clamp(0, LONGEST).div_euclid(1000) + 1;
-    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: the session's own latch.
-    unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis as _, event()) };
-    server::check_for_interrupts();
+    if let Some(set) = client() {
+        sleep_with(set, millis);
+        forget_wake_ups();
+        check_client();
+    } else {
+        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: the session's own latch.
+        unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis as _, event()) };
+        forget_wake_ups();
+    }
 }
 
-/// Clears the latch, before looking for work.
+/// Clears the latch, before looking for work. Ends the call where the user or the server asks for it: that may have set
+/// the latch, so it is looked for after the latch was cleared.
 pub fn forget_wake_ups() {
     // SAFETY: the session's own latch.
     unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
+    server::check_for_interrupts();
+}
+
+/// What the server waits by for this session's client: its socket, the session's latch, the postmaster. None for a
+/// process without a client, or where the kernel doesn't tell that a socket was closed.
+fn client() -> Option<*mut pg_sys::WaitEventSet> {
+    // SAFETY: variables of this process; the set is made with the connection and stays.
+    unsafe {
+        let remote = !pg_sys::MyProcPort.is_null() && pg_sys::whereToSendOutput == pg_sys::CommandDest::DestRemote;
+        let set = bare::FeBeWaitSet;
+        (remote && !set.is_null() && pg_sys::WaitEventSetCanReportClosed()).then_some(set)
+    }
+}
+
+/// Sleeps until woken, until the client closes its socket, or until the time is over.
+fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
+    /// `FeBeWaitSetSocketPos` (libpq.h)
+    const SOCKET: i32 = 0;
+    // SAFETY: the server's own set, at whose socket it wants to be told of something else each time that it waits; so it
+    // asks anew whenever it does, and needn't be restored.
+    unsafe {
+        pg_sys::ModifyWaitEvent(set, SOCKET, pg_sys::WL_SOCKET_CLOSED, std::ptr::null_mut());
+        let mut happened: pg_sys::WaitEvent = std::mem::zeroed();
+        let count = pg_sys::WaitEventSetWait(set, millis as _, &raw mut happened, 1, event());
+        if count > 0 && happened.events & pg_sys::WL_POSTMASTER_DEATH != 0 {
+            // As `WL_EXIT_ON_PM_DEATH` has it.
+            pg_sys::proc_exit(1);
+        }
+    }
+}
+
+/// Ends the session where its client has closed the connection, whatever `client_connection_check_interval` says.
+fn check_client() {
+    // SAFETY: the session has a client's socket. The look may clear the latch: whoever has set it is looked for afterwards.
+    let there = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| bare::pq_check_connection()) };
+    if !there {
+        // As the server's own check does it.
+        // SAFETY: variables of this process.
+        unsafe {
+            pg_sys::ClientConnectionLost = 1;
+            pg_sys::InterruptPending = 1;
+        }
+    }
+    server::check_for_interrupts();
 }
 
 /// What `pg_stat_activity` calls the sleep.

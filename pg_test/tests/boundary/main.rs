@@ -1,7 +1,9 @@
-//! Where the extension meets the server: errors that pass through it, rows that others hold.
+//! Where the extension meets the server: errors that pass through it, rows that others hold, tables that are nearly as it
+//! made them, settings, locks.
 
 mod common;
 mod errors;
 mod locked;
 mod locks;
 mod settings;
+mod straight;
