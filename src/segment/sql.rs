@@ -1,8 +1,8 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
 use super::call::{Jsonb, Text, payload};
-use super::{catalog, server};
 use super::value::Value;
+use super::{catalog, server};
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, Datum, Oid};
