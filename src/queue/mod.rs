@@ -214,6 +214,10 @@ impl Queue {
         if self.may(privilege) {
             return Ok(());
         }
+        if !catalog::relation_exists(self.table.relation) {
+            // Dropped since it was looked up.
+            return Err(missing(&self.name));
+        }
         let needed = match privilege {
             Privilege::Send => "INSERT",
             Privilege::Consume => "SELECT and DELETE",

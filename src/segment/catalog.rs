@@ -64,32 +64,38 @@ pub fn relation_named(name: &CStr) -> Option<u32> {
     }
 }
 
-/// Whether the current role has a privilege on a relation; column privileges don't count.
+/// Whether the current role has a privilege on a relation; column privileges don't count. False where the relation is gone.
 #[allow(clippy::useless_conversion, reason = "privileges became wider with 16")]
 pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
-    let mode = match privilege {
-        Privilege::Send => pg_sys::ACL_INSERT,
-        Privilege::Observe => pg_sys::ACL_SELECT,
-        Privilege::Consume => pg_sys::ACL_SELECT | pg_sys::ACL_DELETE,
+    let modes: &[u32] = match privilege {
+        Privilege::Send => &[pg_sys::ACL_INSERT],
+        Privilege::Observe => &[pg_sys::ACL_SELECT],
+        Privilege::Consume => &[pg_sys::ACL_SELECT, pg_sys::ACL_DELETE],
     };
-    // SAFETY: plain catalog look-up. All bits of the mode are asked for: NO_PRIVILEGES stands for "not all".
-    unsafe {
-        let mask = pg_sys::pg_class_aclmask(
-            Oid::from(relation),
-            pg_sys::GetUserId(),
-            mode.into(),
-            pg_sys::AclMaskHow::ACLMASK_ALL,
-        );
-        mask == pg_sys::AclMode::from(mode)
-    }
+    // One by one: asked for several, the server answers whether there is any of them.
+    modes.iter().all(|mode| {
+        let mut gone = false;
+        // SAFETY: plain catalog look-up, which says by `gone` that there is no such relation, instead of failing.
+        let answer = unsafe {
+            pg_sys::pg_class_aclcheck_ext(
+                Oid::from(relation),
+                pg_sys::GetUserId(),
+                pg_sys::AclMode::from(*mode),
+                &raw mut gone,
+            )
+        };
+        answer == pg_sys::AclResult::ACLCHECK_OK
+    })
 }
 
-/// Whether the current role may change every row of a relation.
+/// Whether the current role may change every row of a relation. False where it is gone.
 #[allow(clippy::useless_conversion, reason = "privileges became wider with 16")]
 pub fn may_update(relation: u32) -> bool {
     let mode = pg_sys::ACL_UPDATE.into();
+    let mut gone = false;
     // SAFETY: plain catalog look-up.
-    let answer = unsafe { pg_sys::pg_class_aclcheck(Oid::from(relation), pg_sys::GetUserId(), mode) };
+    let answer =
+        unsafe { pg_sys::pg_class_aclcheck_ext(Oid::from(relation), pg_sys::GetUserId(), mode, &raw mut gone) };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
@@ -129,16 +135,10 @@ pub fn may_create() -> bool {
     }
 }
 
-/// Whether the current role owns a relation, or is a member of the role that does.
+/// Whether the current role owns a relation, or is a member of the role that does. False where it is gone.
 pub fn is_owner(relation: u32) -> bool {
-    // SAFETY: plain catalog look-ups.
-    unsafe {
-        #[cfg(feature = "pg15")]
-        let owner = pg_sys::pg_class_ownercheck(Oid::from(relation), pg_sys::GetUserId());
-        #[cfg(not(feature = "pg15"))]
-        let owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, Oid::from(relation), pg_sys::GetUserId());
-        owner
-    }
+    // SAFETY: plain catalog look-up.
+    owner_of(relation).is_some_and(|owner| unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) })
 }
 
 /// The owner of a relation; `None` where it is gone.
