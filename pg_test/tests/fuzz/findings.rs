@@ -3,6 +3,7 @@
 use postgres::Error;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// How much of a finding is shown.
@@ -34,12 +35,21 @@ impl fmt::Display for Answers {
 
 /// Findings by what they have in common, with the first of each and how many there are.
 #[derive(Default)]
-pub(crate) struct Findings(Mutex<BTreeMap<String, (usize, String)>>);
+pub(crate) struct Findings {
+    all: Mutex<BTreeMap<String, (usize, String)>>,
+    /// Whether the round's DDL has dropped the extension.
+    extension_dropped: AtomicBool,
+}
 
 impl Findings {
+    /// Notes that the extension has been dropped in this round, or, for a new one, not yet.
+    pub(crate) fn extension_dropped(&self, dropped: bool) {
+        self.extension_dropped.store(dropped, Relaxed);
+    }
+
     /// Adds one of the kind `kind`, which `details` describe.
     pub(crate) fn add(&self, kind: &str, details: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = all.entry(kind.to_owned()).or_insert_with(|| {
             let details: String = details.chars().take(DETAILS).collect();
             // At once: what comes next may end this process.
@@ -51,7 +61,7 @@ impl Findings {
 
     /// All of them as text; empty where there is none.
     pub(crate) fn report(&self) -> String {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         for (kind, (count, details)) in &*all {
             // Writing into a String can't fail.
@@ -71,7 +81,9 @@ impl Findings {
             error.where_().unwrap_or_default()
         );
         let details = || format!("seed {seed}: {statement}\n    {error:?}");
-        let internal = error.code().code().starts_with("XX") && !is_servers_own(&text);
+        let internal = error.code().code().starts_with("XX")
+            && !is_servers_own(&text)
+            && !(self.extension_dropped.load(Relaxed) && is_about_a_type(&text, function(statement)));
         if ours && (internal || text.contains("bug in pg_enough")) {
             let kind = format!("{} {} {}", function(statement), error.code().code(), shape(error.message()));
             self.add(&kind, &details());
@@ -114,6 +126,13 @@ fn surroundings(lines: &[&str], number: usize) -> String {
 /// statement and its planning.
 fn is_servers_own(text: &str) -> bool {
     text.contains("cache lookup failed for function") || text.contains("during inlining")
+}
+
+/// What the server says of a function whose row type is dropped between the parsing and the execution of a statement: a row
+/// type is a relation to it.
+fn is_about_a_type(text: &str, function: &str) -> bool {
+    const WITH_A_TYPE: [&str; 4] = ["queue_read", "queue_pop", "queue_peek", "queue_stats"];
+    text.starts_with("could not open relation with OID") && WITH_A_TYPE.contains(&function)
 }
 
 /// Lines of a log that no call may bring about.

@@ -62,6 +62,7 @@ pub(crate) struct Done {
 /// Runs the round `seed`. What may not happen goes to `findings`; an error is one of the test itself.
 pub(crate) fn run(server: &mut Server, seed: u64, findings: &Findings, answers: &Answers) -> Result<Done> {
     let mut rng = Rng::with_seed(seed);
+    findings.extension_dropped(false);
     let log_before = server.log().len();
     let Some(database) = prepared(server, &mut rng, seed, findings)? else { return Ok(Done::default()) };
     let functions = calls::functions(&mut database.client()?)?;
@@ -183,6 +184,9 @@ fn change(surroundings: &Surroundings<'_>, stop: &AtomicBool) -> Result<usize> {
             all = REPAIR.iter().map(|text| text.replace("{n}", queue)).collect();
         }
         for text in all {
+            if text.contains("DROP EXTENSION") || text.contains("DROP SCHEMA") {
+                surroundings.findings.extension_dropped(true);
+            }
             match client.simple_query(&text) {
                 Ok(_) => succeeded += 1,
                 Err(error) => {
