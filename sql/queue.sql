@@ -50,7 +50,7 @@ CREATE FUNCTION enough.queue_create(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, NULL or 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -162,7 +162,7 @@ CREATE FUNCTION enough.queue_send_batch(
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
-'Sends 1 to 10,000 messages.
+'Sends up to 10,000 messages; none for an empty array.
 Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
@@ -201,7 +201,7 @@ Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (change
 CREATE FUNCTION enough.queue_delete_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete_batch';
 COMMENT ON FUNCTION enough.queue_delete_batch IS
-'Deletes 1 to 10,000 messages.
+'Deletes up to 10,000 messages; none for an empty array.
 Returns the msg_ids of those that were there. Errors are those of queue_delete; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_archive(queue text, msg_id bigint, result jsonb DEFAULT NULL, lease bigint DEFAULT NULL)
@@ -215,8 +215,8 @@ Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (change
 CREATE FUNCTION enough.queue_archive_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_archive_batch';
 COMMENT ON FUNCTION enough.queue_archive_batch IS
-'Moves 1 to 10,000 messages to the archive: they are done.
-Returns the msg_ids of those that were there. Errors are those of queue_archive; 22023 for an empty batch, 54000 for a larger one.';
+'Moves up to 10,000 messages to the archive: they are done.
+Returns the msg_ids of those that were there. Errors are those of queue_archive; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_extend(queue text, msg_id bigint, visibility_timeout interval, lease bigint DEFAULT NULL)
 RETURNS timestamptz
@@ -271,9 +271,9 @@ Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
 CREATE FUNCTION enough.queue_redrive(queue text, msg_ids bigint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_redrive';
 COMMENT ON FUNCTION enough.queue_redrive IS
-'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (1 to 10,000), or all. They keep their msg_id and their last error, and have no attempts behind them.
+'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (up to 10,000), or, where that is NULL, all. They keep their msg_id and their last error, and have no attempts behind them.
 Returns how many went. One whose dedup_key a live message has stays dead. Needs SELECT and DELETE on the table.
-Fails with 42704 (no such queue), 22004 (NULL element), 22023 (empty array), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such queue), 22004 (NULL element), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_grant(queue text, role regrole, what text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_grant';

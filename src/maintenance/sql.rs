@@ -1,7 +1,7 @@
 //! The maintenance functions: arguments in, rows out. Their SQL side is `sql/maintenance.sql`.
 
 use super::{schedule, status, tasks};
-use crate::error::{Error, required};
+use crate::error::Error;
 use crate::export;
 use crate::segment::call::{Call, Time, Value};
 
@@ -15,10 +15,12 @@ export!(
 type Answer = Result<Value<'static>, Error>;
 
 fn maintain(call: &mut Call<'_>) -> Answer {
-    let max_duration = match required(call.interval(0), "max_duration")? {
-        Time::Micros(micros) if micros >= 0 => micros,
-        Time::Infinite => i64::MAX,
-        other => return Err(Error::invalid("max_duration", other.describe(), "an interval of 0 or more")),
+    // NULL is the default, as everywhere.
+    let max_duration = match call.interval(0) {
+        None => 10_000_000,
+        Some(Time::Micros(micros)) if micros >= 0 => micros,
+        Some(Time::Infinite) => i64::MAX,
+        Some(other) => return Err(Error::invalid("max_duration", other.describe(), "an interval of 0 or more")),
     };
     let outcomes = tasks::run(max_duration)?;
     let mut rows = call.rows()?;
@@ -34,7 +36,7 @@ fn maintain(call: &mut Call<'_>) -> Answer {
 }
 
 fn maintenance_schedule(call: &mut Call<'_>) -> Answer {
-    let when = required(call.text(0), "schedule")?;
+    let when = call.text(0).unwrap_or_else(|| "* * * * *".into());
     if when.trim().is_empty() {
         return Err(Error::invalid("schedule", "an empty text", "a cron schedule such as '* * * * *'"));
     }

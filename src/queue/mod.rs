@@ -8,6 +8,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `sql.rs` | arguments in, rows out |
+//! | `arguments.rs` | ranges, defaults and arrays |
 //! | `admin.rs` | making, taking up and dropping a queue |
 //! | `tables.rs`, `sequence.rs` | its two tables, and the sequence that numbers its messages |
 //! | `rename.rs` | giving it another name |
@@ -32,6 +33,7 @@
 mod admin;
 mod alter;
 pub mod archive;
+mod arguments;
 mod claim;
 mod ddl;
 mod fail;

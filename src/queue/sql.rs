@@ -1,27 +1,20 @@
 //! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
 
+use super::arguments::{
+    DAY, HOUR, MILLISECOND, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key, limit,
+    msg_ids, optional_duration, priority, quantity, whole,
+};
 use super::{
     Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, rename, schedule, send, stats,
     valid_name_of,
 };
-use crate::error::{Error, required};
+use crate::error::{Error, required, required_elements};
 use crate::export;
-use crate::segment::call::{Array, Call, Text, Time, Value};
+use crate::segment::call::{Call, Time, Value};
 use crate::segment::memory::PgVec;
 use crate::segment::server;
 use crate::segment::table::NewRow;
 use std::rc::Rc;
-
-const MILLISECOND: i64 = 1_000;
-const HOUR: i64 = 3_600_000_000;
-const DAY: i64 = 24 * HOUR;
-/// As `EXTRACT(EPOCH …)` counts ten years.
-const TEN_YEARS: i64 = 3652 * DAY + 12 * HOUR;
-const YEAR: i64 = 366 * DAY;
-/// The longest group or dedup key, in bytes.
-const LONGEST_KEY: usize = 512;
-/// The most messages that one call sends, reads or finishes.
-const MOST: usize = 10_000;
 
 export!(
     enough_queue_create = create,
@@ -55,40 +48,6 @@ export!(
 
 type Answer = Result<Value<'static>, Error>;
 
-/// A duration between `least` and `most` microseconds.
-fn duration(value: Option<Time>, argument: &'static str, least: i64, most: i64) -> Result<i64, Error> {
-    match required(value, argument)? {
-        Time::Micros(micros) if (least..=most).contains(&micros) => Ok(micros),
-        other => {
-            let (least, most) = (Time::Micros(least).describe(), Time::Micros(most).describe());
-            Err(Error::invalid(argument, other.describe(), format!("an interval from {least} to {most}")))
-        }
-    }
-}
-
-fn whole(value: Option<i32>, argument: &'static str, least: i32, most: i32) -> Result<i32, Error> {
-    let value = required(value, argument)?;
-    if (least..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Error::invalid(argument, value, format!("from {least} to {most}")))
-}
-
-/// A limit, where one is given; 0 for none.
-fn limit(value: Option<i32>, argument: &'static str) -> Result<Option<i32>, Error> {
-    value.map(|value| whole(Some(value), argument, 0, i32::MAX)).transpose()
-}
-
-/// A group or dedup key that isn't too long.
-fn key<'c>(value: Option<Text<'c>>, what: &'static str) -> Result<Option<Text<'c>>, Error> {
-    match value.map(|key| key.payload().len()) {
-        Some(size) if size > LONGEST_KEY => {
-            Err(Error::TooLarge { what, size, limit: LONGEST_KEY, hint: "Use a shorter key, such as a hash of it." })
-        }
-        _ => Ok(value),
-    }
-}
-
 fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     Queue::open(required(call.bytes(0), "queue")?)
 }
@@ -108,50 +67,37 @@ fn name<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
 }
 
 fn create(call: &mut Call<'_>) -> Answer {
+    let interval = |index: usize, argument: &'static str, default: i64, least: i64| {
+        duration(call.interval(index).unwrap_or(Time::Micros(default)), argument, least, YEAR)
+    };
     let archive_for = match call.interval(8) {
-        None | Some(Time::Infinite) => None,
-        given => Some(duration(given, "archive_for", 0, i64::MAX)?).filter(|&micros| micros > 0),
+        None => Some(7 * DAY),
+        Some(Time::Infinite) => None,
+        Some(given) => Some(duration(given, "archive_for", 0, i64::MAX)?).filter(|&micros| micros > 0),
     };
     let new = admin::NewQueue {
-        visibility_timeout: duration(call.interval(1), "visibility_timeout", MILLISECOND, YEAR)?,
-        max_attempts: whole(call.i32(2), "max_attempts", 1, 1_000_000)?,
-        retry_backoff: duration(call.interval(3), "retry_backoff", 0, YEAR)?,
-        retry_backoff_max: duration(call.interval(4), "retry_backoff_max", 0, YEAR)?,
+        visibility_timeout: interval(1, "visibility_timeout", 30 * SECOND, MILLISECOND)?,
+        max_attempts: whole(call.i32(2).unwrap_or(10), "max_attempts", 1, 1_000_000)?,
+        retry_backoff: interval(3, "retry_backoff", SECOND, 0)?,
+        retry_backoff_max: interval(4, "retry_backoff_max", HOUR, 0)?,
         max_in_flight: limit(call.i32(5), "max_in_flight")?.filter(|&most| most > 0),
         max_rate: limit(call.i32(6), "max_rate")?.filter(|&most| most > 0),
-        rate_period: duration(call.interval(7), "rate_period", MILLISECOND, YEAR)?,
+        rate_period: interval(7, "rate_period", SECOND, MILLISECOND)?,
         archive_for,
-        unlogged: required(call.bool(9), "unlogged")?,
-        if_not_exists: required(call.bool(10), "if_not_exists")?,
+        unlogged: call.bool(9).unwrap_or(false),
+        if_not_exists: call.bool(10).unwrap_or(false),
     };
     Ok(Value::Bool(admin::create(name(call)?, &new)?))
 }
 
 fn drop_queue(call: &mut Call<'_>) -> Answer {
-    let if_exists = required(call.bool(1), "if_exists")?;
+    let if_exists = call.bool(1).unwrap_or(false);
     Ok(Value::Bool(admin::drop_queue(name(call)?, if_exists)?))
 }
 
 fn rename_queue(call: &mut Call<'_>) -> Answer {
     rename::rename(name(call)?, required(call.bytes(1), "new_name")?)?;
     Ok(Value::VOID)
-}
-
-/// When a message is to be delivered, in microseconds; `None` for at once.
-fn delivery(delay: Option<Time>, deliver_at: Option<Time>, now: i64) -> Result<Option<i64>, Error> {
-    let delay = duration(delay, "delay", 0, TEN_YEARS)?;
-    let at = match deliver_at {
-        None => return Ok((delay > 0).then(|| now.saturating_add(delay))),
-        Some(_) if delay > 0 => {
-            return Err(Error::invalid("deliver_at", "given together with a delay", "left out where delay is given"));
-        }
-        Some(Time::Micros(at)) => at,
-        Some(other) => return Err(Error::invalid("deliver_at", other.describe(), "a finite time")),
-    };
-    if at > now.saturating_add(TEN_YEARS) {
-        return Err(Error::invalid("deliver_at", Time::Micros(at - now).describe() + " ahead", "within ten years"));
-    }
-    Ok((at > now).then_some(at))
 }
 
 fn send_one(call: &mut Call<'_>) -> Answer {
@@ -161,7 +107,7 @@ fn send_one(call: &mut Call<'_>) -> Answer {
         enqueued_at,
         message: required(call.jsonb(1), "message")?,
         deliver_at: delivery(call.interval(2), call.instant(7), enqueued_at)?,
-        priority: whole(call.i32(3), "priority", 0, 9)? as i16,
+        priority: priority(call.i32(3))?,
         group_key: key(call.raw_text(4), "the group key")?,
         dedup_key: key(call.raw_text(5), "the dedup key")?,
         headers: call.jsonb(6),
@@ -170,49 +116,19 @@ fn send_one(call: &mut Call<'_>) -> Answer {
     Ok(Value::or_null(numbers.first().copied(), Value::I64))
 }
 
-/// Fails where a batch has no elements, or more than a call takes.
-fn check_batch(argument: &'static str, len: usize) -> Result<(), Error> {
-    match len {
-        0 => Err(Error::invalid(argument, "an empty array", format!("an array of 1 to {MOST} elements"))),
-        1..=MOST => Ok(()),
-        _ => Err(Error::TooLarge { what: "the batch", size: len, limit: MOST, hint: "Split it into several calls." }),
-    }
-}
-
-/// An array argument with an element for each message of a batch, where it is given.
-struct OnePerMessage<'c, T>(Option<Array<'c, T>>);
-
-impl<'c, T: Copy + 'c> OnePerMessage<'c, T> {
-    fn new(given: Option<Array<'c, T>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
-        match given {
-            Some(items) if items.len() != messages => {
-                let expected = format!("an array of {messages} elements, one a message");
-                Err(Error::invalid(argument, format!("an array of {}", items.len()), expected))
-            }
-            given => Ok(OnePerMessage(given)),
-        }
-    }
-
-    fn get(&self, place: usize) -> Option<T> {
-        self.0.and_then(|items| items.get(place))
-    }
-}
-
 fn send_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
     let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
-    let priority = whole(call.i32(3), "priority", 0, 9)? as i16;
+    let priority = priority(call.i32(3))?;
     let messages = required(call.jsonb_array(1), "messages")?;
-    check_batch("messages", messages.len())?;
+    check_batch(messages.len())?;
     let groups = OnePerMessage::new(call.raw_text_array(4), "group_keys", messages.len())?;
     let dedups = OnePerMessage::new(call.raw_text_array(5), "dedup_keys", messages.len())?;
     let headers = OnePerMessage::new(call.jsonb_array(6), "headers", messages.len())?;
-    let rows: PgVec<NewRow<'_>> = messages
-        .iter()
+    let rows: PgVec<NewRow<'_>> = required_elements(messages.iter(), "messages")
         .enumerate()
         .map(|(place, message)| {
-            let message = required(message, "messages[…]")?;
             Ok(NewRow {
                 enqueued_at,
                 deliver_at,
@@ -220,7 +136,7 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
                 group_key: key(groups.get(place), "a group key")?,
                 dedup_key: key(dedups.get(place), "a dedup key")?,
                 headers: headers.get(place),
-                message,
+                message: message?,
             })
         })
         .collect::<Result<_, Error>>()?;
@@ -236,13 +152,16 @@ fn all(call: &mut Call<'_>, numbers: &[i64]) -> Answer {
     Ok(answer.end())
 }
 
+fn wait(given: Option<Time>) -> Result<i64, Error> {
+    duration(given.unwrap_or(Time::Micros(0)), "wait", 0, HOUR)
+}
+
 fn read_some(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let timeout = call.interval(2).map(|given| duration(Some(given), "visibility_timeout", MILLISECOND, YEAR));
     let wish = read::Wish {
-        qty: whole(call.i32(1), "qty", 1, MOST as i32)? as usize,
-        timeout: timeout.transpose()?,
-        wait: duration(call.interval(3), "wait", 0, HOUR)?,
+        qty: quantity(call.i32(1), 1)?,
+        timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
+        wait: wait(call.interval(3))?,
         delete: false,
         function: "queue_read",
     };
@@ -254,9 +173,9 @@ fn read_some(call: &mut Call<'_>) -> Answer {
 fn pop(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let wish = read::Wish {
-        qty: whole(call.i32(1), "qty", 1, MOST as i32)? as usize,
+        qty: quantity(call.i32(1), 1)?,
         timeout: None,
-        wait: duration(call.interval(2), "wait", 0, HOUR)?,
+        wait: wait(call.interval(2))?,
         delete: true,
         function: "queue_pop",
     };
@@ -275,12 +194,6 @@ fn delete(call: &mut Call<'_>) -> Answer {
     claim::require_consume(&queue, "queue_delete")?;
     let table = queue.open_table(true)?;
     Ok(Value::Bool(finish::delete(&queue, &table, msg_id, lease(call, 2))?))
-}
-
-fn msg_ids(given: Option<Array<'_, i64>>) -> Result<PgVec<i64>, Error> {
-    let numbers = required(given, "msg_ids")?;
-    check_batch("msg_ids", numbers.len())?;
-    numbers.iter().map(|number| required(number, "msg_ids[…]")).collect()
 }
 
 fn delete_batch(call: &mut Call<'_>) -> Answer {
@@ -311,7 +224,7 @@ fn archive_batch(call: &mut Call<'_>) -> Answer {
 fn fail_one(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
-    let retry_in = call.interval(3).map(|given| duration(Some(given), "retry_in", 0, TEN_YEARS)).transpose()?;
+    let retry_in = optional_duration(call.interval(3), "retry_in", 0, TEN_YEARS)?;
     claim::require_consume(&queue, "queue_fail")?;
     let table = queue.open_table(true)?;
     let fate = fail::fail(&queue, &table, msg_id, call.raw_text(2), retry_in, lease(call, 4))?;
@@ -323,16 +236,16 @@ fn fail_one(call: &mut Call<'_>) -> Answer {
 
 fn alter_queue(call: &mut Call<'_>) -> Answer {
     let between = |index: usize, argument: &'static str, least: i64| {
-        call.interval(index).map(|given| duration(Some(given), argument, least, YEAR)).transpose()
+        optional_duration(call.interval(index), argument, least, YEAR)
     };
     let archive_for = match call.interval(8) {
         None => None,
         Some(Time::Infinite) => Some(0),
-        given => Some(duration(given, "archive_for", 0, i64::MAX)?),
+        Some(given) => Some(duration(given, "archive_for", 0, i64::MAX)?),
     };
     let change = alter::Change {
         visibility_timeout: between(1, "visibility_timeout", MILLISECOND)?,
-        max_attempts: call.i32(2).map(|most| whole(Some(most), "max_attempts", 0, 1_000_000)).transpose()?,
+        max_attempts: call.i32(2).map(|most| whole(most, "max_attempts", 0, 1_000_000)).transpose()?,
         retry_backoff: between(3, "retry_backoff", 0)?,
         retry_backoff_max: between(4, "retry_backoff_max", 0)?,
         max_in_flight: limit(call.i32(5), "max_in_flight")?,
@@ -365,8 +278,8 @@ fn purge_queue(call: &mut Call<'_>) -> Answer {
 
 fn peek(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let qty = whole(call.i32(1), "qty", 1, MOST as i32)? as usize;
-    let state = required(call.text(2), "state")?;
+    let qty = quantity(call.i32(1), 10)?;
+    let state = call.text(2).unwrap_or_else(|| "ready".into());
     let wanted = look::Wanted::named(&state)
         .ok_or_else(|| Error::invalid("state", format!("\"{state}\""), "ready, leased, delayed, done or dead"))?;
     let mut rows = call.rows()?;
@@ -384,9 +297,9 @@ fn status(call: &mut Call<'_>) -> Answer {
 
 fn dead(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let qty = whole(call.i32(1), "qty", 1, MOST as i32)?;
+    let qty = quantity(call.i32(1), 100)?;
     let mut rows = call.rows()?;
-    redrive::dead(&queue, i64::from(qty), &mut rows)?;
+    redrive::dead(&queue, qty as i64, &mut rows)?;
     Ok(rows.end())
 }
 
@@ -423,8 +336,8 @@ fn schedule_one(call: &mut Call<'_>) -> Answer {
         name: valid_name_of("schedule", name(call)?)?,
         when: &when,
         message: required(call.jsonb(3), "message")?,
-        delay: duration(call.interval(4), "delay", 0, TEN_YEARS)?,
-        priority: whole(call.i32(5), "priority", 0, 9)?,
+        delay: delay(call.interval(4))?,
+        priority: priority(call.i32(5))?.into(),
         group_key: key(call.raw_text(6), "the group key")?,
         dedup_key: key(call.raw_text(7), "the dedup key")?,
         headers: call.jsonb(8),
@@ -445,7 +358,7 @@ fn schedules(call: &mut Call<'_>) -> Answer {
 fn extend(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
-    let timeout = duration(call.interval(2), "visibility_timeout", 0, YEAR)?;
+    let timeout = duration(required(call.interval(2), "visibility_timeout")?, "visibility_timeout", 0, YEAR)?;
     Ok(Value::or_null(finish::extend(&queue, msg_id, timeout, lease(call, 3))?, Value::Instant))
 }
 

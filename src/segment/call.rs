@@ -274,15 +274,37 @@ impl Time {
     /// For messages.
     pub fn describe(self) -> String {
         match self {
-            Time::Micros(micros) => {
-                let (sign, size) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
-                format!("{sign}{}.{:06} s", size / 1_000_000, size % 1_000_000)
-            }
+            Time::Micros(micros) => describe_micros(micros),
             Time::TooLong => "an interval of over 292,000 years".into(),
             Time::Infinite => "infinity".into(),
             Time::NegativeInfinite => "-infinity".into(),
         }
     }
+}
+
+/// A number of microseconds in the units of intervals: `1 day 30 minutes`, `-250 ms`, `0 s`.
+fn describe_micros(micros: i64) -> String {
+    const UNITS: [(u64, &str); 6] = [
+        (86_400_000_000, "day"),
+        (3_600_000_000, "hour"),
+        (60_000_000, "minute"),
+        (1_000_000, "s"),
+        (1_000, "ms"),
+        (1, "us"),
+    ];
+    let mut rest = micros.unsigned_abs();
+    let mut parts = Vec::new();
+    for (size, unit) in UNITS {
+        let (count, plural) = (rest / size, if unit.len() > 2 && rest / size > 1 { "s" } else { "" });
+        if count > 0 {
+            parts.push(format!("{count} {unit}{plural}"));
+        }
+        rest %= size;
+    }
+    if parts.is_empty() {
+        return "0 s".into();
+    }
+    format!("{}{}", if micros < 0 { "-" } else { "" }, parts.join(" "))
 }
 
 /// An interval in microseconds, as `EXTRACT(EPOCH …)` counts: a year has 365.25 days, a month 30.

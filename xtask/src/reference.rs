@@ -2,7 +2,7 @@
 //! comments in the catalogs are the only place where it is told.
 
 use anyhow::{Context, Result, ensure};
-use postgres::Client;
+use postgres::{Client, Row};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -47,17 +47,19 @@ pub fn file() -> PathBuf {
 pub fn render(client: &mut Client) -> Result<String> {
     let mut text =
         "# Reference\n\nEverything here is what the database says of itself (`\\df+ enough.*`, `\\dT+ enough.*`); \
-                    `cargo xtask reference` writes this file.\n"
+                    `cargo xtask reference` writes this file. NULL stands for the default of every argument that has one. An \
+                    argument without a default must not be NULL.\n"
             .to_owned();
     // The settings are there when the library is.
     client.batch_execute("LOAD 'pg_enough'")?;
     let functions = client.query(FUNCTIONS, &[])?;
+    overview(&mut text, &functions)?;
     let mut written = 0;
     for (title, prefixes) in CHAPTERS {
         write!(text, "\n## {title}\n")?;
         for row in &functions {
             let name: &str = row.get(0);
-            if !prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            if !belongs(name, prefixes) {
                 continue;
             }
             written += 1;
@@ -82,6 +84,27 @@ pub fn render(client: &mut Client) -> Result<String> {
         writeln!(text, "| `{name}` | {value} | {short} {} |", long.unwrap_or_default())?;
     }
     Ok(text)
+}
+
+/// Whether a function belongs to the chapter of these prefixes.
+fn belongs(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A list of all functions, each with the first sentence of its comment.
+fn overview(text: &mut String, functions: &[Row]) -> Result<()> {
+    for (title, prefixes) in CHAPTERS {
+        write!(text, "\n| {title} | |\n|---|---|\n")?;
+        for row in functions {
+            let (name, comment): (&str, Option<&str>) = (row.get(0), row.get(3));
+            let line = comment.and_then(|comment| comment.lines().next()).unwrap_or_default();
+            let first = line.split_once(". ").map_or_else(|| line.to_owned(), |(sentence, _)| format!("{sentence}."));
+            if belongs(name, prefixes) {
+                writeln!(text, "| [`{name}`](#{name}) | {} |", first.replace('|', "\\|"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How a function is called, an argument a line where it has several.

@@ -43,7 +43,7 @@ fn source() -> Result<(Database, String, String)> {
     let mut client = database.client_as(&owner)?;
     client.batch_execute(&format!(
         "CREATE EXTENSION pg_enough; \
-         SELECT enough.queue_create('jobs', max_attempts => 7, archive_for => NULL), enough.queue_create('Odd-Name.1'); \
+         SELECT enough.queue_create('jobs', max_attempts => 7, archive_for => '0'), enough.queue_create('Odd-Name.1'); \
          SELECT enough.queue_send('jobs', to_jsonb(n)) FROM generate_series(1, 5) AS n; \
          SELECT enough.queue_archive('jobs', 5, '\"kept\"'); SELECT enough.queue_send('Odd-Name.1', '1'); \
          SELECT enough.queue_pause('Odd-Name.1'); \

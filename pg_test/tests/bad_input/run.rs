@@ -8,7 +8,7 @@ use enough_pg_test::queue;
 use enough_pg_test::server::{self, Database};
 use postgres::Client;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// A server of its own, because what is compared is counted for all databases of one; with something of everything in it.
 fn prepared() -> Result<(xtask::server::Server, Database, Client)> {
@@ -97,10 +97,26 @@ pub(crate) fn call(function: &Function, bad: Option<(usize, &str)>) -> String {
     format!("{}({})", function.name, arguments.join(", "))
 }
 
+/// How many of each function's last arguments have a default, for which NULL stands.
+fn defaults(client: &mut Client) -> Result<HashMap<String, usize>> {
+    let rows = client.query(
+        "SELECT proname::text, pronargdefaults::int FROM pg_proc WHERE pronamespace = 'enough'::regnamespace",
+        &[],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i32>(1) as usize)).collect())
+}
+
+/// The place of the first argument that has a default.
+fn first_default(function: &Function, defaults: &HashMap<String, usize>) -> usize {
+    function.arguments.len() - defaults.get(function.name).copied().unwrap_or(0)
+}
+
 /// All that is wrong with a function's arguments.
-fn bad_calls(function: &Function) -> impl Iterator<Item = (String, Bad)> {
+fn bad_calls(function: &Function, defaults: &HashMap<String, usize>) -> impl Iterator<Item = (String, Bad)> {
+    let first_default = first_default(function, defaults);
     let by_argument = function.arguments.iter().enumerate().flat_map(move |(place, argument)| {
         let values = argument.2.iter().flat_map(|values| values.iter());
+        let values = values.filter(move |bad| bad.0 != "NULL" || place < first_default);
         values.map(move |bad| (call(function, Some((place, bad.0))), *bad))
     });
     let whole = function.calls.iter().map(|bad| (format!("{}({})", function.name, bad.0), ("", bad.1)));
@@ -115,6 +131,7 @@ fn exists(client: &mut Client, value: &str) -> bool {
 #[test]
 fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()> {
     let (server, _database, mut client) = prepared()?;
+    let defaults = defaults(&mut client)?;
     let expected: BTreeSet<String> = FUNCTIONS.iter().map(signature).collect();
     ensure!(
         signatures(&mut client)? == expected,
@@ -127,7 +144,7 @@ fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()
     // Looking changes nothing either, or the comparison would be void.
     ensure!(fingerprint(&mut client)? == before, "the fingerprint changes by itself");
     for function in FUNCTIONS {
-        for (call, (value, code)) in bad_calls(function) {
+        for (call, (value, code)) in bad_calls(function, &defaults) {
             if !exists(&mut client, value) {
                 continue;
             }
@@ -150,8 +167,9 @@ fn every_function_refuses_what_makes_no_sense_and_changes_nothing() -> Result<()
 #[test]
 fn an_error_names_the_argument_and_says_what_to_do() -> Result<()> {
     let (_server, _database, mut client) = prepared()?;
+    let defaults = defaults(&mut client)?;
     for function in FUNCTIONS {
-        for (place, argument) in function.arguments.iter().enumerate() {
+        for (place, argument) in function.arguments.iter().enumerate().take(first_default(function, &defaults)) {
             let nulls = argument.2.iter().flat_map(|values| values.iter()).filter(|bad| bad.0 == "NULL");
             for (value, _) in nulls {
                 let call = call(function, Some((place, value)));
@@ -161,7 +179,7 @@ fn an_error_names_the_argument_and_says_what_to_do() -> Result<()> {
                 ensure!(error.hint().is_some(), "{call} has no hint");
             }
         }
-        for (call, (value, code)) in bad_calls(function) {
+        for (call, (value, code)) in bad_calls(function, &defaults) {
             // 42809 is what the server says itself.
             if matches!(code, "22004" | "42809") || !exists(&mut client, value) {
                 continue;
@@ -197,12 +215,102 @@ fn good_arguments_are_taken() -> Result<()> {
 }
 
 #[test]
+fn null_stands_for_the_default_of_every_argument_that_has_one() -> Result<()> {
+    let (server, _database, mut client) = prepared()?;
+    let defaults = defaults(&mut client)?;
+    let mut tried = 0;
+    for function in FUNCTIONS {
+        for (place, argument) in function.arguments.iter().enumerate().skip(first_default(function, &defaults)) {
+            let call = call(function, Some((place, "NULL")));
+            client.batch_execute("BEGIN")?;
+            let outcome = client.simple_query(&format!("SELECT * FROM enough.{call}"));
+            let code = outcome.as_ref().err().map_or("", |error| state(error));
+            ensure!(code == function.good, "{call}, {} is NULL: {:?}", argument.0, outcome.err());
+            client.batch_execute("ROLLBACK")?;
+            tried += 1;
+        }
+    }
+    ensure!(tried > 80, "only {tried} arguments were tried");
+    healthy(&server.log(), false)
+}
+
+#[test]
+fn what_null_stands_for_is_what_the_declaration_says() -> Result<()> {
+    let (_server, _database, mut client) = prepared()?;
+    client.batch_execute(
+        "SELECT enough.queue_create('left_out'), \
+                enough.queue_create('nulls', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL); \
+         SELECT enough.queue_send('left_out', '1'), \
+                enough.queue_send('nulls', '1', NULL, NULL, NULL, NULL, NULL, NULL); \
+         SELECT enough.queue_send_batch('left_out', '{1}'), \
+                enough.queue_send_batch('nulls', '{1}', NULL, NULL, NULL, NULL, NULL, NULL)",
+    )?;
+    let same = |client: &mut Client, query: &str| -> Result<()> {
+        let of = |client: &mut Client, queue: &str| -> Result<Vec<String>> {
+            let rows = client.query(&query.replace("QUEUE", queue), &[])?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        };
+        let (left_out, nulls) = (of(client, "left_out")?, of(client, "nulls")?);
+        ensure!(!left_out.is_empty() && left_out == nulls, "{query}: {left_out:?}, {nulls:?}");
+        Ok(())
+    };
+    same(
+        &mut client,
+        "SELECT (to_jsonb(l) - 'name' - 'created_at')::text FROM enough.queue_list() AS l WHERE name = 'QUEUE'",
+    )?;
+    same(&mut client, "SELECT (to_jsonb(m) - 'enqueued_at')::text FROM enough.\"q_QUEUE\" AS m ORDER BY msg_id")?;
+    // How many are peeked, and read, and for how long.
+    client.batch_execute("SELECT enough.queue_send_batch(q, array_fill('1'::jsonb, ARRAY[20])) FROM unnest('{left_out,nulls}'::text[]) AS q")?;
+    for (left_out, nulls) in [
+        ("enough.queue_peek('left_out')", "enough.queue_peek('nulls', NULL, NULL)"),
+        ("enough.queue_read('left_out')", "enough.queue_read('nulls', NULL, NULL, NULL)"),
+        ("enough.queue_pop('left_out')", "enough.queue_pop('nulls', NULL, NULL)"),
+    ] {
+        let columns = "m.msg_id, m.attempts, extract(epoch FROM m.leased_until - clock_timestamp())::int AS left";
+        let of = |client: &mut Client, call: &str| -> Result<Vec<String>> {
+            let rows = client
+                .query(&format!("SELECT to_jsonb(r)::text FROM (SELECT {columns} FROM {call} AS m) AS r"), &[])?;
+            Ok(rows.iter().map(|row| row.get(0)).collect())
+        };
+        let (expected, found) = (of(&mut client, left_out)?, of(&mut client, nulls)?);
+        ensure!(!expected.is_empty() && expected == found, "{left_out} gives {expected:?}, {nulls} {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_batch_of_nothing_answers_nothing() -> Result<()> {
+    let (_server, _database, mut client) = prepared()?;
+    let before = fingerprint(&mut client)?;
+    for call in [
+        "queue_send_batch('q', '{}')",
+        "queue_send_batch('q', '{}', group_keys => '{}', dedup_keys => '{}', headers => '{}')",
+        "queue_delete_batch('q', '{}')",
+        "queue_delete_batch('q', (SELECT coalesce(array_agg(msg_id), '{}') FROM enough.queue_peek('q') WHERE false))",
+        "queue_archive_batch('q', '{}')",
+        "cache_mget('{}')",
+    ] {
+        ensure!(client.query(&format!("SELECT * FROM enough.{call}"), &[])?.is_empty(), "{call} answers something");
+    }
+    for call in ["queue_redrive('q', '{}')", "cache_mdelete('{}')", "cache_mset('{}')"] {
+        let answer: i64 = client.query_one(&format!("SELECT enough.{call}::bigint"), &[])?.get(0);
+        ensure!(answer == 0, "{call} answers {answer}");
+    }
+    ensure!(
+        difference(&before, &fingerprint(&mut client)?, true).is_none(),
+        "a batch of nothing has changed something"
+    );
+    Ok(())
+}
+
+#[test]
 fn a_bad_call_in_a_transaction_leaves_the_rest_of_it() -> Result<()> {
     let (_server, database, mut client) = prepared()?;
+    let defaults = defaults(&mut client)?;
     let before = fingerprint(&mut client)?;
     let mut transaction = client.transaction()?;
     for function in FUNCTIONS {
-        for (call, (value, _)) in bad_calls(function) {
+        for (call, (value, _)) in bad_calls(function, &defaults) {
             // Evaluated where an error is expected in any case.
             let mut savepoint = transaction.savepoint("s")?;
             let outcome = savepoint.simple_query(&format!("SELECT * FROM enough.{call}"));
