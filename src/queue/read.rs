@@ -30,6 +30,8 @@ const ROWS_A_MESSAGE: u64 = 16;
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
 const CONTENDED_SLEEP: i64 = 20_000;
+/// A client that has waited for so long may be gone.
+const LONG: i64 = 50_000;
 /// So many messages that aren't for this transaction are enough for one look.
 const MOST_HIDDEN: usize = 1024;
 
@@ -53,7 +55,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
     if server::in_recovery() || (wish.delete && !server::may_write()) {
         return Err(Error::ReadOnly { function: wish.function });
     }
-    let deadline = server::now().saturating_add(wish.wait);
+    let mut deadline = None;
     loop {
         if wish.wait > 0 {
             wait::forget_wake_ups();
@@ -62,6 +64,17 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         if current.table.relation != queue.table.relation {
             return Err(missing(&queue.name));
         }
+        let deadline = match deadline {
+            Some(deadline) => deadline,
+            None => {
+                let now = server::now();
+                if now.saturating_sub(server::statement_began()) > LONG {
+                    // It may have waited for a lock on the table, and its client have given up.
+                    wait::check_client();
+                }
+                *deadline.insert(now.saturating_add(wish.wait))
+            }
+        };
         let mut reader = Reader {
             queue: &current,
             wish,

@@ -39,6 +39,7 @@ unsafe extern "C" {
     pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
     pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
     pub fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    pub fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
     pub fn GetCurrentTransactionStartTimestamp() -> pg_sys::TimestampTz;
     pub fn ActiveSnapshotSet() -> bool;
     pub fn GetActiveSnapshot() -> pg_sys::Snapshot;

@@ -11,6 +11,13 @@ pub fn now() -> i64 {
     unsafe { bare::GetCurrentTimestamp() }
 }
 
+/// When the current statement began, as far as the client knows of it.
+#[inline]
+pub fn statement_began() -> i64 {
+    // SAFETY: reads a variable of this process.
+    unsafe { bare::GetCurrentStatementStartTimestamp() }
+}
+
 /// The OID of this session's database.
 #[inline]
 pub fn database() -> u32 {

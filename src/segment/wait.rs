@@ -57,14 +57,13 @@ pub fn sleep(micros: i64) {
     let millis = micros.clamp(0, LONGEST).div_euclid(1000) + 1;
     if let Some(set) = client() {
         sleep_with(set, millis);
-        forget_wake_ups();
-        check_client();
     } else {
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         // SAFETY: the session's own latch.
         unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis as _, event()) };
-        forget_wake_ups();
     }
+    check_client();
+    forget_wake_ups();
 }
 
 /// Clears the latch, before looking for work. Ends the call where the user or the server asks for it: that may have set
@@ -103,9 +102,13 @@ fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
     }
 }
 
-/// Ends the session where its client has closed the connection, whatever `client_connection_check_interval` says.
-fn check_client() {
-    // SAFETY: the session has a client's socket. The look may clear the latch: whoever has set it is looked for afterwards.
+/// Ends the session where its client has closed the connection, whatever `client_connection_check_interval` says: for who
+/// has waited and is about to take something. It may clear the latch, so whoever calls looks for work afterwards.
+pub fn check_client() {
+    if client().is_none() {
+        return;
+    }
+    // SAFETY: the session has a client's socket, and the server's set for it.
     let there = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| bare::pq_check_connection()) };
     if !there {
         // As the server's own check does it.

@@ -98,6 +98,10 @@ fn what_is_misspelt_is_named_and_what_isnt_a_sessions_is_refused() -> Result<()>
     for name in ["enough.cache_memroy", "enough.no_such", "enough.cache_memory"] {
         ensure!(said.iter().any(|notice| notice.contains(&format!("\"{name}\""))), "{name} isn't in {said:?}");
     }
+    // Workers start with the settings of the session.
+    let version: String = client.query_one("SHOW server_version_num", &[])?.get(0);
+    let forced = if version.parse::<i32>()? < 160_000 { "force_parallel_mode" } else { "debug_parallel_query" };
+    client.batch_execute(&format!("SET {forced} = on; SELECT count(*) FROM pg_class; RESET {forced}"))?;
     refused(client.batch_execute("SET enough.cahce_memory = '2MB'"), "42602")?;
     refused(client.batch_execute("SET enough.cache_memory = '2MB'"), "55P02")?;
     refused(client.batch_execute("ALTER SYSTEM SET enough.cache_memory = '1kB'"), "22023")?;
