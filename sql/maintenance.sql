@@ -9,8 +9,8 @@ CREATE FUNCTION enough.maintain(
 ) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 5 AS 'MODULE_PATHNAME', 'enough_maintain';
 COMMENT ON FUNCTION enough.maintain IS
-'Does what time asks for: finds messages that got into a queue''s table by COPY, restore or replication, removes archive rows past archive_for, forgets queues whose tables are gone, frees expired cache entries and rate limits.
-Stops after max_duration. Returns a row a task: what it did, how many items, how long, and a note where it did not come to its end. Safe at any time, many at once; blocks no send and no read. Acts on what the calling role may see.
+'Runs maintenance: finds messages that got into a queue''s table by COPY, restore or replication, removes archive rows past archive_for, moves sequences past numbers that replication or a restore has brought, forgets queues whose tables are gone, frees expired cache entries and rate limits, removes notes of pg_cron on the extension''s own jobs after a day, and names what is wrong with queues.
+Stops after max_duration; the next run goes on there: queues that have waited longest come first, each with a share of the time. Returns a row a task: what it did, how many items, how long, and a note where it did not come to its end or has found something. Safe at any time, many at once; waits for no lock and blocks no send and no read. Works on the queues that the role owns or consumes, an operator''s (see grant_to()) on all; what is on their tables, triggers say, runs with the owners'' rights.
 Fails with 22004 (NULL), 22023 (negative).';
 
 CREATE FUNCTION enough.maintenance_schedule(schedule text DEFAULT '* * * * *') RETURNS bigint
@@ -30,7 +30,7 @@ Fails with 55000 where pg_cron is not in this database, 42501 where the role may
 CREATE FUNCTION enough.status(OUT item text, OUT value text) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 12 AS 'MODULE_PATHNAME', 'enough_status';
 COMMENT ON FUNCTION enough.status IS
-'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings.
+'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings, with what to do about each.
 No payloads.
 Fails with 55000 where there is no shared memory.';
 

@@ -542,7 +542,7 @@ pub fn touch(segment: &Segment, key: KeyHash, now: u64, expiry: u64) -> Result<b
 /// clock); true where it got to the end.
 pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
     let now = pending::now();
-    for partition in segment.partitions(Region::Cache) {
+    for partition in segment.partitions_from_any(Region::Cache) {
         let mut passed = 0;
         let mut step = |words| {
             let cache = Cache::open(words)?;

@@ -48,6 +48,7 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
             warnings.push(format!("{} memory was found damaged {resets} times and was emptied", region.name()));
         }
     }
+    warnings.extend(queue::check::findings()?);
     items.push(("warnings".into(), if warnings.is_empty() { "none".into() } else { warnings.join("; ") }));
     Ok(items)
 }

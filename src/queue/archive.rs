@@ -1,60 +1,81 @@
 //! What is over: archive rows past their time, queues whose tables are gone.
 
 use super::pending::{Action, remember};
-use super::{Queue, partition, stats};
+use super::{Queue, partition};
 use crate::error::Error;
 use crate::segment::catalog;
-use crate::segment::sql::{Parameter, each_row};
+use crate::segment::sql::{Parameter, as_owner_restricted, each_row};
 use crate::segment::{Region, segment, server, wait};
 use enough_engine::queue::{Partition as Index, QueueKey, Wake};
 
 /// Archive rows deleted by one statement.
-const ROWS: i64 = 1000;
+const ROWS: i64 = 500;
 /// Records freed under one hold of a lock.
 const RECORDS: usize = 1024;
 
-/// Deletes archive rows past `archive_for`, of the queues that the role may clean, until `deadline`.
-pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
-    if !server::may_write() {
-        return Ok((0, true));
+/// Deletes the rows of a queue's archive that are past `archive_for`, the oldest first, until `deadline`; how many. `from` is where
+/// an earlier run has stopped, by the time at which rows ended: what lies before may be dead rows by the million, which nobody
+/// wants to walk again and again while something holds back VACUUM. `whole` becomes false where there is more to be done.
+pub(super) fn expire(queue: &Queue, from: &mut i64, deadline: i64, whole: &mut bool) -> Result<i64, Error> {
+    let keep = queue.index(|index, slot| index.options(slot))?.archive_for;
+    let table = queue.table.archive;
+    if keep == i64::MAX || table == 0 {
+        return Ok(0);
     }
+    let before = server::now().saturating_sub(keep);
     let mut deleted = 0;
-    for name in stats::names()? {
-        let Ok(queue) = Queue::open(name.as_bytes()) else { continue };
-        let keep = queue.index(|index, slot| index.options(slot))?.archive_for;
-        if keep == i64::MAX || !catalog::may_clean(queue.table.archive) {
-            continue;
-        }
+    // Dead letters are few.
+    for (outcome, from) in [("dead", &mut 0), ("done", from)] {
         loop {
             if server::now() > deadline {
-                return Ok((deleted, false));
+                *whole = false;
+                return Ok(deleted);
             }
-            let archive = queue.relation("a_");
-            let before = server::now().saturating_sub(keep);
-            let (mut rows, mut dead) = (0, 0);
-            each_row(
-                &format!(
-                    "WITH gone AS (DELETE FROM {archive} WHERE msg_id OPERATOR(pg_catalog.=) ANY (ARRAY( \
-                     SELECT msg_id FROM {archive} WHERE finished_at OPERATOR(pg_catalog.<) $1 LIMIT $2 \
-                     FOR UPDATE SKIP LOCKED)) RETURNING outcome) \
-                     SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') \
-                     FROM gone"
-                ),
-                &[Parameter::Instant(Some(before)), Parameter::I64(ROWS)],
-                |row| {
-                    rows = row.get::<i64>(1)?.unwrap_or(0);
-                    dead = row.get::<i64>(2)?.unwrap_or(0);
-                    Ok(())
-                },
-            )?;
-            remember(queue.key, Action::Forgotten { done: rows - dead, dead });
+            let (rows, last) = delete_some(queue, outcome, *from, before)?;
+            let (done, dead) = if outcome == "dead" { (0, rows) } else { (rows, 0) };
+            remember(queue.key, Action::Forgotten { done, dead });
             deleted += rows;
             if rows < ROWS {
+                *from = 0;
                 break;
             }
+            *from = last;
         }
     }
-    Ok((deleted, true))
+    Ok(deleted)
+}
+
+/// Deletes up to [`ROWS`] rows of one outcome that ended from `from` on and before `before`; how many, and when the last of them
+/// ended. Rows that another transaction has locked are left.
+fn delete_some(queue: &Queue, outcome: &str, from: i64, before: i64) -> Result<(i64, i64), Error> {
+    let archive = queue.relation("a_");
+    // By their places, which is cheapest; they are locked, so they stay there.
+    let statement = format!(
+        "WITH gone AS (DELETE FROM {archive} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+            SELECT ctid FROM {archive} WHERE outcome OPERATOR(pg_catalog.=) '{outcome}' \
+               AND finished_at OPERATOR(pg_catalog.<) $1 AND finished_at OPERATOR(pg_catalog.>=) $2 \
+             ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING finished_at) \
+         SELECT pg_catalog.count(*), pg_catalog.max(finished_at) FROM gone"
+    );
+    let (mut rows, mut last) = (0, from);
+    // With the rights of the owner, who may have put triggers there.
+    as_owner_restricted(queue.table.archive, || {
+        each_row(
+            &statement,
+            // From the beginning of time, where there is nothing to go on from.
+            &[
+                Parameter::Instant(Some(before)),
+                Parameter::Instant(Some(if from == 0 { i64::MIN } else { from })),
+                Parameter::I64(ROWS),
+            ],
+            |row| {
+                rows = row.get::<i64>(1)?.unwrap_or(0);
+                last = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?.map_or(from, i64::from);
+                Ok(())
+            },
+        )
+    })?;
+    Ok((rows, last))
 }
 
 /// Forgets queues of this database whose tables are gone, and those of databases that are gone.

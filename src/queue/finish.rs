@@ -161,7 +161,7 @@ pub(super) fn retire(
         Outcome::Dead { error: None, attempts, .. } => ("dead", attempts, Parameter::TextOfRow(last_error), None),
         Outcome::Dead { error, attempts, .. } => ("dead", attempts, Parameter::TextArgument(error), None),
     };
-    as_owner_of(queue.table.relation, || {
+    queue.as_archive_owner(|| {
         each_row_kept(
             &format!(
                 "INSERT INTO {} ({ARCHIVED}, outcome, error, result, finished_at) \
@@ -194,7 +194,7 @@ pub(super) fn retire(
 
 /// Moves messages to the archive: done; the numbers of those that were there, in the order in which they were asked for.
 pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
-    if !queue.table.plain {
+    if !queue.table.plain || !queue.has_one_owner() {
         let mut archived = Vec::new();
         for &msg_id in numbers {
             if archive(queue, table, msg_id, None, None)? {

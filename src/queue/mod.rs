@@ -27,6 +27,8 @@
 //! | `look.rs` | how a message stands, and which stand so |
 //! | `stats.rs` | what a queue has seen and holds |
 //! | `archive.rs` | what is over: old archive rows, dropped queues |
+//! | `maintain.rs` | maintenance of one queue after another |
+//! | `check.rs` | what is wrong with queues, and what to do about it |
 //! | `reconcile.rs` | finding what got into the table behind the index's back |
 //! | `pending.rs` | what waits for the end of the transaction |
 
@@ -34,6 +36,7 @@ mod admin;
 mod alter;
 pub mod archive;
 mod arguments;
+pub mod check;
 mod claim;
 mod ddl;
 mod fail;
@@ -41,10 +44,11 @@ mod finish;
 mod grant;
 mod groups;
 mod look;
+pub mod maintain;
 pub mod pending;
 mod purge;
 mod read;
-pub mod reconcile;
+mod reconcile;
 mod redrive;
 mod rename;
 mod schedule;
@@ -236,10 +240,37 @@ impl Queue {
         catalog::has_privilege(self.table.relation, privilege)
     }
 
-    /// Does `work` with the archive: with the rights of the table's owner, because the table's privileges are the queue's;
-    /// with the caller's own where policies decide what it sees.
+    /// Does `work` with the archive: with the rights of its owner, because the table's privileges are the queue's; with the
+    /// caller's own where policies decide what it sees.
     fn in_archive<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        if catalog::row_security(self.table.relation) { work() } else { as_owner_of(self.table.relation, work) }
+        if catalog::row_security(self.table.relation) { work() } else { self.as_archive_owner(work) }
+    }
+
+    /// Does `work` with the rights of the archive's owner.
+    fn as_archive_owner<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+        if self.table.archive == 0 {
+            return Err(Error::NotReady {
+                problem: format!("queue \"{}\" has lost its archive", self.name),
+                hint: format!("Call enough.queue_create('{}', if_not_exists => true), which makes it anew.", self.name),
+            });
+        }
+        as_owner_of(self.table.archive, work)
+    }
+
+    /// Whether both of its tables have the same owner.
+    fn has_one_owner(&self) -> bool {
+        catalog::same_owner(self.table.relation, self.table.archive)
+    }
+
+    /// Fails where a statement that moves rows from one of its tables to the other has no role to run as.
+    fn require_one_owner(&self) -> Result<(), Error> {
+        if self.table.archive == 0 || self.has_one_owner() {
+            return Ok(());
+        }
+        Err(Error::NotReady {
+            problem: format!("the tables of queue \"{}\" have different owners", self.name),
+            hint: format!("Give both to one: ALTER TABLE enough.\"a_{}\" OWNER TO <role>.", self.name),
+        })
     }
 
     /// The table, opened.

@@ -1,39 +1,37 @@
 //! Finding what got into a queue's table behind the index's back: by COPY, a restore, replication, an UPDATE by hand.
 
-use super::{Queue, stats};
+use super::Queue;
 use crate::error::Error;
 use crate::segment::rows::{Latest, Order};
 use crate::segment::server;
-use enough_engine::queue::Entry;
+use enough_engine::queue::{Entry, Maintenance};
 
 const BATCH: usize = 64;
 
-/// Compares every queue's table with its index until `deadline`; how many messages were found, and whether all queues
-/// were seen to their end. Holds each lock for a batch of rows at the most.
-pub fn all(deadline: i64) -> Result<(i64, bool), Error> {
-    let (mut found, mut whole) = (0, true);
-    for name in stats::names()? {
-        let Ok(queue) = Queue::open(name.as_bytes()) else { continue };
-        if !stats::visible(&queue) {
-            continue;
+/// Compares a queue's table with its index, from where an earlier run has stopped (`reached`), until `deadline`; how many
+/// messages were found. `whole` becomes false where there is more to be seen. Holds each lock for a batch of rows at the most.
+/// The table is locked.
+pub(super) fn queue(queue: &Queue, reached: &mut Maintenance, deadline: i64, whole: &mut bool) -> Result<i64, Error> {
+    let mut found = 0;
+    for (order, from) in [(Order::Number, &mut reached.number), (Order::Time, &mut reached.time)] {
+        if server::now() > deadline {
+            *whole = false;
+            break;
         }
-        // What is known of the table's indexes must hold while it is scanned.
-        let Ok(queue) = Queue::open_locked(name.as_bytes(), false) else { continue };
-        let before = found;
-        for order in [Order::Number, Order::Time] {
-            let (messages, ended) = one(&queue, order, deadline)?;
-            found += messages;
-            whole &= ended;
-        }
-        if found > before {
-            // They weren't counted when they came: the next call of queue_stats counts.
-            queue.index(|index, slot| index.start_counting(slot))?;
-        }
+        let (messages, stopped) = one(queue, order, *from, deadline)?;
+        found += messages;
+        *from = stopped.unwrap_or(0);
+        *whole &= stopped.is_none();
     }
-    Ok((found, whole))
+    if found > 0 {
+        // They weren't counted when they came: the next call of queue_stats counts.
+        queue.index(|index, slot| index.start_counting(slot))?;
+    }
+    Ok(found)
 }
 
-fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error> {
+/// The same in one order from above `from` on (0: from the beginning); how many were found, and where it has stopped before the end.
+fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Option<i64>), Error> {
     let reach = queue.index(|index, slot| index.reach(slot))?;
     // What lies beyond is found by the next refill.
     let end = match order {
@@ -41,12 +39,14 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
         Order::Time => reach.1,
     };
     if end == i64::MIN {
-        return Ok((0, true));
+        return Ok((0, None));
     }
     let table = queue.open_table(false)?;
     let mut batch: Vec<Entry> = Vec::with_capacity(BATCH);
-    let (mut found, mut failure, mut late) = (0, None, false);
-    table.scan(&Latest::take(), order, i64::MIN, |entry| {
+    let (mut found, mut failure, mut stopped) = (0, None, None);
+    // The place of the last row that was looked at, of which in the order of time there may be several.
+    let mut last = i64::MIN;
+    table.scan(&Latest::take(), order, if from == 0 { i64::MIN } else { from }, |entry| {
         let place = match order {
             Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN),
@@ -54,6 +54,12 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
         if place > end {
             return false;
         }
+        if place > last && batch.is_empty() && last != i64::MIN && server::now() > deadline {
+            // 0 stands for the beginning.
+            stopped = Some(if last == 0 { -1 } else { last });
+            return false;
+        }
+        last = place;
         batch.push(*entry);
         if batch.len() < BATCH {
             return true;
@@ -62,12 +68,11 @@ fn one(queue: &Queue, order: Order, deadline: i64) -> Result<(i64, bool), Error>
             Ok(new) => found += new,
             Err(error) => failure = Some(error),
         }
-        late = server::now() > deadline;
-        failure.is_none() && !late
+        failure.is_none()
     });
     match failure {
         Some(error) => Err(error),
-        None => Ok((found + flush(queue, &mut batch)?, !late)),
+        None => Ok((found + flush(queue, &mut batch)?, stopped)),
     }
 }
 

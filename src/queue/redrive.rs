@@ -5,7 +5,7 @@ use super::pending::{Action, remember};
 use super::send::{ENTRY, entry_of};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
-use crate::segment::catalog::Privilege;
+use crate::segment::catalog::{Privilege, row_security};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, column, each_row, read_rows, run};
 
@@ -37,6 +37,9 @@ pub(super) fn dead(queue: &Queue, qty: i64, rows: &mut Rows<'_>) -> Result<(), E
 
 /// Moves dead letters back: those of `numbers`, or all. How many there were. One whose dedup key a live message has stays.
 pub(super) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Result<i64, Error> {
+    if !row_security(queue.table.relation) {
+        queue.require_one_owner()?;
+    }
     let (mut after, mut moved) = (None, 0);
     let chosen = numbers.map_or("", |_| "AND msg_id OPERATOR(pg_catalog.=) ANY ($3)");
     let page = format!(

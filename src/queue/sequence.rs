@@ -31,26 +31,49 @@ pub(super) fn of(name: &str) -> Result<Option<(u32, String)>, Error> {
     Ok(found)
 }
 
-/// Moves a queue's sequence past the greatest number in its tables, never back; whether it had to be moved. Nobody else may
-/// take numbers meanwhile, and the role may read the tables and set the sequence.
-pub(super) fn pass_greatest(name: &str) -> Result<bool, Error> {
+/// The greatest number in a table, which is part of the statement.
+pub(super) fn greatest(table: &str) -> Result<Option<i64>, Error> {
+    let mut greatest = None;
+    read_rows(&format!("SELECT pg_catalog.max(msg_id) FROM {table}"), &[], |row| {
+        greatest = row.get(1)?;
+        Ok(())
+    })?;
+    Ok(greatest)
+}
+
+/// A condition on a sequence `s`, of the greatest number `$1`: it would be given again.
+const AGAIN: &str = "$1 OPERATOR(pg_catalog.>=) \
+    (s.last_value OPERATOR(pg_catalog.+) CASE WHEN s.is_called THEN 1 ELSE 0 END)";
+
+/// Whether a queue's sequence would give a number again that is in use; `greatest` is the greatest one that is.
+pub(super) fn gives_again(name: &str, greatest: i64) -> Result<bool, Error> {
     let Some((_, sequence)) = of(name)? else { return Ok(false) };
-    let greatest = |prefix: &str| {
-        relation(prefix, name)
-            .map(|_| format!("SELECT pg_catalog.max(msg_id) AS number FROM enough.\"{prefix}{name}\""))
-    };
-    let tables: Vec<String> = ["q_", "a_"].into_iter().filter_map(greatest).collect();
+    let statement = format!("SELECT FROM enough.{sequence} AS s WHERE {AGAIN}");
+    Ok(read_rows(&statement, &[Parameter::I64(greatest)], |_| Ok(()))? > 0)
+}
+
+/// Moves a queue's sequence past `greatest`, never back; whether it had to be moved. Nobody else may take numbers meanwhile, and
+/// the role may set the sequence.
+pub(super) fn pass(name: &str, greatest: i64) -> Result<bool, Error> {
+    let Some((_, sequence)) = of(name)? else { return Ok(false) };
+    let literal = sequence.replace('\'', "''");
     let moved = each_row(
         &format!(
-            "SELECT pg_catalog.setval('enough.{}'::pg_catalog.regclass, g.number) \
-             FROM (SELECT pg_catalog.max(number) AS number FROM ({}) AS t) AS g, enough.{sequence} AS s \
-             WHERE g.number OPERATOR(pg_catalog.>=) \
-                   (s.last_value OPERATOR(pg_catalog.+) CASE WHEN s.is_called THEN 1 ELSE 0 END)",
-            sequence.replace('\'', "''"),
-            tables.join(" UNION ALL ")
+            "SELECT pg_catalog.setval('enough.{literal}'::pg_catalog.regclass, $1) FROM enough.{sequence} AS s WHERE {AGAIN}"
         ),
-        &[],
+        &[Parameter::I64(greatest)],
         |_| Ok(()),
     )?;
     Ok(moved > 0)
+}
+
+/// The same for both tables of a queue whose owner calls.
+pub(super) fn pass_greatest(name: &str) -> Result<(), Error> {
+    let mut known = None;
+    for prefix in ["q_", "a_"] {
+        if relation(prefix, name).is_some() {
+            known = known.max(greatest(&format!("enough.\"{prefix}{name}\""))?);
+        }
+    }
+    known.map_or(Ok(()), |known| pass(name, known).map(drop))
 }

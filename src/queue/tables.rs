@@ -145,7 +145,7 @@ pub(super) fn complete(name: &str, unlogged: bool) -> Result<(), Error> {
             change(name, || make(table, name, unlogged))?;
         }
     }
-    sequence::pass_greatest(name).map(drop)
+    sequence::pass_greatest(name)
 }
 
 /// Fails where a relation isn't a table with a queue's columns.

@@ -54,7 +54,7 @@ fn reset(key: &[u8]) -> Result<bool, Error> {
 /// were removed, and whether it got to the end.
 pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
     let mut removed = 0;
-    for partition in segment()?.partitions(Region::RateLimit) {
+    for partition in segment()?.partitions_from_any(Region::RateLimit) {
         let mut next = Some(0);
         while let Some(start) = next {
             if server::now() >= deadline {

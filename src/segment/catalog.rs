@@ -54,6 +54,40 @@ pub fn unlock(relation: u32, write: bool) {
     unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), lock_mode(write)) };
 }
 
+/// Locks that are taken only where nobody has to be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableLock {
+    /// As reading takes it.
+    Read,
+    /// As writing takes it.
+    Write,
+    /// Keeps out all writers.
+    NoWrites,
+}
+
+impl TableLock {
+    fn mode(self) -> i32 {
+        match self {
+            TableLock::Read => lock_mode(false),
+            TableLock::Write => lock_mode(true),
+            TableLock::NoWrites => pg_sys::ShareRowExclusiveLock as i32,
+        }
+    }
+}
+
+/// Takes a lock on a relation, if no other session has one that it would have to wait for; until [`release`] or the
+/// transaction's end. What the catalogs say of the relation is known to this process afterwards.
+pub fn try_lock(relation: u32, lock: TableLock) -> bool {
+    // SAFETY: any OID may be locked.
+    unsafe { pg_sys::ConditionalLockRelationOid(Oid::from(relation), lock.mode()) }
+}
+
+/// Releases a lock that [`try_lock`] has taken.
+pub fn release(relation: u32, lock: TableLock) {
+    // SAFETY: taken with this mode.
+    unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), lock.mode()) };
+}
+
 /// The OID of a relation in the schema `enough`.
 pub fn relation_named(name: &CStr) -> Option<u32> {
     // SAFETY: plain catalog look-ups by C strings.
@@ -159,11 +193,6 @@ pub(super) fn owner_of(relation: u32) -> Option<Oid> {
 /// Whether two relations are there and have the same owner.
 pub fn same_owner(one: u32, other: u32) -> bool {
     owner_of(one).is_some_and(|owner| owner_of(other) == Some(owner))
-}
-
-/// Whether there is such a relation and the current role may read and delete its rows.
-pub fn may_clean(relation: u32) -> bool {
-    relation != 0 && relation_exists(relation) && has_privilege(relation, Privilege::Consume)
 }
 
 /// Whether this database has a relation with that OID.

@@ -181,6 +181,13 @@ impl Segment {
         }
     }
 
+    /// The same, beginning with any of them: work that is stopped before its end comes to all of them in the course of time.
+    pub fn partitions_from_any(&self, region: Region) -> impl Iterator<Item = &Partition> {
+        let all = self.partitions(region);
+        let start = server::now().unsigned_abs() as usize % all.len().max(1);
+        all[start..].iter().chain(&all[..start])
+    }
+
     /// What `key` of this session's database is known by in `region`.
     #[inline]
     pub fn hash(&self, region: Region, key: &[u8]) -> KeyHash {

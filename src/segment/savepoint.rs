@@ -73,6 +73,11 @@ impl Failure {
         }
     }
 
+    /// What the server's error says; `None` for the work's own and for a panic.
+    pub fn message(&self) -> Option<&str> {
+        self.report().map(ErrorReportWithLevel::message)
+    }
+
     /// Passes it on as it came.
     pub fn pass_on<R>(self) -> Result<R, Error> {
         match self {

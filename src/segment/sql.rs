@@ -233,6 +233,16 @@ pub fn run(statement: &str, parameters: &[Parameter<'_>]) -> Result<usize, Error
 /// Does `work` with the rights of a relation's owner, as the server does for foreign keys. Only statements of the
 /// extension's own run in it, by names that are qualified.
 pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    as_owner(relation, 0, work)
+}
+
+/// The same for work that nobody has asked for on this very relation, such as maintenance: nothing of the owner's is put off
+/// to where the caller's rights are back, as the server has it for VACUUM.
+pub fn as_owner_restricted<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    as_owner(relation, pg_sys::SECURITY_RESTRICTED_OPERATION, work)
+}
+
+fn as_owner<R>(relation: u32, restricted: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     struct Restore(Oid, i32);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -246,7 +256,8 @@ pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) ->
     // SAFETY: both are variables of this process; an ERROR restores them too, with the transaction or savepoint.
     let _restore = unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
-        let within = context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32;
+        let within =
+            context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS | restricted) as i32;
         pg_sys::SetUserIdAndSecContext(owner, within);
         Restore(user, context)
     };

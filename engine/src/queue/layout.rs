@@ -73,6 +73,12 @@ pub(super) enum Q {
     BusyUnleased = 27,
     /// Groups that have a record.
     Groups = 28,
+    /// When maintenance came by last, in microseconds.
+    Maintained = 30,
+    /// Where it goes on in the table, by number and by time, and in the archive; 0 for the beginning.
+    ReconcileNumber = 31,
+    ReconcileTime = 32,
+    CleanArchive = 33,
     /// Two words a list from here on.
     Lists = 34,
 }

@@ -46,7 +46,7 @@ pub use group::{Offered, Yielded};
 pub use layout::{PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Claimed, Taken};
 pub use look::{Seen, State};
-pub use registry::{Counters, Options, QueueKey};
+pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::{LOOK_AGAIN, Wake};
 pub use window::{Entry, Found, Outlook, Refill};
 

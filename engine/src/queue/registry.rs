@@ -69,6 +69,19 @@ pub struct Counters {
     pub dead: i64,
 }
 
+/// How far maintenance has got with a queue. All zero at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Maintenance {
+    /// When it came by last, in microseconds.
+    pub visited: i64,
+    /// The number after which it goes on comparing the table with the index; 0 for the beginning.
+    pub number: i64,
+    /// The same by delivery time, in microseconds.
+    pub time: i64,
+    /// When the rows ended that it goes on removing from the archive with, in microseconds; 0 for the beginning.
+    pub archive: i64,
+}
+
 const PAUSED: u64 = 1;
 const COUNTED: u64 = 2;
 
@@ -229,6 +242,24 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
         let flags = self.q(slot, Q::Flags)? & !PAUSED;
         self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })
+    }
+
+    /// How far maintenance has got.
+    pub fn maintenance(&self, slot: u32) -> Result<Maintenance, Corrupt> {
+        Ok(Maintenance {
+            visited: self.q_i64(slot, Q::Maintained)?,
+            number: self.q_i64(slot, Q::ReconcileNumber)?,
+            time: self.q_i64(slot, Q::ReconcileTime)?,
+            archive: self.q_i64(slot, Q::CleanArchive)?,
+        })
+    }
+
+    /// Notes how far maintenance has got.
+    pub fn set_maintenance(&self, slot: u32, reached: Maintenance) -> Result<(), Corrupt> {
+        self.set_q_i64(slot, Q::Maintained, reached.visited)?;
+        self.set_q_i64(slot, Q::ReconcileNumber, reached.number)?;
+        self.set_q_i64(slot, Q::ReconcileTime, reached.time)?;
+        self.set_q_i64(slot, Q::CleanArchive, reached.archive)
     }
 
     pub(super) fn paused(&self, slot: u32) -> Result<bool, Corrupt> {

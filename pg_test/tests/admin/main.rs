@@ -3,6 +3,7 @@
 mod adopt;
 mod common;
 mod cron;
+mod maintain;
 mod privileges;
 mod races;
 mod restore;
