@@ -24,36 +24,45 @@ pub(super) fn expire(queue: &Queue, from: &mut i64, deadline: i64, whole: &mut b
     }
     let before = server::now().saturating_sub(keep);
     let mut deleted = 0;
-    // Dead letters are few.
-    for (outcome, from) in [("dead", &mut 0), ("done", from)] {
+    loop {
+        // Some of those that are done, and then what died in the same time: dead letters are few.
+        let (done, last) = delete_some(queue, "done", *from, before)?;
+        let until = if done < ROWS { before } else { last };
+        remember(queue.key, Action::Forgotten { done, dead: 0 });
+        deleted += done;
         loop {
+            let (dead, _) = delete_some(queue, "dead", *from, until)?;
+            remember(queue.key, Action::Forgotten { done: 0, dead });
+            deleted += dead;
+            if dead < ROWS {
+                break;
+            }
             if server::now() > deadline {
                 *whole = false;
                 return Ok(deleted);
             }
-            let (rows, last) = delete_some(queue, outcome, *from, before)?;
-            let (done, dead) = if outcome == "dead" { (0, rows) } else { (rows, 0) };
-            remember(queue.key, Action::Forgotten { done, dead });
-            deleted += rows;
-            if rows < ROWS {
-                *from = 0;
-                break;
-            }
-            *from = last;
+        }
+        if done < ROWS {
+            *from = 0;
+            return Ok(deleted);
+        }
+        *from = until;
+        if server::now() > deadline {
+            *whole = false;
+            return Ok(deleted);
         }
     }
-    Ok(deleted)
 }
 
-/// Deletes up to [`ROWS`] rows of one outcome that ended from `from` on and before `before`; how many, and when the last of them
+/// Deletes up to [`ROWS`] rows of one outcome that ended from `from` on until `until`; how many, and when the last of them
 /// ended. Rows that another transaction has locked are left.
-fn delete_some(queue: &Queue, outcome: &str, from: i64, before: i64) -> Result<(i64, i64), Error> {
+fn delete_some(queue: &Queue, outcome: &str, from: i64, until: i64) -> Result<(i64, i64), Error> {
     let archive = queue.relation("a_");
     // By their places, which is cheapest; they are locked, so they stay there.
     let statement = format!(
         "WITH gone AS (DELETE FROM {archive} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
             SELECT ctid FROM {archive} WHERE outcome OPERATOR(pg_catalog.=) '{outcome}' \
-               AND finished_at OPERATOR(pg_catalog.<) $1 AND finished_at OPERATOR(pg_catalog.>=) $2 \
+               AND finished_at OPERATOR(pg_catalog.<=) $1 AND finished_at OPERATOR(pg_catalog.>=) $2 \
              ORDER BY finished_at LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING finished_at) \
          SELECT pg_catalog.count(*), pg_catalog.max(finished_at) FROM gone"
     );
@@ -64,7 +73,7 @@ fn delete_some(queue: &Queue, outcome: &str, from: i64, before: i64) -> Result<(
             &statement,
             // From the beginning of time, where there is nothing to go on from.
             &[
-                Parameter::Instant(Some(before)),
+                Parameter::Instant(Some(until)),
                 Parameter::Instant(Some(if from == 0 { i64::MIN } else { from })),
                 Parameter::I64(ROWS),
             ],
