@@ -8,6 +8,7 @@
 //! | module | structure |
 //! |---|---|
 //! | [`words`] | the memory: a slice of atomic words and what can go wrong in it |
+//! | [`mod@fingerprint`] | a number that changes with the layout of the words |
 //! | [`seqlock`] | the version by which a partition is read without its lock |
 //! | [`hash`] | keyed 128-bit hashes, by which keys are known inside the segment |
 //! | [`limiter`] | the arithmetic of the three rate-limit algorithms and the table of their states |
@@ -20,6 +21,7 @@
 compile_error!("enough_engine needs a 64-bit machine: word numbers and lengths of up to 8 GiB are kept in a usize");
 
 pub mod cache;
+pub mod fingerprint;
 pub mod hash;
 pub mod limiter;
 pub mod queue;

@@ -16,6 +16,9 @@ pub const STEPS: usize = 16;
 /// How many counts a window has: the running step and those before it that a trailing period overlaps.
 const COUNTS: usize = STEPS + 1;
 
+/// What of this file the layout version depends on.
+pub(crate) const LAYOUT: u64 = crate::fingerprint![STEPS, COUNTS];
+
 /// How a period is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {

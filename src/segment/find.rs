@@ -18,8 +18,9 @@
 //! No lightweight lock is held here. Those who make the segment at the same moment wait for one another by one of the
 //! server's heavyweight locks, which an ERROR releases as it should.
 
-use super::layout::{Header, LAYOUT_VERSION, MAGIC, PartitionHead, Plan, Region};
+use super::layout::{Header, MAGIC, PartitionHead, Plan, Region, Registry};
 use super::turn::Turn;
+use super::version::LAYOUT_VERSION;
 use super::{catalog, guard, server, settings, xact};
 use crate::error::Error;
 use crate::guc::Sizes;
@@ -53,19 +54,6 @@ impl Found {
         }
     }
 }
-
-/// Where the dynamic segment is. In shared memory that the server has never given to anybody: zeroed, as the kernel has
-/// made it.
-#[repr(C)]
-struct Registry {
-    magic: AtomicU64,
-    layout: AtomicU64,
-    /// 0: none has been made. (The server's own handles are never 0.) Written last.
-    handle: AtomicU64,
-    nonce: AtomicU64,
-}
-// A version that wants another size can't find out that there is this one.
-const _: () = assert!(size_of::<Registry>() == 32);
 
 const MAIN: &std::ffi::CStr = c"pg_enough segment";
 const REGISTRY: &std::ffi::CStr = c"pg_enough registry";

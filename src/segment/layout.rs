@@ -5,7 +5,7 @@
 //! partition = PartitionHead (lock, version) | words
 //! ```
 //! Everything in the header is written before any other process can see the segment and, but for what the log has been
-//! told, never again.
+//! told, never again. Which version of the layout this is, and what forces it up, is in `version.rs`.
 
 use crate::guc::{Size, Sizes};
 use enough_engine::seqlock::SeqLock;
@@ -17,10 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// "enough" and a byte for luck, so that a foreign segment is told apart.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"enough\x1b\x01");
-
-/// Raised whenever anything in the segment changes its place or meaning; a library that finds another number leaves
-/// the segment alone.
-pub(super) const LAYOUT_VERSION: u64 = 3;
 
 /// Below this a partition would be too small to be worth its lock, or to hold the leases of one busy queue.
 const QUEUE_PARTITION_BYTES: usize = 8 << 20;
@@ -126,6 +122,19 @@ pub(super) struct PartitionHead {
     pub resets: AtomicU64,
 }
 const _: () = assert!(size_of::<PartitionHead>() == 128);
+
+/// Where the dynamic segment is. In shared memory that the server has never given to anybody: zeroed, as the kernel has
+/// made it.
+#[repr(C)]
+pub(super) struct Registry {
+    pub magic: AtomicU64,
+    pub layout: AtomicU64,
+    /// 0: none has been made. (The server's own handles are never 0.) Written last.
+    pub handle: AtomicU64,
+    pub nonce: AtomicU64,
+}
+// A version that wants another size can't find out that there is this one.
+const _: () = assert!(size_of::<Registry>() == 32);
 
 /// The layout that follows from the settings.
 pub(super) struct Plan {

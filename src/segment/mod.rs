@@ -15,6 +15,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `layout.rs` | what lies where |
+//! | `version.rs` | the version of the layout, and what forces it up |
 //! | `find.rs` | the two ways to the segment, and making it |
 //! | `settings.rs` | the settings that it is made by |
 //! | `xact.rs` | what happens at commit, abort and their savepoints |
@@ -64,6 +65,7 @@ pub mod table;
 pub mod trigger;
 pub mod turn;
 mod value;
+mod version;
 pub mod wait;
 pub mod xact;
 

@@ -12,6 +12,7 @@ use super::layout::{
     CLASS_BIT_WORDS, CLASS_BITS, CLASS_HEADS, CLASSES, DOOMED, FREE_BLOCKS, HAND, NIL, Partition, at, high, low,
     narrow, pair,
 };
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// First word of every run.
@@ -322,3 +323,6 @@ impl Partition<'_> {
         Ok(true)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![RUN, FREE_LINKS, DOOMED_LINK, SIZE_BITS, SIZE_MASK, PREV_FREE];

@@ -9,6 +9,7 @@ use super::layout::{
     TAGGED_CLEARED, VALUE_BYTES, at, high,
 };
 use super::tags::{MAX_TAGS, Tags};
+use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, part};
 
@@ -347,3 +348,9 @@ pub(super) fn read_bytes(words: Words<'_>, out: &mut [u8]) {
 const _: () = {
     assert!(LINKS < BLOCK_WORDS);
 };
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![
+    CHAIN, KEY_HIGH, KEY_LOW, EXPIRY, META, STAMP, LINKS, KIND_BYTES, KEPT, SLOT_SHIFT, USE_SHIFT, TAGS_SHIFT,
+    TAGS_MASK, USE_MAX, NEVER
+];

@@ -15,6 +15,7 @@
 
 use super::entry::{EXPIRY, LINKS, NEVER};
 use super::layout::{ANCHORS, ANCHORS_MAX, LAST_TICK, Partition, at, high, low, pair};
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// Microseconds of a tick, as a shift.
@@ -199,3 +200,6 @@ impl Partition<'_> {
         Ok(Step::Worked)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![TICK_SHIFT, LISTS, DUE, PENDING, ANCHOR_COUNT, ANCHOR, UNLISTED];

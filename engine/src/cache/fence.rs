@@ -11,6 +11,7 @@
 use super::entry::cleared_slot;
 use super::layout::{EPOCH, FENCE_SLOTS_PER_GROUP, FENCE_WORDS, FENCES_ENDED, FENCES_HELD, FENCES_TIME, Partition};
 use super::tags::Tags;
+use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::Corrupt;
 
@@ -152,3 +153,6 @@ impl Partition<'_> {
         Ok(None)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![ENDED, TIME, HOLDERS];

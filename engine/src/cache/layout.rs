@@ -5,6 +5,7 @@
 
 use super::fence::Moment;
 use super::tags::MAX_TAGS;
+use crate::fingerprint;
 use crate::words::{Corrupt, Words, load, store, zero};
 
 /// Words of a block. A block is a cache line.
@@ -266,3 +267,46 @@ pub(super) fn pair(low: u32, high: u32) -> u64 {
 pub(super) fn narrow(value: u64) -> Result<u32, Corrupt> {
     u32::try_from(value).map_err(|_| Corrupt)
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![
+    BLOCK_WORDS,
+    BLOCK_BYTES,
+    MAX_BLOCKS,
+    NIL,
+    MAGIC_VALUE,
+    MAGIC,
+    EPOCH,
+    SEQUENCE,
+    SETS,
+    LAST_CLEARED,
+    FENCES_HELD,
+    FENCES_ENDED,
+    FENCES_TIME,
+    HAND,
+    FREE_BLOCKS,
+    DOOMED,
+    LAST_TICK,
+    RESERVED_BLOCKS,
+    ENTRIES,
+    VALUE_BYTES,
+    DELETES,
+    EVICTIONS,
+    EXPIRATIONS,
+    CLASS_BITS,
+    CLASS_BIT_WORDS,
+    CLASS_HEADS,
+    CLASSES,
+    ANCHORS,
+    ANCHORS_MAX,
+    CLEARED,
+    CLEARED_SLOTS,
+    STRIPES,
+    STRIPE_COUNT,
+    TAGGED_CLEARED,
+    BUCKETS,
+    HEADER_BLOCKS,
+    FENCE_WORDS,
+    FENCE_SLOTS_PER_GROUP,
+    BUCKETS_PER_BLOCK
+];

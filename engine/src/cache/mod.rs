@@ -42,6 +42,7 @@ mod tags;
 mod tests;
 mod write;
 
+use crate::fingerprint;
 use crate::words::Words;
 
 pub use check::Census;
@@ -52,6 +53,17 @@ pub use layout::{MAX_VALUE, Partition};
 pub use stats::Stats;
 pub use tags::{MAX_TAGS, Tags};
 pub use write::{Progress, Reservation};
+
+/// The fingerprint of what lies where in the words: where it changes, so does the layout version.
+pub const LAYOUT: u64 = fingerprint![
+    arena::LAYOUT,
+    entry::LAYOUT,
+    expiry::LAYOUT,
+    fence::LAYOUT,
+    layout::LAYOUT,
+    stats::LAYOUT,
+    tags::LAYOUT
+];
 
 /// Makes `words` an empty partition, whatever they held, which refuses values computed before `floor`. Exclusive lock.
 /// Words that are too few for one are left as they are: [`Partition::open`] refuses them.

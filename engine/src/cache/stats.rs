@@ -7,6 +7,7 @@ use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, DELETES, ENTRIES, EVICTIONS, EXPIRATIONS, FREE_BLOCKS, Partition, SETS, STRIPE_COUNT,
     STRIPES, VALUE_BYTES,
 };
+use crate::fingerprint;
 use crate::words::{Corrupt, Words};
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -140,3 +141,6 @@ impl Partition<'_> {
         })
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![HITS, MISSES, REFUSED, WAITS];

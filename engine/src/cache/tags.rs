@@ -6,6 +6,7 @@
 //! counts as invalidated: too many entries may end then, never too few.
 
 use super::layout::{BLOCK_WORDS, Partition, SEQUENCE};
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// Most tags that an entry can carry.
@@ -92,3 +93,6 @@ impl Partition<'_> {
         self.set(set + oldest + 1, self.get(SEQUENCE)?)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![MAX_TAGS, SET_WORDS, FLOOR, RECORDS];

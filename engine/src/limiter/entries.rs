@@ -25,6 +25,7 @@
 //! No chain grows beyond [`MAX_CHAIN`]: an insert into a full one evicts from it.
 
 use super::{Algorithm, Limit, MAX_PERIOD};
+use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, load, store, zero};
 
@@ -568,3 +569,45 @@ impl Entries<'_> {
         Ok(())
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![
+    MAX_CHAIN,
+    MAGIC,
+    HEADER,
+    SLOT,
+    AT_MAGIC,
+    AT_CAPACITY,
+    AT_FREE,
+    AT_KEYS,
+    AT_ALLOWED,
+    AT_DENIED,
+    AT_WOULD_HAVE_DENIED,
+    AT_EVICTIONS,
+    AT_ACTIVE_EVICTIONS,
+    AT_EXHAUSTED_EVICTIONS,
+    AT_OTHERS,
+    OF_HIGH,
+    OF_LOW,
+    OF_WHAT,
+    OF_TIME,
+    OF_FOURTH,
+    OF_FIFTH,
+    OF_NEXT,
+    OF_FIRST,
+    PERIOD_BITS,
+    PERIOD,
+    KIND_SHIFT,
+    RULE_SHIFT,
+    RULE,
+    CAPACITY_SHIFT,
+    FIXED,
+    SLIDING,
+    BUCKET,
+    CALENDAR,
+    NOTE,
+    WIDE,
+    EXTENSION,
+    OF_BLOCK,
+    OF_POLICY
+];

@@ -29,8 +29,13 @@ mod stored;
 mod tests;
 mod token_bucket;
 
+use crate::fingerprint;
 use crate::window::{Steps, Window};
 use crate::words::{Words, zero};
+
+/// The fingerprint of what lies where in the words: where it changes, so does the layout version.
+pub const LAYOUT: u64 =
+    fingerprint![entries::LAYOUT, notes::LAYOUT, sliding_window::LAYOUT, crate::window::LAYOUT, LEVEL_BITS];
 
 /// The largest `max_requests`, `burst` and cost.
 pub const MAX_REQUESTS: u32 = 1_000_000_000;

@@ -14,6 +14,7 @@ use super::entries::{
     AT_KEYS, AT_OTHERS, Entries, NOTE, OF_BLOCK, OF_FIFTH, OF_FIRST, OF_FOURTH, OF_NEXT, OF_POLICY, OF_TIME, OF_WHAT,
     PERIOD, Sought, half, kind, rule_of, what,
 };
+use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, load};
 
@@ -187,3 +188,6 @@ impl Entries<'_> {
         Ok(was)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![HELD_SHIFT, SLOTS_PER_POLICY];

@@ -4,6 +4,7 @@
 //! a window fits into a cache line beside its key ([`Narrow`]). The plain grant works on that form as it is.
 
 use super::{Decision, Limit, Request, State};
+use crate::fingerprint;
 use crate::window::{STEPS, Window};
 
 /// A window whose counts before the running step fit into a byte each.
@@ -183,3 +184,6 @@ pub(super) fn refund(limit: &Limit, window: &Window, now: i64, amount: u32) -> S
     window.refund(amount);
     State::Sliding(window)
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![OLDEST];

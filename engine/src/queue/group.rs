@@ -42,6 +42,7 @@
 use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, g};
 use super::records::Kind;
 use super::{Entry, Tid, Wake};
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// Where a message went that was to be put into the index.
@@ -86,6 +87,9 @@ mod flag {
     /// Followers with smaller numbers than the head's may have been passed over.
     pub const LATE: usize = 16;
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![flag::NEXT, flag::KNOWN, flag::FIRST, flag::TIMED, flag::LATE];
 
 impl Partition<'_> {
     /// The record of the group with that hash.

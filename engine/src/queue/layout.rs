@@ -7,6 +7,7 @@
 //! that waits for one, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
 
 use crate::words::{Corrupt, Words, load, store};
+use crate::{fingerprint, fingerprint_of_fields};
 
 /// Words of a record.
 const RECORD: usize = 8;
@@ -327,3 +328,60 @@ pub(super) fn spread(value: u64) -> u32 {
     mixed = mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     (mixed >> 32) as u32
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![
+    RECORD,
+    QUEUE,
+    HEAD,
+    WORDS_PER_QUEUE,
+    PRIORITIES,
+    LEASED,
+    DELAYED,
+    BUSY,
+    WAITING,
+    LISTS,
+    GROUP,
+    FOLLOWER,
+    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, Timers, NextLease, ReclaimHand }),
+    fingerprint_of_fields!(Q {
+        Key,
+        Next,
+        Flags,
+        Frontier,
+        Horizon,
+        Refiller,
+        FrontierFloor,
+        HorizonFloor,
+        Live,
+        TimedOutside,
+        Sent,
+        Delivered,
+        Finished,
+        Failed,
+        VisibilityTimeout,
+        MaxAttempts,
+        Backoff,
+        BackoffMax,
+        ArchiveFor,
+        Archived,
+        Dead,
+        Bitmap,
+        Limits,
+        RatePeriod,
+        RateTime,
+        RateLevel,
+        RateLevelHigh,
+        BusyUnleased,
+        Groups,
+        Lists
+    }),
+    fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),
+    g::HASH,
+    g::NEXT,
+    g::NEXT_TID,
+    g::NEXT_DUE,
+    g::NEXT_ATTEMPTS,
+    g::HEAD,
+    g::BIT,
+];

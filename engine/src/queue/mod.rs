@@ -50,7 +50,11 @@ pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::{LOOK_AGAIN, Wake};
 pub use window::{Entry, Found, Outlook, Refill};
 
+use crate::fingerprint;
 use crate::words::Words;
+
+/// The fingerprint of what lies where in the words: where it changes, so does the layout version.
+pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT];
 
 /// Makes a partition empty. `now` in microseconds starts the lease numbers, so that a lease from before the segment
 /// was lost isn't taken for one of after it.

@@ -1,6 +1,7 @@
 //! Records: taking and freeing them, finding one by its message, the lists and the timer heap they are in.
 
 use super::layout::{BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// What a record's word `Kind` says: list (8 bits), priority (8 bits), flags (8 bits), the list that a busy one came
@@ -17,6 +18,9 @@ pub(super) struct Kind {
     /// The waiting session's process number; the group's record of a head; the process number of a group's prober, plus 1.
     pub owner: u32,
 }
+
+/// Message numbers with buckets in a row: 8 cache lines.
+const ROW: u64 = 64;
 
 impl Kind {
     fn pack(self) -> u64 {
@@ -79,8 +83,6 @@ impl Partition<'_> {
     /// are no longer for it.
     #[inline]
     fn bucket(&self, slot: u32, msg_id: i64) -> usize {
-        /// Numbers with buckets in a row: 8 lines.
-        const ROW: u64 = 64;
         let (row, place) = (msg_id.cast_unsigned() / ROW, msg_id.cast_unsigned() % ROW);
         let hash = spread(row ^ u64::from(slot) << 48);
         let bucket = ((u64::from(hash) * self.records as u64) >> 32) as usize + place as usize;
@@ -258,3 +260,6 @@ impl Partition<'_> {
         self.put_timer(record, place)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![ROW];

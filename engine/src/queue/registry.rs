@@ -1,6 +1,7 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
 use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, spread};
+use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// What a queue is known by: its database and its table.
@@ -325,3 +326,6 @@ impl Partition<'_> {
         Ok(ready)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED];

@@ -30,6 +30,24 @@ pub(super) fn clippy(installation: &Installation) -> Result<Tally> {
     held(command.args(["--", "-D", "warnings"]))
 }
 
+/// The release of cargo-deny that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// What `deny.toml` says of the dependencies, as far as that needs no network. Installs cargo-deny where it isn't there,
+/// which takes a few minutes, once.
+pub(super) fn deny() -> Result<Tally> {
+    let mut version = cargo();
+    let installed = shell::output(version.args(["deny", "--version"])).unwrap_or_default();
+    if installed.split_whitespace().last() != Some(CARGO_DENY) {
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", "cargo-deny", "--version", CARGO_DENY]);
+        shell::timed("installing cargo-deny", || shell::run(&mut install))?;
+    }
+    let mut command = cargo();
+    command.args(["deny", "--offline", "--workspace", "--all-features", "--log-level", "error"]);
+    held(command.args(["check", "licenses", "bans", "sources"]))
+}
+
 /// The tests of the data structures, and those of the extension that need no server, with that version's headers.
 pub(super) fn units(installation: &Installation) -> Result<Tally> {
     let mut tally = count(cargo().args(["test", "--quiet", "--no-fail-fast", "--package", "enough_engine"]))?;

@@ -23,6 +23,8 @@ pub enum Step {
     Fmt,
     /// The lints of the whole workspace.
     Clippy,
+    /// Licences, versions and sources of what the project depends on.
+    Deny,
     /// The data structures, by example and against models.
     Engine,
     /// The same under valgrind's memcheck.
@@ -44,6 +46,7 @@ impl Step {
         match self {
             Self::Fmt => "format",
             Self::Clippy => "clippy",
+            Self::Deny => "dependencies",
             Self::Engine => "unit tests",
             Self::Memcheck => "engine tests under valgrind",
             Self::Instructions => "instruction counts of the hot paths",
@@ -138,6 +141,7 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
     match step {
         Step::Fmt => cargo::fmt(),
         Step::Clippy => cargo::clippy(installation),
+        Step::Deny => cargo::deny(),
         Step::Engine => cargo::units(installation),
         Step::Memcheck => memcheck::engine(),
         Step::Instructions => instructions::compare(accept),
