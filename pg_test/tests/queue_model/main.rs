@@ -16,7 +16,6 @@
 //! | `calls.rs` | further ones: finishing, failing, the queue at large |
 //! | `steps.rs` | which call comes next |
 //! | `session.rs` | a connection in a thread of its own |
-//! | `promises.rs` | each promise has its tests |
 //! | `run.rs` | the tests: many histories one after the other |
 
 mod calls;
@@ -25,7 +24,6 @@ mod history;
 mod limits;
 mod message;
 mod model;
-mod promises;
 mod run;
 mod session;
 mod steps;

@@ -1,6 +1,7 @@
 //! Every example of the README is run, in order and in one session, and what `psql` prints, errors included, is what the
 //! README shows. Where a line shows `…`, anything may stand.
 
+mod promises;
 mod reference;
 
 use anyhow::{Context, Result, ensure};
