@@ -143,4 +143,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![HITS, MISSES, REFUSED, WAITS];
+pub(super) const LAYOUT: u64 = fingerprint![HITS, MISSES, REFUSED, WAITS, UNCACHED];
