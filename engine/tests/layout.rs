@@ -71,10 +71,10 @@ fn every_number_is_in_the_fingerprint_or_known_to_be_behaviour() {
                 (true, false) => in_layout += 1,
                 (false, true) => {}
                 (true, true) => {
-                    problems.push(format!("{name}: {number} is in the fingerprint and listed as behaviour"))
+                    problems.push(format!("{name}: {number} is in the fingerprint and listed as behaviour"));
                 }
                 (false, false) => {
-                    problems.push(format!("{name}: {number} is neither in the fingerprint nor behaviour"))
+                    problems.push(format!("{name}: {number} is neither in the fingerprint nor behaviour"));
                 }
             }
         }

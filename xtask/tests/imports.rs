@@ -68,11 +68,11 @@ const ORDERS: [Order; 3] = [
                 "segment/row.rs",
                 "segment/rows.rs",
                 "segment/settings.rs",
+                "segment/shape.rs",
                 "segment/sql.rs",
                 "segment/table.rs",
                 "segment/xact.rs",
             ],
-            &["cache/short.rs", "cache/sql.rs", "cache/tables.rs"],
             &["rate_limit/short.rs", "rate_limit/sql.rs"],
         ],
     },
@@ -381,7 +381,7 @@ fn circles<'a>(edges: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<Vec<&'a
             own.iter().copied().filter(|other| reached.get(other).is_some_and(|back| back.contains(*file))).collect();
         (!circle.is_empty()).then_some(circle)
     };
-    edges.keys().filter_map(|file| circle(file)).collect()
+    edges.keys().filter_map(circle).collect()
 }
 
 #[test]

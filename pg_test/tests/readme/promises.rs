@@ -81,7 +81,7 @@ fn every_promise_has_tests() -> Result<()> {
                 .with_context(|| format!("{promise}: no test: {test}"))?;
             let text = fs::read_to_string(file(&workspace, name)).with_context(|| format!("{promise}: {name}"))?;
             let function = function.trim();
-            let whole_file = !Path::new(name).extension().is_some_and(|extension| extension == "rs");
+            let whole_file = Path::new(name).extension().is_none_or(|extension| extension != "rs");
             ensure!(
                 whole_file == function.is_empty(),
                 "{promise}: {test} names a function where the file is Rust, and only there"
