@@ -64,16 +64,15 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         if current.table.relation != queue.table.relation {
             return Err(missing(&queue.name));
         }
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => {
-                let now = server::now();
-                if now.saturating_sub(server::statement_began()) > LONG {
-                    // It may have waited for a lock on the table, and its client have given up.
-                    wait::check_client();
-                }
-                *deadline.insert(now.saturating_add(wish.wait))
+        let deadline = if let Some(deadline) = deadline {
+            deadline
+        } else {
+            let now = server::now();
+            if now.saturating_sub(server::statement_began()) > LONG {
+                // It may have waited for a lock on the table, and its client have given up.
+                wait::check_client();
             }
+            *deadline.insert(now.saturating_add(wish.wait))
         };
         let mut reader = Reader {
             queue: &current,

@@ -60,7 +60,6 @@ const ORDERS: [Order; 3] = [
                 "queue/mod.rs",
                 "queue/pending.rs",
                 "queue/sequence.rs",
-                "queue/stats.rs",
                 "queue/tables.rs",
                 "segment/call.rs",
                 "segment/find.rs",

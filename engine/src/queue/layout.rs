@@ -374,6 +374,10 @@ pub(super) const LAYOUT: u64 = fingerprint![
         RateLevelHigh,
         BusyUnleased,
         Groups,
+        Maintained,
+        ReconcileNumber,
+        ReconcileTime,
+        CleanArchive,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),
