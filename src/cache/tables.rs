@@ -8,7 +8,7 @@ use super::{arguments, pending};
 use crate::error::Error;
 use crate::segment::call::{Call, Value};
 use crate::segment::segment;
-use crate::segment::trigger::{Trigger, TriggerRow};
+use crate::segment::trigger::Trigger;
 
 /// A part of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +51,14 @@ struct Tag {
 }
 
 impl Tag {
-    /// The tag that a template is for a row, or one without columns; `None` where it is longer than a tag may be: no entry can
-    /// have it. `Err` where a column isn't there.
-    fn of(template: &[u8], row: Option<TriggerRow<'_>>) -> Result<Option<Self>, ()> {
+    /// The tag that a template is with the texts that `column` gives for the columns that it names; `None` where it is longer
+    /// than a tag may be: no entry can have it. `Err` where a column isn't there.
+    fn of<'r>(template: &[u8], column: impl Fn(&[u8]) -> Option<&'r [u8]>) -> Result<Option<Self>, ()> {
         let mut tag = Tag { bytes: [0; arguments::LONGEST_TAG], len: 0 };
         for piece in Pieces(template) {
             let text = match piece {
                 Piece::Text(text) => text,
-                Piece::Column(name) => row.and_then(|row| row.text(name)).ok_or(())?,
+                Piece::Column(name) => column(name).ok_or(())?,
             };
             let end = tag.len + text.len();
             let Some(place) = tag.bytes.get_mut(tag.len..end) else { return Ok(None) };
@@ -77,7 +77,7 @@ impl Tag {
 fn of_whole_table(template: &[u8]) -> Option<Tag> {
     let named = Pieces(template).any(|piece| matches!(piece, Piece::Column(_)));
     if !named {
-        return Tag::of(template, None).ok().flatten();
+        return Tag::of(template, |_| None).ok().flatten();
     }
     let mut tag = Tag { bytes: [0; arguments::LONGEST_TAG], len: template.len() };
     tag.bytes.get_mut(..template.len())?.copy_from_slice(template);
@@ -111,7 +111,7 @@ fn invalidate_rows(trigger: &Trigger<'_>, template: &[u8]) -> Result<(), Error> 
     // TRUNCATE doesn't tell of which rows, and a column may have another name by now: then what carries any tag goes.
     let Some(rows) = trigger.rows() else { return pending::end(Removed::Tagged) };
     for row in rows.into_iter().flatten() {
-        match Tag::of(template, Some(row)) {
+        match Tag::of(template, |name| row.text(name)) {
             Ok(tag) => invalidate(tag)?,
             Err(()) => return pending::end(Removed::Tagged),
         }
