@@ -18,12 +18,17 @@ use std::any::Any;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// `ERROR`
 const LEVEL: c_int = pg_sys::elog::PgLogLevel::ERROR as c_int;
 
 /// Where the last panic was raised.
 static PANICKED_AT: Process<Option<&'static Location<'static>>> = Process::new(None);
+
+/// The frame of the call that is at work: of calls within one another, the one that an error meets first. The others need no
+/// copy of what they will be thrown.
+static INNERMOST: AtomicPtr<Frame> = AtomicPtr::new(ptr::null_mut());
 
 /// Replaces the panic hook of pgrx, which would take a backtrace where `RUST_BACKTRACE` is set; once, when the library is
 /// loaded.
@@ -61,6 +66,9 @@ impl Frame {
 /// Called by the server while it raises an error or emits a message, after the callbacks of what was called from here and
 /// before those of the callers. Whatever fails in here is raised instead.
 unsafe extern "C-unwind" fn keep(frame: *mut c_void) {
+    if INNERMOST.load(Relaxed) != frame.cast() {
+        return;
+    }
     // SAFETY: the frame outlives its place in the list of callbacks. The copy is made as a handler of the error would, in
     // memory that isn't the error's own.
     unsafe {
@@ -104,8 +112,11 @@ pub(super) unsafe fn guarded<R>(work: impl FnOnce() -> Result<R, Error>) -> R {
         let place = &raw mut frame;
         (*place).callback.arg = place.cast();
         pg_sys::error_context_stack = &raw mut (*place).callback;
+        let outer = INNERMOST.load(Relaxed);
+        INNERMOST.store(place, Relaxed);
         let outcome = catch_unwind(AssertUnwindSafe(work));
         pg_sys::error_context_stack = (*place).callback.previous;
+        INNERMOST.store(outer, Relaxed);
         let error = match outcome {
             Ok(Ok(result)) => {
                 (*place).forget();

@@ -6,6 +6,7 @@ use enough_pg_test::check::healthy;
 use enough_pg_test::server::{self, Database};
 use postgres::Client;
 use postgres::error::{DbError, ErrorPosition};
+use std::time::{Duration, Instant};
 use xtask::server::Server;
 
 /// Raises an error with everything in it where a row says so.
@@ -133,6 +134,23 @@ fn an_error_that_was_caught_leaves_no_trace_in_the_next_one() -> Result<()> {
     client.batch_execute(
         "SELECT enough.cache_fetch('m', NULL, 'SELECT sum(catching()) FROM generate_series(1, 20000)')",
     )?;
+    healthy(&server.log(), false)
+}
+
+#[test]
+fn an_error_from_hundreds_of_calls_within_one_another_arrives_soon() -> Result<()> {
+    let (server, _database, mut client) = made()?;
+    client.batch_execute(
+        "CREATE FUNCTION deep(level int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+             RETURN enough.cache_fetch('level ' || level, NULL, format('SELECT deep(%s)', level + 1)); END $$",
+    )?;
+    let began = Instant::now();
+    let error = error_of(&mut client, "SELECT deep(1)")?;
+    ensure!(error.code().code() == "54001", "{error:?}");
+    let lines = error.where_().unwrap_or_default().lines().filter(|line| line.contains("function deep(")).count();
+    ensure!(lines > 100, "{lines} calls within one another");
+    ensure!(began.elapsed() < Duration::from_secs(20), "{lines} calls took {:?}", began.elapsed());
+    client.batch_execute("SELECT enough.cache_fetch('k', NULL, 'SELECT 1')")?;
     healthy(&server.log(), false)
 }
 
