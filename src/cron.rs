@@ -5,8 +5,9 @@
 
 use crate::error::Error;
 use crate::segment::catalog;
+use crate::segment::guard::notice;
 use crate::segment::savepoint::attempt;
-use crate::segment::sql::{Parameter, each_row, read_rows, run};
+use crate::segment::sql::{Parameter, each_row, read_rows, run, text};
 use pgrx::PgSqlErrorCode as Code;
 
 /// What all statements begin with that send a message.
@@ -80,7 +81,7 @@ fn not_here(instead: &Instead<'_>) -> Result<Error, Error> {
           AND s.setting OPERATOR(pg_catalog.<>) pg_catalog.current_database()::pg_catalog.text",
         &[Parameter::Text(job), Parameter::Text(when), Parameter::Text(command)],
         |row| {
-            if let (Some(database), Some(statement)) = (row.get::<String>(1)?, row.get::<String>(2)?) {
+            if let (Some(database), Some(statement)) = (text(row, 1)?, text(row, 2)?) {
                 hint =
                     format!("pg_cron keeps its jobs in database \"{database}\". There, as a superuser: {statement};");
             }
@@ -134,7 +135,7 @@ fn jobs(beginning: &str) -> Result<Vec<Job>, Error> {
         &[Parameter::Text(beginning)],
         |row| {
             if let (Some(number), Some(name), Some(role), Some(own)) =
-                (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)
+                (row.get(1)?, text(row, 2)?, text(row, 3)?, row.get(4)?)
             {
                 jobs.push(Job { number, name, role, own });
             }
@@ -154,7 +155,8 @@ fn with_jobs(beginning: &str, work: impl Fn(&Job) -> Result<usize, Error>) -> Re
         match attempt(|| work(&job)) {
             Ok(_) => {}
             Err(failure) if failure.code() == Some(Code::ERRCODE_INSUFFICIENT_PRIVILEGE) => {
-                pgrx::notice!("job \"{}\" of pg_cron stays as it is: it belongs to role \"{}\"", job.name, job.role);
+                let Job { name, role, .. } = &job;
+                notice(&format!("job \"{name}\" of pg_cron stays as it is: it belongs to role \"{role}\""));
             }
             Err(failure) => return failure.pass_on(),
         }

@@ -3,6 +3,7 @@
 //! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/guard.rs`), the error
 //! becomes a report.
 
+use crate::segment::encoding::decode_start;
 use enough_engine::words::Corrupt;
 use pgrx::PgSqlErrorCode as Code;
 use std::borrow::Cow;
@@ -245,11 +246,14 @@ pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T, Error> 
     }
 }
 
-/// A text that a user has given, for a message: what isn't UTF-8 is replaced, and a long one cut off.
+/// A text that a user has given, for a message; a long one is cut off.
 pub fn shown(text: &[u8]) -> String {
     const MOST: usize = 200;
-    let end = if text.len() > MOST { "…" } else { "" };
-    format!("\"{}{end}\"", String::from_utf8_lossy(&text[..text.len().min(MOST)]).trim_end_matches('\u{fffd}'))
+    let start = decode_start(text, MOST + 1);
+    match start.char_indices().nth(MOST) {
+        Some((end, _)) => format!("\"{}...\"", &start[..end]),
+        None => format!("\"{start}\""),
+    }
 }
 
 /// The elements of an array argument, or the error that names the one that is NULL.

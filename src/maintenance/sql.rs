@@ -26,10 +26,10 @@ fn maintain(call: &mut Call<'_>) -> Answer {
     let mut rows = call.rows()?;
     for outcome in outcomes {
         rows.push(&[
-            Value::Bytes(outcome.task.as_bytes()),
+            Value::Text(outcome.task),
             Value::I64(outcome.items),
             Value::Interval(outcome.elapsed),
-            Value::or_null(outcome.note.as_deref(), |note| Value::Bytes(note.as_bytes())),
+            Value::or_null(outcome.note.as_deref(), Value::Text),
         ])?;
     }
     Ok(rows.end())
@@ -51,7 +51,7 @@ fn status_rows(call: &mut Call<'_>) -> Answer {
     let items = status::items()?;
     let mut rows = call.rows()?;
     for (item, value) in items {
-        rows.push(&[Value::Bytes(item.as_bytes()), Value::Bytes(value.as_bytes())])?;
+        rows.push(&[Value::Text(&item), Value::Text(&value)])?;
     }
     Ok(rows.end())
 }

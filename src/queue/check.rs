@@ -2,7 +2,7 @@
 
 use super::LONGEST_NAME;
 use crate::error::Error;
-use crate::segment::sql::{Parameter, read_rows};
+use crate::segment::sql::{Parameter, read_rows, text};
 
 /// Tables with names and columns as queues have them, and rows of `enough.queue`, put together by the queue's name.
 const QUEUES: &str = "\
@@ -32,14 +32,14 @@ const DEAD_ROWS: i64 = 100_000;
 pub fn findings() -> Result<Vec<String>, Error> {
     let mut findings = Vec::new();
     read_rows(QUEUES, &[Parameter::I64(LONGEST_NAME as i64), Parameter::I64(DEAD_ROWS)], |row| {
-        let name: String = row.get(1)?.unwrap_or_default();
+        let name = text(row, 1)?.unwrap_or_default();
         let part = |number| Ok::<_, Error>(row.get::<bool>(number)?.unwrap_or(false));
         let (table, archive, registered, split) = (part(2)?, part(3)?, part(4)?, part(5)?);
         let take_up = format!("enough.queue_create('{name}', if_not_exists => true)");
         let drop = format!("enough.queue_drop('{name}')");
         let problem = match (table, archive, registered) {
             (true, true, true) if split => {
-                let owner: String = row.get(6)?.unwrap_or_default();
+                let owner = text(row, 6)?.unwrap_or_default();
                 Some(format!(
                     "the tables of queue \"{name}\" have different owners: ALTER TABLE enough.\"a_{name}\" OWNER TO {owner}"
                 ))
@@ -56,7 +56,7 @@ pub fn findings() -> Result<Vec<String>, Error> {
             )),
         };
         findings.extend(problem);
-        if let Some(table) = row.get::<String>(7)? {
+        if let Some(table) = text(row, 7)? {
             findings.push(format!(
                 "enough.\"{table}\" has more dead rows than live ones: VACUUM enough.\"{table}\"; if that doesn't help, \
                  a long transaction, a prepared one, a standby or a replication slot holds them"

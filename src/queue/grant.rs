@@ -4,7 +4,7 @@ use super::ddl::lock_name;
 use super::{Queue, require_write};
 use crate::error::Error;
 use crate::segment::catalog::role_name;
-use crate::segment::sql::run;
+use crate::segment::sql::run_bytes;
 
 /// Whether privileges are given or taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,13 @@ pub(super) fn change(queue: &Queue, direction: Direction, role: u32, what: &str)
         name: role.to_string(),
         hint: "Name one that is there, as 'name' or to_regrole('name').",
     })?;
+    let table = queue.relation("q_");
     let (function, statement) = match direction {
-        Direction::Grant => ("queue_grant", format!("GRANT {privileges} ON {} TO {role}", queue.relation("q_"))),
-        Direction::Revoke => ("queue_revoke", format!("REVOKE {privileges} ON {} FROM {role}", queue.relation("q_"))),
+        Direction::Grant => ("queue_grant", format!("GRANT {privileges} ON {table} TO ")),
+        Direction::Revoke => ("queue_revoke", format!("REVOKE {privileges} ON {table} FROM ")),
     };
     require_write(function)?;
     lock_name(&queue.name);
-    super::ddl::change(&queue.name, || run(&statement, &[]))?;
+    super::ddl::change(&queue.name, || run_bytes(&[statement.as_bytes(), &role]))?;
     Ok(())
 }

@@ -73,7 +73,7 @@ pub fn visit(name: &str, deadline: i64) -> Result<Option<Visit>, Error> {
         Ok(visit) => Ok(visit),
         Err(Failure::Own(error)) => Ok(Some(Visit::failed(error.report().message))),
         Err(failure) => match failure.message() {
-            Some(message) if failure.may_be_answered() => Ok(Some(Visit::failed(message.into()))),
+            Some(message) if failure.may_be_answered() => Ok(Some(Visit::failed(message.into_owned()))),
             _ => failure.pass_on(),
         },
     }

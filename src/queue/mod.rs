@@ -60,6 +60,7 @@ mod tables;
 
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege};
+use crate::segment::encoding::decode_start;
 use crate::segment::rows::OpenTable;
 use crate::segment::sql::{Parameter, as_owner_of, read_rows};
 use crate::segment::table::QueueTable;
@@ -109,7 +110,7 @@ fn valid_name_of<'n>(what: &'static str, name: &'n [u8]) -> Result<&'n str, Erro
         Ok(text) if first && rest && name.len() <= LONGEST_NAME => Ok(text),
         _ => Err(Error::Name {
             what,
-            name: String::from_utf8_lossy(name).chars().take(LONGEST_NAME).collect(),
+            name: decode_start(name, LONGEST_NAME),
             expected: "1 to 48 letters, digits, '_', '.' or '-', the first a letter or '_'",
         }),
     }

@@ -5,7 +5,7 @@ use crate::cron::{self, Instead, SEND, SEND_ANY};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Rows, Text, Value};
 use crate::segment::catalog::Privilege;
-use crate::segment::sql::{Parameter, column, read_rows};
+use crate::segment::sql::{Parameter, column, read_rows, text};
 
 /// What a job's name begins with; the schedule's own follows.
 const JOB: &str = "pg_enough send ";
@@ -48,7 +48,7 @@ pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Er
         let mut statement = String::new();
         let all = [vec![Parameter::Text(&job), Parameter::Text(schedule.when)], parameters()].concat();
         read_rows(&format!("SELECT {command} WHERE $1 IS NOT NULL AND $2 IS NOT NULL"), &all, |row| {
-            statement = row.get::<String>(1)?.unwrap_or_default();
+            statement = text(row, 1)?.unwrap_or_default();
             Ok(())
         })?;
         cron::require(&Instead { job: &job, when: schedule.when, command: &statement, for_shell: SEND_ANY })?;

@@ -3,11 +3,13 @@
 
 use super::relation;
 use crate::error::Error;
-use crate::segment::sql::{Parameter, each_row, read_rows};
+use crate::segment::encoding::decode;
+use crate::segment::sql::{Parameter, each_row, read_rows, text_bytes};
 
-/// The identity sequence of a queue's table: its OID, and its name without the schema, as part of a statement. `None` where
+/// The identity sequence of a queue's table: its OID, and its name without the schema, as part of a statement, in the
+/// database's encoding. `None` where
 /// the table has none in the schema `enough`.
-pub(super) fn of(name: &str) -> Result<Option<(u32, String)>, Error> {
+pub(super) fn of(name: &str) -> Result<Option<(u32, Vec<u8>)>, Error> {
     let Some(table) = relation("q_", name) else { return Ok(None) };
     let mut found = None;
     read_rows(
@@ -24,7 +26,7 @@ pub(super) fn of(name: &str) -> Result<Option<(u32, String)>, Error> {
         &[Parameter::I64(i64::from(table))],
         |row| {
             let oid = row.get::<i64>(1)?.and_then(|oid| u32::try_from(oid).ok());
-            found = oid.zip(row.get::<String>(2)?);
+            found = oid.zip(text_bytes(row, 2)?.map(<[u8]>::to_vec));
             Ok(())
         },
     )?;
@@ -48,7 +50,7 @@ const AGAIN: &str = "$1 OPERATOR(pg_catalog.>=) \
 /// Whether a queue's sequence would give a number again that is in use; `greatest` is the greatest one that is.
 pub(super) fn gives_again(name: &str, greatest: i64) -> Result<bool, Error> {
     let Some((_, sequence)) = of(name)? else { return Ok(false) };
-    let statement = format!("SELECT FROM enough.{sequence} AS s WHERE {AGAIN}");
+    let statement = format!("SELECT FROM enough.{} AS s WHERE {AGAIN}", decode(&sequence));
     Ok(read_rows(&statement, &[Parameter::I64(greatest)], |_| Ok(()))? > 0)
 }
 
@@ -56,6 +58,7 @@ pub(super) fn gives_again(name: &str, greatest: i64) -> Result<bool, Error> {
 /// the role may set the sequence.
 pub(super) fn pass(name: &str, greatest: i64) -> Result<bool, Error> {
     let Some((_, sequence)) = of(name)? else { return Ok(false) };
+    let sequence = decode(&sequence);
     let literal = sequence.replace('\'', "''");
     let moved = each_row(
         &format!(

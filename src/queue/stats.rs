@@ -4,7 +4,7 @@ use super::Queue;
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
-use crate::segment::sql::{as_owner_of, read_rows, read_rows_kept};
+use crate::segment::sql::{as_owner_of, read_rows, read_rows_kept, text};
 use crate::segment::{Region, segment, server};
 use enough_engine::queue::{Counters, Partition as Index};
 
@@ -12,7 +12,7 @@ use enough_engine::queue::{Counters, Partition as Index};
 pub(super) fn names() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
-        names.extend(row.get::<String>(1)?);
+        names.extend(text(row, 1)?);
         Ok(())
     })?;
     Ok(names)

@@ -5,7 +5,7 @@ use super::ddl::{change, change_exclusively};
 use super::{relation, sequence};
 use crate::error::Error;
 use crate::segment::catalog;
-use crate::segment::sql::{Parameter, read_rows, run};
+use crate::segment::sql::{Parameter, read_rows, run, run_bytes, text, text_bytes};
 use crate::segment::table::{COLUMNS, INT2, INT4, INT8, JSONB, TEXT, TIMESTAMPTZ};
 
 /// The tables' prefixes.
@@ -159,7 +159,7 @@ fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
         &[Parameter::I64(i64::from(found))],
         |row| {
             let kind = row.get::<i64>(2)?.and_then(|kind| u32::try_from(kind).ok());
-            columns.extend(row.get::<String>(1)?.zip(kind));
+            columns.extend(text(row, 1)?.zip(kind));
             Ok(())
         },
     )?;
@@ -181,8 +181,8 @@ fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
 
 /// What there is beside a table's rows.
 struct Found {
-    /// As part of a statement.
-    name: String,
+    /// As part of a statement, in the database's encoding.
+    name: Vec<u8>,
     oid: u32,
     primary: bool,
     unique: bool,
@@ -198,9 +198,9 @@ fn indexes_of(found: u32) -> Result<Vec<Found>, Error> {
          WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid AND i.indisvalid",
         &[Parameter::I64(i64::from(found))],
         |row| {
-            let definition = row.get::<String>(5)?.unwrap_or_default();
+            let definition = text(row, 5)?.unwrap_or_default();
             indexes.push(Found {
-                name: row.get::<String>(1)?.unwrap_or_default(),
+                name: text_bytes(row, 1)?.unwrap_or_default().to_vec(),
                 oid: row.get::<i64>(2)?.and_then(|oid| u32::try_from(oid).ok()).unwrap_or(0),
                 primary: row.get::<bool>(3)?.unwrap_or(false),
                 unique: row.get::<bool>(4)?.unwrap_or(false),
@@ -251,9 +251,10 @@ fn complete_table(table: &str, key: &str, name: &str, found: u32) -> Result<(), 
 }
 
 /// Gives a relation the name that belongs to it, unless another one has that. By its old name alone it works as well.
-fn rename(kind: &str, from: &str, oid: u32, to: &str) -> Result<(), Error> {
+fn rename(kind: &str, from: &[u8], oid: u32, to: &str) -> Result<(), Error> {
     if relation("", to).is_none() && catalog::relation_exists(oid) {
-        run(&format!("ALTER {kind} enough.{from} RENAME TO \"{to}\""), &[])?;
+        let (alter, rename) = (format!("ALTER {kind} enough."), format!(" RENAME TO \"{to}\""));
+        run_bytes(&[alter.as_bytes(), from, rename.as_bytes()])?;
     }
     Ok(())
 }

@@ -3,8 +3,7 @@
 //! This is the one place that holds the locks of several partitions: of those that its keys belong to, taken in the
 //! order in which they lie in the segment. Everybody else holds one and waits for none, so nobody waits in a circle.
 
-use super::MAX_KEY;
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::segment::{Partition, Region, segment, server};
 use enough_engine::limiter::all::{Claim, request_all};
 use enough_engine::limiter::{Decision, Limit};
@@ -27,9 +26,8 @@ pub(super) fn request(keys: &[&[u8]], limits: &[Limit], cost: u32) -> Result<(bo
         };
         let earlier: Vec<_> = claims.iter().filter(same).collect();
         if earlier.iter().any(|claim| claim.limit != limit) {
-            let value = String::from_utf8_lossy(keys[at]).chars().take(MAX_KEY).collect::<String>();
             let expected = "given with one max_requests only for the same period";
-            return Err(Error::invalid("keys", format!("\"{value}\""), expected));
+            return Err(Error::invalid("keys", shown(keys[at]), expected));
         }
         let before = u32::try_from(earlier.len()).unwrap_or(u32::MAX);
         let partition = places.partition_point(|place| *place < ours[at]);

@@ -4,10 +4,11 @@
 //! different hashes.
 
 use super::sql::{amount, key, row, valid};
-use crate::error::{Error, required};
-use crate::segment::call::{Call, Time, Value};
+use crate::error::{Error, required, shown};
+use crate::segment::call::{Call, Text, Time, Value};
+use crate::segment::encoding::{decode, decode_start};
 use crate::segment::server;
-use crate::segment::sql::{Parameter, run};
+use crate::segment::sql::{Parameter, run, text_bytes, text_parameter};
 use enough_engine::limiter::{Algorithm, Limit, Request};
 use pgrx::pg_sys::{PgBuiltInOids, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, Spi};
@@ -43,10 +44,10 @@ fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let name = valid_name(call, "name")?;
     let max_requests = required(call.i32(1), "max_requests")?;
     let period = required(call.interval(2), "period")?;
-    let algorithm = required(call.text(3), "algorithm")?;
+    let algorithm = required(call.raw_text(3), "algorithm")?;
     let burst = call.i32(4);
     let shadow = required(call.bool(5), "shadow")?;
-    let limit = valid(max_requests, "period", period, super::sql::algorithm(algorithm.as_bytes())?, burst)?;
+    let limit = valid(max_requests, "period", period, super::sql::algorithm(algorithm.payload())?, burst)?;
     writable("rate_limit_policy_set")?;
     run(
         "INSERT INTO enough.rate_limit_policy (name, max_requests, period, algorithm, burst, shadow) \
@@ -55,10 +56,10 @@ fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
          ON CONFLICT (name) DO UPDATE SET max_requests = EXCLUDED.max_requests, period = EXCLUDED.period, \
                  algorithm = EXCLUDED.algorithm, burst = EXCLUDED.burst, shadow = EXCLUDED.shadow",
         &[
-            Parameter::Text(&name),
+            Parameter::TextArgument(Some(name)),
             Parameter::I32(max_requests),
             Parameter::Micros(Some(limit.period().cast_signed())),
-            Parameter::Text(&algorithm),
+            Parameter::TextArgument(Some(algorithm)),
             Parameter::I32(burst.unwrap_or(0)),
             Parameter::I32(i32::from(shadow)),
         ],
@@ -72,7 +73,7 @@ fn rate_limit_policy_drop(call: &mut Call<'_>) -> Result<Value<'static>, Error> 
     writable("rate_limit_policy_drop")?;
     let dropped = run(
         "DELETE FROM enough.rate_limit_policy WHERE name OPERATOR(pg_catalog.=) $1 RETURNING 1",
-        &[Parameter::Text(&name)],
+        &[Parameter::TextArgument(Some(name))],
     )?;
     Ok(Value::Bool(dropped > 0))
 }
@@ -82,13 +83,13 @@ fn rate_limit_by(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let name = valid_name(call, "policy")?;
     let key = key(call, 1)?;
     let cost = amount(call, 2, "cost")?;
-    let policy = find(&name)?.ok_or(Error::Missing {
+    let policy = find(name)?.ok_or_else(|| Error::Missing {
         what: "rate limit policy",
-        name: name.clone(),
+        name: decode(name.payload()).into_owned(),
         hint: "Define it with enough.rate_limit_policy_set().",
     })?;
     // No text holds a zero byte: no key without a policy looks like this.
-    let key = [name.as_bytes(), &[0], key].concat();
+    let key = [name.payload(), &[0], key].concat();
     let mut decision = super::request(&key, &policy.limit, Request::All(cost))?;
     if policy.shadow {
         (decision.allowed, decision.retry_after) = (true, Some(0));
@@ -101,28 +102,29 @@ fn writable(function: &'static str) -> Result<(), Error> {
 }
 
 /// Argument 0 of the functions that define policies and of the one that uses them.
-fn valid_name(call: &Call<'_>, argument: &'static str) -> Result<String, Error> {
-    let name = required(call.text(0), argument)?;
-    if (1..=LONGEST_NAME).contains(&name.len()) {
+fn valid_name<'c>(call: &Call<'c>, argument: &'static str) -> Result<Text<'c>, Error> {
+    let name = required(call.raw_text(0), argument)?;
+    if (1..=LONGEST_NAME).contains(&name.payload().len()) {
         return Ok(name);
     }
-    let name = name.chars().take(LONGEST_NAME).collect();
+    let name = decode_start(name.payload(), LONGEST_NAME);
     Err(Error::Name { what: "rate limit policy", name, expected: "from 1 to 63 bytes long" })
 }
 
 /// The policy as the calling statement's snapshot has it.
-fn find(name: &str) -> Result<Option<Policy>, Error> {
+fn find(name: Text<'_>) -> Result<Option<Policy>, Error> {
     PLAN.with_borrow_mut(|plan| {
         Spi::connect(|client| {
             let plan = match plan {
                 Some(plan) => plan,
                 None => plan.insert(client.prepare(FIND, &[PgOid::from(PgBuiltInOids::TEXTOID.value())])?.keep()),
             };
-            let Some(found) = client.select(&*plan, Some(1), &[name.into()])?.next() else { return Ok(None) };
-            let unreadable = || Error::Internal { problem: format!("rate limit policy \"{name}\" holds a NULL") };
+            let Some(found) = client.select(&*plan, Some(1), &[text_parameter(name)])?.next() else { return Ok(None) };
+            let unreadable =
+                || Error::Internal { problem: format!("rate limit policy {} holds a NULL", shown(name.payload())) };
             let max_requests = found.get::<i32>(1)?.ok_or_else(unreadable)?;
             let period = Time::Micros(found.get::<i64>(2)?.ok_or_else(unreadable)?);
-            let algorithm: Algorithm = super::sql::algorithm(found.get::<&str>(3)?.ok_or_else(unreadable)?.as_bytes())?;
+            let algorithm: Algorithm = super::sql::algorithm(text_bytes(&found, 3)?.ok_or_else(unreadable)?)?;
             let limit = valid(max_requests, "period", period, algorithm, found.get::<i32>(4)?)?;
             Ok(Some(Policy { limit, shadow: found.get::<bool>(5)?.ok_or_else(unreadable)? }))
         })

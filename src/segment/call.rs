@@ -8,6 +8,7 @@
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
+use super::encoding::decode_start;
 use super::guard::guarded;
 use super::row::{Fields, RowKind};
 use super::server;
@@ -401,11 +402,10 @@ impl<'c> Call<'c> {
         self.argument(index).map(|datum| Text { datum, lifetime: PhantomData })
     }
 
-    /// A `text` argument for people, or a word that means something; what isn't UTF-8 is replaced, and what is longer than any
-    /// such text is cut off.
+    /// A `text` argument for people, or a word that means something; what is longer than any such text is cut off.
     pub fn text(&self, index: usize) -> Option<String> {
         const LONGEST: usize = 4096;
-        self.bytes(index).map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into_owned())
+        self.bytes(index).map(|bytes| decode_start(bytes, LONGEST))
     }
 
     /// A `jsonb` argument.

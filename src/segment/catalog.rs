@@ -133,15 +133,15 @@ pub fn may_update(relation: u32) -> bool {
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 
-/// A role's name, quoted where a statement needs it; `None` where there is no such role.
-pub fn role_name(role: u32) -> Option<String> {
+/// A role's name in the database's encoding, quoted where a statement needs it; `None` where there is no such role.
+pub fn role_name(role: u32) -> Option<Vec<u8>> {
     // SAFETY: plain catalog look-up; both answers are C strings in the call's memory context.
     unsafe {
         let name = pg_sys::GetUserNameFromId(Oid::from(role), true);
         if name.is_null() {
             return None;
         }
-        Some(CStr::from_ptr(pg_sys::quote_identifier(name)).to_string_lossy().into_owned())
+        Some(CStr::from_ptr(pg_sys::quote_identifier(name)).to_bytes().to_vec())
     }
 }
 

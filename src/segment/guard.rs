@@ -8,13 +8,16 @@
 //!
 //! No Rust backtrace is ever taken: the panic hook, set at [`init`], notes the place and nothing else.
 
+use super::encoding::encode;
 use super::process::Process;
 use super::{bare, bare::try_palloc};
 use crate::error::{Error, Report};
 use pgrx::PgSqlErrorCode as Code;
+use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::pg_sys::{self, ErrorData};
 use std::any::Any;
+use std::borrow::Cow;
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::ptr;
@@ -131,6 +134,45 @@ pub(super) unsafe fn guarded<R>(work: impl FnOnce() -> Result<R, Error>) -> R {
     }
 }
 
+/// Sees the server's errors as they are raised, as the frame of a call does, for those who catch one and want to say what it
+/// said: what pgrx has of it is without what isn't UTF-8.
+pub(super) struct Watch(Box<Frame>);
+
+impl Watch {
+    /// From here on, until [`Watch::end`], which has to be called where this was.
+    pub(super) fn begin() -> Self {
+        // SAFETY: variables of this process. The frame stays where it is while it is in the list of callbacks.
+        unsafe {
+            let mut frame = Box::new(Frame {
+                callback: pg_sys::ErrorContextCallback {
+                    previous: pg_sys::error_context_stack,
+                    callback: Some(keep),
+                    arg: ptr::null_mut(),
+                },
+                kept: ptr::null_mut(),
+                memory: pg_sys::CurrentMemoryContext,
+            });
+            let place = &raw mut *frame;
+            frame.callback.arg = place.cast();
+            pg_sys::error_context_stack = &raw mut frame.callback;
+            Watch(frame)
+        }
+    }
+
+    /// What the last error said that was raised since.
+    pub(super) fn end(mut self) -> Option<Vec<u8>> {
+        // SAFETY: pushed by `begin`, and what has been pushed since is gone. A message is a C string.
+        unsafe {
+            pg_sys::error_context_stack = self.0.callback.previous;
+            let kept = self.0.kept;
+            let said = (!kept.is_null() && !(*kept).message.is_null())
+                .then(|| std::ffi::CStr::from_ptr((*kept).message).to_bytes().to_vec());
+            self.0.forget();
+            said
+        }
+    }
+}
+
 /// # Safety
 /// `frame` is that of the call in which the panic was caught.
 #[cold]
@@ -223,9 +265,13 @@ fn error_data(report: Report) -> *mut ErrorData {
     }
 }
 
-/// A copy that ends with a zero byte, and before the first one in the text; NULL where there is no memory.
+/// A copy in the database's encoding that ends with a zero byte, and before the first one in the text; NULL where there is no
+/// memory.
 fn c_string(text: &str) -> *mut c_char {
     let text = text.split('\0').next().unwrap_or_default();
+    // The server's conversions may fail. This is no place for an ERROR, and what is ASCII needs none.
+    let encoded = catch_unwind(|| encode(text)).unwrap_or(Cow::Borrowed(text.as_bytes()));
+    let text = &*encoded;
     let copy: *mut u8 = try_palloc(text.len() + 1).cast();
     if !copy.is_null() {
         // SAFETY: the copy has room for the text and the zero.
@@ -235,6 +281,25 @@ fn c_string(text: &str) -> *mut c_char {
         }
     }
     copy.cast()
+}
+
+/// Tells the client something that is no error.
+pub fn notice(message: &str) {
+    tell(PgLogLevel::NOTICE, Code::ERRCODE_SUCCESSFUL_COMPLETION, message.to_owned());
+}
+
+/// Tells the client, and the log, that something was done in spite of an error.
+pub(super) fn warn(code: Code, message: String) {
+    tell(PgLogLevel::WARNING, code, message);
+}
+
+fn tell(level: PgLogLevel, code: Code, message: String) {
+    let report = error_data(Report { code, message, detail: None, hint: None });
+    // SAFETY: a complete report; below ERROR the call returns.
+    unsafe {
+        (*report).elevel = level as c_int;
+        pg_sys::ThrowErrorData(report);
+    }
 }
 
 /// The error that needs no memory.

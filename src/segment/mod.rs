@@ -23,6 +23,7 @@
 //! | `turn.rs` | one session at work for a key, while others wait for it |
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `process.rs` | variables of this process |
+//! | `encoding.rs` | text between the database's encoding and Rust's |
 //! | `savepoint.rs` | work in a savepoint of its own, whose errors can be answered |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
@@ -45,8 +46,9 @@
 mod bare;
 pub mod call;
 pub mod catalog;
+pub mod encoding;
 mod find;
-mod guard;
+pub mod guard;
 mod insert;
 pub mod jsonb;
 mod layout;

@@ -1,25 +1,28 @@
 //! Work in a savepoint of its own, so that an error of the server can be answered instead of passed on; and work with a
 //! bound on how long it waits for locks.
 
+use super::encoding::decode;
+use super::guard::{self, Watch};
 use crate::error::Error;
-use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::pg_sys::{self, PgTryBuilder};
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 
 /// Why [`attempt`] came to nothing. All that the work has done is undone.
 pub enum Failure {
     /// The work's own error.
     Own(Error),
-    /// The server raised an error.
-    Server(Box<CaughtError>),
+    /// The server raised an error, whose message was this, in the database's encoding.
+    Server(Box<CaughtError>, Option<Vec<u8>>),
 }
 
 impl Failure {
     /// The server's error; `None` for the work's own and for a panic.
     fn report(&self) -> Option<&ErrorReportWithLevel> {
         match self {
-            Failure::Server(caught) => match &**caught {
+            Failure::Server(caught, _) => match &**caught {
                 CaughtError::PostgresError(report) => Some(report),
                 _ => None,
             },
@@ -68,21 +71,24 @@ impl Failure {
     /// Tells the client, and the log, that something was done in spite of it: a WARNING with its SQLSTATE.
     pub fn warn(&self, what: &str) {
         if let Some(report) = self.report() {
-            let message = format!("{what}: {}", report.message());
-            ErrorReport::new(report.sql_error_code(), message, "pg_enough").report(PgLogLevel::WARNING);
+            let message = format!("{what}: {}", self.message().unwrap_or_default());
+            guard::warn(report.sql_error_code(), message);
         }
     }
 
     /// What the server's error says; `None` for the work's own and for a panic.
-    pub fn message(&self) -> Option<&str> {
-        self.report().map(ErrorReportWithLevel::message)
+    pub fn message(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Failure::Server(_, Some(said)) => self.report().map(|_| decode(said)),
+            _ => self.report().map(|report| report.message().into()),
+        }
     }
 
     /// Passes it on as it came.
     pub fn pass_on<R>(self) -> Result<R, Error> {
         match self {
             Failure::Own(error) => Err(error),
-            Failure::Server(caught) => caught.rethrow(),
+            Failure::Server(caught, _) => caught.rethrow(),
         }
     }
 }
@@ -96,9 +102,14 @@ pub fn attempt<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Failure>
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::CurrentMemoryContext = context;
-        let outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Own)))
-            .catch_others(|caught| Err(Failure::Server(Box::new(caught))))
+        let watch = Watch::begin();
+        let mut outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Own)))
+            .catch_others(|caught| Err(Failure::Server(Box::new(caught), None)))
             .execute();
+        let said = watch.end();
+        if let Err(Failure::Server(_, message)) = &mut outcome {
+            *message = said;
+        }
         if outcome.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {

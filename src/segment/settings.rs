@@ -10,7 +10,7 @@
 //! server drops such a value with a warning, and with it that of the configuration file, which it has replaced. So
 //! whoever makes the segment reads the file where the setting is left with its default.
 
-use super::sql::{as_owner_of, read_rows};
+use super::sql::{as_owner_of, read_rows, text};
 use super::{Found, known};
 use crate::error::Error;
 use crate::guc::{self, Size, Sizes};
@@ -83,7 +83,7 @@ pub fn configured() -> Result<Vec<Configured>, Error> {
     let mut configured = Vec::new();
     as_owner_of(pg_sys::RelationRelationId.to_u32(), || {
         read_rows(CONFIGURED, &[], |row| {
-            let (name, file) = (row.get::<String>(1)?, row.get::<String>(4)?);
+            let (name, file) = (text(row, 1)?, text(row, 4)?);
             let Some(size) = name.and_then(|name| Size::named(&name)) else { return Ok(()) };
             let shown = row.get::<i32>(2)?.unwrap_or(0);
             let kilobytes = file.and_then(|file| parsed(&file)).unwrap_or(shown);

@@ -1,7 +1,8 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
 use super::call::{Jsonb, Text, payload};
-use super::value::Value;
+use super::encoding::{decode, encode, encode_c};
+use super::value::{Value, copied};
 use super::{catalog, server};
 use crate::error::Error;
 use pgrx::datum::DatumWithOid;
@@ -11,6 +12,7 @@ use pgrx::spi;
 use pgrx::spi::OwnedPreparedStatement;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::rc::Rc;
 
 /// A parameter of a statement.
@@ -63,17 +65,27 @@ impl<'p> Parameter<'p> {
             Parameter::OptionalI32(value) => value.into(),
             Parameter::OptionalBool(value) => value.into(),
             Parameter::I16(value) => value.into(),
-            Parameter::Text(value) => value.into(),
-            Parameter::OptionalText(value) => value.into(),
+            Parameter::Text(value) => text_datum(Some(copied(&encode(value)))),
+            Parameter::OptionalText(value) => text_datum(value.map(|value| copied(&encode(value)))),
             // SAFETY: the type belongs to the value: a number of microseconds is what a timestamptz is.
             Parameter::Instant(value) => unsafe { DatumWithOid::new(value, pg_sys::TIMESTAMPTZOID) },
             Parameter::Micros(value) => value.map(|micros| micros as f64).into(),
-            // SAFETY: made from an argument of that type.
-            Parameter::TextArgument(value) => unsafe { DatumWithOid::new(value.map(Text::datum), pg_sys::TEXTOID) },
+            Parameter::TextArgument(value) => text_datum(value.map(Text::datum)),
             // SAFETY: as above.
             Parameter::Json(value) => unsafe { DatumWithOid::new(value.map(Jsonb::datum), pg_sys::JSONBOID) },
         }
     }
+}
+
+/// A `text`, which lives as long as the call.
+fn text_datum<'p>(value: Option<Datum>) -> DatumWithOid<'p> {
+    // SAFETY: the callers pass a text.
+    unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) }
+}
+
+/// An argument as a parameter for a statement of a capability's own.
+pub fn text_parameter(text: Text<'_>) -> DatumWithOid<'_> {
+    text_datum(Some(text.datum()))
 }
 
 impl From<spi::Error> for Error {
@@ -90,7 +102,7 @@ pub fn each_row(
 ) -> Result<usize, Error> {
     Spi::connect_mut(|client| {
         let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        all(client.update(statement, None, &parameters)?, each)
+        all(client.update(&*encode_c(statement), None, &parameters)?, each)
     })
 }
 
@@ -126,7 +138,7 @@ fn kept(
         return Ok(plan);
     }
     let types: Vec<PgOid> = parameters.iter().map(|parameter| parameter.oid().into()).collect();
-    let plan = Rc::new(client.prepare_mut(statement, &types)?.keep());
+    let plan = Rc::new(client.prepare_mut(&*encode_c(statement), &types)?.keep());
     KEPT.with_borrow_mut(|kept| {
         if kept.len() >= MOST_KEPT {
             kept.clear();
@@ -145,7 +157,7 @@ pub fn read_rows(
 ) -> Result<usize, Error> {
     with_latest_snapshot(|client| {
         let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        all(client.select(statement, None, &parameters)?, each)
+        all(client.select(&*encode_c(statement), None, &parameters)?, each)
     })
 }
 
@@ -205,6 +217,11 @@ pub fn column(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Value<'s
     Ok(row.get::<Raw>(number)?.map_or(Value::Null, |raw| Value::Raw(raw.0)))
 }
 
+/// A text of an answer's row, for people.
+pub fn text(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<String>, Error> {
+    Ok(text_bytes(row, number)?.map(|bytes| decode(bytes).into_owned()))
+}
+
 /// A text of an answer's row, in the database's encoding.
 pub fn text_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
     Ok(match column(row, number)? {
@@ -228,6 +245,13 @@ fn all(
 /// Runs a statement for its effect; the answer is how many rows it returned or changed.
 pub fn run(statement: &str, parameters: &[Parameter<'_>]) -> Result<usize, Error> {
     each_row(statement, parameters, |_| Ok(()))
+}
+
+/// Runs a statement whose parts are in the database's encoding, because they name what may have any name.
+pub fn run_bytes(statement: &[&[u8]]) -> Result<usize, Error> {
+    let statement =
+        CString::new(statement.concat()).map_err(|_| Error::Internal { problem: "a name with a zero byte".into() })?;
+    Spi::connect_mut(|client| all(client.update(&*statement, None, &[])?, |_| Ok(())))
 }
 
 /// Does `work` with the rights of a relation's owner, as the server does for foreign keys. Only statements of the

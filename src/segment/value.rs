@@ -1,5 +1,6 @@
 //! Results: what a call gives back to SQL, made into Datums in the call's memory context.
 
+use super::encoding::encode;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::set_varsize_4b;
 
@@ -29,6 +30,8 @@ pub enum Value<'v> {
     Interval(i64),
     /// `text`, `bytea` or `jsonb`, by its payload, which is copied
     Bytes(&'v [u8]),
+    /// `text` of Rust's, which is put into the database's encoding
+    Text(&'v str),
     /// What the server made
     Raw(Datum),
 }
@@ -52,10 +55,17 @@ impl Value<'_> {
             Value::I32(value) => Datum::from(value),
             Value::I64(value) | Value::Instant(value) => Datum::from(value),
             Value::Interval(micros) => interval(micros),
-            Value::Bytes(bytes) => Buffer::holding(bytes).datum(),
+            Value::Bytes(bytes) => copied(bytes),
+            Value::Text(text) => copied(&encode(text)),
             Value::Raw(datum) => datum,
         })
     }
+}
+
+/// A `text`, `bytea` or `jsonb` with that payload, in the call's memory context.
+#[inline]
+pub(super) fn copied(bytes: &[u8]) -> Datum {
+    Buffer::holding(bytes).datum()
 }
 
 #[inline]

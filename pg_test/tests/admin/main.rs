@@ -3,6 +3,7 @@
 mod adopt;
 mod common;
 mod cron;
+mod encodings;
 mod maintain;
 mod privileges;
 mod races;
