@@ -3,6 +3,7 @@
 //! through SQL instead. Inserting rows is in `insert.rs`, looking at them and changing them in `rows.rs`.
 
 use super::call::{Jsonb, Text};
+use super::encoding::decode;
 use super::rows::OpenTable;
 use super::shape::{Fit, Role, fit, has_columns, is_exact};
 use super::{catalog, segment};
@@ -113,7 +114,7 @@ impl Open {
     /// The relation's name, for messages.
     fn name(&self) -> String {
         // SAFETY: an open relation has a name, which is a C string.
-        unsafe { CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()).to_string_lossy().into_owned() }
+        unsafe { decode(CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()).to_bytes()).into_owned() }
     }
 
     pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
