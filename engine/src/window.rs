@@ -8,8 +8,9 @@
 //! A step lasts ceil(period / 16) microseconds. Where 16 does not divide the period, 16 steps are up to 15 µs longer than
 //! it, and the oldest step leaves that much before the running one ends ([`Steps::release`]): "a period old" is exact.
 //!
-//! Steps follow one another from the first consumption on. Once nothing counts any more the next consumption starts new
-//! ones, so a clock has no boundaries that all windows share.
+//! Steps follow one another from the first consumption on, which is the last microsecond of the first step: so what is
+//! consumed first is given back when it is just a period old. Once nothing counts any more the next consumption starts new
+//! steps, so a clock has no boundaries that all windows share.
 
 /// How many steps a period is divided into.
 pub const STEPS: usize = 16;
@@ -41,6 +42,12 @@ impl Steps {
         self.length
     }
 
+    /// When the first step of a window starts in which nothing was consumed before `now`.
+    #[inline(always)]
+    pub fn first(self, now: i64) -> i64 {
+        now.saturating_sub_unsigned(self.length - 1)
+    }
+
     /// How long after the running step's start the step that began `back` steps earlier no longer counts: its last
     /// microsecond is a period old.
     #[inline(always)]
@@ -59,14 +66,14 @@ pub struct Window {
 }
 
 impl Window {
-    /// One in which nothing was consumed, whose first step starts at `now`.
-    pub fn new(now: i64) -> Self {
-        Window { start: now, counts: [0; COUNTS] }
+    /// One in which nothing was consumed, whose first step ends at `now`.
+    pub fn new(steps: Steps, now: i64) -> Self {
+        Window { start: steps.first(now), counts: [0; COUNTS] }
     }
 
     /// The window as it is at `now`: the step that `now` lies in is the running one, and what no longer counts is gone.
-    /// A clock that has stepped back behind the running step takes it along, so that what was consumed stays consumed
-    /// and ages from then on.
+    /// A clock that has stepped back behind the running step takes its start along, so that what was consumed stays
+    /// consumed and ages from then on.
     #[must_use]
     pub fn at(&self, steps: Steps, now: i64) -> Self {
         let mut start = self.start.min(now);
@@ -75,7 +82,7 @@ impl Window {
         if since >= steps.length {
             let steps_passed = since / steps.length;
             if steps_passed > STEPS as u64 {
-                return Window::new(now);
+                return Window::new(steps, now);
             }
             passed = steps_passed as usize;
             since -= steps_passed * steps.length;
@@ -89,7 +96,7 @@ impl Window {
             window.counts[STEPS] = 0;
         }
         if window.total() == 0 {
-            window.start = now;
+            window.start = steps.first(now);
         }
         window
     }
@@ -165,7 +172,7 @@ mod tests {
             let steps = Steps::of(period);
             prop_assert!(steps.length() * 16 >= period && (steps.length() - 1) * 16 < period);
             let (mut now, mut log) = (-5_i64, Vec::new());
-            let mut window = Window::new(now);
+            let mut window = Window::new(steps, now);
             let trailing = |log: &[(i64, u32)], now: i64, length: u64| -> u64 {
                 log.iter().filter(|(time, _)| time.abs_diff(now) < length).map(|(_, cost)| u64::from(*cost)).sum()
             };

@@ -124,8 +124,7 @@ impl Former {
 
 fn sliding(limit: &Limit, now: i64, parts: &Parts) -> Option<State> {
     let steps = limit.steps();
-    // The present is the running step's last microsecond, so that no part is given back later than it must be.
-    let mut window = Window::new(now.saturating_sub_unsigned(steps.length() - 1));
+    let mut window = Window::new(steps, now);
     parts.iter().for_each(|(time, count)| window.consume_at(steps, time, count));
     (window.total() > 0).then_some(State::Sliding(window))
 }

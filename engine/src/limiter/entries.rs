@@ -195,6 +195,18 @@ fn capacity_of(words: Words<'_>) -> u32 {
     u32::try_from((words.len() / SLOT).saturating_sub(HEADER / SLOT)).unwrap_or(u32::MAX - 1)
 }
 
+/// A step by which all slots are met before one is met again: about capacity / golden ratio, without a common divisor.
+fn stride_of(capacity: u32) -> u32 {
+    let divisor = |mut a: u32, mut b: u32| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let near = (u64::from(capacity) * 618 / 1000) as u32;
+    (near..capacity).find(|stride| divisor(*stride, capacity) == 1).unwrap_or(1)
+}
+
 impl<'a> Entries<'a> {
     /// Makes `words` empty, whatever they held.
     ///
@@ -209,9 +221,14 @@ impl<'a> Entries<'a> {
         store(words, AT_CAPACITY, u64::from(capacity))?;
         store(words, AT_FREE, 1)?;
         let entries = Entries::of(words, capacity)?;
-        for slot in 1..=capacity {
-            let next = if slot < capacity { slot + 1 } else { 0 };
-            entries.set_word(slot, OF_NEXT, u64::from(next) | u64::from(slot - 1) << 32)?;
+        // In an order without neighbours: entries that come together don't lie together, where an eviction looks.
+        let stride = stride_of(capacity);
+        let (mut slot, mut previous) = (1, 0);
+        for step in 1..=capacity {
+            let next = 1 + (u64::from(slot - 1) + u64::from(stride)) % u64::from(capacity);
+            let next = if step < capacity { next as u32 } else { 0 };
+            entries.set_word(slot, OF_NEXT, u64::from(next) | u64::from(previous) << 32)?;
+            (previous, slot) = (slot, next);
         }
         store(words, AT_MAGIC, MAGIC)
     }

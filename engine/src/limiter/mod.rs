@@ -327,8 +327,7 @@ impl State {
         (words != [0; 3]).then_some(State::Bucket { time: time.cast_signed(), level: level(upper, lower) })
     }
 
-    /// This state, moved to `now` if it lies in the future because the clock has stepped back. One of the calendar is
-    /// moved where its limit is known, see `fixed_window`.
+    /// This state, moved to `now` if it lies in the future because the clock has stepped back.
     #[inline]
     #[must_use]
     pub fn rebase(self, now: i64) -> Self {

@@ -45,7 +45,7 @@ impl Narrow {
 
     /// The window.
     pub(super) fn window(&self) -> Window {
-        let mut window = Window::new(self.start);
+        let mut window = Window { start: self.start, counts: [0; STEPS + 1] };
         let bytes = self.before.to_le_bytes();
         let (running, before) = window.counts.split_at_mut(1);
         running.fill(self.running);
@@ -97,7 +97,8 @@ impl Narrow {
             return Some((window.deny(limit, since, used, cost), None));
         };
         if used == 0 {
-            (window.start, since) = (now, 0);
+            window.start = limit.steps().first(now);
+            since = now.abs_diff(window.start);
         }
         window.running = window.running.checked_add(cost)?;
         let decision = Decision {
@@ -171,7 +172,7 @@ pub(super) fn wait(limit: &Limit, window: &Window, now: i64, cost: u32) -> u64 {
 pub(super) fn consume(limit: &Limit, state: Option<&State>, now: i64, cost: u32) -> State {
     let mut window = match state {
         Some(State::Sliding(window)) => window.at(limit.steps(), now),
-        _ => Window::new(now),
+        _ => Window::new(limit.steps(), now),
     };
     window.consume(cost);
     State::Sliding(window)

@@ -61,7 +61,7 @@ impl Entries<'_> {
         if kind == SLIDING {
             return self.narrow(entry).map(|narrow| Narrow { start, ..narrow }.window());
         }
-        let mut window = Window::new(start);
+        let mut window = Window { start, counts: [0; STEPS + 1] };
         window.counts[0] = self.upper(entry, OF_NEXT)?;
         let places = places(entry, self.upper(entry, OF_FIRST)?);
         for (counts, (slot, of)) in window.counts[1..].chunks_exact_mut(2).zip(places) {

@@ -305,6 +305,11 @@ impl<'a> Table<'a> {
         Ok(decision)
     }
 
+    /// How much of a rule could be consumed.
+    pub fn remaining(&self, key: KeyHash, rule: &Rule, now: i64) -> Result<u32, Corrupt> {
+        Ok(self.ask(key, rule, now, Request::Peek(1), 0, true)?.remaining)
+    }
+
     /// Microseconds until more than `remaining` of the rule could be consumed; none where it is never more.
     pub fn more_after(
         &self,

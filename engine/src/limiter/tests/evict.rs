@@ -145,3 +145,20 @@ fn a_block_is_not_forgotten_in_a_flood() {
     ask_all(&table, 1..5 * ENTRIES, &strict, 5, 0);
     assert_eq!(table.block_left(hash(0), 0).unwrap(), 3_600 * SECOND);
 }
+
+/// The same in small tables, where entries that came together could lie together.
+#[test]
+fn wherever_it_lies() {
+    const ENTRIES: u32 = 1020;
+    for seed in 0..200 {
+        let words = allocate(words_for(ENTRIES as usize));
+        Table::format(&words).unwrap();
+        let table = Table::open(&words).unwrap();
+        let (short, long) = (limit(FixedWindow, 1, SECOND, None), limit(FixedWindow, 1, 86_400 * SECOND, None));
+        let base = seed * 10_000;
+        ask_all(&table, base..base + 340, &long, 1, 0);
+        ask_all(&table, base + 1000..base + 1340, &short, 1, 0);
+        let after = ask_all(&table, base + 2000..base + 2510, &long, 1, 3_000_000);
+        assert_eq!((after.evictions, after.evictions_of_active), (170, 0));
+    }
+}

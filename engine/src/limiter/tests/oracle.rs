@@ -50,7 +50,8 @@ fn sliding_window(limit: &Limit, log: &Log, now: i64) -> u128 {
 fn sum_of_steps(limit: &Limit, log: &Log, now: i64) -> u128 {
     let Some(&(origin, _)) = log.first() else { return 0 };
     let step = i128::from(limit.period().div_ceil(16));
-    let last = |time: i64| i128::from(origin) + (i128::from(time - origin) / step + 1) * step - 1;
+    // The first grant is its step's last microsecond.
+    let last = |time: i64| i128::from(origin) + (i128::from(time - origin) + step - 1) / step * step;
     let inside = log.iter().filter(|(time, _)| i128::from(now) - last(*time) < i128::from(limit.period()));
     inside.map(|(_, cost)| u128::from(*cost)).sum()
 }

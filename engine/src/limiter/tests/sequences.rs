@@ -93,22 +93,23 @@ fn fixed_window_of_five_in_five_seconds() {
 
 #[test]
 fn sliding_window_of_five_in_five_seconds() {
-    // Steps of 312.5 ms. What was consumed in the first one counts until its last microsecond is five seconds old.
+    // Steps of 312.5 ms, of which the first call is the first one's last microsecond.
     run(
         limit(SlidingWindow, 5, 5 * S, None),
         &[
-            (0, 1, true, 4, Some(0), 5_312_499),
-            (0, 1, true, 3, Some(0), 5_312_499),
-            (0, 1, true, 2, Some(0), 5_312_499),
-            (0, 1, true, 1, Some(0), 5_312_499),
-            (0, 1, true, 0, Some(0), 5_312_499),
-            (0, 1, false, 0, Some(5_312_499), 5_312_499),
-            (3000, 1, false, 0, Some(2_312_499), 2_312_499),
-            (3100, 1, false, 0, Some(2_212_499), 2_212_499),
-            (4000, 1, false, 0, Some(1_312_499), 1_312_499),
-            (8000, 1, true, 4, Some(0), 5_312_499),
-            // In the fifth step after that, which started 250 ms ago.
-            (9500, 1, true, 3, Some(0), 5_062_499),
+            (0, 1, true, 4, Some(0), 5 * S),
+            (0, 1, true, 3, Some(0), 5 * S),
+            (1, 1, true, 2, Some(0), 5_311_500),
+            (300, 1, true, 1, Some(0), 5_012_500),
+            (312, 1, true, 0, Some(0), 5_000_500),
+            (312, 1, false, 0, Some(4_688_000), 5_000_500),
+            (3000, 1, false, 0, Some(2 * S), 2_312_500),
+            (3000, 3, false, 0, Some(2_312_500), 2_312_500),
+            (5000, 2, true, 0, Some(0), 5 * S),
+            // All of that has been given back.
+            (20_000, 1, true, 4, Some(0), 5 * S),
+            // In the fifth step after that, which has lasted for 250 ms.
+            (21_500, 1, true, 3, Some(0), 5_062_500),
         ],
     );
 }
@@ -141,20 +142,20 @@ fn sliding_window_of_four_in_ten_seconds() {
     run(
         limit(SlidingWindow, 4, 10 * S, None),
         &[
-            // Steps of 625 ms, the first from 5 s on.
+            // Steps of 625 ms, the first until 5 s.
             (4000, 0, true, 4, Some(0), 0),
-            (5000, 4, true, 0, Some(0), 10_624_999),
-            (5000, 0, false, 0, Some(10_624_999), 10_624_999),
-            (5000, 1, false, 0, Some(10_624_999), 10_624_999),
-            (15_624, 1, false, 0, Some(999), 999),
+            (5000, 4, true, 0, Some(0), 10 * S),
+            (5000, 0, false, 0, Some(10 * S), 10 * S),
+            (14_999, 1, false, 0, Some(1000), 1000),
             // Nothing counts any more: the steps start anew.
-            (15_625, 2, true, 2, Some(0), 10_624_999),
+            (15_000, 2, true, 2, Some(0), 10 * S),
             // Three steps later.
-            (17_500, 1, true, 1, Some(0), 10_624_999),
-            (17_500, 2, false, 1, Some(8_749_999), 10_624_999),
-            (17_500, 4, false, 1, Some(10_624_999), 10_624_999),
-            (17_500, 5, false, 1, None, 10_624_999),
-            (26_250, 2, true, 1, Some(0), 10_624_999),
+            (16_875, 1, true, 1, Some(0), 10 * S),
+            (16_875, 2, false, 1, Some(8_125_000), 10 * S),
+            (16_875, 4, false, 1, Some(10 * S), 10 * S),
+            (16_875, 5, false, 1, None, 10 * S),
+            (24_999, 2, false, 1, Some(1000), 1_876_000),
+            (25_000, 2, true, 1, Some(0), 10 * S),
         ],
     );
 }
@@ -164,9 +165,9 @@ fn a_period_that_16_does_not_divide_ends_when_it_is_over() {
     // Steps of 63 µs, of which 16 are 8 µs longer than the period.
     let limit = limit(SlidingWindow, 1, 1000, None);
     let mut key = Key::new(limit);
-    assert_eq!(key.check(0, 1).reset_after, 1062);
-    assert_eq!(key.peek(1061, 1).retry_after, Some(1));
-    assert!(key.check(1062, 1).allowed);
+    assert_eq!(key.check(0, 1).reset_after, 1000);
+    assert_eq!(key.peek(999, 1).retry_after, Some(1));
+    assert!(key.check(1000, 1).allowed);
 }
 
 #[test]
