@@ -56,7 +56,7 @@ BEGIN
         FOR job IN
             SELECT j.jobid, j.jobname, j.username FROM cron.job AS j
              WHERE j.database = current_database()
-               AND (j.command = 'SELECT enough.maintain()' OR starts_with(j.command, 'SELECT enough.queue_send('))
+               AND (starts_with(j.command, 'SELECT enough.maintain(') OR starts_with(j.command, 'SELECT enough.queue_send('))
         LOOP
             BEGIN
                 PERFORM cron.unschedule(job.jobid);

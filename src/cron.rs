@@ -2,6 +2,9 @@
 //!
 //! `pg_cron` keeps its jobs in one database of the server. Only from there can they be made and seen by SQL; its tables
 //! let a role see its own jobs, and a superuser all.
+//!
+//! Roles that may create queues may create functions in the schema, too. So a job's statement names each argument's type: no
+//! other function of the same name fits it as well.
 
 use crate::error::Error;
 use crate::segment::catalog;
@@ -12,8 +15,11 @@ use pgrx::PgSqlErrorCode as Code;
 
 /// What all statements begin with that send a message.
 pub const SEND: &str = "SELECT enough.queue_send(";
-/// The statement that runs maintenance.
-pub const MAINTAIN: &str = "SELECT enough.maintain()";
+/// The statement that runs maintenance, and what all statements begin with that do.
+pub const MAINTAIN: &str = "SELECT enough.maintain('10 seconds'::pg_catalog.interval)";
+const MAINTAINS: &str = "SELECT enough.maintain(";
+/// The same for the system's cron, between a shell's quotes.
+pub const MAINTAIN_IN_SHELL: &str = "SELECT enough.maintain()";
 
 /// A statement that sends a message, whatever it is.
 pub const SEND_ANY: &str = "SELECT enough.queue_send(...)";
@@ -166,7 +172,7 @@ fn with_jobs(beginning: &str, work: impl Fn(&Job) -> Result<usize, Error>) -> Re
 
 /// What statements begin with that send to a queue.
 fn sending_to(queue: &str) -> String {
-    format!("{SEND}'{queue}',")
+    format!("{SEND}'{queue}'")
 }
 
 /// Ends the jobs that send to a queue, as far as the role may.
@@ -199,11 +205,11 @@ pub fn trim_notes() -> Result<i64, Error> {
         &format!(
             "DELETE FROM cron.job_run_details WHERE runid OPERATOR(pg_catalog.=) ANY (ARRAY( \
              SELECT runid FROM cron.job_run_details \
-             WHERE (command OPERATOR(pg_catalog.=) $1 OR pg_catalog.starts_with(command, $2)) \
+             WHERE (pg_catalog.starts_with(command, $1) OR pg_catalog.starts_with(command, $2)) \
                AND database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text \
                AND end_time OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '{KEPT}') LIMIT $3))"
         ),
-        &[Parameter::Text(MAINTAIN), Parameter::Text(SEND), Parameter::I64(NOTES)],
+        &[Parameter::Text(MAINTAINS), Parameter::Text(SEND), Parameter::I64(NOTES)],
     )?;
     Ok(i64::try_from(removed).unwrap_or(i64::MAX))
 }

@@ -1,13 +1,13 @@
 //! Running `maintain()` by `pg_cron`, one job a database and role.
 
-use crate::cron::{self, Instead, MAINTAIN};
+use crate::cron::{self, Instead, MAINTAIN, MAINTAIN_IN_SHELL};
 use crate::error::Error;
 use crate::segment::sql::Parameter;
 
 const JOB: &str = "pg_enough maintenance";
 
 fn require(when: &str) -> Result<(), Error> {
-    cron::require(&Instead { job: JOB, when, command: MAINTAIN, for_shell: MAINTAIN })
+    cron::require(&Instead { job: JOB, when, command: MAINTAIN, for_shell: MAINTAIN_IN_SHELL })
 }
 
 /// Schedules the job, or changes its schedule; its number.

@@ -10,6 +10,9 @@ use crate::segment::sql::{Parameter, column, read_rows, text};
 /// What a job's name begins with; the schedule's own follows.
 const JOB: &str = "pg_enough send ";
 
+/// The types of `queue_send`'s arguments, but for the last one, `deliver_at`.
+const TYPES: [&str; 7] = ["text", "jsonb", "interval", "int4", "text", "text", "jsonb"];
+
 /// What is to be sent, and when.
 pub(super) struct Schedule<'c> {
     pub name: &'c str,
@@ -28,9 +31,11 @@ pub(super) struct Schedule<'c> {
 pub(super) fn schedule(queue: &Queue, schedule: &Schedule<'_>) -> Result<i64, Error> {
     queue.require(Privilege::Send)?;
     let delay = format!("{}.{:06} seconds", schedule.delay / 1_000_000, schedule.delay % 1_000_000);
-    let quoted = |number: usize| format!("pg_catalog.quote_nullable(${number}::pg_catalog.text)");
-    let arguments: Vec<String> = (3..=9).map(quoted).collect();
-    let command = format!("pg_catalog.concat('{SEND}', {}, ')')", arguments.join(", ', ', "));
+    let quoted = |(place, kind): (usize, &str)| {
+        format!("pg_catalog.quote_nullable(${}::pg_catalog.text), '::pg_catalog.{kind}, '", place + 3)
+    };
+    let arguments: Vec<String> = TYPES.into_iter().enumerate().map(quoted).collect();
+    let command = format!("pg_catalog.concat('{SEND}', {}, 'NULL::pg_catalog.timestamptz)')", arguments.join(", "));
     let job = job(schedule.name);
     let parameters = || {
         vec![

@@ -327,3 +327,34 @@ fn maintenance_waits_for_nobody() -> Result<()> {
     drop(database);
     Ok(())
 }
+
+#[test]
+fn many_runs_at_once_share_the_work() -> Result<()> {
+    let (database, mut client, _) = made(", archive_for => '1 day'")?;
+    client.batch_execute("SELECT enough.queue_create('r', archive_for => '1 day')")?;
+    for queue in ["q", "r"] {
+        archived(&mut client, queue, 20_000, "2 days")?;
+    }
+    let removed = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| -> Result<i64> {
+                    let mut client = database.client()?;
+                    client.batch_execute("SET statement_timeout = '50 s'")?;
+                    let mut removed = 0;
+                    for _ in 0..3 {
+                        removed += task(&mut client, "200 ms", "queue_archive")?.0;
+                    }
+                    Ok(removed)
+                })
+            })
+            .collect();
+        runs.into_iter().try_fold(0, |sum, run| match run.join() {
+            Ok(removed) => Ok::<_, anyhow::Error>(sum + removed?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    let left = count(&mut client, "a_q")? + count(&mut client, "a_r")?;
+    ensure!(removed + left == 40_000, "{removed} removed, {left} left of 40000");
+    Ok(())
+}

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use enough_pg_test::check::{healthy, state};
 use enough_pg_test::server::{Database, options, start};
 use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 const SESSIONS: usize = 6;
 const ROUNDS: usize = 400;
@@ -131,4 +132,50 @@ fn administration_in_many_sessions_fails_with_proper_codes_only() -> Result<()> 
         })
     })?;
     healthy(&server.log(), false)
+}
+
+/// What shuts all others out of a queue gives up soon, so that senders don't wait behind it for as long as some transaction
+/// that uses the queue is open.
+#[test]
+fn exclusive_changes_of_a_queue_in_use_give_up_soon() -> Result<()> {
+    let database = Database::new()?;
+    let mut consumer = database.client()?;
+    consumer.batch_execute("SELECT enough.queue_create('q'), enough.queue_send('q', '1')")?;
+    consumer.batch_execute("BEGIN; SELECT enough.queue_delete('q', 1)")?;
+    let mut sender = database.client()?;
+    for call in ["queue_drop('q')", "queue_alter('q', unlogged => true)", "queue_rename('q', 'r')"] {
+        let statement = format!("SELECT enough.{call}");
+        let began = Instant::now();
+        let change = Call::start(&database, "postgres", &statement)?;
+        // A sender that comes meanwhile waits no longer than the change does.
+        sender.batch_execute("SELECT enough.queue_send('q', '2')").context(call)?;
+        let sent = began.elapsed();
+        let Err(error) = change.outcome() else { bail!("{call} went through") };
+        ensure!(state(&error) == "55P03", "{call}: {error:?}");
+        let hint = error.as_db_error().and_then(|error| error.hint()).unwrap_or_default();
+        ensure!(hint.contains("lock_timeout"), "{call}: {hint}");
+        ensure!(sent < Duration::from_secs(20), "{call}: a sender has waited for {sent:?}");
+        // As the server's other commands, it waits as long as the session says.
+        let mut patient = database.client()?;
+        patient.batch_execute("SET lock_timeout = '10 ms'")?;
+        let began = Instant::now();
+        let Err(error) = patient.batch_execute(&statement) else { bail!("{call} went through") };
+        ensure!(state(&error) == "55P03" && began.elapsed() < Duration::from_millis(900), "{call}: {error:?}");
+        // And the setting is as it was.
+        let shown: String = patient.query_one("SHOW lock_timeout", &[])?.get(0);
+        ensure!(shown == "10ms", "{shown}");
+    }
+    // Options are changed beside whatever is going on.
+    sender.batch_execute(
+        "SELECT enough.queue_alter('q', max_attempts => 3), enough.queue_pause('q'), enough.queue_resume('q')",
+    )?;
+    let timeout: String = sender.query_one("SHOW lock_timeout", &[])?.get(0);
+    ensure!(timeout == "0", "{timeout}");
+    consumer.batch_execute("COMMIT")?;
+    sender.batch_execute(
+        "SELECT enough.queue_alter('q', unlogged => true), enough.queue_rename('q', 'r'), enough.queue_drop('r')",
+    )?;
+    let timeout: String = sender.query_one("SHOW lock_timeout", &[])?.get(0);
+    ensure!(timeout == "0", "{timeout}");
+    Ok(())
 }
