@@ -249,7 +249,7 @@ impl Queue {
 
     /// Does `work` with the rights of the archive's owner.
     fn as_archive_owner<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        if self.table.archive == 0 {
+        if !catalog::relation_exists(self.table.archive) {
             return Err(Error::NotReady {
                 problem: format!("queue \"{}\" has lost its archive", self.name),
                 hint: format!("Call enough.queue_create('{}', if_not_exists => true), which makes it anew.", self.name),
@@ -265,7 +265,7 @@ impl Queue {
 
     /// Fails where a statement that moves rows from one of its tables to the other has no role to run as.
     fn require_one_owner(&self) -> Result<(), Error> {
-        if self.table.archive == 0 || self.has_one_owner() {
+        if !catalog::relation_exists(self.table.archive) || self.has_one_owner() {
             return Ok(());
         }
         Err(Error::NotReady {

@@ -134,42 +134,13 @@ pub(super) unsafe fn guarded<R>(work: impl FnOnce() -> Result<R, Error>) -> R {
     }
 }
 
-/// Sees the server's errors as they are raised, as the frame of a call does, for those who catch one and want to say what it
-/// said: what pgrx has of it is without what isn't UTF-8.
-pub(super) struct Watch(Box<Frame>);
-
-impl Watch {
-    /// From here on, until [`Watch::end`], which has to be called where this was.
-    pub(super) fn begin() -> Self {
-        // SAFETY: variables of this process. The frame stays where it is while it is in the list of callbacks.
-        unsafe {
-            let mut frame = Box::new(Frame {
-                callback: pg_sys::ErrorContextCallback {
-                    previous: pg_sys::error_context_stack,
-                    callback: Some(keep),
-                    arg: ptr::null_mut(),
-                },
-                kept: ptr::null_mut(),
-                memory: pg_sys::CurrentMemoryContext,
-            });
-            let place = &raw mut *frame;
-            frame.callback.arg = place.cast();
-            pg_sys::error_context_stack = &raw mut frame.callback;
-            Watch(frame)
-        }
-    }
-
-    /// What the last error said that was raised since.
-    pub(super) fn end(mut self) -> Option<Vec<u8>> {
-        // SAFETY: pushed by `begin`, and what has been pushed since is gone. A message is a C string.
-        unsafe {
-            pg_sys::error_context_stack = self.0.callback.previous;
-            let kept = self.0.kept;
-            let said = (!kept.is_null() && !(*kept).message.is_null())
-                .then(|| std::ffi::CStr::from_ptr((*kept).message).to_bytes().to_vec());
-            self.0.forget();
-            said
-        }
+/// What the last error said that was raised within the innermost call, in the database's encoding: for those who have just
+/// caught it. What pgrx has of it is without what isn't UTF-8.
+pub(super) fn last_message() -> Option<Vec<u8>> {
+    // SAFETY: the frame is there as long as its call is, and what it keeps is its own. A message is a C string.
+    unsafe {
+        let kept = INNERMOST.load(Relaxed).as_ref()?.kept.as_ref()?;
+        (!kept.message.is_null()).then(|| std::ffi::CStr::from_ptr(kept.message).to_bytes().to_vec())
     }
 }
 

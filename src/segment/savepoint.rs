@@ -2,7 +2,7 @@
 //! bound on how long it waits for locks.
 
 use super::encoding::decode;
-use super::guard::{self, Watch};
+use super::guard;
 use crate::error::Error;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
@@ -102,14 +102,9 @@ pub fn attempt<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Failure>
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::CurrentMemoryContext = context;
-        let watch = Watch::begin();
-        let mut outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Own)))
-            .catch_others(|caught| Err(Failure::Server(Box::new(caught), None)))
+        let outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Own)))
+            .catch_others(|caught| Err(Failure::Server(Box::new(caught), guard::last_message())))
             .execute();
-        let said = watch.end();
-        if let Err(Failure::Server(_, message)) = &mut outcome {
-            *message = said;
-        }
         if outcome.is_ok() {
             pg_sys::ReleaseCurrentSubTransaction();
         } else {

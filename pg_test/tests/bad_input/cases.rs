@@ -42,6 +42,14 @@ const GRANTED: &[Argument] = &[
     ),
     Argument("what", "'consume'", &[&[NULL, ("''", "22023"), ("'SEND'", "22023"), ("'select'", "22023")]]),
 ];
+const LEVELS: &[Argument] = &[
+    Argument(
+        "role",
+        "current_user::text::regrole",
+        &[&[NULL, ("999999::oid::regrole", "42704"), ("0::oid::regrole", "42704")]],
+    ),
+    Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
+];
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
 const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
@@ -445,6 +453,13 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("queue_pause", &[NAMED], &[]),
     function("queue_resume", &[NAMED], &[]),
     function("queue_list", &[], &[]),
+    function(
+        "queue_rename",
+        &[NAMED, Argument("new_name", "'renamed'", &[NEW_QUEUE])],
+        &[("'nope', 'renamed'", "42704")],
+    ),
+    function("grant_to", LEVELS, &[]),
+    function("revoke_from", LEVELS, &[]),
     function("queue_grant", GRANTED, &[]),
     function("queue_revoke", GRANTED, &[]),
     without_cron(
