@@ -32,11 +32,14 @@ BEGIN
         SELECT * FROM (VALUES
             (1, 'USAGE', 'SCHEMA enough'),
             (2, 'EXECUTE', 'FUNCTION enough.cache_stats()'),
-            (2, 'EXECUTE', 'FUNCTION enough.rate_limit_stats()'),
+            (2, 'EXECUTE', 'FUNCTION enough.rate_limit_stats(text)'),
             (3, 'EXECUTE', 'FUNCTION enough.cache_clear()'),
             (3, 'EXECUTE', 'FUNCTION enough.rate_limit_reset(text)'),
             (3, 'EXECUTE', 'FUNCTION enough.rate_limit_refund(text, integer, interval, integer, text, integer)'),
+            (3, 'EXECUTE', 'FUNCTION enough.rate_limit_block(text, interval)'),
+            (3, 'EXECUTE', 'FUNCTION enough.rate_limit_unblock(text)'),
             (3, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.rate_limit_policy'),
+            (3, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.rate_limit_override'),
             (3, 'SELECT, UPDATE', 'TABLE enough.queue'),
             (4, 'INSERT, DELETE', 'TABLE enough.queue'),
             (4, 'CREATE', 'SCHEMA enough'),
@@ -83,7 +86,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enough.grant_to(regrole, text) IS
 'Lets a role use the extension in this database, at a level: user, monitor, operator or admin; each includes those before it.
-user: USAGE on the schema enough, which PUBLIC has unless it was revoked. monitor: statistics, those of all queues among them. operator: clears the cache, resets and refunds rate limits, sets policies, pauses, resumes and alters all queues, and its maintain() works on all of them. admin: creates queues, restores dumps, and passes all of this on; the database''s owner is one, and the role that has created the extension. What a role may do with a queue''s messages is for queue_grant().
+user: USAGE on the schema enough, which PUBLIC has unless it was revoked. monitor: statistics, those of all queues among them. operator: clears the cache, resets and refunds rate limits, blocks keys, sets policies, pauses, resumes and alters all queues, and its maintain() works on all of them. admin: creates queues, restores dumps, and passes all of this on; the database''s owner is one, and the role that has created the extension. What a role may do with a queue''s messages is for queue_grant().
 Returns nothing.
 Fails with 22004 (NULL), 22023 (no such level), 42704 (no such role), 25006 (read-only), 42501 for a role that is no admin.';
 REVOKE ALL ON FUNCTION enough.grant_to(regrole, text) FROM PUBLIC;

@@ -18,7 +18,7 @@ pub enum Error {
     /// NULL for an argument where it has a meaning, but not on a standby.
     NullOnStandby { argument: &'static str },
     /// An argument outside of what it may be.
-    Invalid { argument: &'static str, value: String, expected: String },
+    Invalid { argument: Cow<'static, str>, value: String, expected: String },
     /// A name that isn't one.
     Name { what: &'static str, name: String, expected: &'static str },
     /// No object of that kind has that name.
@@ -68,8 +68,8 @@ impl From<Corrupt> for Error {
 impl Error {
     /// An argument out of its range.
     #[allow(clippy::needless_pass_by_value, reason = "called with numbers and texts alike, most of them made for it")]
-    pub fn invalid(argument: &'static str, value: impl ToString, expected: impl Into<String>) -> Self {
-        Error::Invalid { argument, value: value.to_string(), expected: expected.into() }
+    pub fn invalid(argument: impl Into<Cow<'static, str>>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Invalid { argument: argument.into(), value: value.to_string(), expected: expected.into() }
     }
 
     /// As it is reported.

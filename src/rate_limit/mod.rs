@@ -6,16 +6,33 @@
 //! lie behind the time of a state that another session has written meanwhile, which would look like a step back.
 //!
 //! A torn partition is made empty, which gives its keys fresh limits.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `sql.rs`, `short.rs` | the functions that say by their arguments what is allowed, and the fast path of `rate_limit` |
+//! | `all.rs` | several keys at once |
+//! | `policy.rs` | defining policies: their table |
+//! | `by.rs` | asking by a policy |
+//! | `calendar.rs` | when the calendar's windows open |
+//! | `enforce.rs`, `headers.rs` | the answer as an error, and as fields of HTTP |
+//! | `stats.rs` | what was counted |
+//! | `arguments.rs` | what they take and return |
 
 mod all;
+mod arguments;
+mod by;
+mod calendar;
+mod enforce;
+mod headers;
 mod policy;
 mod short;
 mod sql;
+mod stats;
 
 use crate::error::Error;
 use crate::segment::{Region, segment, server};
 use enough_engine::hash::KeyHash;
-use enough_engine::limiter::table::{Stats, Table};
+use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Decision, Limit, Request};
 use enough_engine::words::Corrupt;
 
@@ -45,6 +62,32 @@ fn refund(key: &[u8], limit: &Limit, amount: u32) -> Result<Decision, Error> {
     with_key(key, |table, hash, now| table.refund(hash, limit, now, amount))
 }
 
+/// Books `cost` of `key`'s token bucket ahead, as far as `max_wait` microseconds from now.
+fn reserve(key: &[u8], limit: &Limit, cost: u32, max_wait: u64) -> Result<Decision, Error> {
+    with_key(key, |table, hash, now| table.reserve(hash, limit, now, cost, max_wait))
+}
+
+/// Blocks `key` for `length` microseconds.
+fn block(key: &[u8], length: u64) -> Result<(), Error> {
+    with_key(key, |table, hash, now| table.block(hash, now, length))
+}
+
+/// Ends the block of `key`; whether it was blocked.
+fn unblock(key: &[u8]) -> Result<bool, Error> {
+    with_key(key, |table, hash, now| table.unblock(hash, now))
+}
+
+/// For how many more microseconds `key` is blocked; 0 if it isn't. Without a lock where nothing in its partition is.
+fn block_left(key: &[u8]) -> Result<u64, Error> {
+    let segment = segment()?;
+    let hash = segment.hash(Region::RateLimit, key);
+    let partition = segment.partition_of(Region::RateLimit, hash);
+    if !Table::may_have_blocks(partition.words()) {
+        return Ok(0);
+    }
+    partition.exclusive(|words| Table::open(words)?.block_left(hash, server::now()))
+}
+
 /// Forgets all that `key` has consumed under any limit; whether it had.
 fn reset(key: &[u8]) -> Result<bool, Error> {
     with_key(key, |table, hash, now| table.reset(hash, now))
@@ -67,13 +110,4 @@ pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
         }
     }
     Ok((removed, true))
-}
-
-/// How full the limiter's memory is, and what was counted since it was made.
-pub fn stats() -> Result<Stats, Error> {
-    let mut sum = Stats::default();
-    for partition in segment()?.partitions(Region::RateLimit) {
-        sum = sum + partition.shared(|words| Table::open(words)?.stats())?;
-    }
-    Ok(sum)
 }

@@ -4,7 +4,8 @@
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is consumed.
 
 use super::MAX_KEY;
-use super::sql::{ROW, algorithm_named, bounded};
+use super::arguments::{algorithm_named, bounded};
+use super::sql::ROW;
 use crate::segment::call::{Call, Short, Time};
 use crate::segment::row::Micros;
 use crate::segment::{Region, known, server};

@@ -1,13 +1,18 @@
-//! The SQL functions of `sql/rate_limit.sql`: arguments in, rows out.
+//! The SQL functions of `sql/rate_limit.sql` that say by their arguments what is allowed: arguments in, rows out.
 
-use super::{MAX_KEY, all};
-use crate::error::{Error, required, shown};
-use crate::segment::call::{Array, Call, Time, Value};
+use super::all;
+use super::arguments::{
+    algorithm, amount, duration, element_of, elements, fitting, interval, key, limit, row, valid, valid_named,
+};
+use crate::error::{Error, required};
+use crate::segment::call::{Call, Value};
 use crate::segment::row::{Micros, RowKind};
-use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_REQUESTS, OutOfRange, Request};
+use enough_engine::limiter::{Algorithm, MIN_PERIOD, Request};
 
 /// The most keys of one call: their partitions are locked at the same time.
 const MAX_KEYS: usize = 100;
+/// How long a reservation is made ahead by default.
+const MAX_WAIT: u64 = 60_000_000;
 
 crate::export!(
     enough_rate_limit = super::short::rate_limit | rate_limit,
@@ -15,8 +20,10 @@ crate::export!(
     enough_rate_limit_refund = rate_limit_refund,
     enough_rate_limit_up_to = rate_limit_up_to,
     enough_rate_limit_all = rate_limit_all,
+    enough_rate_limit_reserve = rate_limit_reserve,
     enough_rate_limit_reset = rate_limit_reset,
-    enough_rate_limit_stats = rate_limit_stats,
+    enough_rate_limit_block = rate_limit_block,
+    enough_rate_limit_unblock = rate_limit_unblock,
 );
 
 /// What `rate_limit` returns: allowed, remaining, `retry_after`, `reset_after`.
@@ -62,7 +69,7 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let max_requests = required(call.i32_array(1), "max_requests")?;
     let periods = required(call.interval_array(2), "periods")?;
     let cost = amount(call, 3, "cost")?;
-    let algorithm = algorithm(required(call.bytes(4), "algorithm")?)?;
+    let algorithm = algorithm(call.bytes(4))?;
     for (name, len) in [("max_requests", max_requests.len()), ("periods", periods.len())] {
         if len != keys.len() {
             let expected = format!("as many as there are keys, {}", keys.len());
@@ -77,11 +84,11 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let max_requests = elements(max_requests, "max_requests")?;
     let periods = elements(periods, "periods")?;
     keys.iter().try_for_each(|key| fitting(key).map(drop))?;
-    let limits = max_requests
-        .into_iter()
-        .zip(periods)
-        .map(|(max_requests, period)| valid(max_requests, "periods", period, algorithm, None))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut limits = Vec::with_capacity(keys.len());
+    for (at, (max_requests, period)) in max_requests.into_iter().zip(periods).enumerate() {
+        let called = |name| element_of(if name == "period" { "periods" } else { "max_requests" }, at);
+        limits.push(valid_named(max_requests, period, algorithm, None, called)?);
+    }
     let (granted, decisions) = all::request(&keys, &limits, cost)?;
     let mut rows = call.rows()?;
     for (key, decision) in keys.into_iter().zip(&decisions) {
@@ -92,9 +99,17 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     Ok(rows.end())
 }
 
-/// The elements of an array, none of which may be NULL.
-fn elements<'c, T: 'c>(array: Array<'c, T>, name: &'static str) -> Result<Vec<T>, Error> {
-    array.iter().map(|element| required(element, name)).collect()
+/// `(key, max_requests, period, cost, burst, max_wait)`
+fn rate_limit_reserve(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let key = key(call, 0)?;
+    let max_requests = required(call.i32(1), "max_requests")?;
+    let period = required(call.interval(2), "period")?;
+    let cost = amount(call, 3, "cost")?;
+    let limit = valid(max_requests, period, Algorithm::TokenBucket, call.i32(4))?;
+    let max_wait = call.interval(5).map_or(Ok(MAX_WAIT), |time| duration(time, 0, "max_wait"))?;
+    let decision = super::reserve(key, &limit, cost, max_wait)?;
+    let wait = decision.retry_after.filter(|_| decision.allowed);
+    Ok(Value::or_null(wait, interval))
 }
 
 /// `(key)`
@@ -102,121 +117,15 @@ fn rate_limit_reset(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     super::reset(key(call, 0)?).map(Value::Bool)
 }
 
-/// `()`
-fn rate_limit_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let stats = super::stats()?;
-    let columns = [
-        stats.keys,
-        stats.bytes_used,
-        stats.bytes_max,
-        stats.allowed,
-        stats.denied,
-        stats.evictions,
-        stats.evictions_of_active,
-    ];
-    call.row(&columns.map(|count| Value::I64(i64::try_from(count).unwrap_or(i64::MAX))))
+/// `(key, duration)`
+fn rate_limit_block(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    let key = key(call, 0)?;
+    let length = duration(required(call.interval(1), "duration")?, MIN_PERIOD, "duration")?;
+    super::block(key, length)?;
+    Ok(Value::VOID)
 }
 
-/// The columns that every answer has: allowed, remaining, `retry_after`, `reset_after`.
-#[inline]
-pub(super) fn row(decision: &Decision) -> [Value<'static>; 4] {
-    [
-        Value::Bool(decision.allowed),
-        Value::I64(i64::from(decision.remaining)),
-        Value::or_null(decision.retry_after, interval),
-        interval(decision.reset_after),
-    ]
-}
-
-#[inline]
-fn interval(micros: u64) -> Value<'static> {
-    Value::Interval(bounded(micros))
-}
-
-/// What an interval can't hold is some 292,000 years: the longest that it can.
-#[inline(always)]
-pub(super) fn bounded(micros: u64) -> i64 {
-    i64::try_from(micros).unwrap_or(i64::MAX)
-}
-
-/// The key, argument `at`.
-#[inline]
-pub(super) fn key<'c>(call: &Call<'c>, at: usize) -> Result<&'c [u8], Error> {
-    fitting(required(call.bytes(at), "key")?)
-}
-
-/// Checks a key's size.
-#[inline]
-fn fitting(key: &[u8]) -> Result<&[u8], Error> {
-    if key.len() > MAX_KEY {
-        return Err(Error::TooLarge {
-            what: "rate limit key",
-            size: key.len(),
-            limit: MAX_KEY,
-            hint: "Limits are in bytes. Hash what identifies the caller, with sha256() or the like, and use that.",
-        });
-    }
-    Ok(key)
-}
-
-/// Arguments 1 and 2, `algorithm` at `at` and `burst` after it.
-#[inline]
-fn limit(call: &Call<'_>, at: usize) -> Result<Limit, Error> {
-    let max_requests = required(call.i32(1), "max_requests")?;
-    let period = required(call.interval(2), "period")?;
-    let algorithm = algorithm(required(call.bytes(at), "algorithm")?)?;
-    valid(max_requests, "period", period, algorithm, call.i32(at + 1))
-}
-
-/// The limit, if all of it is in range; `name` is that of the argument that holds the period.
-#[inline]
-pub(super) fn valid(
-    max_requests: i32,
-    name: &'static str,
-    period: Time,
-    algorithm: Algorithm,
-    burst: Option<i32>,
-) -> Result<Limit, Error> {
-    // What is negative is out of range, as what is too large is.
-    let unsigned = |number: i32| u32::try_from(number).unwrap_or(u32::MAX);
-    let micros = if let Time::Micros(micros) = period { u64::try_from(micros).unwrap_or(0) } else { 0 };
-    Limit::new(algorithm, unsigned(max_requests), micros, burst.map(unsigned)).map_err(|out| match out {
-        OutOfRange::MaxRequests => Error::invalid("max_requests", max_requests, "from 0 to 1000000000"),
-        OutOfRange::Period => Error::invalid(name, period.describe(), "from 1 ms to 366 days"),
-        OutOfRange::Burst => Error::invalid("burst", burst.unwrap_or(0), "from 1 to 1000000000"),
-        OutOfRange::BurstWithoutBucket => {
-            Error::invalid("burst", burst.unwrap_or(0), "left out with any algorithm but 'token_bucket'")
-        }
-    })
-}
-
-/// The algorithm of that name.
-#[inline(always)]
-pub(super) fn algorithm_named(name: &[u8]) -> Option<Algorithm> {
-    // Compared as a whole, by words: a match would look at each byte.
-    let is = |other: &str| name == other.as_bytes();
-    if is("sliding_window") {
-        Some(Algorithm::SlidingWindow)
-    } else if is("fixed_window") {
-        Some(Algorithm::FixedWindow)
-    } else {
-        is("token_bucket").then_some(Algorithm::TokenBucket)
-    }
-}
-
-/// The same; an error where there is none.
-#[inline]
-pub(super) fn algorithm(name: &[u8]) -> Result<Algorithm, Error> {
-    algorithm_named(name)
-        .ok_or_else(|| Error::invalid("algorithm", shown(name), "'sliding_window', 'fixed_window' or 'token_bucket'"))
-}
-
-/// A cost, or an amount to refund.
-#[inline]
-pub(super) fn amount(call: &Call<'_>, at: usize, name: &'static str) -> Result<u32, Error> {
-    let amount = required(call.i32(at), name)?;
-    u32::try_from(amount)
-        .ok()
-        .filter(|amount| *amount <= MAX_REQUESTS)
-        .ok_or_else(|| Error::invalid(name, amount, "from 0 to 1000000000"))
+/// `(key)`
+fn rate_limit_unblock(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    super::unblock(key(call, 0)?).map(Value::Bool)
 }

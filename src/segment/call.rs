@@ -62,14 +62,22 @@ pub unsafe fn enter<'c>(
 ) -> Datum {
     // SAFETY: the server's own function is the next frame above, and nothing here has to be dropped.
     unsafe {
-        guarded(move || {
+        let answer = guarded(move || {
             if server::is_parallel_worker() {
                 return Err(in_a_worker(info));
             }
-            let datum = body(&mut Call { info, lifetime: PhantomData })?.into_datum();
+            let value = body(&mut Call { info, lifetime: PhantomData })?;
+            if let Value::Raise(error) = value {
+                return Ok(Err(error));
+            }
+            let datum = value.into_datum();
             (*info).isnull = datum.is_none();
-            Ok(datum.unwrap_or(Datum::from(0)))
-        })
+            Ok(Ok(datum.unwrap_or(Datum::from(0))))
+        });
+        match answer {
+            Ok(datum) => datum,
+            Err(error) => super::raise::raise(error),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What only the server knows about a `jsonb`.
 
-use super::call::{Buffer, payload};
+use super::call::{Buffer, Value, payload};
 use pgrx::pg_sys;
 
 /// Whether two `jsonb` values, given by their binary form without the varlena header, are equal as the operator `=` has
@@ -160,4 +160,13 @@ fn aligned(bytes: &[u8]) -> Buffer {
     let buffer = Buffer::allocate(bytes.len());
     buffer.bytes().copy_from_slice(bytes);
     buffer
+}
+
+/// The `jsonb` of a text of JSON in the database's encoding; what isn't JSON is the server's error.
+pub fn parse(json: &[u8]) -> Value<'static> {
+    let text = super::raise::c_string(json);
+    // SAFETY: the server's input function of `jsonb` takes a C string.
+    Value::Raw(unsafe {
+        pg_sys::OidInputFunctionCall(pg_sys::F_JSONB_IN.into(), text.cast_mut(), pg_sys::JSONBOID, -1)
+    })
 }

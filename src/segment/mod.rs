@@ -34,6 +34,7 @@
 //! | `query.rs` | a query that the user has given |
 //! | `memory.rs`, `reserve.rs` | lists that grow with what a user does, and what is left for errors when memory isn't |
 //! | `bare.rs` | calls of the server that can't fail, without a guard |
+//! | `raise.rs` | errors with a SQLSTATE of the extension's own |
 //! | `call.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
 //! | `guard.rs` | errors and panics on their way into the server |
 
@@ -55,6 +56,7 @@ mod layout;
 pub mod memory;
 pub mod process;
 pub mod query;
+pub mod raise;
 mod reserve;
 pub mod row;
 pub mod rows;

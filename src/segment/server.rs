@@ -114,3 +114,10 @@ pub fn in_parallel_mode() -> bool {
     // SAFETY: reads variables of this process.
     unsafe { bare::IsInParallelMode() }
 }
+
+/// Whether the server knows a time zone of that name.
+pub fn is_time_zone(name: &[u8]) -> bool {
+    let name = super::raise::c_string(name);
+    // SAFETY: the name ends with a zero byte; the answer is kept by the server, or null.
+    unsafe { !pg_sys::pg_tzset(name).is_null() }
+}

@@ -36,6 +36,8 @@ pub enum Parameter<'p> {
     OptionalText(Option<&'p str>),
     /// `text` as it came, or NULL
     TextArgument(Option<Text<'p>>),
+    /// `text`, by its bytes in the database's encoding
+    Bytes(&'p [u8]),
     /// `text` of a row, or NULL
     TextOfRow(Option<Datum>),
     /// `jsonb` of a row, or NULL
@@ -58,6 +60,7 @@ impl<'p> Parameter<'p> {
             Parameter::TextOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) },
             // SAFETY: as the row's columns are.
             Parameter::JsonOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::JSONBOID) },
+            Parameter::Bytes(bytes) => text_datum(Some(copied(bytes))),
             Parameter::Numbers(numbers) => numbers.to_vec().into(),
             Parameter::I64(value) => value.into(),
             Parameter::OptionalI64(value) => value.into(),
@@ -81,11 +84,6 @@ impl<'p> Parameter<'p> {
 fn text_datum<'p>(value: Option<Datum>) -> DatumWithOid<'p> {
     // SAFETY: the callers pass a text.
     unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) }
-}
-
-/// An argument as a parameter for a statement of a capability's own.
-pub fn text_parameter(text: Text<'_>) -> DatumWithOid<'_> {
-    text_datum(Some(text.datum()))
 }
 
 impl From<spi::Error> for Error {

@@ -1,6 +1,7 @@
 //! Results: what a call gives back to SQL, made into Datums in the call's memory context.
 
 use super::encoding::encode;
+use super::raise::Raised;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::varlena::set_varsize_4b;
 
@@ -34,6 +35,8 @@ pub enum Value<'v> {
     Text(&'v str),
     /// What the server made
     Raw(Datum),
+    /// No result but an error, which is raised when the call has returned
+    Raise(Raised),
 }
 
 impl Value<'_> {
@@ -49,7 +52,7 @@ impl Value<'_> {
     #[allow(clippy::cast_sign_loss, reason = "a Datum holds the bits")]
     pub(super) fn into_datum(self) -> Option<Datum> {
         Some(match self {
-            Value::Null => return None,
+            Value::Null | Value::Raise(_) => return None,
             Value::Bool(value) => Datum::from(value),
             Value::I16(value) => Datum::from(value),
             Value::I32(value) => Datum::from(value),

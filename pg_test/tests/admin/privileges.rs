@@ -83,12 +83,16 @@ const HARMLESS: [&str; 6] = [
     "maintain()",
 ];
 const STATISTICS: [&str; 2] = ["cache_stats()", "rate_limit_stats()"];
-const OPERATING: [&str; 8] = [
+const OPERATING: [&str; 12] = [
     "cache_clear()",
     "rate_limit_reset('a')",
     "rate_limit_refund('a', 5, '1 hour')",
     "rate_limit_policy_set('p', 1, '1 hour')",
+    "rate_limit_policy_add('p', 9, NULL, calendar => 'day')",
+    "rate_limit_policy_override('shared', 'b', 0)",
     "rate_limit_policy_drop('p')",
+    "rate_limit_block('a', '1 s')",
+    "rate_limit_unblock('a')",
     "queue_pause('q')",
     "queue_resume('q')",
     "queue_alter('q', max_attempts => 3)",

@@ -139,8 +139,7 @@ pub(crate) const MSG_IDS: &[Bad] = &[
     ("(SELECT array_agg(n) FROM generate_series(1::bigint, 10001) AS n)", "54000"),
 ];
 
-pub(crate) const MAX_REQUESTS: &[Bad] =
-    &[NULL, ("0", "22023"), ("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")];
+pub(crate) const MAX_REQUESTS: &[Bad] = &[NULL, ("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")];
 
 pub(crate) const PERIOD: &[Bad] = &[
     NULL,
@@ -154,10 +153,9 @@ pub(crate) const PERIOD: &[Bad] = &[
     ("'-infinity'::interval", "22023"),
 ];
 
-pub(crate) const COST: &[Bad] = &[NULL, ("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")];
+pub(crate) const COST: &[Bad] = &[("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")];
 
 pub(crate) const ALGORITHM: &[Bad] = &[
-    NULL,
     ("''", "22023"),
     ("'gcra'", "22023"),
     ("'SLIDING_WINDOW'", "22023"),
@@ -167,6 +165,12 @@ pub(crate) const ALGORITHM: &[Bad] = &[
 
 /// Beside an algorithm that has none, any burst is wrong.
 pub(crate) const BURST: &[Bad] = &[("1", "22023"), ("0", "22023"), ("-1", "22023"), ("1000000001", "22023")];
+
+pub(crate) const CALENDAR: &[Bad] =
+    &[("''", "22023"), ("'fortnight'", "22023"), ("'Day'", "22023"), ("'day'", "22023")];
+
+pub(crate) const TIME_ZONE: &[Bad] =
+    &[("''", "22023"), ("'Mars'", "22023"), ("'../zoneinfo/UTC'", "22023"), ("repeat('x', 1000)", "22023")];
 
 pub(crate) const NOT_NULL: &[Bad] = &[NULL];
 

@@ -1,9 +1,9 @@
 //! The functions, with arguments that are good and what is bad in place of each.
 
 use crate::arguments::{
-    ALGORITHM, BURST, BYTES, Bad, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LIMIT, MAX_REQUESTS, MSG_IDS, NEGATIVE,
-    NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY, QUEUE,
-    SCHEDULE, TAG, TAGS, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+    ALGORITHM, BURST, BYTES, Bad, CALENDAR, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LIMIT, MAX_REQUESTS, MSG_IDS,
+    NEGATIVE, NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY,
+    QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -56,6 +56,22 @@ const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
 const LIMIT_COST: Argument = Argument("cost", "1", &[COST]);
 const LIMIT_ALGORITHM: Argument = Argument("algorithm", "'sliding_window'", &[ALGORITHM]);
 const LIMIT_BURST: Argument = Argument("burst", "NULL", &[BURST]);
+
+const LIMIT_CALENDAR: Argument = Argument("calendar", "NULL", &[CALENDAR]);
+const LIMIT_ZONE: Argument = Argument("time_zone", "'Europe/Berlin'", &[TIME_ZONE]);
+const POSTGREST: Argument = Argument("postgrest", "true", &[]);
+const MISSING: &[Bad] = &[("'nope'", "42704"), ("'Strict'", "42704")];
+const OF_POLICY: Argument = Argument("policy", "'strict'", &[POLICY, MISSING]);
+
+/// What makes no sense together.
+const CALENDARS: &[Bad] = &[
+    ("'strict', 10, NULL", "22004"),
+    ("'strict', 10, '1 day', calendar => 'day'", "22023"),
+    ("'strict', 10, NULL, 'token_bucket', calendar => 'day'", "22023"),
+    ("'strict', 10, NULL, burst => 5, calendar => 'day'", "22023"),
+    ("'strict', -1, NULL, calendar => 'day'", "22023"),
+    ("'strict', NULL, NULL, calendar => 'day'", "22004"),
+];
 
 /// A burst that is out of range where one may be given.
 const BUCKETS: &[Bad] = &[
@@ -254,8 +270,28 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ),
     function(
         "rate_limit_enforce",
-        &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST],
+        &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST, POSTGREST],
         BUCKETS,
+    ),
+    function("rate_limit_enforce_by", &[OF_POLICY, LIMIT_KEY, LIMIT_COST, POSTGREST], &[]),
+    function("rate_limit_headers_by", &[OF_POLICY, LIMIT_KEY], &[]),
+    function("rate_limit_block", &[LIMIT_KEY, Argument("duration", "'1 hour'", &[PERIOD])], &[]),
+    function("rate_limit_unblock", &[LIMIT_KEY], &[]),
+    function(
+        "rate_limit_reserve",
+        &[
+            LIMIT_KEY,
+            LIMIT_MOST,
+            LIMIT_PERIOD,
+            LIMIT_COST,
+            Argument("burst", "5", &[&[("0", "22023"), ("-1", "22023"), ("1000000001", "22023")]]),
+            Argument(
+                "max_wait",
+                "'1 minute'",
+                &[NEGATIVE, &[("'367 days'::interval", "22023"), ("'infinity'::interval", "22023")]],
+            ),
+        ],
+        &[],
     ),
     function(
         "rate_limit_all",
@@ -269,7 +305,6 @@ pub(crate) const FUNCTIONS: &[Function] = &[
                     ("ARRAY[10]", "22023"),
                     ("ARRAY[10, 20, 30]", "22023"),
                     ("ARRAY[10, NULL]", "22004"),
-                    ("ARRAY[10, 0]", "22023"),
                     ("ARRAY[-1, 10]", "22023"),
                 ]],
             ),
@@ -298,23 +333,45 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             LIMIT_PERIOD,
             LIMIT_ALGORITHM,
             LIMIT_BURST,
-            Argument("shadow", "false", &[NOT_NULL]),
+            Argument("shadow", "false", &[]),
+            LIMIT_CALENDAR,
+            LIMIT_ZONE,
         ],
-        &[],
+        CALENDARS,
     ),
-    function("rate_limit_policy_drop", &[Argument("name", "'strict'", &[POLICY])], &[]),
     function(
-        "rate_limit_by",
+        "rate_limit_policy_add",
         &[
-            Argument("policy", "'strict'", &[POLICY, &[("'nope'", "42704"), ("'Strict'", "42704")]]),
+            Argument("name", "'strict'", &[POLICY, MISSING]),
+            LIMIT_MOST,
+            LIMIT_PERIOD,
+            LIMIT_ALGORITHM,
+            LIMIT_BURST,
+            LIMIT_CALENDAR,
+            LIMIT_ZONE,
+        ],
+        CALENDARS,
+    ),
+    function(
+        "rate_limit_policy_override",
+        &[
+            Argument("name", "'strict'", &[POLICY, MISSING]),
             LIMIT_KEY,
-            LIMIT_COST,
+            Argument("max_requests", "10", &[&[("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")]]),
         ],
         &[],
     ),
+    function("rate_limit_policy_override_drop", &[Argument("name", "'strict'", &[POLICY]), LIMIT_KEY], &[]),
+    function("rate_limit_policy_drop", &[Argument("name", "'strict'", &[POLICY])], &[]),
+    function("rate_limit_policies", &[], &[]),
+    function("rate_limit_by", &[OF_POLICY, LIMIT_KEY, LIMIT_COST], &[]),
     function("rate_limit_headers", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),
     function("rate_limit_reset", &[LIMIT_KEY], &[]),
-    function("rate_limit_stats", &[], &[]),
+    function(
+        "rate_limit_stats",
+        &[Argument("policy", "'strict'", &[&[("''", "22023"), ("repeat('x', 64)", "22023")], MISSING])],
+        &[],
+    ),
     function(
         "queue_create",
         &[

@@ -1,7 +1,8 @@
 //! `rate_limit_enforce`: an error that a driver can match on, and a count that survives the rollback it causes.
 
 use anyhow::{Context, Result, ensure};
-use enough_pg_test::server::Database;
+use enough_pg_test::check::state;
+use enough_pg_test::server::{self, Database};
 use postgres::Client;
 
 /// Calls `statement` until the limit of two an hour ends it; then its error has to say when to come again, and what
@@ -19,8 +20,8 @@ fn enforced(client: &mut Client, statement: &str, key: &str) -> Result<()> {
         let Err(error) = client.batch_execute(statement) else { anyhow::bail!("{key}: a third was allowed") };
         let error = error.as_db_error().context("not the server's error")?;
         ensure!(error.code().code() == "PT429", "{attempt}: {error:?}");
-        let seconds: f64 = error.detail().context("no detail")?.parse().context("the detail isn't a number")?;
-        ensure!(seconds > 3000.0 && seconds <= 3600.0, "retry after {seconds} s");
+        let seconds: u32 = error.detail().context("no detail")?.parse().context("the detail isn't a whole number")?;
+        ensure!(seconds > 3000 && seconds <= 3600, "retry after {seconds} s");
         ensure!(error.hint().is_some() && error.message().contains(key), "{error:?}");
         ensure!(left(client)? == 0, "{key}: the error has undone the count");
     }
@@ -88,5 +89,80 @@ fn in_a_read_only_transaction() -> Result<()> {
     enforced(&mut client, "SELECT enough.rate_limit_enforce('read only', 2, '1 hour')", "read only")?;
     let assigned: bool = client.query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[])?.get(0);
     ensure!(!assigned, "a check took a transaction number");
+    Ok(())
+}
+
+/// A sleep of as many seconds as the detail says is enough, whatever the fraction was.
+#[test]
+fn the_detail_is_rounded_up() -> Result<()> {
+    let mut client = Database::new()?.client()?;
+    let enforce = "SELECT enough.rate_limit_enforce('short', 1, '1300 ms')";
+    client.batch_execute(enforce)?;
+    let error = client.batch_execute(enforce).expect_err("a second was allowed");
+    ensure!(error.as_db_error().and_then(|error| error.detail()) == Some("2"), "{error:?}");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    client.batch_execute(enforce)?;
+    Ok(())
+}
+
+/// As `PostgREST` takes it apart: the body in the message, status and fields in the detail.
+#[test]
+fn for_postgrest_the_error_carries_the_response() -> Result<()> {
+    let mut client = Database::new()?.client()?;
+    client.batch_execute(
+        "SELECT enough.rate_limit_policy_set('calls', 1, '1 minute'), enough.rate_limit_policy_add('calls', 5, '1 hour')",
+    )?;
+    for (call, name) in [
+        ("rate_limit_enforce(E'\"odd\\\\\n', 1, '1 minute', postgrest => true)", "default"),
+        ("rate_limit_enforce_by('calls', E'\"odd\\\\\n', postgrest => true)", "calls"),
+    ] {
+        let call = format!("SELECT enough.{call}");
+        client.batch_execute(&call)?;
+        let error = client.batch_execute(&call).expect_err("a second was allowed");
+        let error = error.as_db_error().context("not the server's error")?;
+        ensure!(error.code().code() == "PGRST", "{error:?}");
+        let body: serde_json::Value = serde_json::from_str(error.message())?;
+        ensure!(body["code"] == "PT429" && body["details"] == "60", "{body}");
+        ensure!(body["message"].as_str().is_some_and(|message| message.contains("\"odd\\\n")), "{body}");
+        let response: serde_json::Value = serde_json::from_str(error.detail().context("no detail")?)?;
+        ensure!(response["status"] == 429 && response["headers"]["Retry-After"] == "60", "{response}");
+        let limit = response["headers"]["RateLimit"].as_str().context("no RateLimit")?;
+        ensure!(limit.starts_with(&format!("\"{name}\";r=0;t=60")), "{response}");
+        let policies = response["headers"]["RateLimit-Policy"].as_str().context("no RateLimit-Policy")?;
+        ensure!(policies.starts_with(&format!("\"{name}\";q=1;w=60")), "{response}");
+        ensure!(policies.contains("\"calls.2\";q=5;w=3600") == (name == "calls"), "{response}");
+    }
+    Ok(())
+}
+
+/// Thousands of denials leave nothing in the server's log; what is logged at all stays as it was.
+#[test]
+fn a_denial_is_not_logged() -> Result<()> {
+    let server = server::start(&server::options()?.conf("log_statement", "none"))?;
+    let mut client = Database::on(&server)?.client()?;
+    client.batch_execute(
+        "SELECT enough.rate_limit_policy_set('p', 1, '1 hour'), enough.rate_limit_enforce_by('p', 'a'), \
+                enough.rate_limit_enforce('flooded', 1, '1 hour')",
+    )?;
+    let before = server.log().len();
+    for _ in 0..500 {
+        for call in [
+            "enforce('flooded', 1, '1 hour')",
+            "enforce_by('p', 'a')",
+            "enforce('flooded', 1, '1 hour', postgrest => true)",
+        ] {
+            let error = client.batch_execute(&format!("SELECT enough.rate_limit_{call}")).expect_err("allowed");
+            ensure!(matches!(state(&error), "PT429" | "PGRST"), "{error:?}");
+        }
+    }
+    ensure!(client.batch_execute("SELECT 1 / 0").is_err());
+    let log = server.log();
+    let written = &log[before..];
+    ensure!(!written.contains("flooded") && !written.contains("rate limit"), "{written}");
+    ensure!(written.contains("division by zero"), "other errors aren't logged any more: {written}");
+    // For who looks for them.
+    client.batch_execute("SET log_min_messages = debug1")?;
+    ensure!(client.batch_execute("SELECT enough.rate_limit_enforce('flooded', 1, '1 hour')").is_err());
+    ensure!(server.log().contains("rate limit of key \"flooded\" exceeded"));
     Ok(())
 }

@@ -2,4 +2,6 @@
 
 mod concurrent;
 mod enforce;
+mod exact;
 mod memory;
+mod policy;
