@@ -15,7 +15,7 @@
 /// How many steps a period is divided into.
 pub const STEPS: usize = 16;
 /// How many counts a window has: the running step and those before it that a trailing period overlaps.
-const COUNTS: usize = STEPS + 1;
+pub(crate) const COUNTS: usize = STEPS + 1;
 
 /// What of this file the layout version depends on.
 pub(crate) const LAYOUT: u64 = crate::fingerprint![STEPS, COUNTS];
@@ -144,6 +144,17 @@ impl Window {
         if let Some(count) = self.counts.get_mut(back as usize) {
             *count = count.saturating_add(cost);
         }
+    }
+
+    /// What counts at `now`, in steps of another period: what a step has counts as consumed at the latest moment at which it
+    /// can have been, so nothing is given back early.
+    #[must_use]
+    pub fn divided_by(&self, steps: Steps, others: Steps, now: i64) -> Self {
+        let mut divided = Window::new(others, now);
+        for (_, last, count) in self.at(steps, now).consumed(steps) {
+            divided.consume_at(others, last.min(now), count);
+        }
+        divided
     }
 
     /// Each step's count with the earliest and the latest moment at which it can have been consumed; the oldest first.

@@ -264,7 +264,7 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Purged { rows, timed } => index.purged(slot, rows, timed),
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
         Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
-        Action::Altered(options) => index.set_options(slot, options),
+        Action::Altered(options) => index.set_options(slot, options, now),
         Action::Doubt { at_commit: true } => look_again(index, slot, wake),
         Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
     }

@@ -313,20 +313,6 @@ impl State {
         }
     }
 
-    /// A token bucket's state as words, of which one at least isn't zero; of another kind, zeros.
-    pub fn to_words(self) -> [u64; 3] {
-        match self {
-            State::Bucket { time, level } => [time.cast_unsigned(), level as u64, (level >> 64) as u64],
-            State::Fixed { .. } | State::Sliding(_) => [0; 3],
-        }
-    }
-
-    /// The token bucket's state that [`to_words`](Self::to_words) gave; `None` for words that are all zero.
-    pub fn from_words(words: [u64; 3]) -> Option<Self> {
-        let [time, lower, upper] = words;
-        (words != [0; 3]).then_some(State::Bucket { time: time.cast_signed(), level: level(upper, lower) })
-    }
-
     /// This state, moved to `now` if it lies in the future because the clock has stepped back.
     #[inline]
     #[must_use]

@@ -1,11 +1,12 @@
 //! What lies where in a queue partition, and access to it by name.
 //!
 //! ```text
-//! head | queue buckets | queues | message buckets and timer heap | records
+//! head | queue buckets | queues | rates | message buckets and timer heap | records
 //! ```
 //! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it), a session
 //! that waits for one, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
 
+use crate::window::{COUNTS, Window};
 use crate::words::{Corrupt, Words, load, store};
 use crate::{fingerprint, fingerprint_of_fields};
 
@@ -13,6 +14,8 @@ use crate::{fingerprint, fingerprint_of_fields};
 const RECORD: usize = 8;
 /// Words of a queue.
 const QUEUE: usize = 64;
+/// Words of a queue's rate: when the running step of its window started, then the steps' counts, two to a word.
+const RATE: usize = 1 + COUNTS.div_ceil(2);
 /// Words of the partition's head.
 const HEAD: usize = 16;
 /// A partition has room for one queue in so many words (8 KiB).
@@ -66,14 +69,10 @@ pub(super) enum Q {
     /// Upper half: the most messages in flight; lower half: the most deliveries in a period. 0 for no limit.
     Limits = 22,
     RatePeriod = 23,
-    /// What deliveries have left of the rate: see `limits.rs`.
-    RateTime = 24,
-    RateLevel = 25,
-    RateLevelHigh = 26,
     /// Busy messages that weren't leased: not in flight, as the others of them are.
-    BusyUnleased = 27,
+    BusyUnleased = 24,
     /// Groups that have a record.
-    Groups = 28,
+    Groups = 25,
     /// When maintenance came by last, in microseconds.
     Maintained = 30,
     /// Where it goes on in the table, by number and by time, and in the archive; 0 for the beginning.
@@ -144,6 +143,7 @@ pub struct Partition<'a> {
     pub(super) records: usize,
     at_queue_buckets: usize,
     at_queues: usize,
+    at_rates: usize,
     at_halves: usize,
     at_records: usize,
 }
@@ -155,11 +155,12 @@ impl<'a> Partition<'a> {
         let queues = (words.len() / WORDS_PER_QUEUE).max(1);
         let at_queue_buckets = HEAD;
         let at_queues = at_queue_buckets + queues;
-        let at_halves = at_queues + queues * QUEUE;
+        let at_rates = at_queues + queues * QUEUE;
+        let at_halves = at_rates + queues * RATE;
         // A record needs its own words, and half a word each in the buckets and in the heap.
         let records = words.len().saturating_sub(at_halves) / (RECORD + 1);
         let at_records = at_halves + records;
-        Partition { words, queues, records, at_queue_buckets, at_queues, at_halves, at_records }
+        Partition { words, queues, records, at_queue_buckets, at_queues, at_rates, at_halves, at_records }
     }
 
     /// Makes it empty. Lease numbers start at `first_lease`.
@@ -210,6 +211,7 @@ impl<'a> Partition<'a> {
     pub(super) fn clear_fields(&self, slot: u32) -> Result<(), Corrupt> {
         let fields = crate::words::part(self.words, self.q_place(slot, 0)?, Q::Lists as usize)?;
         crate::words::zero(fields);
+        crate::words::zero(crate::words::part(self.words, self.rate_place(slot)?, RATE)?);
         Ok(())
     }
 
@@ -227,6 +229,36 @@ impl<'a> Partition<'a> {
     pub(super) fn count(&self, slot: u32, field: Q, by: i64) -> Result<(), Corrupt> {
         let value = self.q_i64(slot, field)?.saturating_add(by);
         self.set_q_i64(slot, field, value)
+    }
+
+    fn rate_place(&self, slot: u32) -> Result<usize, Corrupt> {
+        if slot == 0 || slot as usize > self.queues {
+            return Err(Corrupt);
+        }
+        Ok(self.at_rates + (slot as usize - 1) * RATE)
+    }
+
+    /// What a queue has delivered lately.
+    pub(super) fn rate_window(&self, slot: u32) -> Result<Window, Corrupt> {
+        let place = self.rate_place(slot)?;
+        let mut window = Window { start: load(self.words, place)?.cast_signed(), counts: [0; COUNTS] };
+        for (at, pair) in window.counts.chunks_mut(2).enumerate() {
+            let word = load(self.words, place + 1 + at)?;
+            for (count, half) in pair.iter_mut().zip([word as u32, (word >> 32) as u32]) {
+                *count = half;
+            }
+        }
+        Ok(window)
+    }
+
+    pub(super) fn set_rate_window(&self, slot: u32, window: &Window) -> Result<(), Corrupt> {
+        let place = self.rate_place(slot)?;
+        store(self.words, place, window.start.cast_unsigned())?;
+        for (at, pair) in window.counts.chunks(2).enumerate() {
+            let word = pair.iter().rev().fold(0, |word, &count| word << 32 | u64::from(count));
+            store(self.words, place + 1 + at, word)?;
+        }
+        Ok(())
     }
 
     /// First and last record of a list, and its length.
@@ -333,6 +365,7 @@ pub(super) fn spread(value: u64) -> u32 {
 pub(super) const LAYOUT: u64 = fingerprint![
     RECORD,
     QUEUE,
+    RATE,
     HEAD,
     WORDS_PER_QUEUE,
     PRIORITIES,
@@ -369,9 +402,6 @@ pub(super) const LAYOUT: u64 = fingerprint![
         Bitmap,
         Limits,
         RatePeriod,
-        RateTime,
-        RateLevel,
-        RateLevelHigh,
         BusyUnleased,
         Groups,
         Maintained,

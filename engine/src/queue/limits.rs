@@ -1,40 +1,49 @@
 //! What a queue's options allow to be read now: messages in flight, and deliveries in a time.
 //!
-//! In flight is what is leased, also while an open transaction is finishing it. The rate is a token bucket that holds a
-//! period's deliveries (see [`limiter`](crate::limiter)): exact to the microsecond, whoever reads.
+//! In flight is what is leased, also while an open transaction is finishing it. Deliveries are counted in a strict sliding
+//! window (see [`window`](crate::window)): in no trailing period are there more than allowed, whoever reads.
 
 use super::layout::{BUSY, LEASED, Partition, Q};
 use super::{Options, Wake};
-use crate::limiter::{Algorithm, Limit, Request, State};
+use crate::limiter::{MAX_PERIOD, MIN_PERIOD};
+use crate::window::{Steps, Window};
 use crate::words::Corrupt;
 
-impl Options {
-    /// The limit of deliveries; none where there is none.
-    fn rate(&self) -> Option<Limit> {
-        let period = u64::try_from(self.rate_period).ok()?;
-        Limit::new(Algorithm::TokenBucket, self.max_rate, period, None).ok()
+/// A limit of deliveries.
+struct Rate {
+    /// How many in a period.
+    most: u64,
+    steps: Steps,
+}
+
+impl Rate {
+    /// None where there is no limit.
+    fn of(options: &Options) -> Option<Self> {
+        (options.max_rate > 0).then(|| Rate { most: u64::from(options.max_rate), steps: steps(options.rate_period) })
     }
+}
+
+/// The steps of a period, which whoever writes into the table of options by hand may have put out of its range.
+fn steps(period: i64) -> Steps {
+    Steps::of(u64::try_from(period).unwrap_or(0).clamp(MIN_PERIOD, MAX_PERIOD))
 }
 
 impl Partition<'_> {
     #[inline]
-    fn rate(&self, slot: u32) -> Result<Option<Limit>, Corrupt> {
+    fn rate(&self, slot: u32) -> Result<Option<Rate>, Corrupt> {
         if self.q(slot, Q::Limits)? as u32 == 0 {
             return Ok(None);
         }
-        Ok(self.options(slot)?.rate())
+        Ok(Rate::of(&self.options(slot)?))
     }
 
-    fn rate_state(&self, slot: u32) -> Result<Option<State>, Corrupt> {
-        let words = [self.q(slot, Q::RateTime)?, self.q(slot, Q::RateLevel)?, self.q(slot, Q::RateLevelHigh)?];
-        Ok(State::from_words(words))
-    }
-
-    fn set_rate_state(&self, slot: u32, state: State) -> Result<(), Corrupt> {
-        let [time, level, high] = state.to_words();
-        self.set_q(slot, Q::RateTime, time)?;
-        self.set_q(slot, Q::RateLevel, level)?;
-        self.set_q(slot, Q::RateLevelHigh, high)
+    /// Counts the deliveries so far by another period. Done while there is no limit, too: one that comes back finds them.
+    pub(super) fn change_rate_period(&self, slot: u32, period: i64, now: i64) -> Result<(), Corrupt> {
+        let (former, new) = (steps(self.q_i64(slot, Q::RatePeriod)?), steps(period));
+        if former != new {
+            self.set_rate_window(slot, &self.rate_window(slot)?.divided_by(former, new, now))?;
+        }
+        Ok(())
     }
 
     /// How many messages may be read now, were they ready.
@@ -53,38 +62,35 @@ impl Partition<'_> {
             let flying = self.list(slot, LEASED)?.2.saturating_add(busy);
             allowance = most.saturating_sub(flying);
         }
-        if let Some(limit) = self.rate(slot)? {
-            let state = self.rate_state(slot)?.map(|state| state.rebase(now));
-            allowance = allowance.min(u64::from(limit.available(state.as_ref(), now)));
+        if let Some(rate) = self.rate(slot)? {
+            let delivered = self.rate_window(slot)?.at(rate.steps, now).total();
+            allowance = allowance.min(rate.most.saturating_sub(delivered));
         }
         Ok(allowance)
     }
 
     /// When the rate allows another delivery; `None` where it does now.
     pub(super) fn next_allowed(&self, slot: u32, now: i64) -> Result<Option<i64>, Corrupt> {
-        let Some(limit) = self.rate(slot)? else { return Ok(None) };
-        let state = self.rate_state(slot)?.map(|state| state.rebase(now));
-        let wait = limit.wait(state.as_ref(), now, 1).unwrap_or(0);
+        let Some(rate) = self.rate(slot)? else { return Ok(None) };
+        let wait = self.rate_window(slot)?.at(rate.steps, now).wait(rate.steps, now, rate.most - 1);
         Ok((wait > 0).then(|| now.saturating_add_unsigned(wait)))
     }
 
     /// Counts deliveries that the allowance has permitted against the rate.
     pub(super) fn spend(&self, slot: u32, deliveries: u32, now: i64) -> Result<(), Corrupt> {
-        if deliveries == 0 {
-            return Ok(());
-        }
-        let Some(limit) = self.rate(slot)? else { return Ok(()) };
-        let (_, state) = limit.decide(self.rate_state(slot)?.as_ref(), now, Request::UpTo(deliveries));
-        state.map_or(Ok(()), |state| self.set_rate_state(slot, state))
+        self.change_deliveries(slot, now, |window| window.consume(deliveries))
     }
 
     /// Deliveries that did not come about don't count.
     pub(super) fn unspend(&self, slot: u32, deliveries: u32, now: i64) -> Result<(), Corrupt> {
-        let Some(limit) = self.rate(slot)? else { return Ok(()) };
-        match self.rate_state(slot)? {
-            Some(state) => self.set_rate_state(slot, limit.refund(state, now, deliveries)),
-            None => Ok(()),
-        }
+        self.change_deliveries(slot, now, |window| window.refund(deliveries))
+    }
+
+    fn change_deliveries(&self, slot: u32, now: i64, change: impl FnOnce(&mut Window)) -> Result<(), Corrupt> {
+        let Some(rate) = self.rate(slot)? else { return Ok(()) };
+        let mut window = self.rate_window(slot)?.at(rate.steps, now);
+        change(&mut window);
+        self.set_rate_window(slot, &window)
     }
 
     pub(super) fn limits_flight(&self, slot: u32) -> Result<bool, Corrupt> {

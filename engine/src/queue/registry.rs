@@ -140,7 +140,7 @@ impl Partition<'_> {
         self.set_queue_bucket(bucket, slot)?;
         self.set_q_i64(slot, Q::Frontier, i64::MIN)?;
         self.set_q_i64(slot, Q::Horizon, i64::MIN)?;
-        self.set_options(slot, options)?;
+        self.write_options(slot, options)?;
         Ok(Some(slot))
     }
 
@@ -232,8 +232,13 @@ impl Partition<'_> {
         })
     }
 
-    /// Changes a queue's options.
-    pub fn set_options(&self, slot: u32, options: Options) -> Result<(), Corrupt> {
+    /// Changes a queue's options. What was delivered so far counts on.
+    pub fn set_options(&self, slot: u32, options: Options, now: i64) -> Result<(), Corrupt> {
+        self.change_rate_period(slot, options.rate_period, now)?;
+        self.write_options(slot, options)
+    }
+
+    fn write_options(&self, slot: u32, options: Options) -> Result<(), Corrupt> {
         self.set_q_i64(slot, Q::VisibilityTimeout, options.visibility_timeout)?;
         self.set_q(slot, Q::MaxAttempts, u64::from(options.max_attempts))?;
         self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;

@@ -96,7 +96,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.failed(slot, 1),
         p.purged(slot, 1, 1),
         p.forgotten(slot, 1, 1),
-        p.options(slot).and_then(|options| p.set_options(slot, options)),
+        p.options(slot).and_then(|options| p.set_options(slot, Options { rate_period: id, ..options }, NOW)),
         p.start_counting(slot),
         p.counted(slot, 1, 1, 1, 1),
         p.detach(slot, 20, NOW, wake).map(drop),

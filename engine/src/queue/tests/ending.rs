@@ -117,7 +117,7 @@ fn a_failure_lands_what_was_in_flight() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.set_options(slot, Options { max_in_flight: 1, ..OPTIONS }).unwrap();
+    p.set_options(slot, Options { max_in_flight: 1, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, [entry(1), entry(2)]);
     assert_eq!(ids(&take(&p, slot, NOW)), [1]);
     p.wait(slot, 9).unwrap();

@@ -5,6 +5,7 @@ use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, list};
 use crate::queue::layout::{DELAYED, LEASED, Partition, Q};
 use crate::queue::{Busy, Entry, Found, Offered, Options, Taken, Wake, Yielded};
 use crate::words::allocate;
+use proptest::prelude::*;
 
 /// The process that reads.
 const PROCESS: u32 = 77;
@@ -266,7 +267,7 @@ fn a_message_that_was_delivered_is_not_overtaken_any_more() {
         let words = allocate(4000);
         let (p, slots) = fresh(&words, 1);
         let slot = slots[0];
-        p.set_options(slot, Options { max_attempts, ..OPTIONS }).unwrap();
+        p.set_options(slot, Options { max_attempts, ..OPTIONS }, NOW).unwrap();
         doubt(&p, slot);
         send(&p, slot, [member(5, 7)]);
         assert!(take(&p, slot, 1)[0].may_overtake);
@@ -338,7 +339,7 @@ fn what_is_in_flight_is_limited() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.set_options(slot, Options { max_in_flight: 2, ..OPTIONS }).unwrap();
+    p.set_options(slot, Options { max_in_flight: 2, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, (1..=5).map(entry));
     assert_eq!(ids(&take(&p, slot, 9)), [1, 2]);
     assert_eq!(p.outlook(slot, 1, NOW).unwrap().ready, 0);
@@ -357,13 +358,50 @@ fn deliveries_are_limited_in_time() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.set_options(slot, Options { max_rate: 2, rate_period: SECOND, ..OPTIONS }).unwrap();
+    p.set_options(slot, Options { max_rate: 2, rate_period: SECOND, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, (1..=9).map(entry));
     assert_eq!(ids(&take(&p, slot, 9)), [1, 2]);
     let outlook = p.outlook(slot, 1, NOW).unwrap();
-    assert_eq!((outlook.ready, outlook.next), (0, Some(NOW + SECOND / 2)));
-    assert_eq!(take_at(&p, slot, 9, NOW + SECOND / 2 - 1), []);
-    assert_eq!(ids(&take_at(&p, slot, 9, NOW + SECOND / 2)), [3]);
-    p.not_delivered(slot, 1, NOW + SECOND / 2).unwrap();
-    assert_eq!(ids(&take_at(&p, slot, 9, NOW + SECOND / 2)), [4], "a row that was gone doesn't count");
+    assert_eq!((outlook.ready, outlook.next), (0, Some(NOW + SECOND)));
+    assert_eq!(take_at(&p, slot, 9, NOW + SECOND - 1), []);
+    assert_eq!(ids(&take_at(&p, slot, 1, NOW + SECOND)), [3]);
+    p.not_delivered(slot, 1, NOW + SECOND).unwrap();
+    assert_eq!(ids(&take_at(&p, slot, 9, NOW + SECOND)), [4, 5], "a row that was gone doesn't count");
+    // The clock steps back: what was delivered counts from there on.
+    assert_eq!(take_at(&p, slot, 9, NOW - SECOND), []);
+    assert_eq!(p.outlook(slot, 1, NOW - SECOND).unwrap().next, Some(NOW + SECOND / 16 - 1));
+}
+
+/// The trailing period has never more deliveries than allowed, whatever the limit was before; and a reader is sent away
+/// only where it and a step before it are full.
+#[test]
+fn no_trailing_period_has_too_many_deliveries() {
+    let change = proptest::option::weighted(0.1, (1..6_usize, 1..6_i64));
+    proptest!(|(actions in proptest::collection::vec((0..40_i64, 0..4_usize, change), 1..80))| {
+        let words = allocate(4000);
+        let (p, slots) = fresh(&words, 1);
+        let slot = slots[0];
+        send(&p, slot, (1..=300).map(entry));
+        let (mut now, mut most, mut period, mut changed) = (NOW, 0, 0, NOW);
+        // When there were deliveries that count.
+        let mut log = Vec::new();
+        for (at, (pause, want, change)) in actions.into_iter().enumerate() {
+            now += pause * SECOND / 37;
+            if let Some((limit, halves)) = change.or((at == 0).then_some((3, 2))) {
+                // What no longer counted by the period before doesn't count again by a longer one.
+                log.retain(|&time| now - time < period);
+                (most, period, changed) = (limit, halves * SECOND / 2, now);
+                let options = Options { max_rate: most as u32, rate_period: period, ..OPTIONS };
+                p.set_options(slot, options, now).unwrap();
+            }
+            let taken = take_at(&p, slot, want, now).len();
+            log.extend(std::iter::repeat_n(now, taken));
+            let within = |period: i64| log.iter().filter(|&&time| now - time < period).count();
+            prop_assert!(taken == 0 || within(period) <= most, "{} of {most} in {period} µs", within(period));
+            let step = (period + 15) / 16;
+            if now - changed > period + step && taken < want {
+                prop_assert!(within(period + step) >= most, "{taken} of {want}, though {most} in {period} µs are allowed");
+            }
+        }
+    });
 }

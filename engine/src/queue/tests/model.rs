@@ -553,7 +553,7 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         queue.options.paused = paused;
         if let Some(slot) = queue.slot {
-            self.p.set_options(slot, queue.options).unwrap();
+            self.p.set_options(slot, queue.options, self.now).unwrap();
             assert_eq!(self.p.options(slot), Ok(queue.options));
             // Wake-ups of the time before went to nobody's use.
             for _ in 0..self.queues[q].waiting.len() {
@@ -566,7 +566,7 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         queue.options.max_in_flight = most;
         if let Some(slot) = queue.slot {
-            self.p.set_options(slot, queue.options).unwrap();
+            self.p.set_options(slot, queue.options, self.now).unwrap();
             for _ in 0..self.queues[q].waiting.len() {
                 self.pass_on(q);
             }

@@ -423,11 +423,11 @@ fn delayed_messages_leave_room_and_are_counted() {
 fn a_paused_queue_hands_out_nothing() {
     let words = allocate(1000);
     let (p, slots) = fresh(&words, 1);
-    p.set_options(slots[0], Options { paused: true, ..OPTIONS }).unwrap();
+    p.set_options(slots[0], Options { paused: true, ..OPTIONS }, NOW).unwrap();
     send(&p, slots[0], [1]);
     assert_eq!(take(&p, slots[0], NOW, 1), []);
     assert!(p.outlook(slots[0], 1, NOW).unwrap().paused);
-    p.set_options(slots[0], OPTIONS).unwrap();
+    p.set_options(slots[0], OPTIONS, NOW).unwrap();
     assert_eq!(take(&p, slots[0], NOW, 1).len(), 1);
 }
 
