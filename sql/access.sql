@@ -34,6 +34,8 @@ BEGIN
             (2, 'EXECUTE', 'FUNCTION enough.cache_stats()'),
             (2, 'EXECUTE', 'FUNCTION enough.rate_limit_stats(text)'),
             (3, 'EXECUTE', 'FUNCTION enough.cache_clear()'),
+            (3, 'EXECUTE', 'FUNCTION enough.cache_delete_prefix(text)'),
+            (3, 'EXECUTE', 'FUNCTION enough.cache_keys(text, text, integer)'),
             (3, 'EXECUTE', 'FUNCTION enough.rate_limit_reset(text)'),
             (3, 'EXECUTE', 'FUNCTION enough.rate_limit_refund(text, integer, interval, integer, text, integer)'),
             (3, 'EXECUTE', 'FUNCTION enough.rate_limit_block(text, interval)'),

@@ -99,7 +99,7 @@ COMMENT ON FUNCTION enough.cache_merge(text, jsonb, interval) IS
 'Merges a patch into the value cached under a key, as RFC 7396 (JSON Merge Patch) says.
 patch: its members replace those of their name, objects are merged member by member, and null removes; what is no object takes the whole value''s place. A value that is not there, or no object, counts as an empty one. ttl: how long the entry lives from now on; NULL: one that is there keeps its expiry, a new one lives until it is evicted. The tags stay.
 Returns the new value; NULL where cache_set() would be refused. It is decided and stored at once, atomically among sessions, so no member is lost, and it stays when the transaction rolls back; but what this transaction itself has set or removed is changed when it commits.
-Fails with 22004 for a NULL key or patch, and on a standby for a new entry without a ttl, 22023 for a ttl that is not positive and finite or where the entry was written by cache_set_bytes(), 54000 for a key of more than 512 bytes or a value that becomes larger than enough.cache_max_value.';
+Fails with 22004 for a NULL key or patch, and on a standby for a new entry without a ttl, 22023 for a ttl that is not positive and finite or where the entry was written by cache_set_bytes(), 54000 for a key of more than 512 bytes, or a patch above enough.cache_max_value or a value that becomes so.';
 
 CREATE FUNCTION enough.cache_incr(key text, by bigint DEFAULT 1, ttl interval DEFAULT NULL, mode text DEFAULT 'always') RETURNS bigint
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_incr';
@@ -169,6 +169,26 @@ COMMENT ON FUNCTION enough.cache_invalidate(text) IS
 'Removes all entries with a tag.
 In a time that does not depend on their number; their memory returns as it is needed, or by maintain(). Shows in its own transaction at once, to others when that commits, and never if it rolls back. What another session stores with the tag until then is removed, too, and what a transaction computes that began before is refused.
 Fails with 22004 for a NULL tag, 54000 for one of more than 128 bytes.';
+
+CREATE FUNCTION enough.cache_keys(prefix text, after text DEFAULT NULL, max integer DEFAULT 1000)
+RETURNS TABLE (key text, bytes bigint, expires_at timestamptz)
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_keys';
+COMMENT ON FUNCTION enough.cache_keys(text, text, integer) IS
+'Lists keys of the cache that begin with a prefix.
+prefix: taken literally; the empty one is of all keys. after: only keys behind this one, such as the last one of the call before; NULL: from the start. max: how many at most, up to 10000.
+One row for each key, in the order of their bytes (collation "C"): bytes, the size of its value; expires_at, ''infinity'' where it never expires. Sees what its own transaction has written. What is there during the whole call is listed, and once; what comes or goes meanwhile may be. Looks at the whole cache, a little under each lock: for people and for cleaning up, not for each request.
+For operators, see grant_to().
+Fails with 42501 for others; 55000 where enough.cache_keep_keys is off, the default; then the cache does not know the text of its keys. What was stored before it was on is not listed. Fails with 22004 for a NULL prefix, 22023 for another max, 54000 for a prefix of more than 512 bytes.';
+REVOKE ALL ON FUNCTION enough.cache_keys(text, text, integer) FROM PUBLIC;
+
+CREATE FUNCTION enough.cache_delete_prefix(prefix text) RETURNS bigint
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_delete_prefix';
+COMMENT ON FUNCTION enough.cache_delete_prefix(text) IS
+'Removes the entries whose keys begin with a prefix.
+prefix: taken literally; the empty one is of all keys.
+Returns how many there were. Removes each as cache_delete() does: shows in its own transaction at once, to others when that commits, and never if it rolls back. Of a key that is not there yet it knows nothing: what is stored under it later stays. cache_invalidate() has no such gap, and does not look at the whole cache.
+For operators, see grant_to(). Fails as cache_keys() does.';
+REVOKE ALL ON FUNCTION enough.cache_delete_prefix(text) FROM PUBLIC;
 
 CREATE FUNCTION enough.cache_clear() RETURNS void
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_clear';

@@ -104,7 +104,7 @@ fn set(cache: &cache::Partition<'_>, item: &Item, value: &[u8], now: u64) -> Res
     if cache.refuses(key, 0, &Tags::default(), since, |_| false)?.is_some() {
         return Err(Corrupt);
     }
-    if cache.overwrite(item, value)? {
+    if cache.overwrite(item, None, value)? {
         return Ok(());
     }
     let mut request = Reservation::new(value.len());

@@ -1,5 +1,6 @@
 //! The arguments that the cache's functions share.
 
+use super::key::Key;
 use super::store;
 use super::transactional::Mode;
 use super::{pending, settings};
@@ -31,8 +32,23 @@ pub(super) fn hashed(segment: &Segment, key: &[u8]) -> Result<KeyHash, Error> {
     Ok(segment.hash(Region::Cache, key))
 }
 
-pub(super) fn key(call: &Call<'_>, segment: &Segment) -> Result<KeyHash, Error> {
-    hashed(segment, required(call.bytes(0), "key")?)
+/// The same for a key that is to get a value.
+pub(super) fn named<'k>(segment: &Segment, key: &'k [u8]) -> Result<Key<'k>, Error> {
+    Ok(Key { hash: hashed(segment, key)?, name: settings::keep_keys().then_some(key) })
+}
+
+pub(super) fn key<'c>(call: &Call<'c>, segment: &Segment) -> Result<Key<'c>, Error> {
+    named(segment, required(call.bytes(0), "key")?)
+}
+
+/// What keys are to begin with.
+pub(super) fn prefix<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
+    let prefix = required(call.bytes(0), "prefix")?;
+    if prefix.len() > LONGEST_KEY {
+        let hint = "Limits are in bytes. No key is as long as this.";
+        return Err(Error::TooLarge { what: "prefix of cache keys", size: prefix.len(), limit: LONGEST_KEY, hint });
+    }
+    Ok(prefix)
 }
 
 /// What the keys of an array are known by.

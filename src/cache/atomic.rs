@@ -5,6 +5,7 @@
 
 use super::fence::{self, Origin};
 use super::jsonb::number;
+use super::key::Key;
 use super::log::{Effect, Own};
 use super::pending::{self, now};
 use super::store::{self, Count, Offer};
@@ -13,7 +14,6 @@ use crate::error::Error;
 use crate::segment::call::Buffer;
 use crate::segment::{Segment, server};
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
-use enough_engine::hash::KeyHash;
 use std::num::IntErrorKind;
 
 /// What is there.
@@ -69,12 +69,12 @@ pub enum Outcome<'v> {
 /// Does to a key what `decide` says, which is asked again where another session was faster. Fails as that does.
 pub fn update<'v>(
     segment: &Segment,
-    key: KeyHash,
+    key: Key<'_>,
     mut decide: impl FnMut(Option<Current<'_>>) -> Result<Change<'v>, Error>,
 ) -> Result<Outcome<'v>, Error> {
     loop {
         let now = now();
-        let touched = match view(segment, key, now)? {
+        let touched = match view(segment, key.hash, now)? {
             View::Absent => return own(key, decide(None)?, &Tags::default()),
             View::Own(found) => {
                 let buffer = pending::copy(&found);
@@ -83,7 +83,7 @@ pub fn update<'v>(
             }
             View::Committed { touched } => touched,
         };
-        let there = store::read(segment, key, now, None)?;
+        let there = store::read(segment, key.hash, now, None)?;
         let change = decide(there.as_ref().map(|(buffer, found)| Current {
             bytes: buffer.bytes(),
             kind: found.kind,
@@ -94,7 +94,7 @@ pub fn update<'v>(
             Change::None => return Ok(Outcome::Unchanged),
             Change::Remove => match found {
                 None => return Ok(Outcome::Unchanged),
-                Some(found) if store::remove_found(segment, key, found, now)? => {
+                Some(found) if store::remove_found(segment, key.hash, found, now)? => {
                     pending::write(key, Effect::Taken)?;
                     return Ok(Outcome::Removed);
                 }
@@ -102,11 +102,11 @@ pub fn update<'v>(
             },
             Change::Put { value, kind, expiry } => {
                 // Should the entry be another one by now, it isn't replaced.
-                let tags = if found.is_some() { store::tags(segment, key, now)? } else { Tags::default() };
+                let tags = if found.is_some() { store::tags(segment, key.hash, now)? } else { Tags::default() };
                 let request = Reservation::tagged(value.bytes().len(), tags);
                 let mut reservation = store::reserve(segment, key, value.bytes(), request, now)?;
-                let item = Item { key, database: server::database(), expiry, kind };
-                let origin = Origin::at(fence::since_for(key));
+                let item = Item { key: key.hash, database: server::database(), expiry, kind };
+                let origin = Origin::at(fence::since_for(key.hash));
                 let offer = match found {
                     Some(found) => store::publish_in_place_of(segment, found, &mut reservation, &item, &origin, now)?,
                     None => store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?,
@@ -115,7 +115,7 @@ pub fn update<'v>(
                     Offer::Taken => return Ok(Outcome::Put(value)),
                     Offer::Late => {}
                     Offer::Stale => {
-                        fence::refused_at_once(key);
+                        fence::refused_at_once(key.hash);
                         return Ok(Outcome::Refused);
                     }
                 }
@@ -127,7 +127,7 @@ pub fn update<'v>(
 }
 
 /// The same for what this transaction itself has written or removed.
-fn own<'v>(key: KeyHash, change: Change<'v>, tags: &Tags) -> Result<Outcome<'v>, Error> {
+fn own<'v>(key: Key<'_>, change: Change<'v>, tags: &Tags) -> Result<Outcome<'v>, Error> {
     Ok(match change {
         Change::None => Outcome::Unchanged,
         Change::Remove => {
@@ -143,9 +143,9 @@ fn own<'v>(key: KeyHash, change: Change<'v>, tags: &Tags) -> Result<Outcome<'v>,
 
 /// Adds to the number under a key. One that isn't there counts as 0 and gets `new`, the expiry of a new entry; without
 /// that it stays absent.
-pub fn add(segment: &Segment, key: KeyHash, by: i64, new: Option<u64>) -> Result<Count, Error> {
+pub fn add(segment: &Segment, key: Key<'_>, by: i64, new: Option<u64>) -> Result<Count, Error> {
     let now = now();
-    let (old, expiry, tags) = match (view(segment, key, now)?, new) {
+    let (old, expiry, tags) = match (view(segment, key.hash, now)?, new) {
         (View::Committed { .. }, new) => return store::add(segment, key, by, new, now),
         (View::Absent, None) => return Ok(Count::Absent),
         (View::Absent, Some(new)) => (Ok(0), new, Tags::default()),

@@ -13,6 +13,7 @@
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
 use super::fence::{self, Origin};
+use super::key::Key;
 use super::log::Effect;
 use super::store::Note;
 use super::transactional;
@@ -88,36 +89,36 @@ impl Drop for Computing {
 /// What is cached, or else what the query says; the latter is stored, with a life that begins when it has been computed.
 pub fn fetch(
     segment: &Segment,
-    key: KeyHash,
+    key: Key<'_>,
     fetch: &Fetch<'_>,
     life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
-    if let Some(found) = transactional::get_or_make(segment, key, pending::now())? {
+    if let Some(found) = transactional::get_or_make(segment, key.hash, pending::now())? {
         return Ok(found);
     }
-    let own = pending::concerns(key);
+    let own = pending::concerns(key.hash);
     let made = make(segment, key, fetch, life)?;
     if !own {
         // Of what is committed. A call that fails has changed nothing, not even this.
-        store::count(segment, key, |cache, stripe| cache.count_miss(stripe))?;
+        store::count(segment, key.hash, |cache, stripe| cache.count_miss(stripe))?;
     }
     Ok(made)
 }
 
 fn make(
     segment: &Segment,
-    key: KeyHash,
+    key: Key<'_>,
     fetch: &Fetch<'_>,
     life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
-    let computing = Computing::begin(key)?;
+    let computing = Computing::begin(key.hash)?;
     let mut turn = None;
     let mut older = None;
     // What this transaction has removed isn't there for it, whatever others put there.
-    if !pending::concerns(key) {
-        let note = store::note(segment, key)?;
+    if !pending::concerns(key.hash) {
+        let note = store::note(segment, key.hash)?;
         if fetch.stale_if_error > 0 {
-            older = store::look(segment, key, pending::now(), fetch.stale_if_error)?;
+            older = store::look(segment, key.hash, pending::now(), fetch.stale_if_error)?;
         }
         if note == Some(Note::Failed)
             && let Some(older) = older
@@ -125,7 +126,7 @@ fn make(
             return Ok(older);
         }
         if note != Some(Note::TooLarge) {
-            match await_turn(segment, key, fetch.stale_for)? {
+            match await_turn(segment, key.hash, fetch.stale_for)? {
                 Outcome::Found(buffer, kind) => return Ok((buffer, kind)),
                 Outcome::Turn(given) if server::has_written() => given.end(),
                 Outcome::Turn(given) => turn = Some(given),
@@ -133,7 +134,7 @@ fn make(
         }
         // Whoever had the turn before may have failed.
         if older.is_some()
-            && store::note(segment, key)? == Some(Note::Failed)
+            && store::note(segment, key.hash)? == Some(Note::Failed)
             && let Some(older) = older
         {
             end(turn);
@@ -147,7 +148,7 @@ fn make(
         Some(older) => match attempt(query) {
             Ok(value) => value,
             Err(failure) if failure.may_be_answered() => {
-                store::put_note(segment, key, Note::Failed, pending::now() + FAILED_FOR)?;
+                store::put_note(segment, key.hash, Note::Failed, pending::now() + FAILED_FOR)?;
                 end(turn);
                 failure.warn("cache_fetch() returns an expired value, because its query has failed");
                 return Ok(older);
@@ -159,11 +160,11 @@ fn make(
     let buffer = value.unwrap_or_else(|| Buffer::holding(&jsonb::null()));
     let value: &[u8] = buffer.bytes();
     let Life { over, until } = life()?;
-    let transactional = server::has_written() || pending::concerns(key);
+    let transactional = server::has_written() || pending::concerns(key.hash);
     if value.len() > store::largest_value(segment)? {
-        store::count(segment, key, |cache, stripe| cache.count_uncached(stripe))?;
+        store::count(segment, key.hash, |cache, stripe| cache.count_uncached(stripe))?;
         if !transactional {
-            store::put_note(segment, key, Note::TooLarge, over.min(pending::now() + LARGE_FOR))?;
+            store::put_note(segment, key.hash, Note::TooLarge, over.min(pending::now() + LARGE_FOR))?;
         }
         end(turn);
     } else if transactional {
@@ -174,7 +175,7 @@ fn make(
     } else {
         let request = Reservation::kept(value.len(), fetch.tags, (until > over).then_some(over));
         let mut reservation = store::reserve(segment, key, value, request, pending::now())?;
-        let item = Item { key, database: server::database(), expiry: until, kind: Kind::Json };
+        let item = Item { key: key.hash, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.
         store::publish(segment, &mut reservation, &item, &Origin::at(since))?;
         end(turn);

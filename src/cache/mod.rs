@@ -22,6 +22,7 @@
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
 //! | `tables.rs` | tables whose changes end entries |
+//! | `key.rs`, `names.rs` | keys, and listing those whose text is kept |
 //! | `store.rs` | what is committed: the calls into the segment |
 //! | `jsonb/` | the binary form of a jsonb, without the server: counters, the entries of `cache_mset` |
 
@@ -30,7 +31,9 @@ mod atomic;
 mod fence;
 mod fetch;
 mod jsonb;
+mod key;
 mod log;
+mod names;
 mod pending;
 pub mod settings;
 mod short;

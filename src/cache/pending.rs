@@ -5,6 +5,7 @@
 //! absent rather than with an older value. Removals are carried out before the commit, under fences ([`fence`]).
 
 use super::fence::{self, Origin};
+use super::key::Key;
 use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
 use super::store;
 use crate::error::Error;
@@ -45,6 +46,16 @@ pub fn concerns(key: KeyHash) -> bool {
     log.has_marks() || log.seen(key).is_some()
 }
 
+/// Calls `each` with the names, values' lengths and expiries of what this transaction has written and kept the names of.
+pub fn names(mut each: impl FnMut(KeyHash, &[u8], usize, u64)) {
+    let log = log();
+    for (_, write) in log.effective(log.len()) {
+        if let (Some(name), false) = (log.name(write), log.is_marked(write)) {
+            each(write.key, name, write.len(), write.over);
+        }
+    }
+}
+
 /// Whether this transaction has invalidated anything.
 pub fn has_marks() -> bool {
     log().has_marks()
@@ -56,7 +67,7 @@ pub fn invalidates(tags: &Tags) -> bool {
 }
 
 /// Adds a write of the current savepoint.
-pub fn write(key: KeyHash, effect: Effect<'_>) -> Result<(), Error> {
+pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Error> {
     let mut log = log();
     set_limits(&mut log)?;
     let joined = match effect {
@@ -66,13 +77,13 @@ pub fn write(key: KeyHash, effect: Effect<'_>) -> Result<(), Error> {
     if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
         log.since = Some(fence::since());
     }
-    log.write(key, xact::current(), effect);
+    log.write(key.into(), xact::current(), effect);
     xact::join(joined);
     Ok(())
 }
 
 /// The same for a value that this transaction has written already: with another expiry.
-pub fn rewrite(key: KeyHash, own: &Own, expiry: u64) -> Result<(), Error> {
+pub fn rewrite(key: Key<'_>, own: &Own, expiry: u64) -> Result<(), Error> {
     let value = copy(own);
     write(key, Effect::Set { value: value.bytes(), kind: own.kind, expiry, tags: &own.tags })
 }
@@ -80,9 +91,10 @@ pub fn rewrite(key: KeyHash, own: &Own, expiry: u64) -> Result<(), Error> {
 /// [`write`] of a small value without tags, where the log has room for it, and for those who must not fail: none where that
 /// takes more.
 #[inline(always)]
-pub(super) fn put(key: KeyHash, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
+pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
     let mut log = LOG.get()?;
-    if !is_put(value.len(), false) || !log.has_room(value.len()) {
+    let len = value.len() + key.name.map_or(0, <[u8]>::len);
+    if !is_put(value.len(), false) || !log.has_room(len) {
         return None;
     }
     if log.since.is_none() {
@@ -117,7 +129,7 @@ pub fn commit_writes() {
     let origin = Origin::at(log.since.unwrap_or_default());
     if let Some(write) = log.only_write() {
         let item = Item { key: write.key, database: server::database(), expiry: write.expiry, kind: write.kind };
-        let _ = store::put(segment, &item, log.value(write), &origin, now);
+        let _ = store::put(segment, &item, log.name(write), log.value(write), &origin, now);
         log.forget_only_write();
     } else {
         carry_out(segment, &mut log, &origin, now);
@@ -166,7 +178,8 @@ impl Pending {
             let tags = log.tags(&write);
             let over = (write.action == Action::Keep).then_some(write.over);
             let request = Reservation::kept(write.len(), tags, over);
-            let reservation = store::reserve(segment, write.key, log.value(&write), request, log.now)?;
+            let key = Key { hash: write.key, name: log.name(&write) };
+            let reservation = store::reserve(segment, key, log.value(&write), request, log.now)?;
             log.reserve_for(index, reservation);
         }
     }
@@ -250,7 +263,7 @@ fn apply(
     let item = Item { key, database, expiry: write.expiry, kind: write.kind };
     match write.action {
         Action::Set if is_put(write.len(), write.is_tagged()) => {
-            store::put(segment, &item, log.value(write), origin, now)
+            store::put(segment, &item, log.name(write), log.value(write), origin, now)
         }
         Action::Set | Action::Keep => match reservation {
             Some(reservation) => store::publish(segment, reservation, &item, origin),

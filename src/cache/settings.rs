@@ -1,9 +1,18 @@
 //! The cache's settings that may change while the server runs.
 
+use crate::segment::settings::Switch;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 /// In milliseconds.
 static STANDBY_TTL: GucSetting<i32> = GucSetting::<i32>::new(60_000);
+
+static KEEP_KEYS: Switch = Switch::new();
+
+/// `enough.cache_keep_keys`
+#[inline(always)]
+pub(super) fn keep_keys() -> bool {
+    KEEP_KEYS.is_on()
+}
 
 /// `enough.cache_standby_ttl`, in microseconds.
 pub(super) fn standby_ttl() -> u64 {
@@ -22,5 +31,10 @@ pub fn define() {
         i32::MAX,
         GucContext::Sighup,
         GucFlags::UNIT_MS,
+    );
+    KEEP_KEYS.define(
+        c"enough.cache_keep_keys",
+        c"Keeps the text of each key beside its value.",
+        c"So that cache_keys() and cache_delete_prefix() find what is stored from then on. Costs the bytes of the keys.",
     );
 }

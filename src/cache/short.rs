@@ -4,7 +4,8 @@
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is done.
 
 use super::arguments::{self, LONGEST_KEY};
-use super::{pending, store};
+use super::key::Key;
+use super::{pending, settings, store};
 use crate::segment::call::{Call, Short};
 use crate::segment::xact::{self, Joined};
 use crate::segment::{Region, Segment, known, server};
@@ -13,9 +14,9 @@ use enough_engine::hash::KeyHash;
 
 /// Argument 0.
 #[inline(always)]
-fn key(call: &Call<'_>, segment: &Segment) -> Option<KeyHash> {
+fn key<'c>(call: &Call<'c>, segment: &Segment) -> Option<(KeyHash, &'c [u8])> {
     let key = call.plain_bytes(0).filter(|key| key.len() <= LONGEST_KEY)?;
-    Some(segment.hash(Region::Cache, key))
+    Some((segment.hash(Region::Cache, key), key))
 }
 
 /// The value of a small entry without tags that is in frequent use, in a transaction that has written nothing.
@@ -25,7 +26,7 @@ fn value(call: &Call<'_>, kind: Kind) -> Option<Short> {
         return None;
     }
     let segment = known()?;
-    store::glimpse(segment, key(call, segment)?, kind).map(Short::buffer)
+    store::glimpse(segment, key(call, segment)?.0, kind).map(Short::buffer)
 }
 
 /// Keeps argument 1 under argument 0 with the time to live of argument 2, in a transaction that leaves nothing else than such
@@ -38,9 +39,10 @@ fn keep(call: &Call<'_>, kind: Kind) -> Option<Short> {
     }
     let segment = known()?;
     let value = call.plain_bytes(1).filter(|value| value.len() <= store::known_largest_value())?;
-    let key = key(call, segment)?;
+    let (hash, name) = key(call, segment)?;
+    let key = Key { hash, name: if settings::keep_keys() { Some(name) } else { None } };
     pending::put(key, arguments::end(call.interval(2))?, value, kind)?;
-    store::fetch(segment, key);
+    store::fetch(segment, hash);
     Some(Short::bool(true))
 }
 

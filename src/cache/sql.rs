@@ -1,14 +1,15 @@
 //! Arguments in, rows out.
 
 use super::arguments::{
-    expiry, fitting, hashed, hashed_tag, holds_bytes, key, keys, latest_on_standby, mode, of_kind, period, tags,
+    expiry, fitting, hashed, hashed_tag, holds_bytes, key, keys, latest_on_standby, mode, named, of_kind, period,
+    prefix, tags,
 };
 use super::atomic::{self, Change, Current, Outcome, Payload};
 use super::fetch::{self, Fetch, Life};
 use super::log::Removed;
 use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
-use super::{jsonb, pending};
+use super::{jsonb, names, pending};
 use crate::error::{Error, required, required_elements, shown};
 use crate::segment::call::{Call, Value};
 use crate::segment::memory::PgVec;
@@ -39,6 +40,8 @@ crate::export!(
     enough_cache_mset_bytes = cache_mset_bytes,
     enough_cache_take_bytes = cache_take_bytes,
     enough_cache_compare_and_set_bytes = cache_compare_and_set_bytes,
+    enough_cache_keys = cache_keys,
+    enough_cache_delete_prefix = cache_delete_prefix,
     enough_cache_invalidate = cache_invalidate,
     enough_cache_invalidate_by_trigger = super::tables::invalidate_by_trigger,
     enough_cache_clear = cache_clear,
@@ -81,7 +84,7 @@ fn get(call: &Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
     let found = match call.interval(1) {
-        None => transactional::get(segment, key, pending::now()),
+        None => transactional::get(segment, key.hash, pending::now()),
         ttl => transactional::get_and_slide(segment, key, kind, expiry("slide_ttl", ttl)?),
     };
     of_kind(found?, kind)
@@ -126,7 +129,7 @@ fn cache_delete_if(call: &mut Call<'_>) -> Answer {
 fn cache_merge(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let key = key(call, segment)?;
-    let patch = required(call.jsonb(1), "patch")?.payload();
+    let patch = fitting(segment, required(call.jsonb(1), "patch")?.payload())?;
     let ttl = call.interval(2);
     let given = ttl.map(|ttl| expiry("ttl", Some(ttl))).transpose()?;
     let outcome = atomic::update(segment, key, |current| {
@@ -248,7 +251,7 @@ fn cache_mset(call: &mut Call<'_>) -> Answer {
     for member in entries {
         let member = member?;
         let value = NewValue { bytes: member.value(&mut value)?, kind: Kind::Json, expiry, tags };
-        transactional::set(segment, hashed(segment, member.key)?, value, Mode::Always, false)?;
+        transactional::set(segment, named(segment, member.key)?, value, Mode::Always, false)?;
         count += 1;
     }
     Ok(Value::I32(count))
@@ -256,28 +259,28 @@ fn cache_mset(call: &mut Call<'_>) -> Answer {
 
 fn cache_mset_bytes(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
-    let keys = keys(call, segment)?;
+    let keys = required(call.text_array(0), "keys")?;
+    // All of it is checked before any of it is written.
+    required_elements(keys.iter(), "keys").try_for_each(|key| hashed(segment, key?).map(drop))?;
     let values = required(call.bytes_array(1), "values")?;
+    required_elements(values.iter(), "values").try_for_each(|value| fitting(segment, value?).map(drop))?;
     if values.len() != keys.len() {
         let expected = format!("an array of {} elements, one a key", keys.len());
         return Err(Error::invalid("values", format!("an array of {}", values.len()), expected));
     }
     let expiry = expiry("ttl", call.interval(2))?;
     let tags = tags(call, segment, 3)?;
-    // As above.
-    for value in required_elements(values.iter(), "values") {
-        fitting(segment, value?)?;
-    }
-    for (&key, bytes) in keys.iter().zip(required_elements(values.iter(), "values")) {
-        let value = NewValue { bytes: bytes?, kind: Kind::Bytes, expiry, tags };
-        transactional::set(segment, key, value, Mode::Always, false)?;
+    for (key, bytes) in keys.iter().zip(values.iter()) {
+        let (Some(key), Some(bytes)) = (key, bytes) else { continue };
+        let value = NewValue { bytes, kind: Kind::Bytes, expiry, tags };
+        transactional::set(segment, named(segment, key)?, value, Mode::Always, false)?;
     }
     Ok(Value::I32(i32::try_from(keys.len()).unwrap_or(i32::MAX)))
 }
 
 fn cache_delete(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
-    transactional::delete(segment, key(call, segment)?, pending::now()).map(Value::Bool)
+    transactional::delete(segment, key(call, segment)?.hash, pending::now()).map(Value::Bool)
 }
 
 fn cache_mdelete(call: &mut Call<'_>) -> Answer {
@@ -299,19 +302,23 @@ fn cache_take_bytes(call: &mut Call<'_>) -> Answer {
 
 fn take(call: &Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
-    of_kind(transactional::take(segment, key(call, segment)?, kind)?, kind)
+    of_kind(transactional::take(segment, key(call, segment)?.hash, kind)?, kind)
 }
 
 fn cache_exists(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
-    Ok(Value::Bool(transactional::expiry(segment, key(call, segment)?, pending::now())?.is_some()))
+    Ok(Value::Bool(transactional::expiry(segment, key(call, segment)?.hash, pending::now())?.is_some()))
 }
 
 fn cache_expires_at(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
-    let expiry = transactional::expiry(segment, key(call, segment)?, pending::now())?;
-    // The server's infinity is the largest number, too.
-    Ok(Value::or_null(expiry, |expiry| Value::Instant(i64::try_from(expiry).unwrap_or(i64::MAX))))
+    let expiry = transactional::expiry(segment, key(call, segment)?.hash, pending::now())?;
+    Ok(Value::or_null(expiry, instant))
+}
+
+/// When something is over. The server's infinity is the largest number, too.
+fn instant(expiry: u64) -> Value<'static> {
+    Value::Instant(i64::try_from(expiry).unwrap_or(i64::MAX))
 }
 
 fn cache_touch(call: &mut Call<'_>) -> Answer {
@@ -319,6 +326,33 @@ fn cache_touch(call: &mut Call<'_>) -> Answer {
     let key = key(call, segment)?;
     let expiry = expiry("ttl", call.interval(1))?;
     transactional::touch(segment, key, expiry).map(Value::Bool)
+}
+
+/// The most keys that one call lists.
+const MOST_KEYS: i32 = 10_000;
+
+fn cache_keys(call: &mut Call<'_>) -> Answer {
+    let segment = segment()?;
+    let prefix = prefix(call)?;
+    let most = call.i32(2).unwrap_or(1_000);
+    let most = usize::try_from(most)
+        .ok()
+        .filter(|_| (1..=MOST_KEYS).contains(&most))
+        .ok_or_else(|| Error::invalid("max", most, format!("from 1 to {MOST_KEYS}")))?;
+    names::require()?;
+    let keys = names::list(segment, prefix, call.bytes(1), most)?;
+    let mut rows = call.rows()?;
+    for (met, name) in keys.iter() {
+        rows.push(&[Value::Bytes(name), Value::I64(met.len as i64), instant(met.expiry)])?;
+    }
+    Ok(rows.end())
+}
+
+fn cache_delete_prefix(call: &mut Call<'_>) -> Answer {
+    let segment = segment()?;
+    let prefix = prefix(call)?;
+    names::require()?;
+    names::delete(segment, prefix).map(Value::I64)
 }
 
 fn cache_clear(_: &mut Call<'_>) -> Answer {

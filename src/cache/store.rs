@@ -6,13 +6,14 @@
 
 use super::fence::{self, Origin};
 use super::jsonb::number;
+use super::key::Key;
 use super::log::Limits;
 use super::pending;
 use crate::error::Error;
 use crate::guc::Size;
 use crate::segment::call::Buffer;
 use crate::segment::{Partition, Region, Segment, server};
-use enough_engine::cache::{Found, Item, Kind, Partition as Cache, Progress, Reservation, Stats, Tags};
+use enough_engine::cache::{Found, Item, Kind, Named, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
 use std::num::IntErrorKind;
@@ -231,7 +232,7 @@ pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
 /// Keeps a note of a key until then.
 pub fn put_note(segment: &Segment, key: KeyHash, note: Note, until: u64) -> Result<(), Error> {
     let item = Item { key: noted(key), database: server::database(), expiry: until, kind: Kind::Bytes };
-    put(segment, &item, &[note as u8], &Origin::at(server::moment()), pending::now).map(drop)
+    put(segment, &item, None, &[note as u8], &Origin::at(server::moment()), pending::now).map(drop)
 }
 
 /// Counts something in a key's partition.
@@ -290,26 +291,27 @@ pub fn tags(segment: &Segment, key: KeyHash, now: u64) -> Result<Tags, Error> {
 /// publishes as absent: as if it had been evicted at once.
 pub fn reserve(
     segment: &Segment,
-    key: KeyHash,
+    key: Key<'_>,
     value: &[u8],
     mut request: Reservation,
     now: u64,
 ) -> Result<Reservation, Error> {
-    let partition = partition(segment, key);
+    let partition = partition(segment, key.hash);
+    request.keep_name(key.name);
     let at_once = value.len() <= FILL_AT_ONCE;
     loop {
         let progress = partition.exclusive(|words| {
             let cache = Cache::open(words)?;
             let progress = cache.reserve(&mut request, now)?;
             if at_once && progress == Progress::Ready {
-                cache.fill(&request, value)?;
+                cache.fill_named(&request, key.name, value)?;
             }
             Ok(progress)
         })?;
         match progress {
             // What is reserved is nobody else's: the shared lock only keeps the partition from being formatted.
             Progress::Ready if !at_once => {
-                partition.shared(|words| Cache::open(words)?.fill(&request, value))?;
+                partition.shared(|words| Cache::open(words)?.fill_named(&request, key.name, value))?;
                 return Ok(request);
             }
             Progress::Ready | Progress::Full => return Ok(request),
@@ -318,11 +320,12 @@ pub fn reserve(
     }
 }
 
-/// Puts a value of at most [`FILL_AT_ONCE`] bytes under its key.
+/// Puts a value of at most [`FILL_AT_ONCE`] bytes under its key, with the key's name where it is kept.
 #[inline]
 pub fn put(
     segment: &Segment,
     item: &Item,
+    name: Option<&[u8]>,
     value: &[u8],
     origin: &Origin<'_>,
     now: impl FnOnce() -> u64,
@@ -333,19 +336,37 @@ pub fn put(
         if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
             return Ok(Some(false));
         }
-        Ok(cache.overwrite(item, value)?.then_some(true))
+        let done = match name {
+            None => cache.overwrite(item, None, value)?,
+            Some(name) => overwrite_named(&cache, item, name, value)?,
+        };
+        Ok(done.then_some(true))
     })?;
     match done {
         Some(done) => Ok(done),
-        None => put_anew(segment, item, value, origin, now()),
+        None => put_anew(segment, item, name, value, origin, now()),
     }
 }
 
-/// The same where it doesn't fit over an entry of its key.
+/// A copy of the code of its own: without names, the usual case is as short as it can be.
 #[cold]
-fn put_anew(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, now: u64) -> Result<bool, Error> {
+fn overwrite_named(cache: &Cache<'_>, item: &Item, name: &[u8], value: &[u8]) -> Result<bool, Corrupt> {
+    cache.overwrite(item, Some(name), value)
+}
+
+/// [`put`] where it doesn't fit over an entry of its key.
+#[cold]
+fn put_anew(
+    segment: &Segment,
+    item: &Item,
+    name: Option<&[u8]>,
+    value: &[u8],
+    origin: &Origin<'_>,
+    now: u64,
+) -> Result<bool, Error> {
     let partition = partition(segment, item.key);
     let mut request = Reservation::new(value.len());
+    request.keep_name(name);
     loop {
         let done = partition.exclusive(|words| {
             let cache = Cache::open(words)?;
@@ -358,7 +379,7 @@ fn put_anew(segment: &Segment, item: &Item, value: &[u8], origin: &Origin<'_>, n
                 return Ok(None);
             }
             if progress == Progress::Ready {
-                cache.fill(&request, value)?;
+                cache.fill_named(&request, name, value)?;
             }
             cache.publish(&mut request, item).map(Some)
         })?;
@@ -473,7 +494,8 @@ pub enum Count {
 
 /// Adds to the number under a key, atomically among sessions. One that isn't there counts as 0 and gets `new`, the expiry
 /// of a new entry; without that it stays absent.
-pub fn add(segment: &Segment, key: KeyHash, by: i64, new: Option<u64>, now: u64) -> Result<Count, Error> {
+pub fn add(segment: &Segment, key: Key<'_>, by: i64, new: Option<u64>, now: u64) -> Result<Count, Error> {
+    let Key { hash: key, name } = key;
     let partition = partition(segment, key);
     loop {
         let count = partition.exclusive(|words| {
@@ -504,6 +526,7 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, new: Option<u64>, now: u64)
             let encoded = number::encode(new);
             let tags = found.map_or(Ok(Tags::default()), |found| cache.tags(found))?;
             let mut request = Reservation::tagged(encoded.bytes().len(), tags);
+            request.keep_name(name);
             match cache.reserve(&mut request, now)? {
                 Progress::Ready => {}
                 Progress::Full => return Ok(Count::Full),
@@ -512,7 +535,7 @@ pub fn add(segment: &Segment, key: KeyHash, by: i64, new: Option<u64>, now: u64)
                     return Ok(Count::Again);
                 }
             }
-            cache.fill(&request, encoded.bytes())?;
+            cache.fill_named(&request, name, encoded.bytes())?;
             let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
             cache.publish(&mut request, &item)?;
             Ok(Count::Is(new))
@@ -556,6 +579,12 @@ pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
         }
     }
     Ok(true)
+}
+
+/// Calls `each` with the entries of one bucket of a partition that keep their names; false where there is no such bucket. It is
+/// called under the lock, and once more from the start where the partition is damaged.
+pub fn names(partition: &Partition, bucket: usize, now: u64, mut each: impl FnMut(&Named<'_>)) -> Result<bool, Error> {
+    partition.shared(|words| Cache::open(words)?.names(bucket, now, &mut each))
 }
 
 /// The counters of all partitions, added up.

@@ -1,6 +1,7 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
 use super::fence::{self, Origin};
+use super::key::Key;
 use super::log::{Effect, Own, Seen};
 use super::pending::{self, is_over, now};
 use super::store::{self, Offer};
@@ -76,12 +77,12 @@ pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(
 /// The same, where a hit of that kind also moves the expiry: of what is committed at once, of what isn't with it.
 pub fn get_and_slide(
     segment: &Segment,
-    key: KeyHash,
+    key: Key<'_>,
     kind: Kind,
     expiry: u64,
 ) -> Result<Option<(Buffer, Kind)>, Error> {
     let now = now();
-    match view(segment, key, now)? {
+    match view(segment, key.hash, now)? {
         View::Absent => Ok(None),
         View::Own(own) => {
             let buffer = pending::copy(&own);
@@ -94,7 +95,7 @@ pub fn get_and_slide(
             if touched.is_some() {
                 pending::write(key, Effect::Touch { expiry })?;
             }
-            Ok(store::read(segment, key, now, Some((kind, expiry)))?.map(|(value, found)| (value, found.kind)))
+            Ok(store::read(segment, key.hash, now, Some((kind, expiry)))?.map(|(value, found)| (value, found.kind)))
         }
     }
 }
@@ -108,6 +109,15 @@ pub fn expiry(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<u64>, 
             let expiry = store::expiry(segment, key, now)?;
             Ok(expiry.map(|expiry| touched.unwrap_or(expiry)))
         }
+    }
+}
+
+/// When an entry of others is over that was found to be over at `expiry`; `None` where it isn't there for this transaction, or
+/// there is another of its own.
+pub fn committed_expiry(segment: &Segment, key: KeyHash, expiry: u64) -> Result<Option<u64>, Error> {
+    match view(segment, key, now())? {
+        View::Committed { touched } => Ok(Some(touched.unwrap_or(expiry))),
+        View::Absent | View::Own(_) => Ok(None),
     }
 }
 
@@ -131,13 +141,13 @@ impl NewValue<'_> {
 }
 
 /// Stores a value; true where it was, or will be when the transaction commits.
-pub fn set(segment: &Segment, key: KeyHash, value: NewValue<'_>, mode: Mode, keep_ttl: bool) -> Result<bool, Error> {
+pub fn set(segment: &Segment, key: Key<'_>, value: NewValue<'_>, mode: Mode, keep_ttl: bool) -> Result<bool, Error> {
     let mut value = value;
     if mode == Mode::IfAbsent {
         return set_if_absent(segment, key, value);
     }
     if keep_ttl || mode == Mode::IfPresent {
-        let present = expiry(segment, key, now())?;
+        let present = expiry(segment, key.hash, now())?;
         if present.is_none() && mode == Mode::IfPresent {
             return Ok(false);
         }
@@ -147,9 +157,9 @@ pub fn set(segment: &Segment, key: KeyHash, value: NewValue<'_>, mode: Mode, kee
     Ok(true)
 }
 
-fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result<bool, Error> {
+fn set_if_absent(segment: &Segment, key: Key<'_>, value: NewValue<'_>) -> Result<bool, Error> {
     let now = now();
-    match view(segment, key, now)? {
+    match view(segment, key.hash, now)? {
         View::Own(_) => Ok(false),
         // It is this transaction that has removed the key, and that shows at its commit, as this does.
         View::Absent => {
@@ -157,16 +167,16 @@ fn set_if_absent(segment: &Segment, key: KeyHash, value: NewValue<'_>) -> Result
             Ok(true)
         }
         View::Committed { .. } => {
-            if store::expiry(segment, key, now)?.is_some() {
+            if store::expiry(segment, key.hash, now)?.is_some() {
                 return Ok(false);
             }
             let request = Reservation::tagged(value.bytes.len(), value.tags);
             let mut reservation = store::reserve(segment, key, value.bytes, request, now)?;
-            let item = Item { key, database: server::database(), expiry: value.expiry, kind: value.kind };
-            let origin = Origin::at(fence::since_for(key));
+            let item = Item { key: key.hash, database: server::database(), expiry: value.expiry, kind: value.kind };
+            let origin = Origin::at(fence::since_for(key.hash));
             let offer = store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?;
             if offer == Offer::Stale {
-                fence::refused_at_once(key);
+                fence::refused_at_once(key.hash);
             }
             Ok(offer == Offer::Taken)
         }
@@ -205,16 +215,16 @@ pub fn take(segment: &Segment, key: KeyHash, kind: Kind) -> Result<Option<(Buffe
 }
 
 /// Changes when an entry is over; true where there is one.
-pub fn touch(segment: &Segment, key: KeyHash, expiry: u64) -> Result<bool, Error> {
+pub fn touch(segment: &Segment, key: Key<'_>, expiry: u64) -> Result<bool, Error> {
     let now = now();
-    match view(segment, key, now)? {
+    match view(segment, key.hash, now)? {
         View::Absent => Ok(false),
         View::Own(own) => {
             pending::rewrite(key, &own, expiry)?;
             Ok(true)
         }
         View::Committed { .. } => {
-            let present = store::expiry(segment, key, now)?.is_some();
+            let present = store::expiry(segment, key.hash, now)?.is_some();
             if present {
                 pending::write(key, Effect::Touch { expiry })?;
             }

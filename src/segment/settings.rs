@@ -14,9 +14,9 @@ use super::sql::{as_owner_of, read_rows, text};
 use super::{Found, known};
 use crate::error::Error;
 use crate::guc::{self, Size, Sizes};
-use pgrx::guc::{GucContext, GucFlags, GucRegistry};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 
 /// Defines the sizes and reserves the prefix of all settings; once, when the library is loaded.
 pub(super) fn init() {
@@ -61,6 +61,28 @@ unsafe extern "C-unwind" fn assigned<const SIZE: usize>(kilobytes: c_int, _extra
     }
 }
 
+/// A setting that is on or off, for hot paths: its value is a variable of this process.
+pub struct Switch(GucSetting<bool>);
+
+impl Switch {
+    /// One that is off by default.
+    pub const fn new() -> Self {
+        Switch(GucSetting::<bool>::new(false))
+    }
+
+    /// Whether it is on.
+    #[inline(always)]
+    pub fn is_on(&self) -> bool {
+        // SAFETY: the server writes it in this thread, and nowhere while this reads.
+        unsafe { *self.0.as_ptr() }
+    }
+
+    /// Defines it as the administrator's; once, when the library is loaded.
+    pub fn define(&'static self, name: &'static CStr, short: &'static CStr, long: &'static CStr) {
+        GucRegistry::define_bool_guc(name, short, long, &self.0, GucContext::Sighup, GucFlags::empty());
+    }
+}
+
 /// What the configuration says of a size.
 pub struct Configured {
     pub size: Size,
@@ -76,7 +98,7 @@ const CONFIGURED: &str = "\
     SELECT s.name, s.setting::pg_catalog.int4, s.pending_restart, CASE WHEN s.source OPERATOR(pg_catalog.=) 'default' THEN \
         (SELECT f.setting FROM pg_catalog.pg_file_settings AS f \
          WHERE pg_catalog.lower(f.name) OPERATOR(pg_catalog.=) s.name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1) END \
-    FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.~~) 'enough.%'";
+    FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.~~) 'enough.%' AND s.unit OPERATOR(pg_catalog.=) 'kB'";
 
 /// What the configuration says of all sizes, in their order. The file is the superuser's to read, and what is asked for is nobody's secret.
 pub fn configured() -> Result<Vec<Configured>, Error> {

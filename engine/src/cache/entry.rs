@@ -1,13 +1,14 @@
 //! Entries: finding, copying, and writing them in two halves.
 //!
-//! An entry's first block is its head: what it is, its key, its expiry and its links. The hashes of its tags and the
-//! value follow in the same run and, past its end, in the continuation runs, each after that run's first word.
+//! An entry's first block is its head: what it is, its key, its expiry and its links. The hashes of its tags, its name and
+//! the value follow in the same run and, past its end, in the continuation runs, each after that run's first word.
 
 use super::arena::{RUN, RunKind};
 use super::layout::{
     BLOCK_WORDS, CLEARED, CLEARED_SLOTS, DELETES, ENTRIES, EXPIRATIONS, LAST_CLEARED, MAX_VALUE, Partition, SEQUENCE,
     TAGGED_CLEARED, VALUE_BYTES, at, high,
 };
+use super::names::name_words;
 use super::tags::{MAX_TAGS, Tags};
 use crate::fingerprint;
 use crate::hash::KeyHash;
@@ -34,8 +35,14 @@ pub(super) const SLOT_SHIFT: u32 = 8;
 pub(super) const USE_SHIFT: u32 = 16;
 pub(super) const TAGS_SHIFT: u32 = 24;
 pub(super) const TAGS_MASK: u64 = 0xf;
+/// The length of the entry's name and 1 more, or 0 where it isn't kept: [`super::names`].
+pub(super) const NAME_SHIFT: u32 = 32;
+pub(super) const NAME_MASK: u64 = 0x3ff;
 /// Largest use count: an entry in frequent use survives as many passes of the hand.
 pub(super) const USE_MAX: u64 = 3;
+
+/// The bits that tell of something between the head and the value.
+pub(super) const PREFIX: u64 = KEPT | TAGS_MASK << TAGS_SHIFT | NAME_MASK << NAME_SHIFT;
 
 /// The expiry of an entry that doesn't expire.
 pub const NEVER: u64 = u64::MAX;
@@ -66,10 +73,8 @@ pub struct Item {
 #[derive(Debug, Clone, Copy)]
 pub struct Found {
     block: u32,
-    /// Words between its head and the value.
-    prefix: usize,
-    /// Whether the first of them is the time when it is over.
-    kept: bool,
+    /// Of its head: what lies before the value.
+    meta: u64,
     /// Bytes of the value.
     pub len: usize,
     /// When it is over.
@@ -86,10 +91,10 @@ pub(super) fn cleared_slot(database: u32) -> u64 {
     u64::from(database.wrapping_mul(0x9E37_79B1) >> 24)
 }
 
-/// The number of words before the value that an entry's META tells: its tags, and one more where it is kept.
+/// The number of words before the value that an entry's META tells: one where it is kept, its tags, its name.
 #[inline]
 pub(super) fn prefix_words(meta: u64) -> Result<usize, Corrupt> {
-    Ok(tag_count(meta)? + usize::from(meta & KEPT != 0))
+    if meta & PREFIX == 0 { Ok(0) } else { Ok(usize::from(meta & KEPT != 0) + tag_count(meta)? + name_words(meta)) }
 }
 
 /// The number of tags that an entry's META tells.
@@ -119,18 +124,17 @@ impl<'a> Partition<'a> {
             self.set(at(block, META), meta.wrapping_add(1 << USE_SHIFT))?;
         }
         let mut expiry = self.get(at(block, EXPIRY))?;
-        let kept = meta & KEPT != 0;
-        if kept {
+        if meta & KEPT != 0 {
             expiry = expiry.min(self.over_at(block)?);
         }
         let kind = if meta & KIND_BYTES == 0 { Kind::Json } else { Kind::Bytes };
-        let (prefix, len, stamp) = (prefix_words(meta)?, self.value_len(block)?, self.get(at(block, STAMP))?);
-        Ok(Some(Found { block, prefix, kept, len, expiry, kind, stamp }))
+        let (len, stamp) = (self.value_len(block)?, self.get(at(block, STAMP))?);
+        Ok(Some(Found { block, meta, len, expiry, kind, stamp }))
     }
 
     /// When the time of an entry that is kept is over.
     #[cold]
-    fn over_at(&self, block: u32) -> Result<u64, Corrupt> {
+    pub(super) fn over_at(&self, block: u32) -> Result<u64, Corrupt> {
         let mut over = 0;
         self.each_piece(block, 0, 8, |piece, len| {
             if len > 0 {
@@ -192,8 +196,10 @@ impl<'a> Partition<'a> {
 
     /// An entry's tags.
     pub fn tags(&self, found: Found) -> Result<Tags, Corrupt> {
-        let skip = usize::from(found.kept);
-        if found.prefix == skip { Ok(Tags::default()) } else { self.read_tags(found.block, skip, found.prefix - skip) }
+        match tag_count(found.meta)? {
+            0 => Ok(Tags::default()),
+            count => self.read_tags(found.block, usize::from(found.meta & KEPT != 0), count),
+        }
     }
 
     /// Bytes that an entry takes beside its head.
@@ -224,7 +230,7 @@ impl<'a> Partition<'a> {
             return Err(Corrupt);
         }
         let mut out = out;
-        self.each_piece(found.block, found.prefix, found.len, |piece, len| {
+        self.each_piece(found.block, prefix_words(found.meta)?, found.len, |piece, len| {
             let (now, later) = std::mem::take(&mut out).split_at_mut_checked(len).ok_or(Corrupt)?;
             read_bytes(piece, now);
             out = later;
@@ -283,7 +289,7 @@ impl<'a> Partition<'a> {
     pub fn touch(&self, key: KeyHash, now: u64, expiry: u64) -> Result<bool, Corrupt> {
         let Some(found) = self.find(key, now)? else { return Ok(false) };
         self.move_expiry(found.block, expiry)?;
-        if found.kept {
+        if found.meta & KEPT != 0 {
             self.keep_no_longer(found.block)?;
         }
         Ok(true)
@@ -292,7 +298,7 @@ impl<'a> Partition<'a> {
     /// Moves the end of an entry while others may read it; shared lock. False where that takes the exclusive lock, and
     /// [`Self::touch`]: one that never expired isn't listed yet, one that is kept has two ends.
     pub fn slide(&self, found: Found, expiry: u64) -> Result<bool, Corrupt> {
-        if found.kept {
+        if found.meta & KEPT != 0 {
             return Ok(false);
         }
         if found.expiry == NEVER || expiry == NEVER {
@@ -352,5 +358,5 @@ const _: () = {
 /// What of this file the layout version depends on.
 pub(super) const LAYOUT: u64 = fingerprint![
     CHAIN, KEY_HIGH, KEY_LOW, EXPIRY, META, STAMP, LINKS, KIND_BYTES, KEPT, SLOT_SHIFT, USE_SHIFT, TAGS_SHIFT,
-    TAGS_MASK, USE_MAX, NEVER
+    TAGS_MASK, NAME_SHIFT, NAME_MASK, PREFIX, USE_MAX, NEVER
 ];

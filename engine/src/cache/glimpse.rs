@@ -12,6 +12,7 @@ use super::entry::{
     USE_SHIFT, read_bytes,
 };
 use super::layout::{BLOCK_WORDS, LAST_CLEARED, Partition, at, high, low};
+use super::names::name_words;
 use crate::hash::KeyHash;
 use crate::words::Words;
 use std::sync::atomic::Ordering::Relaxed;
@@ -64,8 +65,9 @@ impl<'a> Partition<'a> {
                 return None;
             }
             let run = Run::decode(word(RUN));
-            let (start, len) = (at(block, BLOCK_WORDS), high(chain) as usize);
-            let room = (run.size as usize).checked_sub(1)? * BLOCK_WORDS;
+            let (name, len) = (name_words(meta), high(chain) as usize);
+            let start = at(block, BLOCK_WORDS + name);
+            let room = ((run.size as usize).checked_sub(1)? * BLOCK_WORDS).checked_sub(name)?;
             if run.kind != RunKind::Entry || len > room * 8 {
                 return None;
             }

@@ -2,7 +2,7 @@
 //!
 //! # Locks
 //! A [`Partition`] is a view over words that one lock guards. What only reads ([`Partition::find`],
-//! [`Partition::copy`], [`Partition::count_hit`], [`Partition::count_miss`], [`Partition::stats`]) and
+//! [`Partition::copy`], [`Partition::names`], [`Partition::count_hit`], [`Partition::count_miss`], [`Partition::stats`]) and
 //! [`Partition::fill`], which writes only what its caller has reserved, are for holders of the *shared* lock; everything
 //! else is for the holder of the *exclusive* lock. Each call does a bounded amount of work; what may need more says so
 //! with [`Progress::More`], so that the caller can let others in between. [`Partition::glimpse`] needs no lock, but a
@@ -35,6 +35,7 @@ mod expiry;
 mod fence;
 mod glimpse;
 mod layout;
+mod names;
 mod stats;
 mod table;
 mod tags;
@@ -50,6 +51,7 @@ pub use entry::{Found, Item, Kind, NEVER};
 pub use fence::{Moment, Removal};
 pub use glimpse::Glimpse;
 pub use layout::{MAX_VALUE, Partition};
+pub use names::{MAX_NAME, Named};
 pub use stats::Stats;
 pub use tags::{MAX_TAGS, Tags};
 pub use write::{Progress, Reservation};

@@ -2,13 +2,14 @@
 
 use super::arena::{RUN, Run, RunKind};
 use super::entry::{
-    CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, SLOT_SHIFT, STAMP, TAGS_SHIFT, USE_MAX,
-    USE_SHIFT, cleared_slot, prefix_words,
+    CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, NAME_SHIFT, PREFIX, SLOT_SHIFT, STAMP,
+    TAGS_SHIFT, USE_MAX, USE_SHIFT, cleared_slot,
 };
 use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS,
     SEQUENCE, SETS, VALUE_BYTES, at, high, low, narrow, pair,
 };
+use super::names::name_bits;
 use super::tags::{MAX_TAGS, Tags};
 use crate::words::{Corrupt, Words, part};
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,6 +39,8 @@ pub struct Reservation {
     tags: Tags,
     /// When its time is over, if it is to be kept longer.
     over: Option<u64>,
+    /// Bytes of its name and 1 more, or 0 where that isn't to be kept.
+    name: u32,
     head: u32,
     tail: u32,
     /// Bytes for which there is no run yet.
@@ -63,7 +66,16 @@ impl Reservation {
     /// [`Partition::find_kept`] finds it until then.
     pub fn kept(len: usize, tags: Tags, over: Option<u64>) -> Self {
         let missing = (len + (tags.hashes().len() + usize::from(over.is_some())) * 8) as u64;
-        Self { epoch: 0, len, tags, over, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
+        Self { epoch: 0, len, tags, over, name: 0, head: NIL, tail: NIL, missing, blocks: 0, passed: 0 }
+    }
+
+    /// Asks for room for the value's name, if it is to be kept: [`Partition::names`] tells it. Before anything is reserved.
+    #[inline]
+    pub fn keep_name(&mut self, name: Option<&[u8]>) {
+        if let Some(name) = name {
+            self.name = name.len() as u32 + 1;
+            self.missing += padded(name.len() as u64);
+        }
     }
 
     /// The value's tags.
@@ -80,6 +92,11 @@ impl Reservation {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// Bytes of the words that `bytes` take.
+fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(8)
 }
 
 /// Blocks that `bytes` take.
@@ -119,7 +136,9 @@ impl Partition<'_> {
     }
 
     fn request(epoch: u64, request: &Reservation) -> Reservation {
-        Reservation { epoch, ..Reservation::kept(request.len, request.tags, request.over) }
+        let anew = Reservation::kept(request.len, request.tags, request.over);
+        let name = padded(u64::from(request.name).saturating_sub(1));
+        Reservation { epoch, name: request.name, missing: anew.missing + name, ..anew }
     }
 
     /// Takes a run and appends it to the reservation.
@@ -152,27 +171,47 @@ impl Partition<'_> {
     /// Copies the value into what was reserved; shared lock is enough. False where the reservation is void or `value`
     /// isn't of its length.
     pub fn fill(&self, reservation: &Reservation, value: &[u8]) -> Result<bool, Corrupt> {
-        if value.len() != reservation.len || !self.holds(reservation)? {
+        self.fill_named(reservation, None, value)
+    }
+
+    /// The same with a name, which the reservation must be for.
+    #[inline]
+    pub fn fill_named(&self, reservation: &Reservation, name: Option<&[u8]>, value: &[u8]) -> Result<bool, Corrupt> {
+        let of_name = name.map_or(0, |name| name.len() as u32 + 1);
+        if value.len() != reservation.len || of_name != reservation.name || !self.holds(reservation)? {
             return Ok(false);
         }
         let mut prefix = [0; MAX_TAGS + 1];
         let words = reservation.over.iter().chain(reservation.tags.hashes());
         let count = prefix.iter_mut().zip(words).map(|(to, &from)| *to = from).count();
         let mut rest = prefix.get(..count).ok_or(Corrupt)?;
-        self.each_piece(reservation.head, 0, count * 8, |piece, len| {
-            let (now, later) = rest.split_at_checked(len / 8).ok_or(Corrupt)?;
-            piece.iter().zip(now).for_each(|(word, &from)| word.store(from, Relaxed));
-            rest = later;
-            Ok(())
-        })?;
-        let mut value = value;
-        self.each_piece(reservation.head, count, value.len(), |piece, len| {
-            let (now, later) = value.split_at_checked(len).ok_or(Corrupt)?;
-            write_bytes(piece, now);
-            value = later;
-            Ok(())
-        })?;
+        if count > 0 {
+            self.each_piece(reservation.head, 0, count * 8, |piece, len| {
+                let (now, later) = rest.split_at_checked(len / 8).ok_or(Corrupt)?;
+                piece.iter().zip(now).for_each(|(word, &from)| word.store(from, Relaxed));
+                rest = later;
+                Ok(())
+            })?;
+        }
+        let mut skip = count;
+        if let Some(name) = name {
+            self.write_behind(reservation.head, skip, name)?;
+            skip += name.len().div_ceil(8);
+        }
+        self.write_behind(reservation.head, skip, value)?;
         Ok(true)
+    }
+
+    /// Copies bytes to where they lie `skip` words behind a head.
+    #[inline(always)]
+    fn write_behind(&self, head: u32, skip: usize, bytes: &[u8]) -> Result<(), Corrupt> {
+        let mut bytes = bytes;
+        self.each_piece(head, skip, bytes.len(), |piece, len| {
+            let (now, later) = bytes.split_at_checked(len).ok_or(Corrupt)?;
+            write_bytes(piece, now);
+            bytes = later;
+            Ok(())
+        })
     }
 
     /// Puts the value under its key, in place of what was there. A void reservation leaves the key absent, so that
@@ -202,7 +241,9 @@ impl Partition<'_> {
         };
         let tags = reservation.tags.hashes().len() as u64;
         let kept = if reservation.over.is_some() { KEPT } else { 0 };
-        self.set(at(block, META), kind | kept | cleared_slot(item.database) << SLOT_SHIFT | tags << TAGS_SHIFT)?;
+        let name = u64::from(reservation.name) << NAME_SHIFT;
+        let slot = cleared_slot(item.database) << SLOT_SHIFT;
+        self.set(at(block, META), kind | kept | slot | tags << TAGS_SHIFT | name)?;
         self.set(at(block, STAMP), stamp)?;
         self.set_run(block, Run { kind: RunKind::Entry, ..self.run(block)? })?;
         self.link(block, item.key)?;
@@ -213,21 +254,23 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Puts a value with nothing before it over the entry under its key, where that has nothing either and lies in one run of just
-    /// the size that the value takes: the chain and the free lists stay as they are, so that only the entry's own lines
-    /// are touched. False where there is no such entry; then nothing was done.
+    /// Puts a value with nothing before it but its name, if it has one, over the entry under its key, where that has no more
+    /// either and lies in one run of just the size that the value takes: the chain and the free lists stay as they are, so
+    /// that only the entry's own lines are touched. False where there is no such entry; then nothing was done.
     #[inline(always)]
-    pub fn overwrite(&self, item: &Item, value: &[u8]) -> Result<bool, Corrupt> {
+    pub fn overwrite(&self, item: &Item, name: Option<&[u8]>, value: &[u8]) -> Result<bool, Corrupt> {
         let Some((block, _)) = self.lookup(item.key)? else { return Ok(false) };
         let head = self.head(block)?;
         let (run, meta) = (Run::decode(head[RUN].load(Relaxed)), head[META].load(Relaxed));
+        // The same key has the same name.
+        let (before, skip) = (name_bits(name), name.map_or(0, |name| name.len().div_ceil(8)));
         if run.next != NIL
-            || u64::from(run.size) != blocks_for(value.len() as u64 + BLOCK_BYTES)
-            || prefix_words(meta)? != 0
+            || u64::from(run.size) != blocks_for((value.len() + skip * 8) as u64 + BLOCK_BYTES)
+            || meta & PREFIX != before
         {
             return Ok(false);
         }
-        write_bytes(part(self.words, at(block, BLOCK_WORDS), value.len().div_ceil(8))?, value);
+        write_bytes(part(self.words, at(block, BLOCK_WORDS + skip), value.len().div_ceil(8))?, value);
         let stamp = self.get(SEQUENCE)?.wrapping_add(1);
         self.set(SEQUENCE, stamp)?;
         self.add(SETS, 1)?;
@@ -244,7 +287,7 @@ impl Partition<'_> {
         };
         // Who writes an entry uses it: what it was used before counts on.
         let used = meta & USE_MAX << USE_SHIFT;
-        head[META].store(kind | used | cleared_slot(item.database) << SLOT_SHIFT, Relaxed);
+        head[META].store(kind | used | before | cleared_slot(item.database) << SLOT_SHIFT, Relaxed);
         head[STAMP].store(stamp, Relaxed);
         Ok(true)
     }

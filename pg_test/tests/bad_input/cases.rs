@@ -254,6 +254,22 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[Argument("key", "'bytes'", &[KEY]), Argument("slide_ttl", "'1 hour'", &[TTL])],
         &[("'key'", "22023")],
     ),
+    Function {
+        name: "cache_keys",
+        arguments: &[
+            Argument("prefix", "'k'", &[&[NULL, ("repeat('x', 513)", "54000")]]),
+            Argument("after", "''", &[]),
+            Argument("max", "10", &[&[("0", "22023"), ("-1", "22023"), ("10001", "22023")]]),
+        ],
+        calls: &[],
+        good: "55000",
+    },
+    Function {
+        name: "cache_delete_prefix",
+        arguments: &[Argument("prefix", "'k'", &[&[NULL, ("repeat('x', 513)", "54000")]])],
+        calls: &[],
+        good: "55000",
+    },
     function("cache_clear", &[], &[]),
     function("cache_stats", &[], &[]),
     function("rate_limit", &[LIMIT_KEY, LIMIT_MOST, LIMIT_PERIOD, LIMIT_COST, LIMIT_ALGORITHM, LIMIT_BURST], BUCKETS),

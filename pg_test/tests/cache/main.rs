@@ -4,4 +4,5 @@ mod atomic;
 mod churn;
 mod fetch;
 mod invalidation;
+mod names;
 mod stale;

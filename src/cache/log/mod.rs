@@ -18,6 +18,7 @@ mod chains;
 mod tests;
 
 use super::fence::Fence;
+use super::key::Key;
 use crate::segment::memory::PgVec;
 use chains::{Chains, Link};
 use enough_engine::cache::{Kind, Moment, Reservation, Tags};
@@ -96,10 +97,12 @@ pub(super) struct Write {
     pub(super) expiry: u64,
     /// When the value of [`Action::Keep`] is over, else as `expiry`.
     pub(super) over: u64,
-    /// Where its tags and, behind them, its value lie in [`Log::bytes`].
+    /// Where its tags, its name and its value lie in [`Log::bytes`], one behind the other.
     at: usize,
     /// Bytes of the value.
     len: u32,
+    /// Bytes of the name and 1 more, or 0 where it isn't kept.
+    name: u16,
     owner: SubTransactionId,
     /// The write before it in its chain.
     before: Link,
@@ -116,7 +119,11 @@ pub(super) struct Write {
 impl Write {
     /// Bytes that it takes in [`Log::bytes`].
     fn size(&self) -> usize {
-        usize::from(self.tags) * size_of::<u64>() + self.len as usize
+        usize::from(self.tags) * size_of::<u64>() + self.name_len() + self.len as usize
+    }
+
+    fn name_len(&self) -> usize {
+        usize::from(self.name).saturating_sub(1)
     }
 
     /// Bytes of its value.
@@ -128,6 +135,10 @@ impl Write {
     pub(super) fn is_tagged(&self) -> bool {
         self.tags > 0
     }
+}
+
+fn name_bits(name: Option<&[u8]>) -> u16 {
+    name.map_or(0, |name| name.len() as u16 + 1)
 }
 
 /// What a mark removes.
@@ -306,6 +317,15 @@ impl Log {
         self.bytes.get(at..end).unwrap_or_default()
     }
 
+    /// A write's name, where it is kept.
+    pub(super) fn name(&self, write: &Write) -> Option<&[u8]> {
+        if write.name == 0 {
+            return None;
+        }
+        let at = write.at + usize::from(write.tags) * size_of::<u64>();
+        self.bytes.get(at..at + write.name_len())
+    }
+
     /// The value that a look at a key has found.
     pub(super) fn value_of(&self, own: &Own) -> &[u8] {
         self.value(&self.writes[own.index])
@@ -320,7 +340,7 @@ impl Log {
     }
 
     /// Whether a mark removes what the write has put there.
-    fn is_marked(&self, write: &Write) -> bool {
+    pub(super) fn is_marked(&self, write: &Write) -> bool {
         !self.marks.is_empty()
             && (self.removed(Removed::Everything) > write.stamp
                 || (write.tags > 0 && self.is_invalidated(&self.tags(write), write.stamp)))
@@ -389,9 +409,9 @@ impl Log {
             self.hand = if self.hand < self.writes.len() { self.hand } else { 0 };
             let write = &mut self.writes[self.hand];
             self.hand += 1;
-            if write.len > 0 || write.tags > 0 {
+            if write.size() > 0 {
                 self.used -= write.size();
-                (write.len, write.tags) = (0, 0);
+                (write.len, write.name, write.tags) = (0, 0, 0);
                 write.action = Action::Evicted;
                 left = self.writes.len();
             }
@@ -474,7 +494,7 @@ impl Log {
     }
 
     /// Adds a write.
-    pub(super) fn write(&mut self, key: KeyHash, owner: SubTransactionId, effect: Effect<'_>) {
+    pub(super) fn write(&mut self, key: Key<'_>, owner: SubTransactionId, effect: Effect<'_>) {
         let none = Tags::default();
         let (action, value, tags, kind, over, expiry) = match effect {
             Effect::Set { value, kind, expiry, tags } => (Action::Set, value, tags, kind, expiry, expiry),
@@ -486,13 +506,15 @@ impl Log {
         let removes = matches!(action, Action::Delete | Action::Taken);
         self.removes |= removes;
         let hashes = tags.hashes();
+        let name = key.name.filter(|_| matches!(action, Action::Set | Action::Keep));
         let write = Write {
-            key,
+            key: key.hash,
             stamp: 0,
             expiry,
             over,
             at: 0,
             len: value.len() as u32,
+            name: name_bits(name),
             owner,
             before: 0,
             action,
@@ -510,19 +532,25 @@ impl Log {
         for hash in hashes {
             at = self.copy(at, &hash.to_ne_bytes());
         }
-        self.copy(at, value);
+        if let Some(name) = name {
+            at = self.copy(at, name);
+        }
+        if !value.is_empty() {
+            self.copy(at, value);
+        }
     }
 
     /// Adds a small value without tags, where [`Self::has_room`] says that it can't fail.
     #[inline(always)]
-    pub(super) fn put_value(&mut self, key: KeyHash, owner: SubTransactionId, kind: Kind, expiry: u64, value: &[u8]) {
-        let at = self.put(Write {
-            key,
+    pub(super) fn put_value(&mut self, key: Key<'_>, owner: SubTransactionId, kind: Kind, expiry: u64, value: &[u8]) {
+        let mut at = self.put(Write {
+            key: key.hash,
             stamp: 0,
             expiry,
             over: expiry,
             at: 0,
             len: value.len() as u32,
+            name: name_bits(key.name),
             owner,
             before: 0,
             action: Action::Set,
@@ -531,6 +559,9 @@ impl Log {
             removes: false,
             hidden: false,
         });
+        if let Some(name) = key.name {
+            at = self.copy(at, name);
+        }
         self.copy(at, value);
     }
 

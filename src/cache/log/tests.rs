@@ -1,6 +1,7 @@
 //! The log by example, and against a model in plain collections.
 
 use super::{Action, Effect, Limits, Log, Removed, Seen};
+use crate::cache::key::Key;
 use enough_engine::cache::{Kind, Tags};
 use enough_engine::hash::KeyHash;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,11 @@ fn key(number: u64) -> KeyHash {
     KeyHash { high: number, low: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
 }
 
+fn named(number: u64) -> Key<'static> {
+    // Some keep their names, the same key always.
+    Key { hash: key(number), name: number.is_multiple_of(3).then_some(&b"a name of 17 byte"[..(number % 17) as usize]) }
+}
+
 fn tags(of: &[u64]) -> Tags {
     let mut tags = Tags::default();
     for &tag in of {
@@ -24,7 +30,7 @@ fn tags(of: &[u64]) -> Tags {
 }
 
 fn touch(log: &mut Log, number: u64, owner: u32, expiry: u64) {
-    log.write(key(number), owner, Effect::Touch { expiry });
+    log.write(named(number), owner, Effect::Touch { expiry });
 }
 
 fn expiry(log: &Log, number: u64) -> Option<u64> {
@@ -85,7 +91,7 @@ fn a_loop_piles_nothing_up() {
         // A savepoint a round, as of a PL/pgSQL block with an EXCEPTION clause.
         let size = 500 + owner as usize % 500;
         log.write(
-            key(1),
+            named(1),
             owner,
             Effect::Set { value: &value[..size], kind: Kind::Json, expiry: 1, tags: &tags(&[1, 2]) },
         );
@@ -98,7 +104,7 @@ fn a_loop_piles_nothing_up() {
     for owner in 5_000..10_000 {
         touch(&mut log, 1, owner, 1);
         log.mark(owner, Removed::Everything);
-        log.write(key(2), owner, Effect::Set { value: &value, kind: Kind::Json, expiry: 1, tags: &tags(&[]) });
+        log.write(named(2), owner, Effect::Set { value: &value, kind: Kind::Json, expiry: 1, tags: &tags(&[]) });
         log.undo(owner);
     }
     assert_eq!((log.len(), log.marks.len()), (1, 3));
@@ -204,11 +210,11 @@ impl History {
                 } else {
                     Effect::Set { value: &value, kind: Kind::Json, expiry: over, tags: &tags }
                 };
-                self.log.write(key(number), owner, effect);
+                self.log.write(named(number), owner, effect);
                 self.model.write(number, Modelled::Own { value, over, tags: of });
             }
             9..11 => {
-                self.log.write(key(number), owner, Effect::Delete);
+                self.log.write(named(number), owner, Effect::Delete);
                 self.model.write(number, Modelled::Absent);
             }
             11 => {
@@ -216,7 +222,7 @@ impl History {
                 self.model.write(number, Modelled::Touched(7));
             }
             12 => {
-                self.log.write(key(number), owner, Effect::Taken);
+                self.log.write(named(number), owner, Effect::Taken);
                 self.model.write(number, Modelled::Taken);
             }
             13..15 => {
@@ -271,6 +277,7 @@ impl History {
         }
         for number in 0..keys {
             let put = effective.get(&number).filter(|write| matches!(write.action, Action::Set | Action::Keep));
+            assert!(put.is_none_or(|write| log.name(write) == named(number).name), "{number} has another name");
             let put = put.map(|write| log.value(write).to_vec());
             let wanted = match model.keys.get(&number) {
                 Some(Modelled::Own { value, .. }) => Some(value.clone()),
@@ -325,7 +332,7 @@ fn what_a_transaction_writes_last_stays() {
     let mut log = log(Limits { bytes: 100_000, tags: 10 });
     for number in 0..100_000 {
         log.write(
-            key(number),
+            named(number),
             1,
             Effect::Set { value: &[1; 100], kind: Kind::Json, expiry: 1, tags: &Tags::default() },
         );
@@ -335,7 +342,7 @@ fn what_a_transaction_writes_last_stays() {
     assert!(kept > 100, "{kept} of 100000");
     // Nothing that gives way: the log removes everything instead, and goes on.
     for number in 0..100_000 {
-        log.write(key(number), 1, Effect::Delete);
+        log.write(named(number), 1, Effect::Delete);
         log.mark(1, Removed::Tag(number));
     }
     assert!(log.marks.len() <= 11 && log.removed(Removed::Everything) > 0 && log.removed(Removed::Tagged) > 0);

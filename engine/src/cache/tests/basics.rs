@@ -99,7 +99,7 @@ fn an_expiry_moves_both_ways() {
         for (now, expiry) in [(0, first), (SECOND * 3 / 2, second)] {
             while partition.expire(now, 10).expect("sound") {}
             let moved = if overwritten {
-                partition.overwrite(&item(1, expiry), b"y")
+                partition.overwrite(&item(1, expiry), None, b"y")
             } else {
                 partition.touch(key(1), now, expiry)
             };

@@ -62,7 +62,7 @@ fn a_new_end_or_a_new_value_ends_the_keeping() {
     assert_eq!(get(&partition, key(1), NEVER - 1), Ok(Some(b"value".to_vec())));
     keep(&partition, 1, b"value", Tags::default(), 50, 90);
     let plain = Item { ..item(1, 60) };
-    assert_eq!(partition.overwrite(&plain, b"other"), Ok(false), "its value lies elsewhere");
+    assert_eq!(partition.overwrite(&plain, None, b"other"), Ok(false), "its value lies elsewhere");
     assert_eq!(set(&partition, &plain, b"other", 0), Ok(true));
     assert_eq!((get(&partition, key(1), 59), kept(&partition, 1, 60)), (Ok(Some(b"other".to_vec())), None));
     partition.check().expect("sound");

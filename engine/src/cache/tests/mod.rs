@@ -5,6 +5,7 @@ mod corruption;
 mod fence;
 mod kept;
 mod model;
+mod names;
 mod quality;
 mod tags;
 

@@ -100,7 +100,7 @@ impl<'a> Pair<'a> {
                 let bytes = value(number, self.version, len);
                 let item = item(number, expiry);
                 // Every other value goes over the entry that is there, where it fits.
-                let over = self.version.is_multiple_of(2) && partition.overwrite(&item, &bytes).expect("sound");
+                let over = self.version.is_multiple_of(2) && partition.overwrite(&item, None, &bytes).expect("sound");
                 if over || set(&partition, &item, &bytes, self.now).expect("sound") {
                     self.model.insert(number, (self.version, len, expiry));
                 } else {
