@@ -8,7 +8,7 @@ use enough_engine::cache::{self, Item, Kind, Moment, NEVER, Progress, Reservatio
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Algorithm, Limit, Request};
-use enough_engine::queue::{self, Entry, Options, QueueKey, Tid, Wake};
+use enough_engine::queue::{self, Entry, Options, QueueKey, Tag, Tid, Wake};
 use enough_engine::words::{Corrupt, allocate};
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -218,7 +218,8 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
 
 fn send(queue: &queue::Partition<'_>, slot: u32, number: u64, wake: &mut Wake) -> Result<(), Corrupt> {
     let tid = Tid { block: (number / 60) as u32, offset: (number % 60) as u16 + 1 };
-    let entry = Entry { msg_id: number.cast_signed() + 1, tid, priority: 0, attempts: 0, deliver_at: None, group: 0 };
+    let (msg_id, tag) = (number.cast_signed() + 1, Tag::new(NOW, Some(7)));
+    let entry = Entry { msg_id, tid, priority: 0, attempts: 0, deliver_at: None, group: 0, tag };
     queue.sent(slot, &entry, NOW, wake)
 }
 
@@ -242,7 +243,7 @@ fn queue_pop(calls: u64) -> Result<(), Corrupt> {
             let message = taken.first().ok_or(Corrupt)?;
             queue.delivered(slot, 1)?;
             black_box(queue.start_busy(slot, message.msg_id, Some(message.lease), NOW)?);
-            queue.end_busy(slot, message.msg_id, true, NOW, &mut wake)?;
+            queue.end_busy(slot, message.msg_id, message.tag, true, NOW, &mut wake)?;
             queue.finished(slot, 1)
         })
     })

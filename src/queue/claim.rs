@@ -7,7 +7,10 @@ use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, read_rows};
-use enough_engine::queue::{Busy, Claimed, Tid};
+use enough_engine::queue::{Busy, Claimed, Tag, Tid};
+
+/// How often a claim is tried anew because another row has the number by now.
+const TRIES: usize = 10;
 
 /// The caller's claim on a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) struct Claim {
     pub group: u64,
     /// Where its row is, if that is known.
     pub tid: Tid,
+    /// What tells its row from others of the number, if that is known.
+    pub tag: Option<Tag>,
     /// Deliveries so far that the index knows of; the row may know of others.
     pub attempts: u32,
     /// Who takes it out of the queue looks for the next of its group first.
@@ -70,9 +75,33 @@ enum Looked {
 impl Claim {
     /// On a message that is set aside.
     fn of(claimed: Claimed) -> Self {
-        let Claimed { tid, attempts, find_next } = claimed;
-        Claim { busy: true, timed: false, group: 0, tid, attempts, find_next }
+        let Claimed { tid, tag, attempts, find_next } = claimed;
+        Claim { busy: true, timed: false, group: 0, tid, tag: Some(tag), attempts, find_next }
     }
+}
+
+/// Claims a message and changes its row by `change`, which says what there was to change. `None` where there is no such
+/// message, or where `lease` isn't the current one. What is claimed has to be remembered by `change` before anything else.
+pub(super) fn with_claim<R>(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    lease: Option<u64>,
+    mut change: impl FnMut(Claim) -> Result<Result<R, Missed>, Error>,
+) -> Result<Option<R>, Error> {
+    for _ in 0..TRIES {
+        let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(None) };
+        let why = match change(claim)? {
+            Ok(changed) => return Ok(Some(changed)),
+            Err(why) => why,
+        };
+        missed(queue, table, msg_id, claim, why)?;
+        // Without a lease the number is meant, whichever row has it.
+        if why != Missed::Other || lease.is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(None)
 }
 
 /// Claims messages of a batch under one hold of the lock: those that are in the index and that nobody else has. `None`: to
@@ -105,8 +134,13 @@ fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -
     }
     let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(Looked::None) };
     let entry = row.entry();
-    let outside =
-        Claim { timed: entry.deliver_at.is_some(), group: entry.group, attempts: entry.attempts, ..Claim::default() };
+    let outside = Claim {
+        timed: entry.deliver_at.is_some(),
+        group: entry.group,
+        tag: Some(entry.tag),
+        attempts: entry.attempts,
+        ..Claim::default()
+    };
     if row.is_own() {
         return Ok(Looked::Claimed(outside));
     }
@@ -124,17 +158,30 @@ pub(super) fn give_up(queue: &Queue, msg_id: i64, claim: Claim, gone: bool) -> R
         return Ok(());
     }
     forget_finished(queue.key, msg_id);
-    queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, gone, server::now(), wake))?;
+    let tag = claim.tag.unwrap_or_default();
+    // Where the table's storage is this transaction's own, the row may come back.
+    let gone = gone && !queue.table.own_storage;
+    queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, tag, gone, server::now(), wake))?;
     doubt(queue.key, false);
     Ok(())
 }
 
 /// What the caller is told where a row couldn't be changed: that there is none, or that the transaction must be retried.
-pub(super) fn missed(queue: &Queue, msg_id: i64, claim: Claim, missed: Missed) -> Result<(), Error> {
+pub(super) fn missed(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    claim: Claim,
+    missed: Missed,
+) -> Result<(), Error> {
     match missed {
         // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the message
         // stays whose it is.
         Missed::Gone => give_up(queue, msg_id, claim, queue.table.plain),
+        Missed::Other => {
+            give_up(queue, msg_id, claim, true)?;
+            table.fetch(msg_id, Tid::default()).map_or(Ok(()), |row| queue.meet(&row))
+        }
         Missed::Conflict => Err(Error::Serialization { queue: queue.name.clone(), msg_id }),
     }
 }

@@ -1,7 +1,7 @@
 //! A delivery that has failed: the message rests and is delivered again, or is dead.
 
 use super::Queue;
-use super::claim::{Claim, claim, missed, permitted};
+use super::claim::{Claim, permitted, with_claim};
 use super::finish::{Outcome, retire};
 use super::pending::{Action, Ending, backoff, forget_finished, remember};
 use super::send::{ENTRY, entry_of};
@@ -32,19 +32,20 @@ pub(super) fn fail(
     retry_in: Option<i64>,
     lease: Option<u64>,
 ) -> Result<Option<Fate>, Error> {
-    let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(None) };
     let options = queue.index(|index, slot| index.options(slot))?;
-    let attempts = claim.attempts;
-    if attempts >= options.max_attempts {
-        let moved = retire(queue, table, msg_id, claim, Outcome::Dead { error, attempts, ending: Ending::Failed })?;
-        return Ok(moved.then_some(Fate::Dead));
-    }
-    let now = server::now();
-    // The clock tells apart messages that fail one after the other, their numbers those that fail together.
-    let seed = (now ^ msg_id.rotate_left(32)).cast_unsigned();
-    let rest = retry_in.unwrap_or_else(|| backoff(&options, attempts, seed));
-    let failed = Failed { msg_id, error, attempts, deliver_at: now.saturating_add(rest) };
-    failed.write(queue, table, claim).map(|written| written.then_some(Fate::Retry))
+    with_claim(queue, table, msg_id, lease, |claim| {
+        let attempts = claim.attempts;
+        if attempts >= options.max_attempts {
+            let outcome = Outcome::Dead { error, attempts, ending: Ending::Failed };
+            return Ok(retire(queue, table, msg_id, claim, outcome)?.map(|()| Fate::Dead));
+        }
+        let now = server::now();
+        // The clock tells apart messages that fail one after the other, their numbers those that fail together.
+        let seed = (now ^ msg_id.rotate_left(32)).cast_unsigned();
+        let rest = retry_in.unwrap_or_else(|| backoff(&options, attempts, seed));
+        let failed = Failed { msg_id, error, attempts, deliver_at: now.saturating_add(rest) };
+        Ok(failed.write(queue, table, claim)?.map(|()| Fate::Retry))
+    })
 }
 
 /// What is to be written into the row.
@@ -56,8 +57,8 @@ struct Failed<'c> {
 }
 
 impl Failed<'_> {
-    /// Writes it; false where the row is gone.
-    fn write(&self, queue: &Queue, table: &OpenTable<'_>, claim: Claim) -> Result<bool, Error> {
+    /// Writes it.
+    fn write(&self, queue: &Queue, table: &OpenTable<'_>, claim: Claim) -> Result<Result<(), Missed>, Error> {
         let expected = Entry {
             msg_id: self.msg_id,
             tid: claim.tid,
@@ -65,21 +66,25 @@ impl Failed<'_> {
             attempts: self.attempts,
             deliver_at: Some(self.deliver_at),
             group: 0,
+            tag: claim.tag.unwrap_or_default(),
         };
         if claim.busy {
             // Before the row is touched: should that fail, the rollback gives the message free again.
             remember(queue.key, Action::Failed { entry: expected, busy: true, timed: false });
         }
-        let written = if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue)? };
+        let written =
+            if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue, table, claim)? };
         let entry = match written {
             Ok(entry) => entry,
-            Err(why) => return missed(queue, self.msg_id, claim, why).map(|()| false),
+            Err(why) => return Ok(Err(why)),
         };
         if claim.busy {
             forget_finished(queue.key, self.msg_id);
         }
+        // The index knows it by the tag by which it was claimed.
+        let entry = Entry { tag: claim.tag.unwrap_or(entry.tag), ..entry };
         remember(queue.key, Action::Failed { entry, busy: claim.busy, timed: claim.timed });
-        Ok(true)
+        Ok(Ok(()))
     }
 
     fn directly(&self, table: &OpenTable<'_>, claim: Claim) -> Result<Entry, Missed> {
@@ -89,15 +94,19 @@ impl Failed<'_> {
             (DELIVER_AT, Value::Instant(self.deliver_at)),
         ];
         changes.extend(error.map(|error| (LAST_ERROR, Value::Bytes(error))));
-        let (row, tid) = table.update(self.msg_id, claim.tid, &changes)?;
+        let (row, tid) = table.update(self.msg_id, claim.tid, claim.tag, &changes)?;
         Ok(Entry { tid, attempts: self.attempts, deliver_at: Some(self.deliver_at), ..row.entry() })
     }
 
     /// As the table's owner, because a consumer needn't have UPDATE; where policies let the caller see the row. Triggers
     /// may change what the index has to know, so that is read back.
-    fn by_executor(&self, queue: &Queue) -> Result<Result<Entry, Missed>, Error> {
+    fn by_executor(&self, queue: &Queue, table: &OpenTable<'_>, claim: Claim) -> Result<Result<Entry, Missed>, Error> {
         if !permitted(queue, self.msg_id)? {
             return Ok(Err(Missed::Gone));
+        }
+        let row = table.fetch(self.msg_id, claim.tid);
+        if row.is_some_and(|row| claim.tag.is_some_and(|tag| !tag.matches(row.tag()))) {
+            return Ok(Err(Missed::Other));
         }
         let mut found = Err(Missed::Gone);
         as_owner_of(queue.table.relation, || {
@@ -115,7 +124,7 @@ impl Failed<'_> {
                     Parameter::TextArgument(self.error),
                 ],
                 |row| {
-                    found = Ok(entry_of(row)?);
+                    found = Ok(entry_of(row, true)?);
                     Ok(())
                 },
             )

@@ -1,15 +1,14 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::claim::{Claim, claim, claim_known, give_up, missed, permitted};
+use super::claim::{Claim, claim, claim_known, give_up, missed, permitted, with_claim};
 use super::pending::{Action, Ending, remember};
 use super::{Queue, groups};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
-use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable, Row, fixed_snapshot};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, each_row, each_row_kept, run};
-use enough_engine::queue::{Taken, Tid};
+use enough_engine::queue::Taken;
 use std::collections::{HashMap, HashSet};
 
 /// What the archive has in common with the table.
@@ -27,12 +26,14 @@ const CHUNK: usize = 256;
 
 /// Deletes a message; false where there is none, or where `lease` isn't the current one.
 pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<bool, Error> {
-    let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(false) };
-    // Before the row is touched: should that fail, the rollback gives the message free again.
-    if claim.busy {
-        remember(queue.key, finished(msg_id, claim, Ending::Deleted));
-    }
-    delete_claimed(queue, table, msg_id, claim)
+    let deleted = with_claim(queue, table, msg_id, lease, |claim| {
+        // Before the row is touched: should that fail, the rollback gives the message free again.
+        if claim.busy {
+            remember(queue.key, finished(msg_id, claim, Ending::Deleted));
+        }
+        remove(queue, table, msg_id, claim, Ending::Deleted)
+    })?;
+    Ok(deleted.is_some())
 }
 
 /// Deletes messages; the numbers of those that were there, in the order in which they were asked for.
@@ -48,8 +49,14 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
         }
         for (&msg_id, claim) in numbers.iter().zip(&claims) {
             let there = match claim {
-                Some(claim) => delete_claimed(queue, table, msg_id, *claim)?,
                 None => delete(queue, table, msg_id, None)?,
+                Some(claim) => match remove(queue, table, msg_id, *claim, Ending::Deleted)? {
+                    Ok(_) => true,
+                    Err(why) => {
+                        missed(queue, table, msg_id, *claim, why)?;
+                        why == Missed::Other && delete(queue, table, msg_id, None)?
+                    }
+                },
             };
             if there {
                 deleted.push(msg_id);
@@ -60,48 +67,65 @@ pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]
 }
 
 fn finished(msg_id: i64, claim: Claim, ending: Ending) -> Action {
-    Action::Finished { msg_id, busy: claim.busy, timed: claim.timed, group: claim.group, ending }
+    let tag = claim.tag.unwrap_or_default();
+    Action::Finished { msg_id, tag, busy: claim.busy, timed: claim.timed, group: claim.group, ending }
 }
 
-fn delete_claimed(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, claim: Claim) -> Result<bool, Error> {
-    match remove(queue, table, msg_id, claim.tid)? {
-        Ok(row) => {
-            if claim.find_next {
-                groups::prepare_leaving(queue, table, &row)?;
+/// Deletes a claimed message's row, and remembers that where it wasn't before; the row as it was.
+fn remove(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    claim: Claim,
+    ending: Ending,
+) -> Result<Result<Row, Missed>, Error> {
+    let removed = if queue.table.plain {
+        table.delete(msg_id, claim.tid, claim.tag)
+    } else {
+        match table.fetch(msg_id, claim.tid) {
+            None => Err(Missed::Gone),
+            Some(row) if claim.tag.is_some_and(|tag| !tag.matches(row.tag())) => Err(Missed::Other),
+            Some(row) => {
+                let statement = format!("DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", queue.relation("q_"));
+                if run(&statement, &[Parameter::I64(msg_id)])? == 0 { Err(Missed::Gone) } else { Ok(row) }
             }
-            if !claim.busy {
-                remember(queue.key, finished(msg_id, claim, Ending::Deleted));
-            }
-            Ok(true)
         }
-        Err(why) => missed(queue, msg_id, claim, why).map(|()| false),
+    };
+    if let Ok(row) = &removed {
+        if !claim.busy {
+            remember(queue.key, finished(msg_id, claim, ending));
+        }
+        if claim.find_next {
+            groups::prepare_leaving(queue, table, row)?;
+        }
     }
-}
-
-/// Deletes a message's row; the row as it was.
-fn remove(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, tid: Tid) -> Result<Result<Row, Missed>, Error> {
-    if queue.table.plain {
-        return Ok(table.delete(msg_id, tid));
-    }
-    let Some(row) = table.fetch(msg_id, tid) else { return Ok(Err(Missed::Gone)) };
-    let statement = format!("DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1", queue.relation("q_"));
-    Ok(if run(&statement, &[Parameter::I64(msg_id)])? == 0 { Err(Missed::Gone) } else { Ok(row) })
+    Ok(removed)
 }
 
 /// Lets a lease end `timeout` microseconds from now; with 0 the message is ready at once. When it ends, or `None` where
 /// the message isn't leased, or not by that lease.
-pub(super) fn extend(queue: &Queue, msg_id: i64, timeout: i64, lease: Option<u64>) -> Result<Option<i64>, Error> {
-    queue.require(Privilege::Consume)?;
-    if server::in_recovery() {
-        return Err(Error::ReadOnly { function: "queue_extend" });
-    }
+pub(super) fn extend(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    timeout: i64,
+    lease: Option<u64>,
+) -> Result<Option<i64>, Error> {
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    queue.index_and_wake(|index, slot, wake| {
+    let extended = queue.index_and_wake(|index, slot, wake| {
         let now = server::now();
         index.extend(slot, msg_id, lease, now, now.saturating_add(timeout), wake)
-    })
+    })?;
+    let Some(extended) = extended else { return Ok(None) };
+    let row = table.fetch(msg_id, extended.tid);
+    if row.as_ref().is_some_and(|row| extended.tag.matches(row.tag())) || queue.table.own_storage {
+        return Ok(Some(extended.until));
+    }
+    // What was leased is gone.
+    queue.index_and_wake(|index, slot, wake| index.drop_vanished(slot, msg_id, extended.tag, server::now(), wake))?;
+    row.map_or(Ok(()), |row| queue.meet(&row)).map(|()| None)
 }
 
 /// What becomes of a message that goes to the archive.
@@ -121,39 +145,31 @@ pub(super) fn archive(
     result: Option<Jsonb<'_>>,
     lease: Option<u64>,
 ) -> Result<bool, Error> {
-    match claim(queue, table, msg_id, lease)? {
-        Some(claim) => retire(queue, table, msg_id, claim, Outcome::Done(result)),
-        None => Ok(false),
-    }
+    let archived =
+        with_claim(queue, table, msg_id, lease, |claim| retire(queue, table, msg_id, claim, Outcome::Done(result)))?;
+    Ok(archived.is_some())
 }
 
-/// Moves a claimed message to the archive; false where it is gone. The row is deleted with the caller's rights; who may
-/// do that may also put it into the archive.
+/// Moves a claimed message to the archive. The row is deleted with the caller's rights; who may do that may also put it
+/// into the archive.
 pub(super) fn retire(
     queue: &Queue,
     table: &OpenTable<'_>,
     msg_id: i64,
     claim: Claim,
     outcome: Outcome<'_>,
-) -> Result<bool, Error> {
+) -> Result<Result<(), Missed>, Error> {
     let ending = match outcome {
         Outcome::Done(_) => Ending::Archived,
         Outcome::Dead { ending, .. } => ending,
     };
-    let action = finished(msg_id, claim, ending);
     if claim.busy {
-        remember(queue.key, action);
+        remember(queue.key, finished(msg_id, claim, ending));
     }
-    let row = match remove(queue, table, msg_id, claim.tid)? {
+    let row = match remove(queue, table, msg_id, claim, ending)? {
         Ok(row) => row,
-        Err(why) => return missed(queue, msg_id, claim, why).map(|()| false),
+        Err(why) => return Ok(Err(why)),
     };
-    if !claim.busy {
-        remember(queue.key, action);
-    }
-    if claim.find_next {
-        groups::prepare_leaving(queue, table, &row)?;
-    }
     let (dedup_key, last_error) = table.kept(&row);
     let known = claim.attempts.max(row.attempts.max(0).cast_unsigned());
     let (name, attempts, error, result) = match outcome {
@@ -189,7 +205,7 @@ pub(super) fn retire(
             |_| Ok(()),
         )
     })?;
-    Ok(true)
+    Ok(Ok(()))
 }
 
 /// Moves messages to the archive: done; the numbers of those that were there, in the order in which they were asked for.
@@ -262,9 +278,9 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
 /// Moves a message that has been delivered as often as it may be to the archive, in the transaction of the reader that was
 /// given the last lease.
 pub(super) fn bury(queue: &Queue, table: &OpenTable<'_>, taken: &Taken) -> Result<(), Error> {
-    if let Some(claim) = claim(queue, table, taken.msg_id, Some(taken.lease))? {
-        let outcome = Outcome::Dead { error: None, attempts: taken.attempts, ending: Ending::Buried };
-        retire(queue, table, taken.msg_id, claim, outcome)?;
-    }
+    let outcome = Outcome::Dead { error: None, attempts: taken.attempts, ending: Ending::Buried };
+    with_claim(queue, table, taken.msg_id, Some(taken.lease), |claim| {
+        retire(queue, table, taken.msg_id, claim, outcome)
+    })?;
     Ok(())
 }

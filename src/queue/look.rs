@@ -6,7 +6,7 @@ use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::Privilege;
 use crate::segment::server;
 use crate::segment::sql::{Parameter, column, read_rows};
-use enough_engine::queue::{Seen, State};
+use enough_engine::queue::{Seen, State, Tag};
 use std::collections::{HashMap, HashSet};
 
 /// Timers that one look lets run out under one hold of the lock.
@@ -60,11 +60,13 @@ fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, 
     let seen = queue.index(|index, slot| index.seen(slot, msg_id, now))?;
     let found = read_rows(
         &format!(
-            "SELECT deliver_at, attempts, last_error FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
+            "SELECT deliver_at, attempts, last_error, enqueued_at FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
             queue.relation("q_")
         ),
         &[Parameter::I64(msg_id)],
         |row| {
+            let sent = row.get::<pgrx::datum::TimestampWithTimeZone>(4)?.map_or(0, i64::from);
+            let seen = seen.filter(|seen| seen.tag.was_sent_at(sent));
             let seen = seen.map_or_else(|| row_seen(row, msg_id, now), Ok)?;
             let due = Value::or_null(seen.due, Value::Instant);
             let (until, at) = match seen.state {
@@ -85,7 +87,7 @@ fn row_seen(row: &pgrx::spi::SpiHeapTupleData<'_>, msg_id: i64, now: i64) -> Res
     let due = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map(i64::from).filter(|&at| at > now);
     let state = if due.is_some() { State::Delayed } else { State::Ready };
     let attempts = row.get::<i32>(2)?.unwrap_or(0).max(0).cast_unsigned();
-    Ok(Seen { msg_id, state, attempts, due, lease: None })
+    Ok(Seen { msg_id, state, attempts, due, lease: None, tag: Tag::default() })
 }
 
 fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, Error> {
@@ -202,7 +204,10 @@ impl<'q> Peek<'q> {
             &[Parameter::Numbers(&numbers)],
             |row| {
                 let msg_id = row.get::<i64>(3)?.unwrap_or(0);
-                let one = by_number.get(&msg_id).map_or_else(|| row_seen(row, msg_id, now), |seen| Ok(*seen))?;
+                let sent = row.get::<pgrx::datum::TimestampWithTimeZone>(4)?.map_or(0, i64::from);
+                let known =
+                    by_number.get(&msg_id).filter(|seen| seen.tag == Tag::default() || seen.tag.was_sent_at(sent));
+                let one = known.map_or_else(|| row_seen(row, msg_id, now), |seen| Ok(*seen))?;
                 if one.state != state {
                     return Ok(());
                 }

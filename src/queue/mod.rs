@@ -61,13 +61,13 @@ mod tables;
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::encoding::decode_start;
-use crate::segment::rows::OpenTable;
+use crate::segment::rows::{OpenTable, Row};
 use crate::segment::sql::{Parameter, as_owner_of, read_rows};
 use crate::segment::table::QueueTable;
 use crate::segment::{Partition, Region, segment, server, wait};
-use enough_engine::queue::{Options, Partition as Index, QueueKey, Wake};
+use enough_engine::queue::{Options, Partition as Index, QueueKey, Storage, Wake};
 use enough_engine::words::Corrupt;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::rc::Rc;
@@ -81,6 +81,8 @@ pub struct Queue {
     key: QueueKey,
     /// Before its table was looked at, the invalidations were that far.
     generation: u64,
+    /// Whether the index has been told where its rows are.
+    told: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -174,7 +176,7 @@ impl Queue {
         }
         let table = QueueTable::read(found, relation("a_", text).unwrap_or(0))?.ok_or_else(|| missing(text))?;
         let key = QueueKey { database: server::database(), relation: found };
-        let queue = Rc::new(Queue { name: text.into(), table, key, generation });
+        let queue = Rc::new(Queue { name: text.into(), table, key, generation, told: Cell::new(false) });
         // From here on its sends are counted, and go into the index.
         queue.index(|_, _| Ok(()))?;
         KNOWN.with_borrow_mut(|known| {
@@ -194,11 +196,25 @@ impl Queue {
             catalog::lock(queue.table.relation, write);
             // It may have been changed, or dropped, while this session waited for the lock.
             if queue.is_current()? {
+                queue.tell_storage()?;
                 return Ok(queue);
             }
             catalog::unlock(queue.table.relation, write);
         }
         Err(Error::NotReady { problem: "the queue's table keeps being changed".into(), hint: "Try again.".into() })
+    }
+
+    /// Tells the index where the table's rows are, once; for a session that has a lock on it.
+    fn tell_storage(&self) -> Result<(), Error> {
+        // Storage of this transaction's own is nobody else's, and may be given up again.
+        if !self.told.get() && !self.table.own_storage {
+            let table = self.open_table(false)?;
+            let storage = Storage { empty: table.is_empty(), ..self.table.storage };
+            table.unlock();
+            self.index_and_wake(|index, slot, wake| index.set_storage(slot, storage, wake))?;
+            self.told.set(true);
+        }
+        Ok(())
     }
 
     /// Whether its table still is as it is known; for who has a lock on it.
@@ -317,9 +333,14 @@ impl Queue {
         Ok(result)
     }
 
-    /// Takes a message out of the index whose row is gone.
-    fn drop_message(&self, msg_id: i64) -> Result<(), Error> {
-        self.index_and_wake(|index, slot, wake| index.drop_message(slot, msg_id, server::now(), wake))
+    /// Lets a row that this session has met take the place of another row of its number in the index.
+    fn meet(&self, row: &Row) -> Result<(), Error> {
+        if row.is_own() {
+            // It becomes a message when this transaction commits.
+            return Ok(());
+        }
+        let entry = row.entry();
+        self.index_and_wake(|index, slot, wake| index.stray(slot, &entry, server::now(), wake))
     }
 
     #[cold]

@@ -7,7 +7,7 @@ use super::partition;
 use crate::error::Error;
 use crate::segment::memory::PgVec;
 use crate::segment::{server, wait, xact};
-use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Taken, Wake};
+use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Tag, Taken, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ pub(super) enum Action {
     Leased { msg_id: i64, lease: u64, attempts: u32 },
     /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index. `timed`: it was not, and
     /// the row had a delivery time. `group`: it was not, and the row's group has that hash.
-    Finished { msg_id: i64, busy: bool, timed: bool, group: u64, ending: Ending },
+    Finished { msg_id: i64, tag: Tag, busy: bool, timed: bool, group: u64, ending: Ending },
     /// A message was sent and has ended, both in this transaction: nobody else ever sees it.
     Passing(Ending),
     /// A message's delivery has failed, and its row is now as this says. `busy` and `timed`: as above.
@@ -241,15 +241,15 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wa
 fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
     match item.action {
         Action::Sent(entry) => index.sent(slot, &entry, now, wake),
-        Action::Finished { msg_id, busy, timed, group, ending } => {
+        Action::Finished { msg_id, tag, busy, timed, group, ending } => {
             // What wasn't set aside may have been brought in, or read, meanwhile; its row is gone in any case.
             if busy && ending == Ending::Purged {
-                index.end_purged(slot, msg_id, now, wake)?;
+                index.end_purged(slot, msg_id, tag, now, wake)?;
             } else if busy {
-                index.end_busy(slot, msg_id, true, now, wake)?;
+                index.end_busy(slot, msg_id, tag, true, now, wake)?;
             } else {
                 index.left_outside(slot, msg_id, timed, group)?;
-                index.drop_message(slot, msg_id, now, wake)?;
+                index.drop_message(slot, msg_id, tag, now, wake)?;
             }
             count_ending(index, slot, ending)
         }
@@ -286,8 +286,8 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
             let delay = backoff(&index.options(slot)?, attempts, lease);
             index.give_back(slot, msg_id, lease, now, delay, wake)
         }
-        Action::Finished { msg_id, busy: true, .. } => index.end_busy(slot, msg_id, false, now, wake),
-        Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, false, now, wake),
+        Action::Finished { msg_id, tag, busy: true, .. } => index.end_busy(slot, msg_id, tag, false, now, wake),
+        Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, entry.tag, false, now, wake),
         Action::Doubt { .. } => look_again(index, slot, wake),
         Action::Sent(_)
         | Action::Finished { .. }

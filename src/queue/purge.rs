@@ -32,8 +32,8 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
         },
     )?;
     let table = queue.open_table(false)?;
-    let claim = Claim { busy: true, ..Claim::default() };
     for one in &held {
+        let claim = Claim { busy: true, tag: Some(one.tag), ..Claim::default() };
         match table.fetch(one.msg_id, one.tid) {
             // Not this transaction's to see, or to delete.
             Some(_) => give_up(queue, one.msg_id, claim, false)?,
@@ -54,10 +54,10 @@ fn set_aside(queue: &Queue) -> Result<PgVec<Aside>, Error> {
             index.set_all_aside(slot, &mut chunk)
         })?;
         for one in &chunk {
-            let msg_id = one.msg_id;
+            let (msg_id, tag) = (one.msg_id, one.tag);
             remember(
                 queue.key,
-                Action::Finished { msg_id, busy: true, timed: false, group: 0, ending: Ending::Purged },
+                Action::Finished { msg_id, tag, busy: true, timed: false, group: 0, ending: Ending::Purged },
             );
         }
         held.extend_from_slice(&chunk);

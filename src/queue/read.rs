@@ -13,7 +13,7 @@ use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Found, Outlook, Refill, Taken, Yielded};
+use enough_engine::queue::{Entry, Found, Outlook, Refill, Taken, Tid, Yielded};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -231,10 +231,11 @@ impl<'q> Reader<'q> {
     /// Gives one leased message to the caller; false where there was nothing to give.
     fn deliver(&mut self, taken: &Taken, rows: &mut Rows<'_>) -> Result<bool, Error> {
         let Some(row) = self.table()?.fetch(taken.msg_id, taken.tid) else {
-            self.queue.drop_message(taken.msg_id)?;
-            pending::doubt(self.queue.key, false);
-            return Ok(false);
+            return self.vanished(taken, None).map(|()| false);
         };
+        if !taken.tag.matches(row.tag()) {
+            return self.vanished(taken, Some(&row)).map(|()| false);
+        }
         let shown = (!fixed_snapshot() || self.table()?.shown(&row))
             && (self.queue.table.plain || permitted(self.queue, row.msg_id)?);
         if !shown {
@@ -290,12 +291,26 @@ impl<'q> Reader<'q> {
         Ok(true)
     }
 
+    /// A leased message has no row any more, or another row has its number.
+    fn vanished(&mut self, taken: &Taken, other: Option<&Row>) -> Result<(), Error> {
+        if self.queue.table.own_storage {
+            // By this transaction, which may be rolled back.
+            self.hidden.push(*taken);
+            return Ok(());
+        }
+        self.queue.index_and_wake(|index, slot, wake| {
+            index.drop_leased(slot, taken.msg_id, taken.lease, server::now(), wake)
+        })?;
+        pending::doubt(self.queue.key, false);
+        other.map_or(Ok(()), |row| self.queue.meet(row))
+    }
+
     /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
     fn postpone(&self, row: &Row) -> Result<(), Error> {
         let entry = row.entry();
         self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
-            index.drop_message(slot, row.msg_id, now, wake)?;
+            index.drop_message(slot, row.msg_id, entry.tag, now, wake)?;
             index.stray(slot, &entry, now, wake)
         })?;
         Ok(())
@@ -309,7 +324,7 @@ impl<'q> Reader<'q> {
         }
         let Some(writer) = self.queue.open_for_notes()? else { return Ok(()) };
         if let Some(tid) = writer.write_attempts(row, taken.attempts) {
-            self.queue.index(|index, slot| index.moved(slot, taken.msg_id, tid))?;
+            self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, tid))?;
         }
         Ok(())
     }
@@ -469,17 +484,26 @@ impl Progress<'_, '_> {
     /// Puts the batch into the index; false where one of it found no room.
     fn flush(&mut self, order: Order, reached: &mut i64) -> Result<bool, Error> {
         let batch = std::mem::take(&mut self.batch);
+        // Under the lock nothing is allocated.
+        let mut others = Vec::with_capacity(batch.len());
         let (new, refused) = self.queue.index_and_wake(|index, slot, wake| {
             let (now, mut new) = (server::now(), 0);
+            others.clear();
             for entry in &batch {
                 match index.found(slot, entry, now, wake)? {
                     Found::Brought => new += 1,
                     Found::Known => {}
+                    Found::Other => others.push(entry.msg_id),
                     Found::NoRoom => return Ok((new, Some(*entry))),
                 }
             }
             Ok((new, None))
         })?;
+        for msg_id in others {
+            if let Some(row) = self.table.fetch(msg_id, Tid::default()) {
+                self.queue.meet(&row)?;
+            }
+        }
         self.brought += new;
         self.rows += batch.len() as u64;
         self.refused |= refused.is_some();

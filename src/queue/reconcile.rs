@@ -1,12 +1,17 @@
-//! Finding what got into a queue's table behind the index's back: by COPY, a restore, replication, an UPDATE by hand.
+//! Finding what has changed in a queue's table behind the index's back: by COPY, a restore, replication, an UPDATE or DELETE
+//! by hand.
 
-use super::Queue;
+use super::{Queue, stats};
 use crate::error::Error;
-use crate::segment::rows::{Latest, Order};
+use crate::segment::catalog::Privilege;
+use crate::segment::rows::{Latest, OpenTable, Order};
 use crate::segment::server;
-use enough_engine::queue::{Entry, Maintenance};
+use enough_engine::queue::{Entry, Found, Listed, Maintenance, Tid};
 
+/// Rows that are compared under one hold of the lock.
 const BATCH: usize = 64;
+/// Messages of the index that are listed under one hold of the lock.
+const LISTED: usize = 256;
 
 /// Compares a queue's table with its index, from where an earlier run has stopped (`reached`), until `deadline`; how many
 /// messages were found. `whole` becomes false where there is more to be seen. Holds each lock for a batch of rows at the most.
@@ -27,7 +32,49 @@ pub(super) fn queue(queue: &Queue, reached: &mut Maintenance, deadline: i64, who
         // They weren't counted when they came: the next call of queue_stats counts.
         queue.index(|index, slot| index.start_counting(slot))?;
     }
+    found += look_for_gone(queue, deadline, whole)?;
+    if queue.may(Privilege::Observe) && queue.index(|index, slot| index.should_count(slot, server::now()))? {
+        stats::recount(queue)?;
+    }
     Ok(found)
+}
+
+/// Compares the messages in the index with the rows of the queue's table: what has vanished behind the index's back, or has
+/// another row by now, is forgotten. How many those were.
+fn look_for_gone(queue: &Queue, deadline: i64, whole: &mut bool) -> Result<i64, Error> {
+    let table = queue.open_table(false)?;
+    let (mut gone, mut from) = (0, Some(0));
+    let mut listed = Vec::with_capacity(LISTED);
+    while let Some(next) = from {
+        if server::now() > deadline {
+            *whole = false;
+            break;
+        }
+        server::check_for_interrupts();
+        from = queue.index(|index, slot| {
+            listed.clear();
+            index.list_from(slot, next, &mut listed)
+        })?;
+        for one in &listed {
+            gone += i64::from(forget_gone(queue, &table, one)?);
+        }
+    }
+    Ok(gone)
+}
+
+/// Forgets a message if its row is gone.
+fn forget_gone(queue: &Queue, table: &OpenTable<'_>, one: &Listed) -> Result<bool, Error> {
+    let row = table.fetch(one.msg_id, one.tid);
+    if row.as_ref().is_some_and(|row| one.tag.matches(row.tag())) || queue.table.own_storage {
+        return Ok(false);
+    }
+    queue.index_and_wake(|index, slot, wake| {
+        index.drop_vanished(slot, one.msg_id, one.tag, server::now(), wake)?;
+        // Nobody has counted that its row went.
+        index.start_counting(slot)
+    })?;
+    row.map_or(Ok(()), |row| queue.meet(&row))?;
+    Ok(true)
 }
 
 /// The same in one order from above `from` on (0: from the beginning); how many were found, and where it has stopped before the end.
@@ -64,7 +111,7 @@ fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Op
         if batch.len() < BATCH {
             return true;
         }
-        match flush(queue, &mut batch) {
+        match flush(queue, &table, &mut batch) {
             Ok(new) => found += new,
             Err(error) => failure = Some(error),
         }
@@ -72,18 +119,28 @@ fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Op
     });
     match failure {
         Some(error) => Err(error),
-        None => Ok((found + flush(queue, &mut batch)?, stopped)),
+        None => Ok((found + flush(queue, &table, &mut batch)?, stopped)),
     }
 }
 
-fn flush(queue: &Queue, batch: &mut Vec<Entry>) -> Result<i64, Error> {
+fn flush(queue: &Queue, table: &OpenTable<'_>, batch: &mut Vec<Entry>) -> Result<i64, Error> {
+    // Under the lock nothing is allocated.
+    let mut others = Vec::with_capacity(batch.len());
     let found = queue.index_and_wake(|index, slot, wake| {
         let (now, mut found) = (server::now(), 0);
+        others.clear();
         for entry in batch.iter() {
-            found += i64::from(index.reconcile(slot, entry, now, wake)?);
+            match index.reconcile(slot, entry, now, wake)? {
+                Found::Brought => found += 1,
+                Found::Other => others.push(entry.msg_id),
+                Found::Known | Found::NoRoom => {}
+            }
         }
         Ok(found)
     })?;
     batch.clear();
-    Ok(found)
+    for &msg_id in &others {
+        table.fetch(msg_id, Tid::default()).map_or(Ok(()), |row| queue.meet(&row))?;
+    }
+    Ok(found + others.len() as i64)
 }

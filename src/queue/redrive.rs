@@ -77,7 +77,7 @@ fn move_back(queue: &Queue, numbers: &[i64]) -> Result<i64, Error> {
             ),
             &[Parameter::Numbers(numbers)],
             |row| {
-                let entry = entry_of(row)?;
+                let entry = entry_of(row, false)?;
                 back.push(entry.msg_id);
                 remember(queue.key, Action::Redriven(entry));
                 Ok(())

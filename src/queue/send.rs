@@ -7,12 +7,12 @@ use crate::segment::catalog::{Privilege, row_security};
 use crate::segment::sql::{Parameter, as_owner_of, each_row_kept, read_rows, text_bytes};
 use crate::segment::table::NewRow;
 use crate::segment::{segment, server};
-use enough_engine::queue::{Entry, Tid};
+use enough_engine::queue::{Entry, Tag, Tid};
 use pgrx::pg_sys;
 use pgrx::spi::SpiHeapTupleData;
 
 /// What the index has to know of a row, for [`entry_of`].
-pub(super) const ENTRY: &str = "msg_id, deliver_at, attempts, priority, ctid, group_key";
+pub(super) const ENTRY: &str = "msg_id, deliver_at, attempts, priority, ctid, group_key, enqueued_at, xmin";
 
 /// How often a message is tried to be sent whose dedup key is taken by one that can't be found.
 const TRIES: usize = 10;
@@ -109,7 +109,7 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>) -> Result<Option<i64>, Er
             Parameter::Json(Some(row.message)),
         ],
         |answer| {
-            let entry = entry_of(answer)?;
+            let entry = entry_of(answer, false)?;
             sent = Some(entry.msg_id);
             remember(queue.key, Action::Sent(entry));
             Ok(())
@@ -118,8 +118,10 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>) -> Result<Option<i64>, Er
     Ok(sent)
 }
 
-/// The columns [`ENTRY`] of a row.
-pub(super) fn entry_of(row: &SpiHeapTupleData<'_>) -> Result<Entry, Error> {
+/// The columns [`ENTRY`] of a row that an INSERT has written, or an UPDATE.
+pub(super) fn entry_of(row: &SpiHeapTupleData<'_>, updated: bool) -> Result<Entry, Error> {
+    let writer = row.get::<pg_sys::TransactionId>(8)?.filter(|_| !updated);
+    let enqueued_at = row.get::<pgrx::datum::TimestampWithTimeZone>(7)?.map_or(0, i64::from);
     let deliver_at = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?;
     let place = row.get::<pg_sys::ItemPointerData>(5)?.unwrap_or_default();
     let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
@@ -130,5 +132,6 @@ pub(super) fn entry_of(row: &SpiHeapTupleData<'_>) -> Result<Entry, Error> {
         attempts: row.get::<i32>(3)?.unwrap_or(0).max(0).cast_unsigned(),
         deliver_at: deliver_at.map(i64::from),
         group: segment()?.group(text_bytes(row, 6)?),
+        tag: Tag::new(enqueued_at, writer.map(u32::from)),
     })
 }

@@ -11,6 +11,7 @@ use super::{
 use crate::error::{Error, required, required_elements};
 use crate::export;
 use crate::segment::call::{Call, Time, Value};
+use crate::segment::catalog::Privilege;
 use crate::segment::memory::PgVec;
 use crate::segment::server;
 use crate::segment::table::NewRow;
@@ -359,7 +360,12 @@ fn extend(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     let timeout = duration(required(call.interval(2), "visibility_timeout")?, "visibility_timeout", 0, YEAR)?;
-    Ok(Value::or_null(finish::extend(&queue, msg_id, timeout, lease(call, 3))?, Value::Instant))
+    queue.require(Privilege::Consume)?;
+    if server::in_recovery() {
+        return Err(Error::ReadOnly { function: "queue_extend" });
+    }
+    let table = queue.open_table(server::may_write())?;
+    Ok(Value::or_null(finish::extend(&queue, &table, msg_id, timeout, lease(call, 3))?, Value::Instant))
 }
 
 fn describe(call: &mut Call<'_>) -> Answer {

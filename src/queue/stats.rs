@@ -44,10 +44,17 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
     if known.live.is_some() {
         return Ok(known);
     }
-    queue.index(|index, slot| index.start_counting(slot))?;
-    let [live, delayed, archived, dead] = count(queue)?;
+    recount(queue)
+}
+
+/// Counts the rows of a queue's tables.
+pub(super) fn recount(queue: &Queue) -> Result<Counters, Error> {
+    let counting = queue.index(|index, slot| index.start_counting(slot))?;
+    let started = server::now();
+    let found = count(queue)?;
     queue.index(|index, slot| {
-        index.counted(slot, live, delayed, archived, dead)?;
+        let now = server::now();
+        index.counted(slot, counting, found, now.saturating_sub(started), now)?;
         let counters = index.counters(slot)?;
         if server::in_recovery() {
             // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion.

@@ -4,7 +4,7 @@
 use super::call::{Jsonb, Text};
 use super::catalog;
 use super::table::{COLUMNS, NewRow, Open, QueueTable, group_number, insert_into_index, tid_of};
-use enough_engine::queue::Entry;
+use enough_engine::queue::{Entry, Tag};
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::{self, Datum, ItemPointerData};
 
@@ -74,14 +74,14 @@ impl<F: FnMut(Entry)> Insertion<'_, F> {
         let msg_id = self.facts.next_msg_id();
         let (mut values, mut nulls) = columns(row, msg_id);
         // SAFETY: the tuple is formed by the table's own descriptor, which `plain` has compared with the columns.
-        let place = unsafe {
+        let (place, writer) = unsafe {
             let tuple = pg_sys::heap_form_tuple(self.table.descriptor(), values.as_mut_ptr(), nulls.as_mut_ptr());
             pg_sys::heap_insert(self.table.0, tuple, self.command, 0, std::ptr::null_mut());
-            let place = (*tuple).t_self;
+            let inserted = ((*tuple).t_self, (*(*tuple).t_data).t_choice.t_heap.t_xmin);
             pg_sys::heap_freetuple(tuple);
-            place
+            inserted
         };
-        self.index(std::slice::from_ref(row), &[msg_id], &mut [place]);
+        self.index(std::slice::from_ref(row), &[msg_id], &mut [place], writer);
     }
 
     fn many(&mut self, rows: &[NewRow<'_>]) {
@@ -97,20 +97,27 @@ impl<F: FnMut(Entry)> Insertion<'_, F> {
             let filled = slots.fill(&self.table, now, &numbers);
             let (table, command, count) = (self.table.0, self.command, now.len() as i32);
             // SAFETY: as many slots as rows are filled. The server reads them, and writes the rows' places into them.
-            unsafe {
+            let writer = unsafe {
                 copies.switch_to(|_| {
                     pg_sys::heap_multi_insert(table, filled, count, command, 0, std::ptr::null_mut());
                 });
                 copies.reset();
-            }
+                pg_sys::GetCurrentTransactionIdIfAny()
+            };
             places.clear();
             places.extend(slots.places());
-            self.index(now, &numbers, &mut places);
+            self.index(now, &numbers, &mut places, writer);
         }
     }
 
     /// Makes the index entries of rows that are in the table, and tells what they have become.
-    fn index(&mut self, rows: &[NewRow<'_>], numbers: &[i64], places: &mut [ItemPointerData]) {
+    fn index(
+        &mut self,
+        rows: &[NewRow<'_>],
+        numbers: &[i64],
+        places: &mut [ItemPointerData],
+        writer: pg_sys::TransactionId,
+    ) {
         let (facts, table) = (self.facts, &self.table);
         // SAFETY: the indexes are the table's own and have these columns; the rows were just inserted at these places.
         unsafe {
@@ -137,6 +144,7 @@ impl<F: FnMut(Entry)> Insertion<'_, F> {
                 attempts: 0,
                 deliver_at: row.deliver_at,
                 group: group_number(row.group_key.map(Text::payload)),
+                tag: Tag::new(row.enqueued_at, Some(writer.into())),
             });
         }
     }

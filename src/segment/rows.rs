@@ -9,7 +9,7 @@ use super::table::{
     PRIORITY, QueueTable, group_number, insert_into_index, item_pointer, tid_of,
 };
 use super::{catalog, server};
-use enough_engine::queue::{Entry, Tid};
+use enough_engine::queue::{Entry, Tag, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::varlena::{varatt_is_1b_e, varatt_is_4b_c};
 
@@ -70,7 +70,25 @@ impl Row {
             deliver_at: self.deliver_at,
             // SAFETY: `row` has fetched it.
             group: group_number(self.group_key.map(|key| unsafe { payload(key) })),
+            tag: self.tag(),
         }
+    }
+
+    /// What tells it from other rows of its number.
+    pub fn tag(&self) -> Tag {
+        // SAFETY: the row's tuple is whole.
+        unsafe { tag(self.tuple, self.enqueued_at) }
+    }
+}
+
+/// # Safety
+/// `tuple` is a whole tuple.
+unsafe fn tag(tuple: pg_sys::HeapTuple, enqueued_at: i64) -> Tag {
+    // SAFETY: the caller's promise. The server leaves the writer's number in place when it freezes a row.
+    unsafe {
+        let header = (*tuple).t_data;
+        let updated = u32::from((*header).t_infomask) & pg_sys::HEAP_UPDATED != 0;
+        Tag::new(enqueued_at, (!updated).then(|| (*header).t_choice.t_heap.t_xmin.into()))
     }
 }
 
@@ -79,6 +97,8 @@ impl Row {
 pub enum Missed {
     /// There is no such row (any more).
     Gone,
+    /// Another row has the number.
+    Other,
     /// A concurrent transaction has changed it, and this transaction's isolation level forbids to look at the change.
     Conflict,
 }
@@ -151,6 +171,11 @@ impl OpenTable<'_> {
     /// Closes the table and lets go of its lock before the transaction ends; for who has changed nothing in it.
     pub fn unlock(self) {
         catalog::unlock(self.facts.relation, self.write);
+    }
+
+    /// Whether the table has no page at all.
+    pub fn is_empty(&self) -> bool {
+        self.blocks == 0
     }
 
     /// The row of a message as it is committed now (or was changed by this transaction): by its place first, and where
@@ -279,16 +304,22 @@ impl OpenTable<'_> {
         }
     }
 
-    /// Deletes a message's row, waiting for whoever is changing it; the row as it was.
-    pub fn delete(&self, msg_id: i64, tid: Tid) -> Result<Row, Missed> {
-        let (row, ()) = self.change(msg_id, tid, |row| (self.delete_at(row), ()))?;
+    /// Deletes a message's row (with `tag`, only that one's), waiting for whoever is changing it; the row as it was.
+    pub fn delete(&self, msg_id: i64, tid: Tid, tag: Option<Tag>) -> Result<Row, Missed> {
+        let (row, ()) = self.change(msg_id, tid, tag, |row| (self.delete_at(row), ()))?;
         Ok(row)
     }
 
-    /// Writes columns (by number) of a message's row, waiting for whoever is changing it; the row as it was, and its new
+    /// Writes columns (by number) of a message's row (with `tag`, only that one's), waiting for whoever is changing it; the row as it was, and its new
     /// place.
-    pub fn update(&self, msg_id: i64, tid: Tid, changes: &[(i16, Value<'_>)]) -> Result<(Row, Tid), Missed> {
-        self.change(msg_id, tid, |row| self.update_at(row, changes))
+    pub fn update(
+        &self,
+        msg_id: i64,
+        tid: Tid,
+        tag: Option<Tag>,
+        changes: &[(i16, Value<'_>)],
+    ) -> Result<(Row, Tid), Missed> {
+        self.change(msg_id, tid, tag, |row| self.update_at(row, changes))
     }
 
     /// Does `step` with the row of a message until nobody else has changed it meanwhile.
@@ -296,11 +327,15 @@ impl OpenTable<'_> {
         &self,
         msg_id: i64,
         tid: Tid,
+        tag: Option<Tag>,
         step: impl Fn(&Row) -> (pg_sys::TM_Result::Type, R),
     ) -> Result<(Row, R), Missed> {
         let mut at = tid;
         loop {
             let row = self.fetch(msg_id, at).ok_or(Missed::Gone)?;
+            if tag.is_some_and(|tag| !tag.matches(row.tag())) {
+                return Err(Missed::Other);
+            }
             if fixed_snapshot() && !self.shown(&row) {
                 return Err(Missed::Conflict);
             }
@@ -547,6 +582,7 @@ impl OpenTable<'_> {
                     attempts: (number(ATTEMPTS) as i32).max(0) as u32,
                     deliver_at,
                     group: group_number(columns.get(GROUP_KEY).map(|key| payload(key))),
+                    tag: tag(tuple, number(ENQUEUED_AT) as i64),
                 };
                 if !each(&entry) {
                     break;

@@ -8,7 +8,7 @@ use super::rows::OpenTable;
 use super::shape::{Fit, Role, fit, has_columns, is_exact};
 use super::{catalog, segment};
 use crate::error::Error;
-use enough_engine::queue::Tid;
+use enough_engine::queue::{Storage, Tid};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
 
@@ -59,6 +59,10 @@ pub struct QueueTable {
     pub(super) group_index: Oid,
     pub(super) dedup_index: Oid,
     pub(super) sequence: Oid,
+    /// Where its rows are; whether there are any is not known here.
+    pub storage: Storage,
+    /// Whether this transaction has given it that storage, which nobody else sees.
+    pub own_storage: bool,
 }
 
 /// What is to be inserted.
@@ -181,7 +185,21 @@ impl QueueTable {
         // SAFETY: the table is open and has the columns.
         let plain = sequence != Oid::INVALID && exact_indexes && unsafe { is_exact(&table) };
         let [key_index, timed_index, group_index, dedup_index] = found.map(|best| best.1);
-        Ok(Some(QueueTable { relation, archive, plain, key_index, timed_index, group_index, dedup_index, sequence }))
+        // SAFETY: an open relation has its row of the catalog.
+        let form = unsafe { &*(*table.0).rd_rel };
+        let storage = Storage { file: form.relfilenode.to_u32(), toast: form.reltoastrelid.to_u32(), empty: false };
+        Ok(Some(QueueTable {
+            relation,
+            archive,
+            plain,
+            key_index,
+            timed_index,
+            group_index,
+            dedup_index,
+            sequence,
+            storage,
+            own_storage: has_own_storage(&table),
+        }))
     }
 
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
@@ -209,6 +227,17 @@ pub(super) unsafe fn column(descriptor: pg_sys::TupleDesc, number: usize) -> *co
         #[cfg(not(feature = "pg18"))]
         let columns = (*descriptor).attrs.as_ptr();
         columns.cast::<pg_sys::FormData_pg_attribute>().add(number)
+    }
+}
+
+fn has_own_storage(table: &Open) -> bool {
+    // SAFETY: the relation is open.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let since = (*table.0).rd_newRelfilenodeSubid;
+        #[cfg(not(feature = "pg15"))]
+        let since = (*table.0).rd_newRelfilelocatorSubid;
+        since != 0
     }
 }
 

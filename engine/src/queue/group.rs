@@ -41,7 +41,7 @@
 
 use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, g};
 use super::records::Kind;
-use super::{Entry, Tid, Wake};
+use super::{Entry, Tag, Tid, Wake};
 use crate::fingerprint;
 use crate::words::Corrupt;
 
@@ -139,6 +139,7 @@ impl Partition<'_> {
             attempts: self.half(record, R::Attempts, true)?,
             deliver_at: kind.timed.then_some(self.r(record, R::Due)?.cast_signed()),
             group,
+            tag: Tag { sent: (self.r(record, R::Tid)? >> 48) as u16, writer: kind.writer },
         })
     }
 
@@ -155,12 +156,13 @@ impl Partition<'_> {
             attempts: self.half(group, g::NEXT_ATTEMPTS, true)?,
             deliver_at: kind.timed.then_some(self.r(group, g::NEXT_DUE)?.cast_signed()),
             group: self.r(group, g::HASH)?,
+            tag: Tag { sent: (self.r(group, g::NEXT_TID)? >> 48) as u16, writer: kind.writer },
         }))
     }
 
     fn set_next(&self, group: u32, entry: &Entry) -> Result<(), Corrupt> {
         self.set_r(group, g::NEXT, entry.msg_id.cast_unsigned())?;
-        self.set_r(group, g::NEXT_TID, entry.tid.pack())?;
+        self.set_row(group, entry.tid, entry.tag)?;
         self.set_r(group, g::NEXT_DUE, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_half(group, g::NEXT_ATTEMPTS, true, entry.attempts)?;
         let kind = self.kind(group)?;

@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 64;
+const QUEUE: usize = 72;
 /// Words of a queue's rate: when the running step of its window started, then the steps' counts, two to a word.
 const RATE: usize = 1 + COUNTS.div_ceil(2);
 /// Words of the partition's head.
@@ -73,14 +73,21 @@ pub(super) enum Q {
     BusyUnleased = 24,
     /// Groups that have a record.
     Groups = 25,
+    /// The table's file and its TOAST table (`identity.rs`); 0 where nobody has said yet.
+    Files = 26,
     /// When maintenance came by last, in microseconds.
     Maintained = 30,
     /// Where it goes on in the table, by number and by time, and in the archive; 0 for the beginning.
     ReconcileNumber = 31,
     ReconcileTime = 32,
     CleanArchive = 33,
+    /// How often counting has begun.
+    Counting = 34,
+    /// When the last count was over, and how long it took.
+    CountedAt = 35,
+    CountTook = 36,
     /// Two words a list from here on.
-    Lists = 34,
+    Lists = 38,
 }
 
 /// Lists of a queue: one for each priority's ready messages, then these.
@@ -94,13 +101,15 @@ pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
 pub(super) const FOLLOWER: usize = LISTS + 1;
 const _: () = assert!(Q::Lists as usize + 2 * LISTS <= QUEUE);
+// What `records.rs` gives them.
+const _: () = assert!(FOLLOWER < 32 && PRIORITIES <= 16);
 
 /// Fields of a record.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub(super) enum R {
     MsgId = 0,
-    /// Block << 16 | offset
+    /// Half of the row's tag << 48 | block << 16 | offset
     Tid = 1,
     /// When the lease ends or the delay is over, in microseconds.
     Due = 2,
@@ -111,7 +120,7 @@ pub(super) enum R {
     Links = 5,
     /// Next in the bucket (or of the free records); place in the timer heap from 1 on, 0 where it isn't there.
     Chain = 6,
-    /// List, priority and flags; upper half: the waiting session's process number, or the group's record of a head.
+    /// See `records.rs`.
     Kind = 7,
 }
 
@@ -404,10 +413,14 @@ pub(super) const LAYOUT: u64 = fingerprint![
         RatePeriod,
         BusyUnleased,
         Groups,
+        Files,
         Maintained,
         ReconcileNumber,
         ReconcileTime,
         CleanArchive,
+        Counting,
+        CountedAt,
+        CountTook,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

@@ -2,7 +2,8 @@
 
 use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R};
 use super::records::Kind;
-use super::{Entry, Found, Tid, Wake};
+use super::registry::MISCOUNTED;
+use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
 
 /// A message that was read: leased to the caller.
@@ -12,6 +13,8 @@ pub struct Taken {
     pub msg_id: i64,
     /// Where its row was when it was last seen.
     pub tid: Tid,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
     /// The number of this lease; unique in the segment.
     pub lease: u64,
     /// Deliveries so far, this one included; where `exhausted`, the deliveries so far.
@@ -45,6 +48,8 @@ pub enum Busy {
 pub struct Claimed {
     /// Where its row was when it was last seen.
     pub tid: Tid,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
     /// Deliveries so far.
     pub attempts: u32,
     /// The next message of its group isn't known: who takes this one out of the queue looks for it first (`group.rs`).
@@ -58,8 +63,21 @@ pub struct Aside {
     pub msg_id: i64,
     /// Where its row was when it was last seen.
     pub tid: Tid,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
     /// Whether its row has a delivery time.
     pub timed: bool,
+}
+
+/// A lease that was made to end at another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extended {
+    /// When it ends, in microseconds.
+    pub until: i64,
+    /// Where the message's row was when it was last seen.
+    pub tid: Tid,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
 }
 
 impl Partition<'_> {
@@ -103,6 +121,7 @@ impl Partition<'_> {
             taken.push(Taken {
                 msg_id: self.r(record, R::MsgId)?.cast_signed(),
                 tid: Tid::unpack(self.r(record, R::Tid)?),
+                tag: self.tag(slot, record)?,
                 lease,
                 attempts,
                 until,
@@ -141,18 +160,39 @@ impl Partition<'_> {
         Ok(current.then_some(record))
     }
 
-    /// Notes where the row is now.
-    pub fn moved(&self, slot: u32, msg_id: i64, tid: Tid) -> Result<(), Corrupt> {
-        match self.lookup(slot, msg_id)? {
-            Some(record) => self.set_r(record, R::Tid, tid.pack()),
+    /// Notes where the row of a leased message is now.
+    pub fn moved(&self, slot: u32, msg_id: i64, lease: u64, tid: Tid) -> Result<(), Corrupt> {
+        match self.leased(slot, msg_id, Some(lease))? {
+            Some(record) => self.set_place(record, tid),
             None => Ok(()),
         }
     }
 
-    /// Forgets a message whose row is gone.
-    pub fn drop_message(&self, slot: u32, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    /// Forgets a message whose row is gone: the one with that tag.
+    pub fn drop_message(&self, slot: u32, msg_id: i64, tag: Tag, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match self.lookup(slot, msg_id)? {
-            Some(record) => self.forget(slot, record, now, wake),
+            Some(record) if self.tag(slot, record)?.matches(tag) => self.forget(slot, record, now, wake),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a message whose row has vanished behind the index's back: the one with that tag.
+    pub fn drop_vanished(&self, slot: u32, msg_id: i64, tag: Tag, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        match self.lookup(slot, msg_id)? {
+            Some(record) if self.kind(record)?.list != BUSY && self.tag(slot, record)?.matches(tag) => {
+                self.supersede(slot, record, now, wake)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, of a leased one.
+    pub fn drop_leased(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        match self.leased(slot, msg_id, Some(lease))? {
+            Some(record) => {
+                self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | MISCOUNTED)?;
+                self.supersede(slot, record, now, wake)
+            }
             None => Ok(()),
         }
     }
@@ -167,7 +207,7 @@ impl Partition<'_> {
         now: i64,
         until: i64,
         wake: &mut Wake,
-    ) -> Result<Option<i64>, Corrupt> {
+    ) -> Result<Option<Extended>, Corrupt> {
         let Some(record) = self.leased(slot, msg_id, lease)? else {
             return Ok(None);
         };
@@ -183,7 +223,8 @@ impl Partition<'_> {
             self.unlink(slot, record)?;
             self.make_ready(slot, record, true, wake)?;
         }
-        Ok(Some(until))
+        let (tid, tag) = (Tid::unpack(self.r(record, R::Tid)?), self.tag(slot, record)?);
+        Ok(Some(Extended { until, tid, tag }))
     }
 
     /// The reader's transaction was rolled back: the message rests for `delay` microseconds, and is ready again.
@@ -266,6 +307,7 @@ impl Partition<'_> {
         self.put_aside(slot, record)?;
         Ok(Busy::Yours(Claimed {
             tid: Tid::unpack(self.r(record, R::Tid)?),
+            tag: self.tag(slot, record)?,
             attempts: self.half(record, R::Attempts, true)?,
             find_next: self.lacks_next(kind.owner)?,
         }))
@@ -296,6 +338,7 @@ impl Partition<'_> {
                 aside.push(Aside {
                     msg_id: self.r(record, R::MsgId)?.cast_signed(),
                     tid: Tid::unpack(self.r(record, R::Tid)?),
+                    tag: self.tag(slot, record)?,
                     timed: self.kind(record)?.timed,
                 });
             }
@@ -305,11 +348,11 @@ impl Partition<'_> {
 
     /// Sets a message aside that may not be in the index, by its row; `Unknown` where there is no room for it.
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
-        if self.lookup(slot, entry.msg_id)?.is_none() {
+        if self.record_of_row(slot, entry, now, &mut Wake::nobody())?.is_none() {
             if entry.group != 0 {
                 let aside = self.put_follower_aside(slot, entry)?;
                 let find_next = aside && self.group_lacks_next(slot, entry.group)?;
-                let claimed = Claimed { tid: entry.tid, attempts: entry.attempts, find_next };
+                let claimed = Claimed { tid: entry.tid, tag: entry.tag, attempts: entry.attempts, find_next };
                 return Ok(if aside { Busy::Yours(claimed) } else { Busy::Unknown });
             }
             // Put in to be set aside: there is nothing to wake up for.
@@ -320,14 +363,22 @@ impl Partition<'_> {
         self.start_busy(slot, entry.msg_id, None, now)
     }
 
-    /// The transaction that set the message aside has ended: with `finished`, the row is gone; else the message is what
-    /// it was before.
-    pub fn end_busy(&self, slot: u32, msg_id: i64, finished: bool, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    /// The transaction that set the message with that tag aside has ended: with `finished`, the row is gone; else the
+    /// message is what it was before.
+    pub fn end_busy(
+        &self,
+        slot: u32,
+        msg_id: i64,
+        tag: Tag,
+        finished: bool,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
         let Some(record) = self.lookup(slot, msg_id)? else {
             return Ok(());
         };
         let kind = self.kind(record)?;
-        if kind.list != BUSY {
+        if kind.list != BUSY || !self.tag(slot, record)?.matches(tag) {
             return Ok(());
         }
         if finished {
@@ -354,9 +405,10 @@ impl Partition<'_> {
     }
 
     /// The committed transaction has deleted a message that it had set aside with all others of the queue.
-    pub fn end_purged(&self, slot: u32, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn end_purged(&self, slot: u32, msg_id: i64, tag: Tag, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         if let Some(record) = self.lookup(slot, msg_id)?
             && self.kind(record)?.list == BUSY
+            && self.tag(slot, record)?.matches(tag)
         {
             self.distrust_followers(slot, record)?;
             self.forget(slot, record, now, wake)?;
@@ -368,7 +420,10 @@ impl Partition<'_> {
     /// its group. Whatever the index knew of it, its lease and that it was set aside, is over.
     pub fn rest(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.count(slot, Q::Failed, 1)?;
-        let Some(record) = self.lookup(slot, entry.msg_id)? else {
+        let Some(record) = self.lookup(slot, entry.msg_id)?.filter(|&record| {
+            // Another row of the number is dealt with there.
+            self.tag(slot, record).is_ok_and(|tag| tag.matches(entry.tag))
+        }) else {
             return self.stray(slot, entry, now, wake);
         };
         let kind = self.kind(record)?;
@@ -377,7 +432,7 @@ impl Partition<'_> {
         self.clear_timer(record)?;
         let priority = usize::from(entry.priority).min(PRIORITIES - 1);
         self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), counted: false, ..kind })?;
-        self.set_r(record, R::Tid, entry.tid.pack())?;
+        self.set_place(record, entry.tid)?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_half(record, R::Attempts, true, entry.attempts)?;
         if was == FOLLOWER {

@@ -1,6 +1,7 @@
 //! Looking at messages without taking any.
 
-use super::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Partition, Q, R};
+use super::layout::{BUSY, DELAYED, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING};
+use super::{Tag, Tid};
 use crate::words::Corrupt;
 
 /// How a live message stands.
@@ -27,12 +28,55 @@ pub struct Seen {
     pub due: Option<i64>,
     /// The number of the lease that runs.
     pub lease: Option<u64>,
+    /// Of the row that this is known of.
+    pub tag: Tag,
+}
+
+/// A message in the index, for a comparison with its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its number.
+    pub msg_id: i64,
+    /// Where its row was when it was last seen.
+    pub tid: Tid,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
 }
 
 impl Partition<'_> {
+    /// Adds the queue's messages to `listed` that the records from `from` (0 at first) on hold, as many as fit into what it
+    /// has reserved, but for those in an open transaction's hands. From where to go on; `None` at the end.
+    pub fn list_from(&self, slot: u32, from: u32, listed: &mut Vec<Listed>) -> Result<Option<u32>, Corrupt> {
+        let mut messages = 0_u64;
+        for list in (0..LISTS).filter(|&list| list != WAITING) {
+            messages = messages.saturating_add(self.list(slot, list)?.2);
+        }
+        if messages == 0 {
+            return Ok(None);
+        }
+        let first = from.max(1);
+        // Others' records are looked at in passing, but not without end.
+        let end = first.saturating_add(listed.capacity() as u32 * 8);
+        for record in first..end {
+            if record as usize > self.records {
+                return Ok(None);
+            }
+            if listed.len() == listed.capacity() {
+                return Ok(Some(record));
+            }
+            let list = self.kind(record)?.list;
+            if self.half(record, R::Attempts, false)? == slot && list != WAITING && list != BUSY {
+                let msg_id = self.r(record, R::MsgId)?.cast_signed();
+                let (tid, tag) = (Tid::unpack(self.r(record, R::Tid)?), self.tag(slot, record)?);
+                listed.push(Listed { msg_id, tid, tag });
+            }
+        }
+        Ok(Some(end))
+    }
+
     /// How a message stands at the time `now`; `None` where it isn't in the index.
     pub fn seen(&self, slot: u32, msg_id: i64, now: i64) -> Result<Option<Seen>, Corrupt> {
-        self.lookup(slot, msg_id)?.map(|record| self.describe(record, now)).transpose()
+        self.lookup(slot, msg_id)?.map(|record| self.describe(slot, record, now)).transpose()
     }
 
     /// Adds messages that stand so to `seen`, as many as fit into what it has reserved: ready ones in the order in which
@@ -50,7 +94,7 @@ impl Partition<'_> {
                 if seen.len() == seen.capacity() {
                     return Ok(());
                 }
-                seen.push(self.describe(record, now)?);
+                seen.push(self.describe(slot, record, now)?);
                 record = self.half(record, R::Links, true)?;
             }
         }
@@ -62,7 +106,7 @@ impl Partition<'_> {
         Ok(self.q_i64(slot, Q::Groups)? > 0)
     }
 
-    fn describe(&self, record: u32, now: i64) -> Result<Seen, Corrupt> {
+    fn describe(&self, slot: u32, record: u32, now: i64) -> Result<Seen, Corrupt> {
         let kind = self.kind(record)?;
         let due = self.r(record, R::Due)?.cast_signed();
         let runs = due > now;
@@ -79,6 +123,7 @@ impl Partition<'_> {
             attempts: self.half(record, R::Attempts, true)?,
             due: timer.then_some(due),
             lease: if timer && state == State::Leased { Some(self.r(record, R::Lease)?) } else { None },
+            tag: self.tag(slot, record)?,
         })
     }
 }

@@ -9,7 +9,7 @@
 //!   below it, so dropping is always allowed. `i64::MAX` means that nothing is outside.
 //! * **Horizon.** The same for rows with a delivery time, by that time.
 //! * **Keyed by number.** A message is in the index once; a second push of it does nothing. So it does no harm when
-//!   a sender and a refill both bring it.
+//!   a sender and a refill both bring it. Another row of the same number takes the place of the first (`identity.rs`).
 //! * **Refill.** Who scans the table for more first takes the refill mark, then a snapshot. While the mark stands, every
 //!   committing sender pushes, whatever its number, and what is dropped meanwhile lowers the *floor*; at the end the
 //!   frontier is where the scan came to, or the floor. So a row that was committed before the snapshot is scanned, and
@@ -25,12 +25,14 @@
 //! | `registry.rs` | queues: finding, adding, dropping one; its options |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
+//! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back; timers running out |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs` | sessions that wait for a message |
 
 mod group;
+mod identity;
 mod layout;
 mod lease;
 mod limits;
@@ -43,9 +45,10 @@ mod wait;
 mod window;
 
 pub use group::{Offered, Yielded};
+pub use identity::{Storage, Tag};
 pub use layout::{PRIORITIES, Partition};
-pub use lease::{Aside, Busy, Claimed, Taken};
-pub use look::{Seen, State};
+pub use lease::{Aside, Busy, Claimed, Extended, Taken};
+pub use look::{Listed, Seen, State};
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::{LOOK_AGAIN, Wake};
 pub use window::{Entry, Found, Outlook, Refill};

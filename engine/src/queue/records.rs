@@ -4,8 +4,8 @@ use super::layout::{BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
 use crate::fingerprint;
 use crate::words::Corrupt;
 
-/// What a record's word `Kind` says: list (8 bits), priority (8 bits), flags (8 bits), the list that a busy one came
-/// from (8 bits).
+/// What a record's word `Kind` says: list (5 bits), priority (4), origin (5), two flags, half of the row's tag (16), and
+/// in the upper half the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Kind {
     pub list: usize,
@@ -15,6 +15,8 @@ pub(super) struct Kind {
     pub counted: bool,
     /// The list that a busy message came from; what a group knows (`group.rs`).
     pub origin: usize,
+    /// The second half of the row's tag.
+    pub writer: u16,
     /// The waiting session's process number; the group's record of a head; the process number of a group's prober, plus 1.
     pub owner: u32,
 }
@@ -23,22 +25,26 @@ pub(super) struct Kind {
 const ROW: u64 = 64;
 
 impl Kind {
+    #[inline]
     fn pack(self) -> u64 {
-        self.list as u64
-            | (self.priority as u64) << 8
-            | u64::from(self.timed) << 16
-            | u64::from(self.counted) << 17
-            | (self.origin as u64) << 24
+        self.list as u64 & 31
+            | (self.priority as u64 & 15) << 5
+            | (self.origin as u64 & 31) << 9
+            | u64::from(self.timed) << 14
+            | u64::from(self.counted) << 15
+            | u64::from(self.writer) << 16
             | u64::from(self.owner) << 32
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         Kind {
-            list: (word & 0xff) as usize,
-            priority: ((word >> 8) & 0xff) as usize,
-            timed: word >> 16 & 1 == 1,
-            counted: word >> 17 & 1 == 1,
-            origin: ((word >> 24) & 0xff) as usize,
+            list: (word & 31) as usize,
+            priority: (word >> 5 & 15) as usize,
+            origin: (word >> 9 & 31) as usize,
+            timed: word >> 14 & 1 == 1,
+            counted: word >> 15 & 1 == 1,
+            writer: (word >> 16) as u16,
             owner: (word >> 32) as u32,
         }
     }

@@ -5,7 +5,7 @@ use crate::fingerprint;
 use crate::words::Corrupt;
 
 /// What a queue is known by: its database and its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {
     /// OID of the database.
     pub database: u32,
@@ -16,6 +16,10 @@ pub struct QueueKey {
 impl QueueKey {
     fn pack(self) -> u64 {
         u64::from(self.database) << 32 | u64::from(self.relation)
+    }
+
+    pub(super) fn unpack(word: u64) -> Self {
+        QueueKey { database: (word >> 32) as u32, relation: word as u32 }
     }
 
     /// A number that spreads queues over partitions.
@@ -85,6 +89,12 @@ pub struct Maintenance {
 
 const PAUSED: u64 = 1;
 const COUNTED: u64 = 2;
+/// Messages were met whose rows nobody has counted out (4 is in `identity.rs`).
+pub(super) const MISCOUNTED: u64 = 8;
+/// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
+/// part of the time.
+const QUICK: u64 = 10_000;
+const PART: u64 = 100;
 
 impl Partition<'_> {
     fn key_bucket(&self, key: u64) -> usize {
@@ -96,7 +106,7 @@ impl Partition<'_> {
         for slot in from.saturating_add(1)..=self.queues as u32 {
             let key = self.q(slot, Q::Key)?;
             if key != 0 {
-                return Ok(Some((QueueKey { database: (key >> 32) as u32, relation: key as u32 }, slot)));
+                return Ok(Some((QueueKey::unpack(key), slot)));
             }
         }
         Ok(None)
@@ -302,22 +312,46 @@ impl Partition<'_> {
         Ok((leased, self.records as u64))
     }
 
-    /// Counts from zero on, until [`counted`](Self::counted) adds what a snapshot taken after this call holds.
-    pub fn start_counting(&self, slot: u32) -> Result<(), Corrupt> {
+    /// Counts from zero on, until [`counted`](Self::counted) adds what a snapshot taken after this call holds. The answer
+    /// tells that count from others.
+    pub fn start_counting(&self, slot: u32) -> Result<u64, Corrupt> {
         self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? & !COUNTED)?;
+        let counting = self.q(slot, Q::Counting)?.wrapping_add(1);
+        self.set_q(slot, Q::Counting, counting)?;
         for field in [Q::Live, Q::TimedOutside, Q::Archived, Q::Dead] {
             self.set_q(slot, field, 0)?;
         }
-        Ok(())
+        Ok(counting)
     }
 
-    /// What a count of the tables found.
-    pub fn counted(&self, slot: u32, live: i64, delayed: i64, archived: i64, dead: i64) -> Result<(), Corrupt> {
+    /// What a count of the tables found that took so long, in microseconds; nothing comes of it where another count has
+    /// begun since.
+    pub fn counted(&self, slot: u32, counting: u64, found: [i64; 4], took: i64, now: i64) -> Result<(), Corrupt> {
+        let [live, delayed, archived, dead] = found;
+        if self.q(slot, Q::Counting)? != counting {
+            return Ok(());
+        }
         self.count(slot, Q::Live, live)?;
         self.count(slot, Q::TimedOutside, delayed.saturating_sub(self.list(slot, DELAYED)?.2.cast_signed()).max(0))?;
         self.count(slot, Q::Archived, archived)?;
         self.count(slot, Q::Dead, dead)?;
-        self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | COUNTED)
+        self.set_q_i64(slot, Q::CountedAt, now)?;
+        self.set_q_i64(slot, Q::CountTook, took.max(0))?;
+        self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? & !MISCOUNTED | COUNTED)
+    }
+
+    /// Whether the tables should be counted again at this opportunity: messages have vanished, or may have where the index
+    /// doesn't hold all of them. Never before they were counted once.
+    pub fn should_count(&self, slot: u32, now: i64) -> Result<bool, Corrupt> {
+        let flags = self.q(slot, Q::Flags)?;
+        if flags & COUNTED == 0 {
+            return Ok(false);
+        }
+        let took = self.q(slot, Q::CountTook)?;
+        let since = now.saturating_sub(self.q_i64(slot, Q::CountedAt)?).max(0).cast_unsigned();
+        let affordable = took <= QUICK || since >= took.saturating_mul(PART);
+        let all_inside = !self.outside(slot)? && !self.has_groups(slot)?;
+        Ok(flags & MISCOUNTED != 0 || (affordable && !all_inside))
     }
 
     /// Ready messages in the index.

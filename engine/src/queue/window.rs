@@ -3,7 +3,7 @@
 use super::group::Put;
 use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
 use super::records::Kind;
-use super::{Tid, Wake};
+use super::{Tag, Tid, Wake};
 use crate::words::Corrupt;
 
 /// A queue may keep so many messages, ready and leased, in the index before others may take its room.
@@ -28,6 +28,8 @@ pub struct Entry {
     pub deliver_at: Option<i64>,
     /// The hash of its group's key; 0 where it has none.
     pub group: u64,
+    /// What tells its row from others of the number.
+    pub tag: Tag,
 }
 
 /// How a queue stands, for deciding whether to read the table or to wait.
@@ -54,6 +56,9 @@ pub enum Found {
     Known,
     /// There is no room: the scan should stop before it.
     NoRoom,
+    /// The index has learnt the number from another row. Which one is there now, the caller's snapshot can't know: it looks
+    /// again, and lets the row that it finds [take its place](Partition::stray).
+    Other,
 }
 
 /// Where a refill has to start and how much it may bring.
@@ -202,9 +207,13 @@ impl Partition<'_> {
         self.count(slot, Q::Live, 1)?;
         let refilling = self.q(slot, Q::Refiller)? != 0;
         let reached = self.reached(slot, entry)?;
-        if self.lookup(slot, entry.msg_id)?.is_some() {
-            // A refill was faster.
-            return Ok(());
+        if let Some(record) = self.lookup(slot, entry.msg_id)? {
+            // A refill may have been faster.
+            if self.tag(slot, record)?.sent == entry.tag.sent {
+                return Ok(());
+            }
+            self.supersede(slot, record, now, wake)?;
+            self.start_counting(slot)?;
         }
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
         if entry.group != 0 {
@@ -245,11 +254,11 @@ impl Partition<'_> {
     pub(super) fn fill(&self, slot: u32, record: u32, entry: &Entry) -> Result<(), Corrupt> {
         let priority = usize::from(entry.priority).min(PRIORITIES - 1);
         self.set_r(record, R::MsgId, entry.msg_id.cast_unsigned())?;
-        self.set_r(record, R::Tid, entry.tid.pack())?;
         self.set_r(record, R::Lease, 0)?;
         self.set_r(record, R::Attempts, u64::from(entry.attempts) << 32 | u64::from(slot))?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), ..Kind::default() })?;
+        self.set_row(record, entry.tid, entry.tag)?;
         self.hash_in(record, slot, entry.msg_id)
     }
 
@@ -323,8 +332,9 @@ impl Partition<'_> {
 
     /// A message that the refill's scan found.
     pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Found, Corrupt> {
-        if self.knows(slot, entry.msg_id)? {
-            return Ok(Found::Known);
+        if let Some(record) = self.lookup(slot, entry.msg_id)? {
+            let same = self.tag(slot, record)?.matches(entry.tag);
+            return Ok(if same { Found::Known } else { Found::Other });
         }
         Ok(match self.bring(slot, entry, now, wake)? {
             Put::In => {
@@ -363,25 +373,35 @@ impl Partition<'_> {
         Ok(if room && self.insert(slot, entry, now, wake)? { Put::In } else { Put::NoRoom })
     }
 
-    /// A row of which the index should know, as it is in the table: what differs is put right. Whether something did.
-    pub fn reconcile(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+    /// A row of which the index should know, as it is in the table: what differs is put right. [`Found::Brought`] where
+    /// something did, never [`Found::NoRoom`].
+    pub fn reconcile(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Found, Corrupt> {
         if let Some(record) = self.lookup(slot, entry.msg_id)? {
-            let list = self.kind(record)?.list;
-            let due = self.r(record, R::Due)?.cast_signed();
-            // Delayed by its row, not for a rest after a delivery, of which the row knows nothing.
-            let by_row = list == DELAYED && self.r(record, R::Lease)? == 0;
-            if !by_row || entry.deliver_at.unwrap_or(i64::MIN) == due {
-                return Ok(false);
+            if !self.tag(slot, record)?.matches(entry.tag) {
+                return Ok(Found::Other);
+            }
+            let kind = self.kind(record)?;
+            // What was delivered, or is in an open transaction's hands, the row knows less of.
+            let by_row = (kind.list < PRIORITIES || kind.list == DELAYED) && self.r(record, R::Lease)? == 0;
+            let due = kind.timed.then_some(self.r(record, R::Due)?.cast_signed());
+            if !by_row || (entry.deliver_at, usize::from(entry.priority)) == (due, kind.priority) {
+                return Ok(Found::Known);
             }
             self.forget(slot, record, now, wake)?;
         }
-        self.stray(slot, entry, now, wake)?;
-        Ok(true)
+        match self.bring(slot, entry, now, wake)? {
+            Put::In => {}
+            // As are all others of its group but the head.
+            Put::Behind => return Ok(Found::Known),
+            Put::NoRoom => self.leave_out(slot, entry, wake)?,
+        }
+        Ok(Found::Brought)
     }
 
-    /// A message that should be in the index by what is known of the table, and isn't: put in, or left for a refill.
+    /// A message that should be in the index by what is known of the table, and isn't, or is known from another row of its
+    /// number: put in, or left for a refill.
     pub fn stray(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.knows(slot, entry.msg_id)? {
+        if self.record_of_row(slot, entry, now, wake)?.is_some() {
             return Ok(());
         }
         match self.bring(slot, entry, now, wake)? {

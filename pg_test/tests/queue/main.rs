@@ -6,6 +6,7 @@ mod contended;
 mod dead;
 mod ending;
 mod groups;
+mod identity;
 mod isolation;
 mod lease;
 mod limits;

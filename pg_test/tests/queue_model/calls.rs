@@ -125,6 +125,39 @@ impl History<'_, '_> {
         })
     }
 
+    /// Does to the table what an administrator may do behind the queue's back: empties it, deletes a row, puts another one in
+    /// its place.
+    pub(crate) fn by_hand(&mut self) -> Result<()> {
+        let busy = self.model.transactions.iter().any(|transaction| transaction.open);
+        if busy || self.waiting.iter().any(Option::is_some) {
+            return Ok(());
+        }
+        let ids: Vec<i64> = self.model.messages.keys().copied().collect();
+        let Some(id) = self.rng.choice(&ids).copied() else { return Ok(()) };
+        match self.rng.u8(0..4) {
+            0 => {
+                // A number that the archive has, too, would be for another model.
+                let archived = !self.model.dead.is_empty() || !self.model.done.is_empty();
+                let restart = if archived { "" } else { " RESTART IDENTITY" };
+                self.observe(&format!("TRUNCATE enough.q_q{restart}"))?;
+                self.model.emptied();
+                return Ok(());
+            }
+            1 => {
+                self.observe(&format!("DELETE FROM enough.q_q WHERE msg_id = {id}"))?;
+                self.model.replaced(id, None);
+            }
+            _ => {
+                let payload = self.next_payload;
+                self.next_payload += 1;
+                self.observe(&format!("DELETE FROM enough.q_q WHERE msg_id = {id}"))?;
+                self.observe(&format!("INSERT INTO enough.q_q (msg_id, message) VALUES ({id}, '{payload}')"))?;
+                self.model.replaced(id, Some(payload));
+            }
+        }
+        self.observe("SELECT enough.maintain()").map(drop)
+    }
+
     /// Compares what `queue_status` says of a message, one of the last.
     pub(crate) fn compare_state(&mut self) -> Result<()> {
         let last = self.model.messages.keys().next_back().copied().unwrap_or(1) + 2;

@@ -136,6 +136,21 @@ impl Model {
         Ok(())
     }
 
+    /// The table was emptied behind the queue's back.
+    pub(crate) fn emptied(&mut self) {
+        self.commits += 1;
+        self.messages.clear();
+    }
+
+    /// A row was deleted behind the queue's back, and another one with that payload has its number.
+    pub(crate) fn replaced(&mut self, id: i64, payload: Option<i64>) {
+        self.commits += 1;
+        self.messages.remove(&id);
+        if let Some(payload) = payload {
+            self.messages.insert(id, Message::sent(payload, self.commits));
+        }
+    }
+
     /// Whether any open transaction has changed the row of a message.
     pub(crate) fn any_locked(&self) -> bool {
         let effects = self.transactions.iter().flat_map(|transaction| &transaction.effects);

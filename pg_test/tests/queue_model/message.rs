@@ -93,6 +93,27 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// One that came by hand, by that commit.
+    pub(crate) fn sent(payload: i64, commit: u64) -> Self {
+        Self {
+            payload,
+            priority: 0,
+            group: None,
+            dedup: None,
+            sender: None,
+            sent: commit,
+            changed: Bounds::exactly(commit),
+            attempts: Bounds::exactly(0),
+            durable: Bounds::exactly(0),
+            due: AT_ONCE,
+            row_due: AT_ONCE,
+            lease: None,
+            ending: None,
+            fresh: false,
+            leased_at: None,
+        }
+    }
+
     /// Whether it may be delivered during `span` to a transaction with that snapshot, but for its group.
     pub(crate) fn ready(&self, snapshot: Option<u64>, span: Span) -> Is {
         if self.sender.is_some() {

@@ -52,7 +52,13 @@ impl History<'_, '_> {
             62..68 => self.extend_some(session),
             68..71 => self.wait_some(session),
             71..73 => self.delete_contended(session),
-            73 => self.end_hard(),
+            73 => {
+                if self.rng.bool() {
+                    self.end_hard()
+                } else {
+                    self.by_hand()
+                }
+            }
             74..76 => {
                 self.sleep();
                 Ok(())

@@ -1,5 +1,6 @@
 //! Walks a partition and proves that it is sound: each record is in one place, and each link has its counterpart.
 
+use crate::queue::Tag;
 use crate::queue::layout::{
     BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, g,
 };
@@ -18,6 +19,7 @@ pub(super) struct Message {
     pub group: u64,
     pub origin: usize,
     pub timer: bool,
+    pub tag: Tag,
 }
 
 /// A group, as its record knows it.
@@ -174,6 +176,7 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
         },
         origin: kind.origin,
         timer: p.half(record, R::Chain, false).unwrap() != 0,
+        tag: p.entry(record, 0).unwrap().tag,
     }
 }
 

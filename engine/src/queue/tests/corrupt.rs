@@ -1,6 +1,7 @@
 //! Random words anywhere in a partition: every call still answers, with an error at the worst.
 
-use crate::queue::{Entry, Options, Partition, QueueKey, State, Tid, Wake, format};
+use super::rules::TAG;
+use crate::queue::{Entry, Options, Partition, QueueKey, State, Storage, Tag, Tid, Wake, format};
 use crate::words::{Corrupt, allocate};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -27,6 +28,7 @@ fn entry(msg_id: i64) -> Entry {
         attempts: 0,
         deliver_at,
         group: msg_id.unsigned_abs() % 3,
+        tag: TAG,
     }
 }
 
@@ -48,7 +50,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.heads(slot).map(drop),
     ];
     for taken in taken {
-        answers.push(p.moved(slot, taken.msg_id, taken.tid));
+        answers.push(p.moved(slot, taken.msg_id, taken.lease, taken.tid));
         answers.push(p.start_probe(slot, entry(taken.msg_id).group, process).map(drop));
         answers.push(p.offer_next(slot, &entry(taken.msg_id.wrapping_add(3)), process).map(drop));
         answers.push(p.end_probe(slot, entry(taken.msg_id).group, process));
@@ -58,11 +60,20 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         );
         answers.push(p.extend(slot, taken.msg_id, Some(taken.lease), NOW, NOW + taken.msg_id % 3, wake).map(drop));
         answers.push(p.give_back(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
+        answers.push(p.drop_leased(
+            slot,
+            taken.msg_id,
+            taken.lease.wrapping_add(taken.msg_id.cast_unsigned() % 2),
+            NOW,
+            wake,
+        ));
         answers.push(p.put_back(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
-        answers.push(p.end_busy(slot, taken.msg_id, taken.msg_id % 2 == 0, NOW, wake));
+        answers.push(p.end_busy(slot, taken.msg_id, TAG, taken.msg_id % 2 == 0, NOW, wake));
     }
     answers.extend([
+        p.list_from(slot, id.unsigned_abs() as u32, &mut Vec::with_capacity(4)).map(drop),
+        p.drop_vanished(slot, id, TAG, NOW, wake),
         p.wait(slot, process).map(drop),
         p.leave(slot, (id.unsigned_abs() % RECORDS as u64) as u32, process).map(drop),
         p.pass_on(slot, wake),
@@ -76,20 +87,20 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.end_refill(slot, process, Some(id), Some(NOW), wake),
         p.start_busy(slot, id, None, NOW).map(drop),
         p.rest(slot, &entry(id), NOW, wake),
-        p.end_busy(slot, id, false, NOW, wake),
+        p.end_busy(slot, id, TAG, false, NOW, wake),
         p.left_outside(slot, id + 2, id % 2 == 0, entry(id).group),
-        p.end_purged(slot, id + 1, NOW, wake),
+        p.end_purged(slot, id + 1, TAG, NOW, wake),
         p.rest(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
         if id % 5 == 0 { p.set_all_aside(slot, &mut aside).map(drop) } else { Ok(()) },
         p.wake_all(slot, wake).map(drop),
         p.expire(NOW + 5, 50, wake),
-        p.drop_message(slot, id + 1, NOW, wake),
+        p.drop_message(slot, id + 1, TAG, NOW, wake),
         p.distrust(slot),
         p.delivered(slot, 1),
         p.not_delivered(slot, 1, NOW),
         p.set_aside(slot, &entry(id + 4), NOW).map(drop),
-        p.end_busy(slot, id + 4, false, NOW, wake),
+        p.end_busy(slot, id + 4, TAG, false, NOW, wake),
         p.finished(slot, 1),
         p.buried(slot, 1),
         p.archived(slot, 1),
@@ -97,8 +108,10 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.purged(slot, 1, 1),
         p.forgotten(slot, 1, 1),
         p.options(slot).and_then(|options| p.set_options(slot, Options { rate_period: id, ..options }, NOW)),
-        p.start_counting(slot),
-        p.counted(slot, 1, 1, 1, 1),
+        p.should_count(slot, NOW).map(drop),
+        p.start_counting(slot).and_then(|counting| p.counted(slot, counting, [1; 4], 0, 0)),
+        p.sent(slot, &Entry { tag: Tag { sent: 1, writer: 1 }, ..entry(id + 2) }, NOW, wake),
+        if id % 7 == 0 { p.set_storage(slot, Storage { file: process, toast: 1, empty: true }, wake) } else { Ok(()) },
         p.detach(slot, 20, NOW, wake).map(drop),
         p.attach(key, Options::default()).map(drop),
     ]);

@@ -1,7 +1,7 @@
 //! Failing, purging and looking, rule by rule.
 
 use super::check::{Group, walk};
-use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, key, list};
+use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, key, list};
 use crate::queue::layout::{BUSY, DELAYED, LEASED, Partition};
 use crate::queue::{Busy, Entry, Options, Seen, State, Taken, Tid, Wake, format};
 use crate::words::allocate;
@@ -107,7 +107,7 @@ fn a_failed_message_keeps_its_place_in_its_group() {
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0]);
     p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW + SECOND)), [1]);
-    p.drop_message(slot, 1, NOW, &mut Wake::default()).unwrap();
+    p.drop_message(slot, 1, TAG, NOW, &mut Wake::default()).unwrap();
     p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW + SECOND)), [2], "it was due, too");
 }
@@ -158,7 +158,7 @@ fn all_of_a_queue_is_set_aside_in_steps_and_is_what_it_was_when_that_ends() {
     assert_eq!(walk(&p)[&other], before[&other]);
     // Given up: as before, but for who is first among the ready.
     for one in aside.iter().rev() {
-        p.end_busy(slot, one.msg_id, false, NOW, &mut Wake::default()).unwrap();
+        p.end_busy(slot, one.msg_id, TAG, false, NOW, &mut Wake::default()).unwrap();
         walk(&p);
     }
     let after = walk(&p);
@@ -208,13 +208,13 @@ fn a_delayed_message_that_was_not_read_yet_is_counted_once_whatever_becomes_of_i
     assert_eq!(outside(), 3);
     assert!(matches!(p.set_aside(slot, &delayed(1), NOW), Ok(Busy::Yours(_))));
     assert_eq!(outside(), 2);
-    p.end_busy(slot, 1, false, NOW, &mut Wake::default()).unwrap();
+    p.end_busy(slot, 1, TAG, false, NOW, &mut Wake::default()).unwrap();
     assert_eq!(outside(), 3, "it is what it was");
     p.set_aside(slot, &delayed(1), NOW).unwrap();
     rest(&p, slot, &Entry { group: 7, ..failed(1, NOW + SECOND) });
     assert_eq!(outside(), 3, "it has failed");
     p.set_aside(slot, &delayed(1), NOW).unwrap();
-    p.end_busy(slot, 1, true, NOW, &mut Wake::default()).unwrap();
+    p.end_busy(slot, 1, TAG, true, NOW, &mut Wake::default()).unwrap();
     assert_eq!(outside(), 2, "it is gone");
 }
 
@@ -228,7 +228,7 @@ fn what_was_set_aside_before_an_earlier_message_of_its_group_came_gives_way_to_t
         assert!(matches!(p.set_aside(slot, &member(2), NOW), Ok(Busy::Yours(_))));
         send(&p, slot, [member(1)]);
         match due {
-            None => p.end_busy(slot, 2, false, NOW, &mut Wake::default()).unwrap(),
+            None => p.end_busy(slot, 2, TAG, false, NOW, &mut Wake::default()).unwrap(),
             Some(due) => {
                 rest(&p, slot, &Entry { group: 7, attempts: 0, ..failed(2, due) });
             }

@@ -1,7 +1,7 @@
 //! Groups and limits, rule by rule.
 
 use super::check::{Group, walk};
-use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, list};
+use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
 use crate::queue::layout::{DELAYED, LEASED, Partition, Q};
 use crate::queue::{Busy, Entry, Found, Offered, Options, Taken, Wake, Yielded};
 use crate::words::allocate;
@@ -50,7 +50,7 @@ fn ids(taken: &[Taken]) -> Vec<i64> {
 
 fn finish(p: &Partition<'_>, slot: u32, msg_id: i64) -> Wake {
     let mut wake = Wake::default();
-    p.drop_message(slot, msg_id, NOW, &mut wake).unwrap();
+    p.drop_message(slot, msg_id, TAG, NOW, &mut wake).unwrap();
     walk(p);
     wake
 }
@@ -231,7 +231,7 @@ fn a_follower_that_is_being_finished_is_out_of_the_order() {
     finish(&p, slot, 1);
     assert_eq!(ids(&take(&p, slot, 9)), [3]);
     // Its transaction is rolled back: it is the next one, 3 having been delivered.
-    p.end_busy(slot, 2, false, NOW, &mut Wake::default()).unwrap();
+    p.end_busy(slot, 2, TAG, false, NOW, &mut Wake::default()).unwrap();
     assert_eq!(group(&p, slot, 7).next, Some(2));
     finish(&p, slot, 3);
     assert_eq!(ids(&take(&p, slot, 9)), [2]);
@@ -347,7 +347,7 @@ fn what_is_in_flight_is_limited() {
     assert_eq!(take(&p, slot, 9), [], "a message that is being finished is in flight");
     p.wait(slot, 9).unwrap();
     let mut wake = Wake::default();
-    p.end_busy(slot, 1, true, NOW, &mut wake).unwrap();
+    p.end_busy(slot, 1, TAG, true, NOW, &mut wake).unwrap();
     assert_eq!(wake.processes(), [9]);
     assert_eq!(ids(&take(&p, slot, 9)), [3]);
     assert_eq!(list(&p, slot, 3), Some(LEASED));
@@ -378,7 +378,7 @@ fn deliveries_are_limited_in_time() {
 fn no_trailing_period_has_too_many_deliveries() {
     let change = proptest::option::weighted(0.1, (1..6_usize, 1..6_i64));
     proptest!(|(actions in proptest::collection::vec((0..40_i64, 0..4_usize, change), 1..80))| {
-        let words = allocate(4000);
+        let words = allocate(12_000);
         let (p, slots) = fresh(&words, 1);
         let slot = slots[0];
         send(&p, slot, (1..=300).map(entry));

@@ -2,12 +2,41 @@
 
 use super::check::{Holding, Message, Shape};
 use super::model::{LOW, Queue};
-use crate::queue::Partition;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Q};
+use crate::queue::{Entry, Partition};
 
 impl Queue {
+    /// Another row has a number, and the index knows: what sessions held of the first is gone.
+    pub fn known_again(&mut self, id: i64) {
+        self.leases.remove(&id);
+        self.rests.remove(&id);
+        self.attempts.remove(&id);
+        self.order.retain(|other| *other != id);
+        self.tags.remove(&id);
+    }
+
+    /// Whether nobody has told the index of a row.
+    fn is_unknown(&self, row: &Entry) -> bool {
+        self.unannounced.contains(row) || self.by_hand.contains(&row.msg_id)
+    }
+
+    /// Notes where the index has learnt a number from another row.
+    pub fn note_replaced(&mut self, holding: &Holding) {
+        for (id, tag) in self.tags.clone() {
+            let known = holding.messages.get(&id).map(|message| message.tag);
+            if known != Some(tag) {
+                let replaced = self.rows.get(&id).is_none_or(|row| row.tag != tag);
+                assert!(replaced || !self.leases.contains_key(&id), "a leased message stays in the index: {id}");
+                self.known_again(id);
+            }
+        }
+        self.tags = holding.messages.iter().map(|(id, message)| (*id, message.tag)).collect();
+    }
+
     pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
         let holding = &shape[&slot];
+        self.note_replaced(holding);
+        self.by_hand.retain(|id| self.tags.get(id) != self.rows.get(id).map(|row| &row.tag));
         self.attempts.retain(|id, _| holding.messages.contains_key(id));
         self.rests.retain(|id, until| {
             *until > now || holding.messages.get(id).is_some_and(|message| matches!(message.list, DELAYED | BUSY))
@@ -18,7 +47,7 @@ impl Queue {
             assert_eq!(message.list, if self.busy.contains_key(id) { BUSY } else { LEASED }, "message {id}");
         }
         for (id, message) in &holding.messages {
-            let row = self.rows.get(id);
+            let row = self.rows.get(id).filter(|row| row.tag == message.tag);
             match message.list {
                 LEASED => assert!(self.leases.contains_key(id), "message {id} is leased to nobody"),
                 BUSY => assert!(self.busy.contains_key(id), "message {id} is set aside for nobody"),
@@ -41,6 +70,14 @@ impl Queue {
         assert_eq!(kept.collect::<Vec<_>>(), still.collect::<Vec<_>>(), "ready messages keep their order");
         self.order.clone_from(&holding.ready);
         let count = |list| holding.messages.values().filter(|message| message.list == list).count() as i64;
+        if p.counters(slot).unwrap().live.is_none() {
+            // Where a row went behind the index's back, it is for the next look at the statistics to count.
+            let counting = p.start_counting(slot).unwrap();
+            let outside = self.rows.values().filter(|row| !holding.messages.contains_key(&row.msg_id));
+            let delayed = outside.filter(|row| row.deliver_at.is_some()).count() as i64 + count(DELAYED);
+            let live = self.sent - self.finished - self.buried;
+            p.counted(slot, counting, [live, delayed, 0, self.buried], 0, 0).unwrap();
+        }
         let counters = p.counters(slot).unwrap();
         assert_eq!(counters.leased, count(LEASED) + count(BUSY));
         assert_eq!(counters.live, Some(self.sent - self.finished - self.buried));
@@ -57,7 +94,7 @@ impl Queue {
     /// The frontier and the horizon are true.
     fn check_marks(&self, p: &Partition<'_>, slot: u32, shape: &Shape) {
         let (frontier, horizon) = (p.q_i64(slot, Q::Frontier).unwrap(), p.q_i64(slot, Q::Horizon).unwrap());
-        for row in self.rows.values().filter(|row| !self.unannounced.contains(row)) {
+        for row in self.rows.values().filter(|row| !self.is_unknown(row)) {
             let inside = row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon);
             let indexed = shape[&slot].messages.contains_key(&row.msg_id);
             let group = shape[&slot].groups.get(&row.group);
@@ -94,11 +131,12 @@ impl Queue {
         let outside = self
             .rows
             .values()
-            .filter(|row| !self.unannounced.contains(row))
+            .filter(|row| !self.is_unknown(row))
             .filter(|row| allowance > 0 && !holding.groups.contains_key(&row.group))
             .find(|row| row.deliver_at.is_none_or(|at| at <= now) && !holding.messages.contains_key(&row.msg_id));
         if let Some(row) = outside {
-            let care = about > 0 || self.refill.is_some() || self.refused;
+            let rings = self.waiting.iter().any(|waiter| waiter.alarm <= now);
+            let care = about > 0 || self.refill.is_some() || self.refused || rings;
             assert!(care, "{row:?} is outside, sessions wait, nobody looks: {:?}", p.outlook(slot, LOW, now));
         }
     }

@@ -4,7 +4,9 @@
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
 use crate::queue::layout::{BUSY, DELAYED, LEASED};
-use crate::queue::{Busy, Entry, LOOK_AGAIN, Offered, Options, Partition, QueueKey, Taken, Tid, Wake, Yielded};
+use crate::queue::{
+    Busy, Entry, Found, LOOK_AGAIN, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -23,7 +25,7 @@ pub(super) struct Lease {
 pub(super) struct Waiter {
     pub process: u32,
     place: u32,
-    alarm: i64,
+    pub alarm: i64,
 }
 
 /// A queue: its table first, then what readers and sessions know.
@@ -46,6 +48,10 @@ pub(super) struct Queue {
     pub rests: BTreeMap<i64, i64>,
     /// Deliveries that the index knows of.
     pub attempts: BTreeMap<i64, u32>,
+    /// Rows that came by hand, and that nobody has told the index of.
+    pub by_hand: BTreeSet<i64>,
+    /// From which rows the index knew its messages after the last step.
+    pub tags: BTreeMap<i64, Tag>,
     pub refill: Option<Scan>,
     /// The last refill found no room.
     pub refused: bool,
@@ -71,6 +77,7 @@ pub(super) struct World<'a> {
     pub now: i64,
     pub queues: Vec<Queue>,
     next_process: u32,
+    next_row: i64,
     leases: BTreeSet<u64>,
 }
 
@@ -87,8 +94,14 @@ impl<'a> World<'a> {
         crate::queue::format(words, now);
         let options = Options { visibility_timeout: 30 * SECOND, max_attempts: 3, ..Options::default() };
         let queues = (0..queues).map(|at| Queue { relation: at as u32 + 1, options, next_id: 1, ..Queue::default() });
-        let mut world =
-            World { p: Partition::new(words), now, queues: queues.collect(), next_process: 1, leases: BTreeSet::new() };
+        let mut world = World {
+            p: Partition::new(words),
+            now,
+            queues: queues.collect(),
+            next_process: 1,
+            next_row: 0,
+            leases: BTreeSet::new(),
+        };
         for q in 0..world.queues.len() {
             world.attach(q);
         }
@@ -103,8 +116,8 @@ impl<'a> World<'a> {
         queue.slot = self.p.attach(QueueKey { database: 1, relation: queue.relation }, queue.options).unwrap();
         if let Some(slot) = queue.slot {
             (queue.sent, queue.delivered, queue.finished, queue.buried) = (0, 0, 0, 0);
-            self.p.start_counting(slot).unwrap();
-            self.p.counted(slot, 0, 0, 0, 0).unwrap();
+            let counting = self.p.start_counting(slot).unwrap();
+            self.p.counted(slot, counting, [0; 4], 0, 0).unwrap();
         }
     }
 
@@ -125,6 +138,7 @@ impl<'a> World<'a> {
                 queue.leases.clear();
                 queue.rests.clear();
                 queue.attempts.clear();
+                queue.tags.clear();
                 queue.woken.clear();
                 queue.order.clear();
                 queue.refused = false;
@@ -142,7 +156,10 @@ impl<'a> World<'a> {
         let msg_id = queue.next_id;
         queue.next_id += 1;
         let deliver_at = delay.map(|delay| self.now + delay);
-        queue.open.push(Entry { msg_id, tid: tid(q, msg_id), priority, attempts: 0, deliver_at, group });
+        self.next_row += 1;
+        let tag = Tag::new(self.next_row, Some(self.next_row as u32));
+        let tid = tid(q, msg_id);
+        queue.open.push(Entry { msg_id, tid, priority, attempts: 0, deliver_at, group, tag });
     }
 
     /// A transaction commits: its row is visible from now on, its sender's callback is still to come.
@@ -209,9 +226,16 @@ impl<'a> World<'a> {
             assert_eq!(taken.attempts, attempts);
             queue.attempts.insert(id, attempts);
             let Some(row) = queue.rows.get(&id).copied() else {
-                self.forget(slot, id);
+                self.forget_leased(slot, &taken);
                 continue;
             };
+            if !taken.tag.matches(row.tag) {
+                // Another row has the number.
+                queue.known_again(id);
+                self.forget_leased(slot, &taken);
+                self.meet(q, &row, false);
+                continue;
+            }
             assert!(row.deliver_at.is_none_or(|at| at <= self.now), "message {id} is read before its time");
             if taken.may_overtake && self.overtakes(q, slot, &taken) {
                 continue;
@@ -234,7 +258,7 @@ impl<'a> World<'a> {
             if taken.exhausted {
                 queue.rows.remove(&id);
                 queue.buried += 1;
-                self.forget(slot, id);
+                self.forget_leased(slot, &taken);
                 self.p.buried(slot, 1).unwrap();
             } else {
                 queue.delivered += 1;
@@ -245,10 +269,112 @@ impl<'a> World<'a> {
         got
     }
 
-    fn forget(&mut self, slot: u32, id: i64) {
+    fn forget_leased(&mut self, slot: u32, taken: &Taken) {
         let mut wake = Wake::default();
-        self.p.drop_message(slot, id, self.now, &mut wake).unwrap();
+        self.p.drop_leased(slot, taken.msg_id, taken.lease, self.now, &mut wake).unwrap();
         self.woke(&wake);
+    }
+
+    /// A row is met that has a number which the index knows from another row, or not at all.
+    pub fn meet(&mut self, q: usize, row: &Entry, announced: bool) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let mut wake = Wake::default();
+        if announced {
+            self.p.sent(slot, row, self.now, &mut wake).unwrap();
+            self.queues[q].sent += 1;
+        } else {
+            self.p.stray(slot, row, self.now, &mut wake).unwrap();
+        }
+        let shape = walk(&self.p);
+        self.queues[q].note_replaced(&shape[&slot]);
+        self.woke(&wake);
+    }
+
+    /// A row vanishes and another one gets its number, by a sender or by hand.
+    pub fn reuse(&mut self, q: usize, which: u8, priority: u8, delay: Option<i64>, announced: bool) {
+        let deliver_at = delay.map(|delay| self.now + delay);
+        self.next_row += 1;
+        let tag = Tag::new(self.next_row, Some(self.next_row as u32));
+        let queue = &mut self.queues[q];
+        let free: Vec<i64> = queue.rows.keys().copied().filter(|id| !queue.busy.contains_key(id)).collect();
+        let Some(id) = pick(which, free.into_iter()) else { return };
+        let group = queue.rows[&id].group;
+        let row = Entry { msg_id: id, tid: tid(q, id), priority, attempts: 0, deliver_at, group, tag };
+        queue.rows.insert(id, row);
+        queue.unannounced.retain(|row| row.msg_id != id);
+        queue.uncertain += 1;
+        // Its place in the order of its group isn't for this model.
+        queue.aside.insert(id);
+        self.queues[q].by_hand.insert(id);
+        if announced {
+            self.queues[q].by_hand.remove(&id);
+            self.meet(q, &row, true);
+            self.queues[q].known_again(id);
+        }
+    }
+
+    /// `maintain()` compares the table with the index.
+    pub fn reconcile(&mut self, q: usize) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let queue = &self.queues[q];
+        let rows: Vec<Entry> = queue.rows.values().filter(|row| !queue.unannounced.contains(row)).copied().collect();
+        let (frontier, horizon) = self.p.reach(slot).unwrap();
+        for row in rows {
+            if row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon) {
+                self.queues[q].by_hand.remove(&row.msg_id);
+                let mut wake = Wake::default();
+                let found = self.p.reconcile(slot, &row, self.now, &mut wake).unwrap();
+                self.woke(&wake);
+                if found == Found::Other {
+                    self.meet(q, &row, false);
+                }
+            }
+        }
+        self.verify();
+    }
+
+    /// `maintain()` compares the index with the tables.
+    fn verify(&mut self) {
+        for q in 0..self.queues.len() {
+            let Some(slot) = self.queues[q].slot else { continue };
+            let (mut from, mut listed) = (Some(0), Vec::with_capacity(7));
+            while let Some(next) = from {
+                listed.clear();
+                from = self.p.list_from(slot, next, &mut listed).unwrap();
+                for one in &listed {
+                    let row = self.queues[q].rows.get(&one.msg_id).copied();
+                    if row.is_some_and(|row| row.tag == one.tag) {
+                        continue;
+                    }
+                    let mut wake = Wake::default();
+                    self.p.drop_vanished(slot, one.msg_id, one.tag, self.now, &mut wake).unwrap();
+                    self.woke(&wake);
+                    self.queues[q].known_again(one.msg_id);
+                    self.queues[q].uncertain += 1;
+                    if let Some(row) = row {
+                        self.meet(q, &row, false);
+                    }
+                }
+            }
+        }
+        let shape = walk(&self.p);
+        for queue in &self.queues {
+            let Some(slot) = queue.slot else { continue };
+            for (id, message) in shape[&slot].messages.iter().filter(|(_, message)| message.list != BUSY) {
+                assert_eq!(queue.rows.get(id).map(|row| row.tag), Some(message.tag), "message {id} has that row");
+            }
+        }
+    }
+
+    /// A session has a message whose number another row has by now; whether it is so.
+    fn is_replaced(&mut self, q: usize, id: i64, tag: Tag) -> bool {
+        let Some(row) = self.queues[q].rows.get(&id).copied().filter(|row| row.tag != tag) else { return false };
+        let (slot, mut wake) = (self.queues[q].slot.unwrap(), Wake::default());
+        self.p.drop_message(slot, id, tag, self.now, &mut wake).unwrap();
+        self.woke(&wake);
+        self.queues[q].known_again(id);
+        self.meet(q, &row, false);
+        true
     }
 
     /// The reader looks in the table for an earlier message of the group; whether the one that it took is behind one now.
@@ -313,7 +439,14 @@ impl<'a> World<'a> {
         let extended = self.p.extend(slot, id, number, self.now, until, &mut wake).unwrap();
         let queue = &mut self.queues[q];
         let current = lease.until > self.now && !queue.busy.contains_key(&id);
-        assert_eq!(extended, current.then_some(until));
+        assert_eq!(extended.map(|extended| extended.until), current.then_some(until));
+        if let Some(extended) = extended
+            && self.is_replaced(q, id, extended.tag)
+        {
+            self.woke(&wake);
+            return;
+        }
+        let queue = &mut self.queues[q];
         if current && by > 0 {
             queue.leases.insert(id, Lease { until, ..lease });
         } else if current {
@@ -366,7 +499,6 @@ impl<'a> World<'a> {
         let before = walk(&self.p)[&slot].messages[&id].clone();
         assert_eq!(self.p.start_busy(slot, id, Some(lease.number ^ 1 << 40), self.now), Ok(Busy::Stale));
         let answer = self.p.start_busy(slot, id, Some(lease.number), self.now).unwrap();
-        let queue = &mut self.queues[q];
         if before.list == BUSY {
             assert_eq!(answer, Busy::Others);
         } else if lease.until <= self.now {
@@ -375,6 +507,10 @@ impl<'a> World<'a> {
             let Busy::Yours(claimed) = answer else { panic!("message {id}: {answer:?}") };
             assert_eq!(claimed.tid, tid(q, id));
             let group = before.group;
+            if self.is_replaced(q, id, claimed.tag) {
+                return;
+            }
+            let queue = &mut self.queues[q];
             queue.busy.insert(id, before);
             if claimed.find_next {
                 self.find_next_by_number(q, group, which);
@@ -411,6 +547,10 @@ impl<'a> World<'a> {
                 let Busy::Yours(claimed) = answer else { panic!("message {id}: {answer:?}") };
                 assert_eq!(claimed.tid, tid(q, id));
                 let group = before.group;
+                if self.is_replaced(q, id, claimed.tag) {
+                    return;
+                }
+                let queue = &mut self.queues[q];
                 queue.busy.insert(id, before);
                 if claimed.find_next {
                     self.find_next_by_number(q, group, which);
@@ -435,7 +575,7 @@ impl<'a> World<'a> {
         let before = queue.busy.remove(&id).unwrap();
         let finished = commit || !queue.rows.contains_key(&id);
         let mut wake = Wake::default();
-        self.p.end_busy(slot, id, finished, self.now, &mut wake).unwrap();
+        self.p.end_busy(slot, id, before.tag, finished, self.now, &mut wake).unwrap();
         let after = walk(&self.p)[&slot].messages.get(&id).cloned();
         if finished {
             queue.rows.remove(&id);

@@ -30,6 +30,9 @@ enum Step {
     Pause(u8, bool),
     LimitFlight(u8, u32),
     Distrust(u8),
+    /// Another row with the number of one.
+    Reuse(u8, u8, u8, Option<i64>, bool),
+    Reconcile(u8),
     StartRefill(u8),
     TakeOver(u8),
     Snapshot(u8),
@@ -71,6 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (q.clone(), any::<bool>()).prop_map(|(q, p)| Pause(q, p)),
         1 => (q.clone(), 0..5_u32).prop_map(|(q, n)| LimitFlight(q, n)),
         1 => q.clone().prop_map(Distrust),
+        2 => (q.clone(), which(), priority(), delay(), any::<bool>()).prop_map(|(q, w, p, d, a)| Reuse(q, w, p, d, a)),
+        1 => q.clone().prop_map(Reconcile),
         3 => q.clone().prop_map(StartRefill),
         1 => q.clone().prop_map(TakeOver),
         3 => q.clone().prop_map(Snapshot),
@@ -121,6 +126,8 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::Pause(q, paused) => world.pause(at(q), paused),
         Step::LimitFlight(q, most) => world.limit_flight(at(q), most),
         Step::Distrust(q) => world.distrust(at(q)),
+        Step::Reuse(q, which, priority, delay, announced) => world.reuse(at(q), which, priority, delay, announced),
+        Step::Reconcile(q) => world.reconcile(at(q)),
         Step::StartRefill(q) => {
             let process = world.process();
             world.start_refill(at(q), process, false);

@@ -1,5 +1,6 @@
 //! The model's scans of a table, a few rows at a time, so that anything may happen in between.
 
+use super::check::walk;
 use super::model::World;
 use crate::queue::{Entry, Found, Refill, Wake};
 
@@ -87,7 +88,7 @@ impl World<'_> {
                 (run.reached, run.over) = (i64::MAX, true);
                 continue;
             };
-            let mut wake = Wake::default();
+            let (mut wake, mut other) = (Wake::default(), None);
             let found = self.p.found(slot, &entry, self.now, &mut wake).unwrap();
             if found == Found::NoRoom {
                 run.reached = place - 1;
@@ -96,6 +97,7 @@ impl World<'_> {
             } else {
                 run.left.remove(0);
                 run.brought += u64::from(found == Found::Brought);
+                other = (found == Found::Other).then_some(entry.msg_id);
                 // Rows with the same delivery time are scanned together, or a later scan would begin among them.
                 match run.left.first() {
                     Some((next, _)) if *next == place => run.reached = place - 1,
@@ -106,6 +108,9 @@ impl World<'_> {
                 }
             }
             self.woke(&wake);
+            if let Some(row) = other.and_then(|id| self.queues[q].rows.get(&id).copied()) {
+                self.meet(q, &row, false);
+            }
         }
     }
 
@@ -148,6 +153,9 @@ impl World<'_> {
             self.end_refill(q);
             self.attach(q);
         }
+        for q in 0..self.queues.len() {
+            self.reconcile(q);
+        }
         // After a year every rest, delay and lease is over.
         self.tick(365 * 86_400 * 1_000_000);
         self.expire(self.p.records);
@@ -163,10 +171,14 @@ impl World<'_> {
                 if self.read(q, 10) == 0 {
                     self.refill(q);
                 }
+                let shape = walk(&self.p);
+                let queue = &mut self.queues[q];
+                queue.note_replaced(&shape[&queue.slot.unwrap()]);
                 while let Some((_, id, _)) = self.lease(q, 0) {
                     self.start_delete(q, 0);
-                    assert!(self.queues[q].busy.contains_key(&id));
-                    self.end_delete(q, 0, true);
+                    if self.queues[q].busy.contains_key(&id) {
+                        self.end_delete(q, 0, true);
+                    }
                 }
             }
             self.check();

@@ -3,9 +3,9 @@
 use super::check::walk;
 use crate::queue::layout::{BUSY, DELAYED, Head, LEASED};
 use crate::queue::{
-    Busy, Claimed, Counters, Entry, Found, LOOK_AGAIN, Options, Partition, QueueKey, Taken, Tid, Wake, format,
+    Busy, Claimed, Counters, Entry, Found, LOOK_AGAIN, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, format,
 };
-use crate::words::{Words, allocate};
+use crate::words::{Corrupt, Words, allocate};
 use std::collections::BTreeMap;
 
 pub(super) const NOW: i64 = 1_000_000_000;
@@ -22,12 +22,16 @@ pub(super) const OPTIONS: Options = Options {
     rate_period: 0,
 };
 
+/// The tag of every row here that isn't said to be another.
+pub(super) const TAG: Tag = Tag { sent: 7, writer: 9 };
+
 pub(super) fn key(relation: u32) -> QueueKey {
     QueueKey { database: 1, relation }
 }
 
 pub(super) fn entry(msg_id: i64) -> Entry {
-    Entry { msg_id, tid: Tid { block: 7, offset: 1 }, priority: 0, attempts: 0, deliver_at: None, group: 0 }
+    let tid = Tid { block: 7, offset: 1 };
+    Entry { msg_id, tid, priority: 0, attempts: 0, deliver_at: None, group: 0, tag: TAG }
 }
 
 /// A partition with some queues whose tables have been read to their end.
@@ -228,7 +232,7 @@ fn a_lease_stands_still_while_a_transaction_deletes() {
     let (p, slots) = fresh(&words, 1);
     send(&p, slots[0], [1]);
     let lease = take(&p, slots[0], NOW, 1)[0].lease;
-    let claimed = Claimed { tid: Tid { block: 7, offset: 1 }, attempts: 1, find_next: false };
+    let claimed = Claimed { tid: Tid { block: 7, offset: 1 }, tag: TAG, attempts: 1, find_next: false };
     assert_eq!(p.start_busy(slots[0], 1, Some(lease), NOW), Ok(Busy::Yours(claimed)));
     let much_later = NOW + 3600 * SECOND;
     expire(&p, much_later);
@@ -236,7 +240,7 @@ fn a_lease_stands_still_while_a_transaction_deletes() {
     assert_eq!(take(&p, slots[0], much_later, 1), []);
     assert_eq!(p.start_busy(slots[0], 1, None, much_later), Ok(Busy::Others));
     assert_eq!(p.extend(slots[0], 1, None, much_later, much_later + SECOND, &mut Wake::default()), Ok(None));
-    p.end_busy(slots[0], 1, false, NOW, &mut Wake::default()).unwrap();
+    p.end_busy(slots[0], 1, TAG, false, NOW, &mut Wake::default()).unwrap();
     assert_eq!(list(&p, slots[0], 1), Some(LEASED));
     // It has run out in the meantime.
     assert_eq!(p.start_busy(slots[0], 1, Some(lease), much_later), Ok(Busy::Stale));
@@ -258,7 +262,7 @@ fn what_was_set_aside_returns_to_where_it_was() {
     expire(&p, NOW + 60 * SECOND);
     assert_eq!((list(&p, slot, 1), list(&p, slot, 2)), (Some(BUSY), Some(BUSY)));
     for id in [1, 2] {
-        p.end_busy(slot, id, false, NOW, &mut Wake::default()).unwrap();
+        p.end_busy(slot, id, TAG, false, NOW, &mut Wake::default()).unwrap();
     }
     assert_eq!(list(&p, slot, 1), Some(DELAYED));
     assert_eq!(walk(&p)[&slot].ready, [2, 3], "in front, where it was");
@@ -274,7 +278,10 @@ fn a_lease_that_ran_out_is_no_lease() {
     send(&p, slot, [1]);
     let lease = take(&p, slot, NOW, 1)[0].lease;
     let end = NOW + 30 * SECOND;
-    let extend = |lease, now| p.extend(slot, 1, lease, now, now + SECOND, &mut Wake::default());
+    let extend = |lease, now| -> Result<Option<i64>, Corrupt> {
+        let extended = p.extend(slot, 1, lease, now, now + SECOND, &mut Wake::default())?;
+        Ok(extended.map(|extended| extended.until))
+    };
     // Before anyone has looked at the timers, and after.
     assert_eq!(extend(Some(lease), end), Ok(None));
     assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
@@ -381,8 +388,8 @@ fn delayed_messages_leave_room_and_are_counted() {
     let words = allocate(6000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.start_counting(slot).unwrap();
-    p.counted(slot, 0, 0, 0, 0).unwrap();
+    let counting = p.start_counting(slot).unwrap();
+    p.counted(slot, counting, [0; 4], 0, 0).unwrap();
     let delayed = |id| Entry { deliver_at: Some(NOW + SECOND * (1 + id / 100)), ..entry(id) };
     for id in 1..=1000 {
         p.sent(slot, &delayed(id), NOW, &mut Wake::default()).unwrap();
@@ -394,7 +401,7 @@ fn delayed_messages_leave_room_and_are_counted() {
     assert!(p.outlook(slot, 1, horizon + 1).unwrap().refill);
     send(&p, slot, [2000]);
     assert_eq!(take(&p, slot, NOW, 10).len(), 1, "a ready one still goes in");
-    p.drop_message(slot, 2000, NOW, &mut Wake::default()).unwrap();
+    p.drop_message(slot, 2000, TAG, NOW, &mut Wake::default()).unwrap();
     // All of them are had when their time comes, and none is counted as delayed then.
     let mut rows: BTreeMap<(i64, i64), Entry> =
         (1..=1000).map(delayed).map(|row| ((row.deliver_at.unwrap(), row.msg_id), row)).collect();
@@ -413,7 +420,7 @@ fn delayed_messages_leave_room_and_are_counted() {
         for taken in take(&p, slot, now, 1000) {
             let at = delayed(taken.msg_id).deliver_at.unwrap();
             assert!(at <= now && rows.remove(&(at, taken.msg_id)).is_some());
-            p.drop_message(slot, taken.msg_id, NOW, &mut Wake::default()).unwrap();
+            p.drop_message(slot, taken.msg_id, TAG, NOW, &mut Wake::default()).unwrap();
         }
     }
     assert_eq!(p.counters(slot).unwrap().delayed, 0);
@@ -442,7 +449,7 @@ fn a_message_left_out_wakes_whoever_waits() {
         send(&p, slot, [id]);
         take(&p, slot, NOW, 1);
     }
-    p.drop_message(slot, 1, NOW, &mut Wake::default()).unwrap();
+    p.drop_message(slot, 1, TAG, NOW, &mut Wake::default()).unwrap();
     end_refill(&p, slot, i64::MAX, i64::MAX);
     send(&p, slot, [id]);
     take(&p, slot, NOW, 1);
