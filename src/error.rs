@@ -3,7 +3,6 @@
 //! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/guard.rs`), the error
 //! becomes a report.
 
-use crate::segment::encoding::decode_start;
 use enough_engine::words::Corrupt;
 use pgrx::PgSqlErrorCode as Code;
 use std::borrow::Cow;
@@ -243,16 +242,6 @@ pub fn required<T>(argument: Option<T>, name: &'static str) -> Result<T, Error> 
     match argument {
         Some(argument) => Ok(argument),
         None => Err(Error::Null { argument: name }),
-    }
-}
-
-/// A text that a user has given, for a message; a long one is cut off.
-pub fn shown(text: &[u8]) -> String {
-    const MOST: usize = 200;
-    let start = decode_start(text, MOST + 1);
-    match start.char_indices().nth(MOST) {
-        Some((end, _)) => format!("\"{}...\"", &start[..end]),
-        None => format!("\"{start}\""),
     }
 }
 

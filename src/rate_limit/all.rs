@@ -3,7 +3,8 @@
 //! This is the one place that holds the locks of several partitions: of those that its keys belong to, taken in the
 //! order in which they lie in the segment. Everybody else holds one and waits for none, so nobody waits in a circle.
 
-use crate::error::{Error, shown};
+use crate::error::Error;
+use crate::segment::encoding::shown;
 use crate::segment::{Partition, Region, segment, server};
 use enough_engine::limiter::all::{Claim, request_all};
 use enough_engine::limiter::{Decision, Limit};

@@ -1,8 +1,9 @@
 //! Arguments of the SQL functions, and the answers that most of them have.
 
 use super::MAX_KEY;
-use crate::error::{Error, required, shown};
+use crate::error::{Error, required};
 use crate::segment::call::{Array, Call, Time, Value};
+use crate::segment::encoding::shown;
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_PERIOD, MAX_REQUESTS, OutOfRange};
 use std::borrow::Cow;
 

@@ -5,11 +5,12 @@
 
 use super::arguments::{amount, key, row, valid};
 use super::calendar;
-use super::policy::{missing, valid_name};
-use crate::error::{Error, shown};
+use super::policy::{missing, note_of, valid_name};
+use crate::error::Error;
 use crate::segment::call::{Call, Time, Value};
+use crate::segment::encoding::shown;
 use crate::segment::sql::{Parameter, read_rows_kept, text_bytes};
-use crate::segment::{Region, Segment, segment, server};
+use crate::segment::{Region, segment, server};
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::{Question, Rule, Table};
 use enough_engine::limiter::{Decision, Request};
@@ -99,22 +100,6 @@ impl Policy {
         let partition = segment.partition_of(Region::RateLimit, hash);
         partition.exclusive(|words| work(Table::open(words)?, hash, policy, server::now()))
     }
-}
-
-/// What a policy's counters are known by.
-pub(super) fn note_of(segment: &Segment, policy: &[u8]) -> KeyHash {
-    segment.hash(Region::RateLimit, &[&[0], policy].concat())
-}
-
-/// Keeps what was consumed under a policy for as long as a rule of `period` microseconds, which it gets now, may want it.
-pub(super) fn hold(policy: &[u8], period: u64) -> Result<(), Error> {
-    let segment = segment()?;
-    let note = note_of(segment, policy);
-    let until = server::now().saturating_add_unsigned(period);
-    for partition in segment.partitions(Region::RateLimit) {
-        partition.exclusive(|words| Table::open(words)?.hold(note, until))?;
-    }
-    Ok(())
 }
 
 /// `(policy, key, cost)`

@@ -5,13 +5,15 @@
 
 use super::arguments::{algorithm, fitting, valid};
 use super::calendar::UNITS;
-use crate::error::{Error, required, shown};
+use crate::error::{Error, required};
 use crate::segment::call::{Call, Text, Time, Value};
 use crate::segment::catalog;
-use crate::segment::encoding::{decode, decode_start};
+use crate::segment::encoding::{decode, decode_start, shown};
 use crate::segment::server::{self, is_time_zone};
 use crate::segment::sql::{Parameter, as_owner_of, column, each_row, read_rows, run};
-use enough_engine::limiter::table::MAX_RULES;
+use crate::segment::{Region, Segment, segment};
+use enough_engine::hash::KeyHash;
+use enough_engine::limiter::table::{MAX_RULES, Table};
 use enough_engine::limiter::{Algorithm, Limit, MAX_PERIOD, MAX_REQUESTS};
 
 crate::export!(
@@ -142,7 +144,7 @@ fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
          WHERE name OPERATOR(pg_catalog.=) $1 AND rule OPERATOR(pg_catalog.>) 1",
         &[Parameter::TextArgument(Some(name))],
     )?;
-    super::by::hold(name.payload(), definition.longest())?;
+    hold(name.payload(), definition.longest())?;
     Ok(Value::VOID)
 }
 
@@ -184,7 +186,7 @@ fn rate_limit_policy_add(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
             hint: "Set the policy anew with fewer rules.",
         });
     }
-    super::by::hold(name.payload(), definition.longest())?;
+    hold(name.payload(), definition.longest())?;
     Ok(Value::VOID)
 }
 
@@ -272,6 +274,22 @@ fn rate_limit_policies(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 
 fn writable(function: &'static str) -> Result<(), Error> {
     if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
+}
+
+/// What a policy's counters are known by.
+pub(super) fn note_of(segment: &Segment, policy: &[u8]) -> KeyHash {
+    segment.hash(Region::RateLimit, &[&[0], policy].concat())
+}
+
+/// Keeps what was consumed under a policy for as long as a rule of `period` microseconds, which it gets now, may want it.
+pub(super) fn hold(policy: &[u8], period: u64) -> Result<(), Error> {
+    let segment = segment()?;
+    let note = note_of(segment, policy);
+    let until = server::now().saturating_add_unsigned(period);
+    for partition in segment.partitions(Region::RateLimit) {
+        partition.exclusive(|words| Table::open(words)?.hold(note, until))?;
+    }
+    Ok(())
 }
 
 /// Argument 0 of the functions that define policies and of those that use them.

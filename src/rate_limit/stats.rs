@@ -1,7 +1,6 @@
 //! Statistics: of the whole server, and of each policy of this database.
 
-use super::by::note_of;
-use super::policy::{is_there, valid_name};
+use super::policy::{is_there, note_of, valid_name};
 use crate::error::Error;
 use crate::segment::call::{Call, Rows, Value};
 use crate::segment::sql::{read_rows, text_bytes};

@@ -13,7 +13,7 @@
 #![cfg_attr(test, allow(dead_code, reason = "tests run without a server"))]
 
 use pgrx::pg_sys;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 /// `MCXT_ALLOC_NO_OOM`
 const NO_OOM: c_int = 2;
@@ -79,4 +79,14 @@ pub fn palloc(size: usize) -> *mut c_void {
     }
     // SAFETY: guarded; it raises the error that the caller's caller gets.
     unsafe { pg_sys::palloc(size) }
+}
+/// A copy in the call's memory context that ends with a zero byte, which no text of the server holds otherwise.
+pub fn c_string(text: &[u8]) -> *const c_char {
+    let memory = palloc(text.len() + 1).cast::<u8>();
+    // SAFETY: there is room for the text and a byte, and both are written.
+    unsafe {
+        memory.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        memory.add(text.len()).write(0);
+    }
+    memory.cast()
 }

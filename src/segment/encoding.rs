@@ -39,6 +39,16 @@ pub fn decode_start(bytes: &[u8], most: usize) -> String {
     decode(&bytes[..bytes.len().min(most.saturating_mul(LONGEST))]).chars().take(most).collect()
 }
 
+/// A text that a user has given, for a message; a long one is cut off.
+pub fn shown(text: &[u8]) -> String {
+    const MOST: usize = 200;
+    let start = decode_start(text, MOST + 1);
+    match start.char_indices().nth(MOST) {
+        Some((end, _)) => format!("\"{}...\"", &start[..end]),
+        None => format!("\"{start}\""),
+    }
+}
+
 /// Rust's text as the database has it.
 pub fn encode(text: &str) -> Cow<'_, [u8]> {
     // SAFETY: reads a variable of this process.

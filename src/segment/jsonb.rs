@@ -164,7 +164,7 @@ fn aligned(bytes: &[u8]) -> Buffer {
 
 /// The `jsonb` of a text of JSON in the database's encoding; what isn't JSON is the server's error.
 pub fn parse(json: &[u8]) -> Value<'static> {
-    let text = super::raise::c_string(json);
+    let text = super::bare::c_string(json);
     // SAFETY: the server's input function of `jsonb` takes a C string.
     Value::Raw(unsafe {
         pg_sys::OidInputFunctionCall(pg_sys::F_JSONB_IN.into(), text.cast_mut(), pg_sys::JSONBOID, -1)

@@ -4,7 +4,7 @@
 //! second must not fill the disk with it. So such an error is raised here and not through pgrx, which knows the server's
 //! SQLSTATEs only.
 
-use super::value::Buffer;
+use super::bare::c_string;
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int};
 
@@ -40,16 +40,6 @@ impl Raised {
             hint: hint.map_or(std::ptr::null(), c_string),
         }
     }
-}
-
-/// A copy that ends with a zero byte, which no text of the server holds otherwise.
-pub(super) fn c_string(text: &[u8]) -> *const c_char {
-    let buffer = Buffer::allocate(text.len() + 1);
-    if let Some((end, bytes)) = buffer.bytes().split_last_mut() {
-        bytes.copy_from_slice(text);
-        *end = 0;
-    }
-    buffer.bytes().as_ptr().cast()
 }
 
 /// Raises the error.

@@ -117,7 +117,7 @@ pub fn in_parallel_mode() -> bool {
 
 /// Whether the server knows a time zone of that name.
 pub fn is_time_zone(name: &[u8]) -> bool {
-    let name = super::raise::c_string(name);
+    let name = super::bare::c_string(name);
     // SAFETY: the name ends with a zero byte; the answer is kept by the server, or null.
     unsafe { !pg_sys::pg_tzset(name).is_null() }
 }

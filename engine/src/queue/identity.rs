@@ -12,6 +12,7 @@
 //!   the tags says nothing.
 
 use super::layout::{LISTS, Partition, Q, R, WAITING};
+use super::registry::REWRITTEN;
 use super::{Entry, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -54,9 +55,6 @@ pub struct Storage {
     /// Whether there is no page in it.
     pub empty: bool,
 }
-
-/// Among the flags of a queue: its table was rewritten, so the second half of tags says nothing.
-pub(super) const REWRITTEN: u64 = 4;
 
 impl Partition<'_> {
     /// The tag of a message's row.

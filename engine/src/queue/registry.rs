@@ -89,7 +89,9 @@ pub struct Maintenance {
 
 const PAUSED: u64 = 1;
 const COUNTED: u64 = 2;
-/// Messages were met whose rows nobody has counted out (4 is in `identity.rs`).
+/// The table was rewritten, so the second half of tags says nothing (`identity.rs`).
+pub(super) const REWRITTEN: u64 = 4;
+/// Messages were met whose rows nobody has counted out.
 pub(super) const MISCOUNTED: u64 = 8;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
@@ -367,4 +369,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED];
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED];

@@ -349,7 +349,7 @@ impl Model {
 
     /// How many messages the limits let a read in `span` return.
     fn allowance(&self, span: Span) -> Bounds<usize> {
-        let mut allowance = self.rate.map_or(Bounds::exactly(usize::MAX), |rate| rate.allowance(span));
+        let mut allowance = self.rate.as_ref().map_or(Bounds::exactly(usize::MAX), |rate| rate.allowance(span));
         if let Some(most) = self.options.max_in_flight {
             let sure = self.messages.values().filter(|one| one.leased(None, span) == Is::Sure).count();
             // The lease of one that an open transaction is finishing doesn't run out.
