@@ -30,9 +30,6 @@ pub(super) fn rename(from: &[u8], to: &[u8]) -> Result<(), Error> {
         }
     }
     require_create(to)?;
-    if from == to {
-        return Ok(());
-    }
     change_exclusively(from, || {
         for prefix in [LIVE, ARCHIVE] {
             if relation(prefix, from).is_some() && relation(prefix, to).is_none() {
@@ -71,8 +68,8 @@ impl Place {
         if table.is_some() && !has_row(from)? {
             return Err(Error::Unregistered { queue: from.into() });
         }
-        let is_other = from != to && (table.is_some() && new_table.is_some() || has_row(to)?);
-        if is_other || (from != to && archive.is_some() && new_archive.is_some()) {
+        let both = |old: Option<u32>, new: Option<u32>| old.is_some() && new.is_some();
+        if both(table, new_table) || both(archive, new_archive) || has_row(to)? {
             return Err(Error::Exists {
                 what: "queue",
                 name: to.into(),
