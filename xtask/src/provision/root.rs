@@ -32,7 +32,8 @@ cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 for dir in /proc /sys /dev; do mount --rbind "$dir" "$root$dir"; done
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 fill() { chroot "$root" apt-get -qq -y --no-install-recommends install "$@"; }
-fill "$@" || { chroot "$root" apt-get -qq update && fill "$@"; }
+# Not `update && fill`: what fails before `&&` doesn't end the script.
+fill "$@" || { chroot "$root" apt-get -qq update; fill "$@"; }
 chroot "$root" apt-get clean
 echo "$@" > "$root/etc/pg_enough.packages"
 "#;
