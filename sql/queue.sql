@@ -1,39 +1,6 @@
 -- The queue. Each queue has two plain tables of its own, q_<name> and a_<name>, made by queue_create and owned by its
 -- caller; they are not members of the extension, so that pg_dump treats them like any table.
 
-CREATE TABLE enough.queue (
-    name               text PRIMARY KEY,
-    created_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    visibility_timeout interval NOT NULL,
-    max_attempts       int NOT NULL,
-    retry_backoff      interval NOT NULL,
-    retry_backoff_max  interval NOT NULL,
-    max_in_flight      int,
-    max_rate           int,
-    rate_period        interval NOT NULL,
-    archive_for        interval,
-    paused             boolean NOT NULL DEFAULT false
-);
-COMMENT ON TABLE enough.queue IS
-'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';
--- Whoever may use a queue has to know its options; payloads are in its own tables.
-GRANT SELECT ON enough.queue TO PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
-
-CREATE TYPE enough.queue_message AS (
-    msg_id       bigint,
-    attempts     int,
-    enqueued_at  timestamptz,
-    leased_until timestamptz,
-    lease        bigint,
-    priority     smallint,
-    group_key    text,
-    headers      jsonb,
-    message      jsonb
-);
-COMMENT ON TYPE enough.queue_message IS
-'A message as queue_read, queue_pop and queue_peek return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete, queue_archive, queue_fail and queue_extend; NULL, like leased_until, where the message is deleted already.';
-
 CREATE FUNCTION enough.queue_create(
     name text,
     visibility_timeout interval DEFAULT '30 seconds',
@@ -329,23 +296,6 @@ COMMENT ON FUNCTION enough.queue_schedules IS
 'Lists what queue_schedule has made in this database, as far as the role may see it.
 Returns a row a schedule: the statement that pg_cron runs, when it ran last, what came of it (succeeded, failed, running) and what the server said, NULL where it has not run; and the role that it runs as.
 Fails with 55000 where pg_cron is not in this database, 42501 where the role may not use the schema cron.';
-
-CREATE TYPE enough.queue_statistics AS (
-    queue           text,
-    ready           bigint,
-    leased          bigint,
-    delayed         bigint,
-    dead            bigint,
-    archived        bigint,
-    oldest_ready    interval,
-    sent_total      bigint,
-    delivered_total bigint,
-    finished_total  bigint,
-    failed_total    bigint,
-    paused          boolean
-);
-COMMENT ON TYPE enough.queue_statistics IS
-'What a queue holds and has seen, as queue_stats returns it. (A type, because a result column may not be called like an argument.)';
 
 CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough.queue_statistics
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';

@@ -126,36 +126,6 @@ Arguments as of rate_limit(). postgrest: the error is one of SQLSTATE PGRST, of 
 Returns nothing. The count survives the rollback that the error causes. The error is not written to the server''s log, unless log_min_messages is debug1 or lower.
 Fails with PT429, which PostgREST turns into HTTP 429, where the limit is exceeded: DETAIL is retry_after in whole seconds, rounded up, or never where cost is above the capacity. With PGRST in its place, MESSAGE is the body of the response and DETAIL its status and fields, in JSON. Otherwise as rate_limit() does.';
 
-CREATE TABLE enough.rate_limit_policy (
-    name         text NOT NULL,
-    rule         smallint NOT NULL,
-    max_requests integer NOT NULL,
-    period       interval,
-    algorithm    text NOT NULL,
-    burst        integer,
-    calendar     text,
-    time_zone    text NOT NULL,
-    shadow       boolean NOT NULL,
-    since        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    PRIMARY KEY (name, rule)
-);
-COMMENT ON TABLE enough.rate_limit_policy IS
-'The policies of rate_limit_by(), a row for each rule. Written by rate_limit_policy_set(), rate_limit_policy_add() and rate_limit_policy_drop(). burst NULL is max_requests; period is NULL where calendar is not; since is when the rule last got another algorithm or period.';
-
-CREATE TABLE enough.rate_limit_override (
-    policy       text NOT NULL,
-    key          text NOT NULL,
-    max_requests integer,
-    PRIMARY KEY (policy, key)
-);
-COMMENT ON TABLE enough.rate_limit_override IS
-'What single keys are allowed instead of the first rule''s max_requests; NULL: no limit. Written by rate_limit_policy_override() and rate_limit_policy_override_drop(); rate_limit_policy_drop() removes those of its policy.';
-
--- Whoever asks by a policy has to read it; who may write one is for the owner to grant.
-GRANT SELECT ON enough.rate_limit_policy, enough.rate_limit_override TO PUBLIC;
-SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_policy', '');
-SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
-
 CREATE FUNCTION enough.rate_limit_policy_set(
     name text, max_requests integer, period interval, algorithm text DEFAULT 'sliding_window',
     burst integer DEFAULT NULL, shadow boolean DEFAULT false, calendar text DEFAULT NULL, time_zone text DEFAULT 'UTC')

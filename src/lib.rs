@@ -35,7 +35,8 @@ pgrx::pg_module_magic!();
 
 // The order in which CREATE EXTENSION runs them.
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
-extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["schema"]);
+extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["schema"]);
+extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["tables"]);
 extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"]);
 extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"]);

@@ -619,7 +619,12 @@ fn check_width(values: usize, columns: i32) -> Result<(), Error> {
     if usize::try_from(columns) == Ok(values) {
         return Ok(());
     }
-    Err(Error::Internal { problem: format!("{values} values for a row of {columns}: library and SQL differ") })
+    Err(Error::NotReady {
+        problem: format!("the library of pg_enough answers with {values} columns, and its function has {columns}"),
+        hint: "The library is of another version than the extension: run ALTER EXTENSION pg_enough UPDATE in this \
+               database, and reconnect."
+            .into(),
+    })
 }
 
 /// The rows of a set, as they are added.

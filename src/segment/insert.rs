@@ -3,7 +3,7 @@
 
 use super::call::{Jsonb, Text};
 use super::catalog;
-use super::table::{COLUMNS, NewRow, Open, QueueTable, group_number, insert_into_index, tid_of};
+use super::table::{COLUMNS, MOST_COLUMNS, NewRow, Open, QueueTable, group_number, insert_into_index, tid_of};
 use enough_engine::queue::{Entry, Tag};
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::{self, Datum, ItemPointerData};
@@ -32,7 +32,7 @@ impl QueueTable {
             return false;
         };
         // SAFETY: an open relation's descriptor.
-        if unsafe { (*table.descriptor()).natts } as usize != COLUMNS.len() {
+        if !(COLUMNS.len()..=MOST_COLUMNS).contains(&(unsafe { (*table.descriptor()).natts } as usize)) {
             return false;
         }
         // SAFETY: no preconditions.
@@ -160,7 +160,8 @@ fn portion(rows: &[NewRow<'_>]) -> usize {
     fit.count().max(1)
 }
 
-fn columns(row: &NewRow<'_>, msg_id: i64) -> ([Datum; COLUMNS.len()], [bool; COLUMNS.len()]) {
+/// The row's values, and which are NULL: also in the columns behind those of a queue, which are dropped ones.
+fn columns(row: &NewRow<'_>, msg_id: i64) -> ([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS]) {
     let columns: [Option<Datum>; COLUMNS.len()] = [
         Some(Datum::from(msg_id)),
         Some(Datum::from(row.enqueued_at)),
@@ -173,14 +174,18 @@ fn columns(row: &NewRow<'_>, msg_id: i64) -> ([Datum; COLUMNS.len()], [bool; COL
         Some(row.message.datum()),
         None,
     ];
-    (columns.map(|value| value.unwrap_or(Datum::null())), columns.map(|value| value.is_none()))
+    let (mut values, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
+    for ((value, null), column) in values.iter_mut().zip(&mut nulls).zip(columns) {
+        (*value, *null) = (column.unwrap_or(Datum::null()), column.is_none());
+    }
+    (values, nulls)
 }
 
 /// Rows on their way into the table, as the server wants them. Made here and not by the server, whose slots cost more than
 /// what they hold: these own nothing that would have to be freed.
 #[derive(Default)]
 struct Slots {
-    columns: Vec<([Datum; COLUMNS.len()], [bool; COLUMNS.len()])>,
+    columns: Vec<([Datum; MOST_COLUMNS], [bool; MOST_COLUMNS])>,
     filled: Vec<pg_sys::VirtualTupleTableSlot>,
     pointers: Vec<*mut pg_sys::TupleTableSlot>,
 }
@@ -191,13 +196,15 @@ impl Slots {
         self.columns.clear();
         self.columns.extend(rows.iter().zip(numbers).map(|(row, msg_id)| columns(row, *msg_id)));
         self.filled.clear();
+        // SAFETY: an open relation's descriptor.
+        let valid = unsafe { (*table.descriptor()).natts } as i16;
         // A slot that says that it owns its values isn't made to copy them.
         let flags = pg_sys::TTS_FLAG_SHOULDFREE as u16;
         self.filled.extend(self.columns.iter_mut().map(|(values, nulls)| pg_sys::VirtualTupleTableSlot {
             base: pg_sys::TupleTableSlot {
                 type_: pg_sys::NodeTag::T_TupleTableSlot,
                 tts_flags: flags,
-                tts_nvalid: COLUMNS.len() as i16,
+                tts_nvalid: valid,
                 tts_ops: &raw const pg_sys::TTSOpsVirtual,
                 tts_tupleDescriptor: table.descriptor(),
                 tts_values: values.as_mut_ptr(),

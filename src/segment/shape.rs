@@ -10,7 +10,8 @@
 //! that has all rows in the scan's order, whatever else that index has.
 
 use super::table::{
-    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, MESSAGE, MSG_ID, Open, PRIORITY, column,
+    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, MESSAGE, MOST_COLUMNS, MSG_ID, Open,
+    PRIORITY, column,
 };
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::{CStr, c_char};
@@ -195,7 +196,10 @@ pub(super) unsafe fn is_exact(table: &Open) -> bool {
 unsafe fn has_exact_columns(descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        (*descriptor).natts as usize == COLUMNS.len()
+        let all = (*descriptor).natts as usize;
+        (COLUMNS.len()..=MOST_COLUMNS).contains(&all)
+            // An upgrade drops columns that a release no longer has; the server keeps their places.
+            && (COLUMNS.len()..all).all(|place| (*column(descriptor, place)).attisdropped)
             && (1..).zip(COLUMNS).all(|(number, _)| {
                 let column = column(descriptor, number as usize - 1);
                 let identity = if number == MSG_ID { pg_sys::ATTRIBUTE_IDENTITY_BY_DEFAULT as c_char } else { 0 };

@@ -33,6 +33,8 @@ pub const COLUMNS: [(&CStr, Oid); 10] = [
     (c"message", pg_sys::JSONBOID),
     (c"last_error", pg_sys::TEXTOID),
 ];
+/// With those that upgrades have dropped, of which the server keeps the places.
+pub(super) const MOST_COLUMNS: usize = 16;
 // Their numbers.
 pub(super) const MSG_ID: i16 = 1;
 pub(super) const ENQUEUED_AT: i16 = 2;

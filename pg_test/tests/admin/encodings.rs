@@ -71,21 +71,6 @@ fn said(client: &mut Client, statement: &str, code: &str) -> Result<String> {
 }
 
 #[test]
-fn the_scripts_are_ascii() {
-    for (name, script) in [
-        ("schema", include_str!("../../../sql/schema.sql")),
-        ("cache", include_str!("../../../sql/cache.sql")),
-        ("rate_limit", include_str!("../../../sql/rate_limit.sql")),
-        ("queue", include_str!("../../../sql/queue.sql")),
-        ("maintenance", include_str!("../../../sql/maintenance.sql")),
-        ("access", include_str!("../../../sql/access.sql")),
-    ] {
-        let bad = script.lines().find(|line| !line.is_ascii());
-        assert!(bad.is_none(), "{name}.sql: {bad:?}");
-    }
-}
-
-#[test]
 fn names_that_differ_are_different_policies_keys_and_tags() -> Result<()> {
     in_each(|_, client, &Words { one, other, .. }| {
         client.batch_execute(&format!(

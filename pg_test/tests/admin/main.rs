@@ -8,3 +8,4 @@ mod maintain;
 mod privileges;
 mod races;
 mod restore;
+mod upgrade;

@@ -2,6 +2,10 @@
 //!
 //! The SQL is written by hand, in `sql/`. Which files make up the script, and in which order, is said in one place: the
 //! `extension_sql_file!` lines of `src/lib.rs`, which cargo-pgrx reads, too.
+//!
+//! The script that upgrades from a release is that release's file in `sql/upgrades/`, with all functions of this version in
+//! the place of its line `-- @functions@`. The scripts of releases, in `sql/releases/`, are there for those who want to
+//! make the extension as it was.
 
 use crate::paths;
 use anyhow::{Context, Result, ensure};
@@ -18,18 +22,56 @@ pub(super) fn write(dir: &Path) -> Result<()> {
     let version = env!("CARGO_PKG_VERSION");
     let control = read(&workspace.join("pg_enough.control"))?.replace("@CARGO_VERSION@", version);
     put(&dir.join("pg_enough.control"), &control)?;
-    let mut script = String::new();
+    let (mut script, mut functions) = (String::new(), String::new());
     for file in sources(&read(&workspace.join("src/lib.rs"))?)? {
         let text = read(&workspace.join("src").join(&file))?;
         script.push_str(&text);
         script.push('\n');
+        if MADE_ONCE.iter().any(|name| file.ends_with(name)) {
+            functions.push_str(&comments(&text));
+        } else {
+            functions.push_str(&replacing(&text));
+        }
+        functions.push('\n');
     }
     put(&dir.join(format!("pg_enough--{version}.sql")), &script)?;
-    for path in scripts(&workspace.join("sql"))? {
+    for path in scripts(&workspace.join("sql/releases"))? {
         let name = path.file_name().context("a script without a name")?;
         put(&dir.join(name), &read(&path)?)?;
+        let from = name.to_string_lossy().replace("pg_enough--", "").replace(".sql", "");
+        let upgrade = upgrade(&read(&workspace.join(format!("sql/upgrades/{from}.sql")))?, &functions)?;
+        put(&dir.join(format!("pg_enough--{from}--{version}.sql")), &upgrade)?;
     }
     Ok(())
+}
+
+/// What is made with the extension and not again when it is upgraded.
+const MADE_ONCE: [&str; 2] = ["/schema.sql", "/tables.sql"];
+
+/// The statements of a file such that they replace the functions that are there.
+fn replacing(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("CREATE FUNCTION ") {
+        Some(rest) => format!("CREATE OR REPLACE FUNCTION {rest}\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+/// The statements of a file that comment on a table or a type.
+fn comments(text: &str) -> String {
+    let mut comments = String::new();
+    for (start, _) in text.match_indices("COMMENT ON T") {
+        let rest = &text[start..];
+        let end = rest.find("';\n").map_or(rest.len(), |end| end + 3);
+        comments.push_str(&rest[..end]);
+    }
+    comments
+}
+
+fn upgrade(by_hand: &str, functions: &str) -> Result<String> {
+    let (before, after) =
+        by_hand.split_once("-- @functions@\n").context("an upgrade without the line -- @functions@")?;
+    Ok([before, functions, after].concat())
 }
 
 /// The extension's scripts in `dir`: `pg_enough--….sql`.
@@ -90,8 +132,7 @@ mod tests {
         for entry in fs::read_dir(paths::workspace().join("sql"))? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // Scripts of releases aren't part of the next one.
-            if path.extension().is_some_and(|extension| extension == "sql") && !name.starts_with("pg_enough--") {
+            if path.extension().is_some_and(|extension| extension == "sql") {
                 there.push(name);
             }
         }
@@ -100,6 +141,29 @@ mod tests {
             names
         };
         assert_eq!(sorted(named), sorted(there));
+        Ok(())
+    }
+
+    #[test]
+    fn an_upgrade_replaces_functions_and_makes_no_table() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        write(dir.path())?;
+        let version = env!("CARGO_PKG_VERSION");
+        let releases = scripts(&paths::workspace().join("sql/releases"))?;
+        assert!(!releases.is_empty());
+        for release in releases {
+            let from = release.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let script = read(&dir.path().join(format!("{from}--{version}.sql")))?;
+            assert!(script.contains("CREATE OR REPLACE FUNCTION enough.queue_send("));
+            assert!(!script.contains("\nCREATE FUNCTION") && !script.contains("\nCREATE TABLE enough.queue ("));
+        }
+        assert_eq!(replacing("-- f\nCREATE FUNCTION f()\nAS"), "-- f\nCREATE OR REPLACE FUNCTION f()\nAS\n");
+        assert_eq!(
+            comments("CREATE TABLE t ();\nCOMMENT ON TABLE t IS\n'It''s; a';\nGRANT"),
+            "COMMENT ON TABLE t IS\n'It''s; a';\n"
+        );
+        assert!(upgrade("no line", "").is_err());
+        assert_eq!(upgrade("a\n-- @functions@\nc", "b\n")?, "a\nb\nc");
         Ok(())
     }
 

@@ -1,0 +1,83 @@
+-- The extension's own tables, and the types of rows that functions return: what an upgrade changes by hand, in
+-- sql/upgrades/, while it takes all functions from the other files. New columns come last and have a default, so that the
+-- data of a dump from an earlier version can be loaded.
+
+CREATE TABLE enough.queue (
+    name               text PRIMARY KEY,
+    created_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    visibility_timeout interval NOT NULL,
+    max_attempts       int NOT NULL,
+    retry_backoff      interval NOT NULL,
+    retry_backoff_max  interval NOT NULL,
+    max_in_flight      int,
+    max_rate           int,
+    rate_period        interval NOT NULL,
+    archive_for        interval,
+    paused             boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE enough.queue IS
+'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';
+-- Whoever may use a queue has to know its options; payloads are in its own tables.
+GRANT SELECT ON enough.queue TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
+
+CREATE TABLE enough.rate_limit_policy (
+    name         text NOT NULL,
+    max_requests integer NOT NULL,
+    period       interval,
+    algorithm    text NOT NULL,
+    burst        integer,
+    shadow       boolean NOT NULL,
+    rule         smallint NOT NULL DEFAULT 1,
+    calendar     text,
+    time_zone    text NOT NULL DEFAULT 'UTC',
+    since        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (name, rule)
+);
+COMMENT ON TABLE enough.rate_limit_policy IS
+'The policies of rate_limit_by(), a row for each rule. Written by rate_limit_policy_set(), rate_limit_policy_add() and rate_limit_policy_drop(). burst NULL is max_requests; period is NULL where calendar is not; since is when the rule last got another algorithm or period.';
+
+CREATE TABLE enough.rate_limit_override (
+    policy       text NOT NULL,
+    key          text NOT NULL,
+    max_requests integer,
+    PRIMARY KEY (policy, key)
+);
+COMMENT ON TABLE enough.rate_limit_override IS
+'What single keys are allowed instead of the first rule''s max_requests; NULL: no limit. Written by rate_limit_policy_override() and rate_limit_policy_override_drop(); rate_limit_policy_drop() removes those of its policy.';
+
+-- Whoever asks by a policy has to read it; who may write one is for the owner to grant.
+GRANT SELECT ON enough.rate_limit_policy, enough.rate_limit_override TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_policy', '');
+SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
+
+CREATE TYPE enough.queue_message AS (
+    msg_id       bigint,
+    attempts     int,
+    enqueued_at  timestamptz,
+    leased_until timestamptz,
+    lease        bigint,
+    priority     smallint,
+    group_key    text,
+    headers      jsonb,
+    message      jsonb
+);
+COMMENT ON TYPE enough.queue_message IS
+'A message as queue_read, queue_pop and queue_peek return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete, queue_archive, queue_fail and queue_extend; NULL, like leased_until, where the message is deleted already.';
+
+CREATE TYPE enough.queue_statistics AS (
+    queue           text,
+    ready           bigint,
+    leased          bigint,
+    delayed         bigint,
+    dead            bigint,
+    archived        bigint,
+    oldest_ready    interval,
+    sent_total      bigint,
+    delivered_total bigint,
+    finished_total  bigint,
+    failed_total    bigint,
+    paused          boolean
+);
+COMMENT ON TYPE enough.queue_statistics IS
+'What a queue holds and has seen, as queue_stats returns it. (A type, because a result column may not be called like an argument.)';

@@ -1,0 +1,73 @@
+-- From 0.1.0. What other objects of the user depend on isn't dropped: then the upgrade fails, names them, and changes nothing.
+
+-- Functions that have got further arguments or columns.
+DROP FUNCTION enough.cache_incr(text, bigint, interval);
+DROP FUNCTION enough.cache_set_bytes(text, bytea, interval, text[]);
+DROP FUNCTION enough.cache_get_bytes(text);
+DROP FUNCTION enough.cache_fetch(text, interval, text, jsonb, interval, text[]);
+DROP FUNCTION enough.cache_stats();
+DROP FUNCTION enough.rate_limit_stats();
+DROP FUNCTION enough.rate_limit_enforce(text, integer, interval, integer, text, integer);
+DROP FUNCTION enough.rate_limit_policy_set(text, integer, interval, text, integer, boolean);
+DROP FUNCTION enough.queue_schedules();
+
+-- A policy may have several rules.
+ALTER TABLE enough.rate_limit_policy
+    ALTER period DROP NOT NULL,
+    ADD rule smallint NOT NULL DEFAULT 1,
+    ADD calendar text,
+    ADD time_zone text NOT NULL DEFAULT 'UTC',
+    ADD since timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    DROP CONSTRAINT rate_limit_policy_pkey,
+    ADD PRIMARY KEY (name, rule);
+CREATE TABLE enough.rate_limit_override (
+    policy       text NOT NULL,
+    key          text NOT NULL,
+    max_requests integer,
+    PRIMARY KEY (policy, key)
+);
+GRANT SELECT ON enough.rate_limit_override TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
+
+-- @functions@
+
+-- The queues' own tables: leases are no longer kept in rows, and an archive has an index by the end of messages.
+DO $$
+DECLARE
+    queue record;
+BEGIN
+    FOR queue IN
+        SELECT q.name,
+               pg_catalog.to_regclass(pg_catalog.format('enough.%I', 'q_' OPERATOR(pg_catalog.||) q.name)) AS live,
+               pg_catalog.to_regclass(pg_catalog.format('enough.%I', 'a_' OPERATOR(pg_catalog.||) q.name)) AS archive
+          FROM enough.queue AS q ORDER BY q.name
+    LOOP
+        IF queue.live IS NOT NULL THEN
+            EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN IF EXISTS lease', queue.live);
+        END IF;
+        IF queue.archive IS NOT NULL THEN
+            EXECUTE pg_catalog.format('CREATE INDEX IF NOT EXISTS %I ON %s USING btree (finished_at) WHERE (outcome OPERATOR(pg_catalog.=) ''done''::pg_catalog.text)',
+                                      pg_catalog.format('i_%s_done', queue.name), queue.archive);
+        END IF;
+    END LOOP;
+END $$;
+
+-- Triggers of cache_tag_table(): they fire now for replicated rows, too.
+DO $$
+DECLARE
+    tagged record;
+BEGIN
+    FOR tagged IN
+        SELECT t.tgrelid::pg_catalog.regclass AS relation, t.tgname AS name,
+               -- Arguments end with a zero byte. Braces stand for columns now, unless they are doubled.
+               pg_catalog.replace(pg_catalog.replace(pg_catalog.convert_from(
+                   pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\x00'::pg_catalog.bytea) OPERATOR(pg_catalog.-) 1),
+                   pg_catalog.getdatabaseencoding()), '{', '{{'), '}', '}}') AS tag
+          FROM pg_catalog.pg_trigger AS t
+         WHERE t.tgfoid OPERATOR(pg_catalog.=) 'enough.cache_invalidate_by_trigger()'::pg_catalog.regprocedure
+           AND t.tgparentid OPERATOR(pg_catalog.=) 0
+    LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', tagged.name, tagged.relation);
+        PERFORM enough.cache_tag_table(tagged.relation, tagged.tag);
+    END LOOP;
+END $$;
