@@ -1,7 +1,7 @@
 //! A message that a transaction is about to change: set aside in the index, so that nobody gets it meanwhile.
 
 use super::Queue;
-use super::pending::{doubt, forget_finished};
+use super::pending::forget_finished;
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
@@ -152,18 +152,22 @@ fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -
     })
 }
 
-/// Gives up a claim that has been remembered: nothing was changed. `gone`: there is no such row.
-pub(super) fn give_up(queue: &Queue, msg_id: i64, claim: Claim, gone: bool) -> Result<(), Error> {
+/// Gives up a claim that has been remembered: nothing was changed. `gone`: this transaction sees no such row.
+pub(super) fn give_up(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    claim: Claim,
+    gone: bool,
+) -> Result<(), Error> {
     if !claim.busy {
         return Ok(());
     }
     forget_finished(queue.key, msg_id);
     let tag = claim.tag.unwrap_or_default();
-    // Where the table's storage is this transaction's own, the row may come back.
-    let gone = gone && !queue.table.own_storage;
-    queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, tag, gone, server::now(), wake))?;
-    doubt(queue.key, false);
-    Ok(())
+    // Where the table's storage is this transaction's own, or the row was deleted by hand, it may come back.
+    let gone = gone && !queue.table.own_storage && !table.is_there_for_others(msg_id, tag);
+    queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, tag, gone, server::now(), wake))
 }
 
 /// What the caller is told where a row couldn't be changed: that there is none, or that the transaction must be retried.
@@ -177,9 +181,9 @@ pub(super) fn missed(
     match missed {
         // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the message
         // stays whose it is.
-        Missed::Gone => give_up(queue, msg_id, claim, queue.table.plain),
+        Missed::Gone => give_up(queue, table, msg_id, claim, queue.table.plain),
         Missed::Other => {
-            give_up(queue, msg_id, claim, true)?;
+            give_up(queue, table, msg_id, claim, true)?;
             table.fetch(msg_id, Tid::default()).map_or(Ok(()), |row| queue.meet(&row))
         }
         Missed::Conflict => Err(Error::Serialization { queue: queue.name.clone(), msg_id }),

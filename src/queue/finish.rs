@@ -123,6 +123,9 @@ pub(super) fn extend(
     if row.as_ref().is_some_and(|row| extended.tag.matches(row.tag())) || queue.table.own_storage {
         return Ok(Some(extended.until));
     }
+    if table.is_there_for_others(msg_id, extended.tag) {
+        return Ok(None);
+    }
     // What was leased is gone.
     queue.index_and_wake(|index, slot, wake| index.drop_vanished(slot, msg_id, extended.tag, server::now(), wake))?;
     row.map_or(Ok(()), |row| queue.meet(&row)).map(|()| None)
@@ -264,7 +267,7 @@ pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64
     for &msg_id in numbers {
         let Some(claim) = claims.remove(&msg_id) else { continue };
         if !moved.contains(&msg_id) {
-            give_up(queue, msg_id, claim, true)?;
+            give_up(queue, table, msg_id, claim, true)?;
             continue;
         }
         if !claim.busy {

@@ -2,11 +2,13 @@
 //! message is missed is said in `enough_engine`, `queue/group.rs`.
 
 use super::Queue;
-use super::pending;
+use super::pending::passed_over;
 use crate::error::Error;
-use crate::segment::rows::{Latest, OpenTable, Order, Row};
+use crate::segment::rows::{Latest, OpenTable, Row};
+use crate::segment::scan::{Order, Scanned};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Offered, Taken, Yielded};
+use enough_engine::queue::{Entry, Offered, Range, Taken, Yielded};
+use pgrx::pg_sys::Datum;
 
 /// Looks in the table for an earlier message of the group of one that was leased, and lets that one go first. One that an
 /// open transaction is finishing is passed over.
@@ -18,16 +20,13 @@ pub(super) fn look_for_earlier(
 ) -> Result<Yielded, Error> {
     let Some(key) = row.group_key else { return Ok(Yielded::Passed) };
     let mut outcome = Ok(Yielded::Passed);
-    let scanned = table.scan(&Latest::take(), Order::Group(key), i64::MIN, |earlier| {
-        if earlier.msg_id >= row.msg_id {
-            return false;
-        }
+    let before = Range { after: i64::MIN, end: row.msg_id.saturating_sub(1) };
+    scan(queue, table, key, before, |earlier| {
         outcome = queue.index_and_wake(|index, slot, wake| {
             index.yield_to(slot, taken.msg_id, taken.lease, earlier, server::now(), wake)
         });
         matches!(outcome, Ok(Yielded::Passed))
-    });
-    pending::doubt(queue.key, scanned.own);
+    })?;
     if matches!(outcome, Ok(Yielded::Passed)) {
         let group = row.entry().group;
         queue.index(|index, slot| index.comes_first(slot, group, row.msg_id))?;
@@ -41,16 +40,44 @@ pub(super) fn look_for_next(queue: &Queue, table: &OpenTable<'_>, row: &Row, aft
     let Some(key) = row.group_key else { return Ok(()) };
     let process = wait::process();
     let mut outcome = Ok(Offered::Busy);
-    let scanned = table.scan(&Latest::take(), Order::Group(key), after, |entry: &Entry| {
+    scan(queue, table, key, Range { after, end: i64::MAX }, |entry| {
         outcome = queue.index(|index, slot| index.offer_next(slot, entry, process));
         matches!(outcome, Ok(Offered::Busy))
-    });
-    pending::doubt(queue.key, scanned.own);
+    })?;
     if outcome? == Offered::Busy {
         let group = row.entry().group;
         queue.index(|index, slot| index.end_probe(slot, group, process))?;
     }
     Ok(())
+}
+
+/// Reads a group's rows with numbers in a range, as all others see them, until `each` says that it has enough.
+/// Those that this transaction has deleted are passed over.
+fn scan(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    key: Datum,
+    range: Range,
+    mut each: impl FnMut(&Entry) -> bool,
+) -> Result<(), Error> {
+    let mut failure = None;
+    table.scan(&Latest::of_others(), Order::Group(key), range, |scanned| match scanned {
+        Scanned::Message(entry) => each(entry),
+        Scanned::Deleted(entry) => match queue.index(|index, slot| index.knows(slot, entry.msg_id)) {
+            Ok(known) => {
+                if !known {
+                    passed_over(queue.key, entry);
+                }
+                true
+            }
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        },
+        Scanned::Delayed(_) => true,
+    });
+    failure.map_or(Ok(()), Err)
 }
 
 /// The same for who takes a message out of its queue by its number, before the transaction commits.

@@ -15,7 +15,8 @@
 //! | `alter.rs` | changing its options, pausing it |
 //! | `ddl.rs` | what these have in common: one session at a time, proper SQLSTATEs |
 //! | `send.rs` | sending |
-//! | `read.rs` | reading, refilling, waiting |
+//! | `read.rs` | reading, waiting |
+//! | `refill.rs` | bringing rows from the table into the index |
 //! | `groups.rs` | messages of groups: the next one, and earlier ones |
 //! | `claim.rs` | a message that a transaction is about to change |
 //! | `finish.rs` | deleting, archiving, extending, burying |
@@ -50,6 +51,7 @@ mod purge;
 mod read;
 mod reconcile;
 mod redrive;
+mod refill;
 mod rename;
 mod schedule;
 mod send;

@@ -7,7 +7,7 @@ use super::partition;
 use crate::error::Error;
 use crate::segment::memory::PgVec;
 use crate::segment::{server, wait, xact};
-use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Tag, Taken, Wake};
+use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Range, Tag, Taken, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -35,9 +35,9 @@ pub(super) enum Action {
     Forgotten { done: i64, dead: i64 },
     /// The queue's options were changed.
     Altered(Options),
-    /// The index may have taken the table for what this transaction alone sees: it looked at the table, or dropped a hint,
-    /// after it had deleted rows (which a rollback brings back) or written some by hand (`at_commit`).
-    Doubt { at_commit: bool },
+    /// Rows in these ranges, by number and by delivery time, which this transaction had deleted without their messages being
+    /// set aside, were passed over by a scan: a rollback brings them back.
+    PassedOver([Option<Range>; 2]),
     /// The queue was made.
     Created,
     /// The queue was dropped.
@@ -69,7 +69,11 @@ struct Item {
 /// Something that this session holds in a queue while one call works, and that an error must give up.
 #[derive(Debug, Clone, Copy)]
 enum Held {
-    Refill,
+    /// How far it has come, by number and by delivery time; `None` where it hasn't begun.
+    Refill {
+        numbers: Option<i64>,
+        times: Option<i64>,
+    },
     Place(u32),
 }
 
@@ -127,11 +131,24 @@ pub(super) fn remember(key: QueueKey, action: Action) {
     });
 }
 
-/// Remembers that the index must look at the table again should this transaction be rolled back; with `own_rows`, also
-/// when it commits. A transaction that has written nothing sees what all others see.
-pub(super) fn doubt(key: QueueKey, own_rows: bool) {
-    if own_rows || server::has_written() {
-        remember(key, Action::Doubt { at_commit: own_rows });
+/// Remembers that a scan has passed over a row that this transaction has deleted, and that the index doesn't know.
+pub(super) fn passed_over(key: QueueKey, entry: &Entry) {
+    let add = |ranges: &mut [Option<Range>; 2]| {
+        let (which, place) = entry.deliver_at.map_or((0, entry.msg_id), |at| (1, at));
+        ranges[which] = Some(Range::with(ranges[which], place));
+    };
+    let savepoint = xact::current();
+    let added = PENDING.with_borrow_mut(|pending| match pending.items.last_mut() {
+        Some(Item { savepoint: at, key: of, action: Action::PassedOver(ranges) }) if (*at, *of) == (savepoint, key) => {
+            add(ranges);
+            true
+        }
+        _ => false,
+    });
+    if !added {
+        let mut ranges = [None; 2];
+        add(&mut ranges);
+        remember(key, Action::PassedOver(ranges));
     }
 }
 
@@ -175,7 +192,17 @@ fn give_up() {
 
 /// Notes that this session refills a queue, until [`refilled`].
 pub(super) fn refilling(key: QueueKey) {
-    hold(key, Held::Refill);
+    hold(key, Held::Refill { numbers: None, times: None });
+}
+
+/// The refill has come so far. An error, or a cancel, doesn't make the next one begin where this one began: what is slow would
+/// never come to its end.
+pub(super) fn scanned(numbers: Option<i64>, times: Option<i64>) {
+    PENDING.with_borrow_mut(|pending| {
+        if let Some((_, held @ Held::Refill { .. })) = pending.held.last_mut() {
+            *held = Held::Refill { numbers, times };
+        }
+    });
 }
 
 /// The refill has been ended.
@@ -265,8 +292,7 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
         Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
         Action::Altered(options) => index.set_options(slot, options, now),
-        Action::Doubt { at_commit: true } => look_again(index, slot, wake),
-        Action::Leased { .. } | Action::Doubt { .. } | Action::Created | Action::Dropped => Ok(()),
+        Action::Leased { .. } | Action::PassedOver(_) | Action::Created | Action::Dropped => Ok(()),
     }
 }
 
@@ -288,7 +314,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         }
         Action::Finished { msg_id, tag, busy: true, .. } => index.end_busy(slot, msg_id, tag, false, now, wake),
         Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, entry.tag, false, now, wake),
-        Action::Doubt { .. } => look_again(index, slot, wake),
+        Action::PassedOver(ranges) => index.passed_over(slot, ranges, wake),
         Action::Sent(_)
         | Action::Finished { .. }
         | Action::Failed { .. }
@@ -300,12 +326,6 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         | Action::Created
         | Action::Dropped => Ok(()),
     }
-}
-
-/// The next read scans the whole table.
-fn look_again(index: &Index<'_>, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-    index.distrust(slot)?;
-    index.pass_on(slot, wake)
 }
 
 /// Queues that this transaction's end takes away leave the index in steps, each under its own hold of the lock; a damaged
@@ -355,7 +375,7 @@ fn give_up_all() {
             let index = Index::new(words);
             let Some(slot) = index.find(key)? else { return Ok(()) };
             match what {
-                Held::Refill => index.end_refill(slot, process, None, None, &mut wake),
+                Held::Refill { numbers, times } => index.end_refill(slot, process, numbers, times, &mut wake),
                 Held::Place(place) => {
                     if !index.leave(slot, place, process)? {
                         // Woken for a message that this session won't take any more.

@@ -36,7 +36,7 @@ pub(super) fn purge(queue: &Queue) -> Result<i64, Error> {
         let claim = Claim { busy: true, tag: Some(one.tag), ..Claim::default() };
         match table.fetch(one.msg_id, one.tid) {
             // Not this transaction's to see, or to delete.
-            Some(_) => give_up(queue, one.msg_id, claim, false)?,
+            Some(_) => give_up(queue, &table, one.msg_id, claim, false)?,
             None => timed -= i64::from(one.timed),
         }
     }

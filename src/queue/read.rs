@@ -7,13 +7,13 @@
 use super::claim::permitted;
 use super::pending::{self, Action, remember};
 use super::{Queue, missing};
-use super::{finish, groups};
+use super::{finish, groups, refill};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
-use crate::segment::rows::{Latest, OpenTable, Order, Row, fixed_snapshot};
+use crate::segment::rows::{OpenTable, Row, fixed_snapshot};
 use crate::segment::{server, wait};
-use enough_engine::queue::{Entry, Found, Outlook, Refill, Taken, Tid, Yielded};
+use enough_engine::queue::{Outlook, Taken, Yielded};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -21,11 +21,6 @@ use std::rc::Rc;
 const LEASES: usize = 256;
 /// Timers that one read lets run out.
 const TIMERS: usize = 256;
-/// Rows that a refill puts into the index under one hold of the lock.
-const BATCH: usize = 64;
-/// A refill that has brought something ends after so many rows for each message that it may bring: most rows that it
-/// passes over are behind the heads of their groups.
-const ROWS_A_MESSAGE: u64 = 16;
 /// How long a reader sleeps at the most while another one refills.
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
@@ -243,7 +238,12 @@ impl<'q> Reader<'q> {
             return Ok(false);
         }
         if row.deliver_at.is_some_and(|at| at > server::now()) {
-            self.postpone(&row)?;
+            if row.is_own() {
+                // By this transaction, which may be rolled back.
+                self.hidden.push(*taken);
+            } else {
+                self.postpone(&row)?;
+            }
             return Ok(false);
         }
         let writes = self.wish.delete || taken.exhausted;
@@ -293,7 +293,7 @@ impl<'q> Reader<'q> {
 
     /// A leased message has no row any more, or another row has its number.
     fn vanished(&mut self, taken: &Taken, other: Option<&Row>) -> Result<(), Error> {
-        if self.queue.table.own_storage {
+        if self.queue.table.own_storage || self.table()?.is_there_for_others(taken.msg_id, taken.tag) {
             // By this transaction, which may be rolled back.
             self.hidden.push(*taken);
             return Ok(());
@@ -301,7 +301,6 @@ impl<'q> Reader<'q> {
         self.queue.index_and_wake(|index, slot, wake| {
             index.drop_leased(slot, taken.msg_id, taken.lease, server::now(), wake)
         })?;
-        pending::doubt(self.queue.key, false);
         other.map_or(Ok(()), |row| self.queue.meet(row))
     }
 
@@ -351,7 +350,7 @@ impl<'q> Reader<'q> {
         };
         let queue = self.queue;
         pending::refilling(queue.key);
-        let room = refill_from(queue, self.table()?, &refill)?;
+        let room = refill::refill(queue, self.table()?, &refill)?;
         pending::refilled();
         Ok(room)
     }
@@ -397,131 +396,5 @@ impl<'q> Reader<'q> {
         self.queue.index(|index, slot| index.leave(slot, place, process))?;
         pending::left();
         Ok(())
-    }
-}
-
-/// Scans the table for what the index lacks. False where there is something and not a single message found room.
-fn refill_from(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> Result<bool, Error> {
-    // One snapshot for both scans: a row whose delivery time is changed by hand in between is in one of them.
-    let snapshot = Latest::take();
-    let mut progress = Progress {
-        queue,
-        table,
-        snapshot: &snapshot,
-        limit: refill.limit,
-        brought: 0,
-        rows: 0,
-        refused: false,
-        own: false,
-        batch: Vec::with_capacity(BATCH),
-    };
-    let frontier = refill.after.map(|after| progress.scan(Order::Number, after)).transpose()?;
-    let by_number = progress.brought;
-    let horizon = refill.later.map(|later| progress.scan(Order::Time, later)).transpose()?;
-    let (brought, refused) = (by_number + progress.brought, progress.refused);
-    pending::doubt(queue.key, progress.own);
-    let process = wait::process();
-    let ready = queue.index_and_wake(|index, slot, wake| {
-        index.end_refill(slot, process, frontier, horizon, wake)?;
-        // At a time when nothing is due: only the ready ones are asked for.
-        Ok(index.outlook(slot, 1, i64::MIN)?.ready)
-    })?;
-    Ok(!refused || brought > 0 || ready > 0)
-}
-
-struct Progress<'q, 't> {
-    queue: &'q Queue,
-    table: &'q OpenTable<'t>,
-    snapshot: &'q Latest,
-    limit: u64,
-    /// By the current scan.
-    brought: u64,
-    /// That the current scan has seen.
-    rows: u64,
-    /// Whether a row found no room in the index.
-    refused: bool,
-    /// Whether rows of this transaction were left out.
-    own: bool,
-    batch: Vec<Entry>,
-}
-
-impl Progress<'_, '_> {
-    /// Scans in one order; how far it came, `i64::MAX` for the end.
-    fn scan(&mut self, order: Order, after: i64) -> Result<i64, Error> {
-        (self.brought, self.rows) = (0, 0);
-        self.batch.clear();
-        let mut reached = after;
-        let mut failure = None;
-        let (table, snapshot) = (self.table, self.snapshot);
-        let scanned = table.scan(snapshot, order, after, |entry| {
-            self.batch.push(*entry);
-            if self.batch.len() < BATCH {
-                return true;
-            }
-            match self.flush(order, &mut reached) {
-                Ok(room) => room && !self.enough(),
-                Err(error) => {
-                    failure = Some(error);
-                    false
-                }
-            }
-        });
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        self.own |= scanned.own;
-        if !scanned.ended {
-            return Ok(reached);
-        }
-        Ok(if self.flush(order, &mut reached)? { i64::MAX } else { reached })
-    }
-
-    /// Whether the current scan has brought what one refill should.
-    fn enough(&self) -> bool {
-        self.brought >= self.limit || (self.brought > 0 && self.rows >= self.limit * ROWS_A_MESSAGE)
-    }
-
-    /// Puts the batch into the index; false where one of it found no room.
-    fn flush(&mut self, order: Order, reached: &mut i64) -> Result<bool, Error> {
-        let batch = std::mem::take(&mut self.batch);
-        // Under the lock nothing is allocated.
-        let mut others = Vec::with_capacity(batch.len());
-        let (new, refused) = self.queue.index_and_wake(|index, slot, wake| {
-            let (now, mut new) = (server::now(), 0);
-            others.clear();
-            for entry in &batch {
-                match index.found(slot, entry, now, wake)? {
-                    Found::Brought => new += 1,
-                    Found::Known => {}
-                    Found::Other => others.push(entry.msg_id),
-                    Found::NoRoom => return Ok((new, Some(*entry))),
-                }
-            }
-            Ok((new, None))
-        })?;
-        for msg_id in others {
-            if let Some(row) = self.table.fetch(msg_id, Tid::default()) {
-                self.queue.meet(&row)?;
-            }
-        }
-        self.brought += new;
-        self.rows += batch.len() as u64;
-        self.refused |= refused.is_some();
-        // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
-        let place = |entry: &Entry| match order {
-            Order::Number | Order::Group(_) => entry.msg_id,
-            Order::Time => entry.deliver_at.unwrap_or(i64::MIN).saturating_sub(1),
-        };
-        *reached = match (&refused, batch.last()) {
-            (Some(entry), _) => match order {
-                Order::Number | Order::Group(_) => entry.msg_id.saturating_sub(1),
-                Order::Time => place(entry),
-            },
-            (None, Some(last)) => place(last),
-            (None, None) => *reached,
-        };
-        self.batch = batch;
-        self.batch.clear();
-        Ok(refused.is_none())
     }
 }

@@ -4,9 +4,10 @@
 use super::{Queue, stats};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
-use crate::segment::rows::{Latest, OpenTable, Order};
+use crate::segment::rows::{Latest, OpenTable};
+use crate::segment::scan::{Order, Scanned};
 use crate::segment::server;
-use enough_engine::queue::{Entry, Found, Listed, Maintenance, Tid};
+use enough_engine::queue::{Entry, Found, Listed, Maintenance, Range, Tid};
 
 /// Rows that are compared under one hold of the lock.
 const BATCH: usize = 64;
@@ -65,7 +66,8 @@ fn look_for_gone(queue: &Queue, deadline: i64, whole: &mut bool) -> Result<i64, 
 /// Forgets a message if its row is gone.
 fn forget_gone(queue: &Queue, table: &OpenTable<'_>, one: &Listed) -> Result<bool, Error> {
     let row = table.fetch(one.msg_id, one.tid);
-    if row.as_ref().is_some_and(|row| one.tag.matches(row.tag())) || queue.table.own_storage {
+    let there = row.as_ref().is_some_and(|row| one.tag.matches(row.tag()));
+    if there || queue.table.own_storage || table.is_there_for_others(one.msg_id, one.tag) {
         return Ok(false);
     }
     queue.index_and_wake(|index, slot, wake| {
@@ -79,13 +81,13 @@ fn forget_gone(queue: &Queue, table: &OpenTable<'_>, one: &Listed) -> Result<boo
 
 /// The same in one order from above `from` on (0: from the beginning); how many were found, and where it has stopped before the end.
 fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Option<i64>), Error> {
-    let reach = queue.index(|index, slot| index.reach(slot))?;
-    // What lies beyond is found by the next refill.
-    let end = match order {
-        Order::Number | Order::Group(_) => reach.0,
-        Order::Time => reach.1,
+    let [numbers, times] = queue.index(|index, slot| index.outlying(slot))?;
+    // What is in it is found by the next refill.
+    let outlying = match order {
+        Order::Number | Order::Group(_) => numbers,
+        Order::Time => times,
     };
-    if end == i64::MIN {
+    if outlying == Some(Range { after: i64::MIN, end: i64::MAX }) {
         return Ok((0, None));
     }
     let table = queue.open_table(false)?;
@@ -93,13 +95,15 @@ fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Op
     let (mut found, mut failure, mut stopped) = (0, None, None);
     // The place of the last row that was looked at, of which in the order of time there may be several.
     let mut last = i64::MIN;
-    table.scan(&Latest::take(), order, if from == 0 { i64::MIN } else { from }, |entry| {
+    let range = Range { after: if from == 0 { i64::MIN } else { from }, end: i64::MAX };
+    table.scan(&Latest::of_others(), order, range, |scanned| {
+        let Scanned::Message(entry) = scanned else { return true };
         let place = match order {
             Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN),
         };
-        if place > end {
-            return false;
+        if outlying.is_some_and(|outlying| outlying.has(place)) {
+            return outlying.is_some_and(|outlying| outlying.end != i64::MAX);
         }
         if place > last && batch.is_empty() && last != i64::MIN && server::now() > deadline {
             // 0 stands for the beginning.

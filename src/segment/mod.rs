@@ -24,6 +24,7 @@
 //! | `jsonb.rs` | whether two jsonb values are equal |
 //! | `process.rs` | variables of this process |
 //! | `encoding.rs` | text between the database's encoding and Rust's |
+//! | `scan.rs` | scans of a queue's table |
 //! | `savepoint.rs` | work in a savepoint of its own, whose errors can be answered |
 //! | `server.rs` | small safe calls: clock, database, roles, interrupts |
 //! | `catalog.rs` | what the catalogs say of relations |
@@ -61,6 +62,7 @@ mod reserve;
 pub mod row;
 pub mod rows;
 pub mod savepoint;
+pub mod scan;
 pub mod server;
 pub mod settings;
 mod shape;

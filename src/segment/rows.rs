@@ -1,4 +1,4 @@
-//! Rows of a queue's table: looking at one, deleting one, writing its attempts, scanning for more.
+//! Rows of a queue's table: looking at one, deleting one, writing its attempts.
 //!
 //! A row is looked at with `SnapshotSelf`, which shows what is committed at this very moment: the index in the segment
 //! moves on with each commit, not with the statement's snapshot.
@@ -83,7 +83,7 @@ impl Row {
 
 /// # Safety
 /// `tuple` is a whole tuple.
-unsafe fn tag(tuple: pg_sys::HeapTuple, enqueued_at: i64) -> Tag {
+pub(super) unsafe fn tag(tuple: pg_sys::HeapTuple, enqueued_at: i64) -> Tag {
     // SAFETY: the caller's promise. The server leaves the writer's number in place when it freezes a row.
     unsafe {
         let header = (*tuple).t_data;
@@ -104,13 +104,23 @@ pub enum Missed {
 }
 
 /// A registered snapshot that shows everything committed by now.
-pub struct Latest(pg_sys::Snapshot);
+pub struct Latest(pub(super) pg_sys::Snapshot);
 
 impl Latest {
     /// Takes it.
     pub fn take() -> Self {
         // SAFETY: no preconditions; registered until dropped.
         Latest(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot()) })
+    }
+
+    /// The same without anything that this transaction has done: its rows aren't there, and what it has deleted or changed
+    /// is as it was. So the index learns only what is true whether the transaction commits or not.
+    pub fn of_others() -> Self {
+        let latest = Self::take();
+        // SAFETY: a registered snapshot is this value's own copy. Of what this transaction has done it shows what commands
+        // before `curcid` did, and there is none before the first.
+        unsafe { (*latest.0).curcid = pg_sys::FirstCommandId };
+        latest
     }
 }
 
@@ -145,7 +155,7 @@ unsafe fn written_here(tuple: pg_sys::HeapTuple) -> bool {
 }
 
 /// The values of a row, by the columns' numbers.
-struct Columns {
+pub(super) struct Columns {
     values: [Datum; COLUMNS.len()],
     nulls: [bool; COLUMNS.len()],
 }
@@ -153,7 +163,7 @@ struct Columns {
 impl Columns {
     /// `None` for NULL.
     #[inline]
-    fn get(&self, column: i16) -> Option<Datum> {
+    pub(super) fn get(&self, column: i16) -> Option<Datum> {
         let place = column as usize - 1;
         (!self.nulls[place]).then(|| self.values[place])
     }
@@ -184,6 +194,12 @@ impl OpenTable<'_> {
         // A version that was current when the index was read and another that becomes current while the look-up is on
         // its way can both be missed by `SnapshotSelf`; a snapshot taken once shows one of them.
         self.fetch_with(snapshot_self(), msg_id, tid).or_else(|| self.by_number(Latest::take().0, msg_id))
+    }
+
+    /// Whether all other transactions see a message's row, the one with that tag, though this one sees it no more: it has
+    /// deleted it, or put another in its place, and may be rolled back.
+    pub fn is_there_for_others(&self, msg_id: i64, tag: Tag) -> bool {
+        server::has_written() && self.by_number(Latest::of_others().0, msg_id).is_some_and(|row| tag.matches(row.tag()))
     }
 
     /// Whether the transaction's own snapshot shows this version of the row too: not an older one, whose change it can't
@@ -288,7 +304,7 @@ impl OpenTable<'_> {
 
     /// # Safety
     /// `tuple` is a tuple of this table.
-    unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> Columns {
+    pub(super) unsafe fn deform(&self, tuple: pg_sys::HeapTuple) -> Columns {
         let columns = self.table.descriptor();
         // SAFETY: room for as many columns as the table has, of which the leading ones are wanted.
         unsafe {
@@ -522,94 +538,4 @@ impl OpenTable<'_> {
             insert_into_index(&index, info, &self.table, values, &mut place, unique);
         }
     }
-
-    /// Reads committed rows in an order from above `after` on, until `each` says that it has enough. Rows with a delivery
-    /// time aren't in the order of the numbers of all, rows without one not in that of the times; rows of this transaction's own are left out, because they become messages when it commits.
-    pub fn scan(&self, snapshot: &Latest, order: Order, after: i64, mut each: impl FnMut(&Entry) -> bool) -> Scanned {
-        let (index, column, greater) = match order {
-            Order::Number => (self.facts.key_index, MSG_ID, pg_sys::F_INT8GT),
-            Order::Time => (self.facts.timed_index, DELIVER_AT, pg_sys::F_TIMESTAMPTZ_GT),
-            Order::Group(_) => (self.facts.group_index, MSG_ID, pg_sys::F_INT8GT),
-        };
-        let index = Open::index_to_read(index);
-        // SAFETY: the keys fit the index's columns; each tuple is read before the next is asked for.
-        unsafe {
-            let mut keys: [pg_sys::ScanKeyData; 2] = std::mem::zeroed();
-            let mut used = 0;
-            if let Order::Group(group) = order {
-                let (equal, text_eq) = (pg_sys::BTEqualStrategyNumber as u16, Oid::from(pg_sys::F_TEXTEQ));
-                pg_sys::ScanKeyInit(&raw mut keys[used], GROUP_KEY, equal, text_eq, group);
-                // As the column was made.
-                keys[used].sk_collation = pg_sys::C_COLLATION_OID;
-                used += 1;
-            }
-            // From the very beginning there is no key: a delivery time of `-infinity` isn't above any.
-            if after != i64::MIN {
-                let above = pg_sys::BTGreaterStrategyNumber as u16;
-                pg_sys::ScanKeyInit(&raw mut keys[used], column, above, Oid::from(greater), Datum::from(after));
-                used += 1;
-            }
-            let scan =
-                pg_sys::systable_beginscan_ordered(self.table.0, index.0, snapshot.0, used as i32, keys.as_mut_ptr());
-            let mut scanned = Scanned { ended: false, own: false };
-            loop {
-                server::check_for_interrupts();
-                let tuple = pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::ForwardScanDirection);
-                if tuple.is_null() {
-                    scanned.ended = true;
-                    break;
-                }
-                if written_here(tuple) {
-                    scanned.own = true;
-                    continue;
-                }
-                let columns = self.deform(tuple);
-                let number = |column| columns.get(column).map_or(0, Datum::value);
-                let deliver_at = columns.get(DELIVER_AT).map(|at| at.value() as i64);
-                match order {
-                    Order::Number if deliver_at.is_some() => continue,
-                    // An index that has all rows has these behind the others.
-                    Order::Time if deliver_at.is_none() => {
-                        scanned.ended = true;
-                        break;
-                    }
-                    _ => {}
-                }
-                let entry = Entry {
-                    msg_id: number(MSG_ID) as i64,
-                    tid: tid_of((*tuple).t_self),
-                    priority: (number(PRIORITY) as i16).clamp(0, 9) as u8,
-                    attempts: (number(ATTEMPTS) as i32).max(0) as u32,
-                    deliver_at,
-                    group: group_number(columns.get(GROUP_KEY).map(|key| payload(key))),
-                    tag: tag(tuple, number(ENQUEUED_AT) as i64),
-                };
-                if !each(&entry) {
-                    break;
-                }
-            }
-            pg_sys::systable_endscan_ordered(scan);
-            scanned
-        }
-    }
-}
-
-/// How a scan went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scanned {
-    /// It came to the table's end.
-    pub ended: bool,
-    /// It left out rows that this transaction has written.
-    pub own: bool,
-}
-
-/// In which order rows are read.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Order {
-    /// By message number.
-    Number,
-    /// By delivery time.
-    Time,
-    /// By message number, of one group alone, whose key is given.
-    Group(Datum),
 }

@@ -40,6 +40,7 @@
 //! until that transaction ends: its group doesn't wait for it.
 
 use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, g};
+use super::marks::{NUMBERS, TIMES};
 use super::records::Kind;
 use super::{Entry, Tag, Tid, Wake};
 use crate::fingerprint;
@@ -332,10 +333,10 @@ impl Partition<'_> {
         let next = self.next(group)?;
         let left = if self.flags(group)? & flag::LATE != 0 { i64::MIN } else { left };
         let below = next.map_or(left, |next| left.min(next.msg_id.saturating_sub(1)));
-        self.lower(slot, Q::Frontier, Q::FrontierFloor, below)?;
+        self.lower(slot, NUMBERS, below, i64::MAX)?;
         let timed = self.flags(group)? & flag::TIMED != 0 || next.is_some_and(|next| next.deliver_at.is_some());
         if timed {
-            self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
+            self.lower(slot, TIMES, i64::MIN, i64::MAX)?;
         }
         Ok(())
     }

@@ -75,6 +75,9 @@ pub(super) enum Q {
     Groups = 25,
     /// The table's file and its TOAST table (`identity.rs`); 0 where nobody has said yet.
     Files = 26,
+    /// Nothing is outside above these; without a meaning where the frontier, or the horizon, is `i64::MAX`.
+    FrontierEnd = 27,
+    HorizonEnd = 28,
     /// When maintenance came by last, in microseconds.
     Maintained = 30,
     /// Where it goes on in the table, by number and by time, and in the archive; 0 for the beginning.
@@ -414,6 +417,8 @@ pub(super) const LAYOUT: u64 = fingerprint![
         BusyUnleased,
         Groups,
         Files,
+        FrontierEnd,
+        HorizonEnd,
         Maintained,
         ReconcileNumber,
         ReconcileTime,

@@ -5,8 +5,9 @@
 //!
 //! * **Frontier.** Every committed row without a delivery time whose number is at or below the frontier is in the index,
 //!   or behind the head of a group that is.
-//!   What lies above may be in it or not. A row that is dropped from the index for lack of room lowers the frontier
-//!   below it, so dropping is always allowed. `i64::MAX` means that nothing is outside.
+//!   What lies above may be in it or not, up to an *end*, above which all are in it again. A row that is dropped from the
+//!   index for lack of room lowers the frontier below it, so dropping is always allowed, and the next refill looks at the
+//!   rows between that and the end alone. `i64::MAX` means that nothing is outside.
 //! * **Horizon.** The same for rows with a delivery time, by that time.
 //! * **Keyed by number.** A message is in the index once; a second push of it does nothing. So it does no harm when
 //!   a sender and a refill both bring it. Another row of the same number takes the place of the first (`identity.rs`).
@@ -23,6 +24,7 @@
 //! | `layout.rs` | what lies where |
 //! | `records.rs` | records, buckets, lists and the timer heap |
 //! | `registry.rs` | queues: finding, adding, dropping one; its options |
+//! | `marks.rs` | how far the table has been read |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
 //! | `identity.rs` | which row an entry is about |
@@ -37,6 +39,7 @@ mod layout;
 mod lease;
 mod limits;
 mod look;
+mod marks;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -49,6 +52,7 @@ pub use identity::{Storage, Tag};
 pub use layout::{PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Claimed, Extended, Taken};
 pub use look::{Listed, Seen, State};
+pub use marks::Range;
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::{LOOK_AGAIN, Wake};
 pub use window::{Entry, Found, Outlook, Refill};

@@ -1,6 +1,7 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
 use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, spread};
+use super::marks::{NUMBERS, TIMES};
 use crate::fingerprint;
 use crate::words::Corrupt;
 
@@ -150,8 +151,10 @@ impl Partition<'_> {
         self.set_q(slot, Q::Key, key.pack())?;
         self.set_q(slot, Q::Next, u64::from(self.queue_bucket(bucket)?))?;
         self.set_queue_bucket(bucket, slot)?;
-        self.set_q_i64(slot, Q::Frontier, i64::MIN)?;
-        self.set_q_i64(slot, Q::Horizon, i64::MIN)?;
+        for marks in [NUMBERS, TIMES] {
+            self.set_q_i64(slot, marks.mark, i64::MIN)?;
+            self.set_q_i64(slot, marks.end, i64::MAX)?;
+        }
         self.write_options(slot, options)?;
         Ok(Some(slot))
     }

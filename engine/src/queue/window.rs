@@ -2,6 +2,7 @@
 
 use super::group::Put;
 use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
+use super::marks::{Marks, NUMBERS, Range, TIMES};
 use super::records::Kind;
 use super::{Tag, Tid, Wake};
 use crate::words::Corrupt;
@@ -10,6 +11,8 @@ use crate::words::Corrupt;
 const SHARE: u64 = 64;
 /// Ready messages that are looked at to find one to drop.
 const KEPT: usize = 16;
+/// A refill also brings what is due within this time, in microseconds.
+const SOON: i64 = 60_000_000;
 /// The most that one refill brings, of ready and of delayed messages each.
 const REFILL: u64 = 4096;
 
@@ -30,6 +33,11 @@ pub struct Entry {
     pub group: u64,
     /// What tells its row from others of the number.
     pub tag: Tag,
+}
+
+/// The marks that say whether a row is outside, and its place by them.
+pub(super) fn place(entry: &Entry) -> (Marks, i64) {
+    entry.deliver_at.map_or((NUMBERS, entry.msg_id), |at| (TIMES, at))
 }
 
 /// How a queue stands, for deciding whether to read the table or to wait.
@@ -61,13 +69,15 @@ pub enum Found {
     Other,
 }
 
-/// Where a refill has to start and how much it may bring.
+/// What a refill has to scan, and how much it may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refill {
-    /// Scan rows without a delivery time with greater numbers than this; `None`: they are all in the index.
-    pub after: Option<i64>,
-    /// Scan rows with a delivery time later than this; `None`: they are all in the index.
-    pub later: Option<i64>,
+    /// Scan rows without a delivery time with numbers in this range; `None`: they are all in the index.
+    pub numbers: Option<Range>,
+    /// Scan rows with a delivery time in this range; `None`: they are all in the index.
+    pub times: Option<Range>,
+    /// Rows that are due later may be left for another refill.
+    pub soon: i64,
     /// The most to bring of each.
     pub limit: u64,
 }
@@ -142,10 +152,10 @@ impl Partition<'_> {
         let msg_id = self.r(record, R::MsgId)?.cast_signed();
         if self.kind(record)?.timed {
             // Its delivery time has been overwritten by leases since; any time before it will do.
-            self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)?;
+            self.lower(slot, TIMES, i64::MIN, i64::MAX)?;
             self.count(slot, Q::TimedOutside, 1)?;
         } else {
-            self.lower(slot, Q::Frontier, Q::FrontierFloor, msg_id.saturating_sub(1))?;
+            self.lower(slot, NUMBERS, msg_id.saturating_sub(1), msg_id)?;
         }
         if self.group_of(record)? != 0 {
             return self.drop_head(slot, record);
@@ -154,35 +164,20 @@ impl Partition<'_> {
         self.erase(slot, record)
     }
 
-    pub(super) fn lower(&self, slot: u32, mark: Q, floor: Q, to: i64) -> Result<(), Corrupt> {
-        self.set_q_i64(slot, mark, self.q_i64(slot, mark)?.min(to))?;
-        self.set_q_i64(slot, floor, self.q_i64(slot, floor)?.min(to))
-    }
-
     /// Leaves a message out of the index.
     pub(super) fn leave_out(&self, slot: u32, entry: &Entry, wake: &mut Wake) -> Result<(), Corrupt> {
-        let (mark, floor, place) = match entry.deliver_at {
-            None => (Q::Frontier, Q::FrontierFloor, entry.msg_id),
-            Some(at) => (Q::Horizon, Q::HorizonFloor, at),
-        };
-        if place <= self.q_i64(slot, mark)? {
+        let (marks, place) = place(entry);
+        if place <= self.q_i64(slot, marks.mark)? {
             // Whoever waits took it that everything up to the mark is in the index.
             self.wake_one(slot, wake)?;
         }
-        self.lower(slot, mark, floor, place.saturating_sub(1))
+        self.lower(slot, marks, place.saturating_sub(1), place)
     }
 
     /// Whether a message's number, or time, is at or below the mark up to which all are in the index.
     pub(super) fn reached(&self, slot: u32, entry: &Entry) -> Result<bool, Corrupt> {
-        Ok(match entry.deliver_at {
-            None => entry.msg_id <= self.q_i64(slot, Q::Frontier)?,
-            Some(at) => at <= self.q_i64(slot, Q::Horizon)?,
-        })
-    }
-
-    /// Whether the table may hold messages, due or not, that aren't in the index.
-    pub(super) fn outside(&self, slot: u32) -> Result<bool, Corrupt> {
-        Ok(self.q_i64(slot, Q::Frontier)? != i64::MAX || self.q_i64(slot, Q::Horizon)? != i64::MAX)
+        let (marks, place) = place(entry);
+        Ok(place <= self.q_i64(slot, marks.mark)?)
     }
 
     /// A sender's message, committed now. Wakes a session that waits for it.
@@ -234,6 +229,9 @@ impl Partition<'_> {
                 return Ok(());
             }
             self.leave_out(slot, entry, wake)?;
+        } else {
+            let (marks, place) = place(entry);
+            self.extend_end(slot, marks, place)?;
         }
         if entry.deliver_at.is_some() {
             self.count(slot, Q::TimedOutside, 1)?;
@@ -312,10 +310,12 @@ impl Partition<'_> {
         self.set_q(slot, Q::Refiller, u64::from(process) + 1)?;
         self.set_q_i64(slot, Q::FrontierFloor, i64::MAX)?;
         self.set_q_i64(slot, Q::HorizonFloor, i64::MAX)?;
-        let (frontier, horizon) = (self.q_i64(slot, Q::Frontier)?, self.q_i64(slot, Q::Horizon)?);
+        let [numbers, times] = self.outlying(slot)?;
+        let soon = now.saturating_add(SOON);
         Ok(Some(Refill {
-            after: (frontier != i64::MAX).then_some(frontier),
-            later: (horizon < now.saturating_add(60_000_000)).then_some(horizon),
+            numbers,
+            times: times.filter(|times| times.after < soon),
+            soon,
             limit: REFILL.min(self.records as u64 / 8).max(1),
         }))
     }
@@ -323,11 +323,6 @@ impl Partition<'_> {
     /// Whether a message is in the index.
     pub fn knows(&self, slot: u32, msg_id: i64) -> Result<bool, Corrupt> {
         Ok(self.lookup(slot, msg_id)?.is_some())
-    }
-
-    /// How far the table has been read: by number, and by delivery time.
-    pub fn reach(&self, slot: u32) -> Result<(i64, i64), Corrupt> {
-        Ok((self.q_i64(slot, Q::Frontier)?, self.q_i64(slot, Q::Horizon)?))
     }
 
     /// A message that the refill's scan found.
@@ -413,7 +408,8 @@ impl Partition<'_> {
     }
 
     /// Ends a refill by the process that holds the mark: everything at or below `frontier` has been scanned, and
-    /// everything due at or before `horizon`; `None` for what wasn't scanned, `i64::MAX` where the scan came to its end.
+    /// everything due at or before `horizon`; `None` for what wasn't scanned, `i64::MAX` where the scan came to the end of
+    /// its range.
     /// Sessions that waited for the refill are woken.
     pub fn end_refill(
         &self,
@@ -427,10 +423,9 @@ impl Partition<'_> {
             return Ok(());
         }
         self.set_q(slot, Q::Refiller, 0)?;
-        let ends = [(Q::Frontier, Q::FrontierFloor, frontier), (Q::Horizon, Q::HorizonFloor, horizon)];
-        for (mark, floor, scanned) in ends {
+        for (marks, scanned) in [(NUMBERS, frontier), (TIMES, horizon)] {
             if let Some(scanned) = scanned {
-                self.set_q_i64(slot, mark, scanned.min(self.q_i64(slot, floor)?))?;
+                self.set_q_i64(slot, marks.mark, scanned.min(self.q_i64(slot, marks.floor)?))?;
             }
         }
         for _ in 0..self.ready(slot)?.max(1) {
@@ -439,12 +434,5 @@ impl Partition<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Forgets how far the table has been read, so that the next read scans all of it: after COPY, restore or
-    /// replication has put rows into the table behind the index's back.
-    pub fn distrust(&self, slot: u32) -> Result<(), Corrupt> {
-        self.lower(slot, Q::Frontier, Q::FrontierFloor, i64::MIN)?;
-        self.lower(slot, Q::Horizon, Q::HorizonFloor, i64::MIN)
     }
 }

@@ -11,6 +11,7 @@ mod isolation;
 mod lease;
 mod limits;
 mod memory;
+mod refill;
 mod roles;
 mod savepoint;
 mod sending;

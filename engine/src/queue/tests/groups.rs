@@ -2,7 +2,8 @@
 
 use super::check::{Group, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
-use crate::queue::layout::{DELAYED, LEASED, Partition, Q};
+use crate::queue::layout::{DELAYED, LEASED, Partition};
+use crate::queue::marks::{NUMBERS, TIMES};
 use crate::queue::{Busy, Entry, Found, Offered, Options, Taken, Wake, Yielded};
 use crate::words::allocate;
 use proptest::prelude::*;
@@ -207,7 +208,7 @@ fn a_first_message_from_beyond_the_frontier_waits_for_the_refill_that_is_under_w
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.lower(slot, Q::Frontier, Q::FrontierFloor, 3).unwrap();
+    p.lower(slot, NUMBERS, 3, i64::MAX).unwrap();
     p.start_refill(slot, 1, NOW, None).unwrap();
     send(&p, slot, [member(9, 7), member(8, 8)]);
     assert_eq!((list(&p, slot, 9), list(&p, slot, 8)), (None, None));
@@ -258,7 +259,7 @@ fn groups_take_turns() {
 
 /// The table may hold messages with a delivery time that the index doesn't know.
 fn doubt(p: &Partition<'_>, slot: u32) {
-    p.lower(slot, Q::Horizon, Q::HorizonFloor, NOW).unwrap();
+    p.lower(slot, TIMES, NOW, i64::MAX).unwrap();
 }
 
 #[test]

@@ -93,12 +93,13 @@ impl Queue {
 
     /// The frontier and the horizon are true.
     fn check_marks(&self, p: &Partition<'_>, slot: u32, shape: &Shape) {
-        let (frontier, horizon) = (p.q_i64(slot, Q::Frontier).unwrap(), p.q_i64(slot, Q::Horizon).unwrap());
+        let [numbers, times] = p.outlying(slot).unwrap();
         for row in self.rows.values().filter(|row| !self.is_unknown(row)) {
-            let inside = row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon);
+            let (range, place) = row.deliver_at.map_or((numbers, row.msg_id), |at| (times, at));
+            let inside = range.is_none_or(|range| !range.has(place));
             let indexed = shape[&slot].messages.contains_key(&row.msg_id);
             let group = shape[&slot].groups.get(&row.group);
-            assert!(indexed || group.is_some() || !inside, "{row:?} is lost: frontier {frontier}, horizon {horizon}");
+            assert!(indexed || group.is_some() || !inside, "{row:?} is lost: outside are {numbers:?}, {times:?}");
             if let Some(group) = group.filter(|_| !indexed) {
                 let followed = group.next.is_some_and(|next| next <= row.msg_id);
                 let open = if row.msg_id > group.head { !group.known } else { !group.first && (!inside || group.late) };

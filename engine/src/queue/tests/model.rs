@@ -318,9 +318,10 @@ impl<'a> World<'a> {
         let Some(slot) = self.queues[q].slot else { return };
         let queue = &self.queues[q];
         let rows: Vec<Entry> = queue.rows.values().filter(|row| !queue.unannounced.contains(row)).copied().collect();
-        let (frontier, horizon) = self.p.reach(slot).unwrap();
+        let [numbers, times] = self.p.outlying(slot).unwrap();
         for row in rows {
-            if row.deliver_at.map_or(row.msg_id <= frontier, |at| at <= horizon) {
+            let (range, place) = row.deliver_at.map_or((numbers, row.msg_id), |at| (times, at));
+            if range.is_none_or(|range| !range.has(place)) {
                 self.queues[q].by_hand.remove(&row.msg_id);
                 let mut wake = Wake::default();
                 let found = self.p.reconcile(slot, &row, self.now, &mut wake).unwrap();

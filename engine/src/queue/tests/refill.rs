@@ -63,17 +63,17 @@ impl World<'_> {
         if scan.runs.is_some() {
             return;
         }
-        let after = scan.refill.after.map(|after| {
-            let rows = queue.rows.values().filter(|row| row.deliver_at.is_none() && row.msg_id > after);
-            Run { left: rows.map(|row| (row.msg_id, *row)).collect(), reached: after, ..Run::default() }
+        let numbers = scan.refill.numbers.map(|range| {
+            let rows = queue.rows.values().filter(|row| row.deliver_at.is_none() && range.has(row.msg_id));
+            Run { left: rows.map(|row| (row.msg_id, *row)).collect(), reached: range.after, ..Run::default() }
         });
-        let later = scan.refill.later.map(|later| {
+        let times = scan.refill.times.map(|range| {
             let rows = queue.rows.values().filter_map(|row| Some((row.deliver_at?, *row)));
-            let mut left: Vec<_> = rows.filter(|(at, _)| *at > later).collect();
+            let mut left: Vec<_> = rows.filter(|(at, _)| range.has(*at)).collect();
             left.sort_by_key(|(at, row)| (*at, row.msg_id));
-            Run { left, reached: later, ..Run::default() }
+            Run { left, reached: range.after, ..Run::default() }
         });
-        scan.runs = Some([after, later]);
+        scan.runs = Some([numbers, times]);
     }
 
     /// Scans some rows.

@@ -338,7 +338,7 @@ fn a_higher_priority_goes_in_from_beyond_the_frontier() {
     assert_eq!(walk(&p)[&slot].ready, [9, 4, 5]);
     assert_eq!(p.reach(slot), Ok((5, i64::MAX)));
     let refill = p.start_refill(slot, 2, NOW, None).unwrap().unwrap();
-    assert_eq!((refill.after, refill.later), (Some(5), None));
+    assert_eq!((refill.numbers.map(|range| range.after), refill.times), (Some(5), None));
     for found in [entry(6), entry(7), Entry { priority: 3, ..entry(9) }] {
         assert_ne!(p.found(slot, &found, NOW, &mut Wake::default()), Ok(Found::NoRoom));
     }
@@ -411,7 +411,7 @@ fn delayed_messages_leave_room_and_are_counted() {
         assert!(now < NOW + 1000 * SECOND, "{} are left", rows.len());
         expire(&p, now);
         if p.outlook(slot, 1, now).unwrap().refill {
-            let later = p.start_refill(slot, 1, now, None).unwrap().unwrap().later.unwrap();
+            let later = p.start_refill(slot, 1, now, None).unwrap().unwrap().times.unwrap().after;
             let mut left = rows.range((later + 1, 0)..);
             let refused = left.find(|(_, row)| p.found(slot, row, now, &mut Wake::default()) == Ok(Found::NoRoom));
             let reached = refused.map_or(i64::MAX, |((at, _), _)| at - 1);
