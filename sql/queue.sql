@@ -130,7 +130,7 @@ CREATE FUNCTION enough.queue_send_batch(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
 'Sends up to 10,000 messages; none for an empty array.
-Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
+Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. Dedup keys are taken in their own order, so that two batches never deadlock. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
     queue text,
@@ -165,11 +165,12 @@ COMMENT ON FUNCTION enough.queue_delete IS
 Returns false where there is none, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
-CREATE FUNCTION enough.queue_delete_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
+CREATE FUNCTION enough.queue_delete_batch(queue text, msg_ids bigint[], leases bigint[] DEFAULT NULL)
+RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete_batch';
 COMMENT ON FUNCTION enough.queue_delete_batch IS
 'Deletes up to 10,000 messages; none for an empty array.
-Returns the msg_ids of those that were there. Errors are those of queue_delete; 54000 for a larger batch.';
+Returns the msg_ids of those that it deleted, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases: one element a message; NULL, the array or an element, is without a lease. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_delete; 22023 for leases of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_archive(queue text, msg_id bigint, result jsonb DEFAULT NULL, lease bigint DEFAULT NULL)
 RETURNS boolean
@@ -179,11 +180,16 @@ COMMENT ON FUNCTION enough.queue_archive IS
 Returns false where there is none, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
-CREATE FUNCTION enough.queue_archive_batch(queue text, msg_ids bigint[]) RETURNS SETOF bigint
+CREATE FUNCTION enough.queue_archive_batch(
+    queue text,
+    msg_ids bigint[],
+    leases bigint[] DEFAULT NULL,
+    results jsonb[] DEFAULT NULL
+) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_archive_batch';
 COMMENT ON FUNCTION enough.queue_archive_batch IS
-'Moves up to 10,000 messages to the archive: they are done.
-Returns the msg_ids of those that were there. Errors are those of queue_archive; 54000 for a larger batch.';
+'Moves up to 10,000 messages to the archive: they are done. None for an empty array.
+Returns the msg_ids of those that it moved, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases, results: one element a message; NULL, the array or an element, is without one. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_archive; 22023 for an array of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_extend(queue text, msg_id bigint, visibility_timeout interval, lease bigint DEFAULT NULL)
 RETURNS timestamptz
@@ -192,6 +198,17 @@ COMMENT ON FUNCTION enough.queue_extend IS
 'The heartbeat: lets a lease end visibility_timeout (0 to 366 days) from now; 0 gives the message back at once.
 Takes effect at once, also where the transaction is rolled back. Returns when the lease ends, or NULL where the message isn''t leased, or not by that lease. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
+
+CREATE FUNCTION enough.queue_extend_batch(
+    queue text,
+    msg_ids bigint[],
+    leases bigint[] DEFAULT NULL,
+    visibility_timeout interval DEFAULT NULL
+) RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_extend_batch';
+COMMENT ON FUNCTION enough.queue_extend_batch IS
+'The heartbeat of up to 10,000 messages: lets their leases end visibility_timeout (0 to 366 days; NULL: the queue''s own) from now; 0 gives them back at once.
+Takes effect at once, also where the transaction is rolled back. Returns the msg_ids of those whose lease it moved, in the order of msg_ids: not of those that aren''t leased, or not by that lease. leases: one element a message; NULL, the array or an element, is whichever lease there is. Errors are those of queue_extend; 22023 for leases of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_fail(
     queue text,
@@ -205,6 +222,37 @@ COMMENT ON FUNCTION enough.queue_fail IS
 'Says that a delivery has failed, and why: the message rests for retry_in (0 to 10 years; NULL: retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max) and is delivered again, or is dead after max_attempts deliveries. The rest, the attempts and the error are durable.
 Returns ''retry'' or ''dead'', or NULL where there is no such message, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_fail_batch(
+    queue text,
+    msg_ids bigint[],
+    leases bigint[] DEFAULT NULL,
+    error text DEFAULT NULL,
+    retry_in interval DEFAULT NULL
+) RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_fail_batch';
+COMMENT ON FUNCTION enough.queue_fail_batch IS
+'Says that the deliveries of up to 10,000 messages have failed, all for the same reason: each rests and is delivered again, or is dead, as by queue_fail.
+Returns the msg_ids of those that failed, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases: one element a message; NULL, the array or an element, is without a lease. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_fail; 22023 for leases of another length, 54000 for a larger batch.';
+
+CREATE FUNCTION enough.queue_release(queue text, msg_id bigint, delay interval DEFAULT '0', lease bigint DEFAULT NULL)
+RETURNS boolean
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_release';
+COMMENT ON FUNCTION enough.queue_release IS
+'Gives a leased message back, as if it had not been delivered: the attempt doesn''t count, and after delay (0 to 10 years) it is delivered again. For a consumer that shuts down, or that the message came too early for.
+Returns false where the message isn''t leased, or not by that lease. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. The rest and the attempts are durable. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_release_batch(
+    queue text,
+    msg_ids bigint[],
+    leases bigint[] DEFAULT NULL,
+    delay interval DEFAULT '0'
+) RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_release_batch';
+COMMENT ON FUNCTION enough.queue_release_batch IS
+'Gives up to 10,000 leased messages back, as queue_release does.
+Returns the msg_ids of those that it gave back, in the order of msg_ids: not of those that aren''t leased, or not by that lease. leases: one element a message; NULL, the array or an element, is whichever lease there is. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_release; 22023 for leases of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_status(queue text, msg_id bigint) RETURNS TABLE (
     state text,

@@ -63,7 +63,7 @@ CREATE TYPE enough.queue_message AS (
     message      jsonb
 );
 COMMENT ON TYPE enough.queue_message IS
-'A message as queue_read, queue_pop and queue_peek return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete, queue_archive, queue_fail and queue_extend; NULL, like leased_until, where the message is deleted already.';
+'A message as queue_read, queue_pop and queue_peek return it. attempts counts this delivery: 1 the first time. lease is the number that fences queue_delete, queue_archive, queue_fail, queue_release, queue_extend and their batches; NULL, like leased_until, where the message is deleted already.';
 
 CREATE TYPE enough.queue_statistics AS (
     queue           text,

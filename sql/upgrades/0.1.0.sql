@@ -10,6 +10,8 @@ DROP FUNCTION enough.rate_limit_stats();
 DROP FUNCTION enough.rate_limit_enforce(text, integer, interval, integer, text, integer);
 DROP FUNCTION enough.rate_limit_policy_set(text, integer, interval, text, integer, boolean);
 DROP FUNCTION enough.queue_schedules();
+DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
+DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
 
 -- A policy may have several rules.
 ALTER TABLE enough.rate_limit_policy

@@ -126,8 +126,9 @@ impl<'c, T: Copy + 'c> OnePerMessage<'c, T> {
     pub(super) fn new(given: Option<Array<'c, T>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
         match given {
             Some(items) if items.len() != messages => {
-                let expected = format!("an array of {messages} elements, one a message");
-                Err(Error::invalid(argument, format!("an array of {}", items.len()), expected))
+                let elements = |count| if count == 1 { "1 element".into() } else { format!("{count} elements") };
+                let expected = format!("an array of {}, one for each message", elements(messages));
+                Err(Error::invalid(argument, format!("an array of {}", elements(items.len())), expected))
             }
             given => Ok(OnePerMessage(given)),
         }

@@ -1,13 +1,14 @@
 //! A message that a transaction is about to change: set aside in the index, so that nobody gets it meanwhile.
 
 use super::Queue;
-use super::pending::forget_finished;
+use super::batch::Member;
+use super::pending::{forget_finished, is_changed_here};
 use crate::error::Error;
 use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, read_rows};
-use enough_engine::queue::{Busy, Claimed, Tag, Tid};
+use enough_engine::queue::{Busy, Claimed, Entry, Tag, Tid};
 
 /// How often a claim is tried anew because another row has the number by now.
 const TRIES: usize = 10;
@@ -50,6 +51,11 @@ pub(super) fn claim(
         return Ok(None);
     }
     let mut claim = look(queue, table, msg_id, lease)?;
+    if claim == Looked::Others && is_changed_here(queue.key, msg_id) {
+        // Its lease ended with that change. Without one, its row is what this transaction has made of it.
+        let row = if lease.is_none() { table.fetch(msg_id, Tid::default()) } else { None };
+        return Ok(row.map(|row| Claim::outside(&row.entry())));
+    }
     if claim == Looked::Others {
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
@@ -78,6 +84,17 @@ impl Claim {
         let Claimed { tid, tag, attempts, find_next } = claimed;
         Claim { busy: true, timed: false, group: 0, tid, tag: Some(tag), attempts, find_next }
     }
+
+    /// On a message that isn't set aside, by its row.
+    fn outside(row: &Entry) -> Self {
+        Claim {
+            timed: row.deliver_at.is_some(),
+            group: row.group,
+            tag: Some(row.tag),
+            attempts: row.attempts,
+            ..Claim::default()
+        }
+    }
 }
 
 /// Claims a message and changes its row by `change`, which says what there was to change. `None` where there is no such
@@ -104,18 +121,29 @@ pub(super) fn with_claim<R>(
     Ok(None)
 }
 
-/// Claims messages of a batch under one hold of the lock: those that are in the index and that nobody else has. `None`: to
-/// be claimed one by one. The claims are `busy`, and have to be remembered at once.
-pub(super) fn claim_known(queue: &Queue, numbers: &[i64]) -> Result<Vec<Option<Claim>>, Error> {
+/// What the index answers for a message of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is claimed, and has to be remembered at once.
+    Claimed(Claim),
+    /// The lease isn't the current one.
+    Stale,
+    /// It isn't in the index, or another transaction is changing it: to be claimed by itself.
+    Elsewhere,
+}
+
+/// Claims messages of a batch under one hold of the lock.
+pub(super) fn claim_known(queue: &Queue, members: &[Member]) -> Result<Vec<Known>, Error> {
     // Under the lock nothing is allocated.
-    let mut claims = Vec::with_capacity(numbers.len());
+    let mut claims = Vec::with_capacity(members.len());
     queue.index(|index, slot| {
         let now = server::now();
         claims.clear();
-        for &msg_id in numbers {
-            claims.push(match index.start_busy(slot, msg_id, None, now)? {
-                Busy::Yours(claimed) => Some(Claim::of(claimed)),
-                Busy::Others | Busy::Unknown | Busy::Stale => None,
+        for member in members {
+            claims.push(match index.start_busy(slot, member.msg_id, member.lease, now)? {
+                Busy::Yours(claimed) => Known::Claimed(Claim::of(claimed)),
+                Busy::Stale => Known::Stale,
+                Busy::Others | Busy::Unknown => Known::Elsewhere,
             });
         }
         Ok(())
@@ -134,13 +162,7 @@ fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -
     }
     let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(Looked::None) };
     let entry = row.entry();
-    let outside = Claim {
-        timed: entry.deliver_at.is_some(),
-        group: entry.group,
-        tag: Some(entry.tag),
-        attempts: entry.attempts,
-        ..Claim::default()
-    };
+    let outside = Claim::outside(&entry);
     if row.is_own() {
         return Ok(Looked::Claimed(outside));
     }

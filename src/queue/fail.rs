@@ -43,22 +43,33 @@ pub(super) fn fail(
         // The clock tells apart messages that fail one after the other, their numbers those that fail together.
         let seed = (now ^ msg_id.rotate_left(32)).cast_unsigned();
         let rest = retry_in.unwrap_or_else(|| backoff(&options, attempts, seed));
-        let failed = Failed { msg_id, error, attempts, deliver_at: now.saturating_add(rest) };
-        Ok(failed.write(queue, table, claim)?.map(|()| Fate::Retry))
+        let end = Undelivered { msg_id, error, attempts, deliver_at: now.saturating_add(rest), released: false };
+        Ok(end.write(queue, table, claim)?.map(|()| Fate::Retry))
     })
 }
 
-/// What is to be written into the row.
-struct Failed<'c> {
-    msg_id: i64,
-    error: Option<Text<'c>>,
-    attempts: u32,
-    deliver_at: i64,
+/// A delivery that has ended without finishing its message: what is to be written into the row.
+pub(super) struct Undelivered<'c> {
+    /// The message's number.
+    pub msg_id: i64,
+    /// Why; `None` leaves the last error as it is.
+    pub error: Option<Text<'c>>,
+    /// Deliveries that count.
+    pub attempts: u32,
+    /// When it may be delivered again, in microseconds.
+    pub deliver_at: i64,
+    /// It was given back, and has not failed.
+    pub released: bool,
 }
 
-impl Failed<'_> {
-    /// Writes it.
-    fn write(&self, queue: &Queue, table: &OpenTable<'_>, claim: Claim) -> Result<Result<(), Missed>, Error> {
+impl Undelivered<'_> {
+    /// Writes it. What is claimed is remembered before anything else.
+    pub(super) fn write(
+        &self,
+        queue: &Queue,
+        table: &OpenTable<'_>,
+        claim: Claim,
+    ) -> Result<Result<(), Missed>, Error> {
         let expected = Entry {
             msg_id: self.msg_id,
             tid: claim.tid,
@@ -70,7 +81,7 @@ impl Failed<'_> {
         };
         if claim.busy {
             // Before the row is touched: should that fail, the rollback gives the message free again.
-            remember(queue.key, Action::Failed { entry: expected, busy: true, timed: false });
+            remember(queue.key, self.action(expected, true, false));
         }
         let written =
             if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue, table, claim)? };
@@ -83,8 +94,12 @@ impl Failed<'_> {
         }
         // The index knows it by the tag by which it was claimed.
         let entry = Entry { tag: claim.tag.unwrap_or(entry.tag), ..entry };
-        remember(queue.key, Action::Failed { entry, busy: claim.busy, timed: claim.timed });
+        remember(queue.key, self.action(entry, claim.busy, claim.timed));
         Ok(Ok(()))
+    }
+
+    fn action(&self, entry: Entry, busy: bool, timed: bool) -> Action {
+        Action::Failed { entry, busy, timed, released: self.released }
     }
 
     fn directly(&self, table: &OpenTable<'_>, claim: Claim) -> Result<Entry, Missed> {

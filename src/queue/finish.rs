@@ -1,28 +1,24 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
-use super::claim::{Claim, claim, claim_known, give_up, missed, permitted, with_claim};
+use super::claim::{Claim, permitted, with_claim};
 use super::pending::{Action, Ending, remember};
 use super::{Queue, groups};
 use crate::error::Error;
 use crate::segment::call::{Jsonb, Text};
-use crate::segment::rows::{Missed, OpenTable, Row, fixed_snapshot};
+use crate::segment::rows::{Missed, OpenTable, Row};
 use crate::segment::server;
-use crate::segment::sql::{Parameter, as_owner_of, each_row, each_row_kept, run};
+use crate::segment::sql::{Parameter, each_row_kept, run};
 use enough_engine::queue::Taken;
-use std::collections::{HashMap, HashSet};
 
 /// What the archive has in common with the table.
-const ARCHIVED: &str = "msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message";
+pub(super) const ARCHIVED: &str = "msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message";
 
 /// A row of that number can only be there where somebody has put it, or the message, there by hand: it must not keep the
 /// message from ending.
-const REPLACE: &str = "ON CONFLICT (msg_id) DO UPDATE SET enqueued_at = EXCLUDED.enqueued_at, \
+pub(super) const REPLACE: &str = "ON CONFLICT (msg_id) DO UPDATE SET enqueued_at = EXCLUDED.enqueued_at, \
     attempts = EXCLUDED.attempts, priority = EXCLUDED.priority, group_key = EXCLUDED.group_key, \
     dedup_key = EXCLUDED.dedup_key, headers = EXCLUDED.headers, message = EXCLUDED.message, outcome = EXCLUDED.outcome, \
     error = EXCLUDED.error, result = EXCLUDED.result, finished_at = EXCLUDED.finished_at";
-
-/// Messages of a batch that are claimed under one hold of a lock.
-const CHUNK: usize = 256;
 
 /// Deletes a message; false where there is none, or where `lease` isn't the current one.
 pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<bool, Error> {
@@ -36,43 +32,14 @@ pub(super) fn delete(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: O
     Ok(deleted.is_some())
 }
 
-/// Deletes messages; the numbers of those that were there, in the order in which they were asked for.
-pub(super) fn delete_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
-    let mut deleted = Vec::with_capacity(numbers.len());
-    for numbers in numbers.chunks(CHUNK) {
-        // Where policies or triggers have a say, one by one.
-        let claims = if queue.table.plain { claim_known(queue, numbers)? } else { vec![None; numbers.len()] };
-        for (&msg_id, claim) in numbers.iter().zip(&claims) {
-            if let Some(claim) = claim {
-                remember(queue.key, finished(msg_id, *claim, Ending::Deleted));
-            }
-        }
-        for (&msg_id, claim) in numbers.iter().zip(&claims) {
-            let there = match claim {
-                None => delete(queue, table, msg_id, None)?,
-                Some(claim) => match remove(queue, table, msg_id, *claim, Ending::Deleted)? {
-                    Ok(_) => true,
-                    Err(why) => {
-                        missed(queue, table, msg_id, *claim, why)?;
-                        why == Missed::Other && delete(queue, table, msg_id, None)?
-                    }
-                },
-            };
-            if there {
-                deleted.push(msg_id);
-            }
-        }
-    }
-    Ok(deleted)
-}
-
-fn finished(msg_id: i64, claim: Claim, ending: Ending) -> Action {
+/// The action to be remembered for a claimed message that ends.
+pub(super) fn finished(msg_id: i64, claim: Claim, ending: Ending) -> Action {
     let tag = claim.tag.unwrap_or_default();
     Action::Finished { msg_id, tag, busy: claim.busy, timed: claim.timed, group: claim.group, ending }
 }
 
 /// Deletes a claimed message's row, and remembers that where it wasn't before; the row as it was.
-fn remove(
+pub(super) fn remove(
     queue: &Queue,
     table: &OpenTable<'_>,
     msg_id: i64,
@@ -209,73 +176,6 @@ pub(super) fn retire(
         )
     })?;
     Ok(Ok(()))
-}
-
-/// Moves messages to the archive: done; the numbers of those that were there, in the order in which they were asked for.
-pub(super) fn archive_batch(queue: &Queue, table: &OpenTable<'_>, numbers: &[i64]) -> Result<Vec<i64>, Error> {
-    if !queue.table.plain || !queue.has_one_owner() {
-        let mut archived = Vec::new();
-        for &msg_id in numbers {
-            if archive(queue, table, msg_id, None, None)? {
-                archived.push(msg_id);
-            }
-        }
-        return Ok(archived);
-    }
-    let mut claims: HashMap<i64, Claim> = HashMap::with_capacity(numbers.len());
-    for &msg_id in numbers {
-        if claims.contains_key(&msg_id) {
-            continue;
-        }
-        let Some(claim) = claim(queue, table, msg_id, None)? else { continue };
-        if claim.busy {
-            remember(queue.key, finished(msg_id, claim, Ending::Archived));
-        }
-        if fixed_snapshot() || claim.find_next {
-            let row = table.fetch(msg_id, claim.tid);
-            if fixed_snapshot() && row.as_ref().is_some_and(|row| !table.shown(row)) {
-                return Err(Error::Serialization { queue: queue.name.clone(), msg_id });
-            }
-            if let Some(row) = row.filter(|_| claim.find_next) {
-                groups::prepare_leaving(queue, table, &row)?;
-            }
-        }
-        claims.insert(msg_id, claim);
-    }
-    let (ids, attempts): (Vec<i64>, Vec<i64>) =
-        claims.iter().map(|(&msg_id, claim)| (msg_id, i64::from(claim.attempts))).unzip();
-    let mut moved = HashSet::with_capacity(claims.len());
-    as_owner_of(queue.table.relation, || {
-        each_row(
-            &format!(
-                "WITH gone AS (DELETE FROM {} AS q USING unnest($1, $2) AS c(id, deliveries) \
-                 WHERE q.msg_id OPERATOR(pg_catalog.=) c.id RETURNING q.*, deliveries) \
-                 INSERT INTO {} ({ARCHIVED}, outcome, finished_at) \
-                 SELECT msg_id, enqueued_at, greatest(attempts, deliveries), priority, group_key, dedup_key, headers, message, \
-                        'done', pg_catalog.clock_timestamp() FROM gone {REPLACE} RETURNING msg_id",
-                queue.relation("q_"),
-                queue.relation("a_"),
-            ),
-            &[Parameter::Numbers(&ids), Parameter::Numbers(&attempts)],
-            |row| {
-                moved.extend(row.get::<i64>(1)?);
-                Ok(())
-            },
-        )
-    })?;
-    let mut archived = Vec::with_capacity(moved.len());
-    for &msg_id in numbers {
-        let Some(claim) = claims.remove(&msg_id) else { continue };
-        if !moved.contains(&msg_id) {
-            give_up(queue, table, msg_id, claim, true)?;
-            continue;
-        }
-        if !claim.busy {
-            remember(queue.key, finished(msg_id, claim, Ending::Archived));
-        }
-        archived.push(msg_id);
-    }
-    Ok(archived)
 }
 
 /// Moves a message that has been delivered as often as it may be to the archive, in the transaction of the reader that was

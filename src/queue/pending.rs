@@ -25,8 +25,9 @@ pub(super) enum Action {
     Finished { msg_id: i64, tag: Tag, busy: bool, timed: bool, group: u64, ending: Ending },
     /// A message was sent and has ended, both in this transaction: nobody else ever sees it.
     Passing(Ending),
-    /// A message's delivery has failed, and its row is now as this says. `busy` and `timed`: as above.
-    Failed { entry: Entry, busy: bool, timed: bool },
+    /// A message's delivery has failed, or was given back as if it had not been (`released`), and its row is now as this
+    /// says. `busy` and `timed`: as above.
+    Failed { entry: Entry, busy: bool, timed: bool, released: bool },
     /// Rows were purged; `timed`: those with a delivery time that the index didn't know.
     Purged { rows: i64, timed: i64 },
     /// A dead letter's row was moved back.
@@ -64,6 +65,18 @@ struct Item {
     savepoint: SubTransactionId,
     key: QueueKey,
     action: Action,
+}
+
+impl Item {
+    /// Whether it is what the transaction has made of that message.
+    fn changes(&self, key: QueueKey, msg_id: i64) -> bool {
+        let changed = match self.action {
+            Action::Finished { msg_id, .. } => msg_id,
+            Action::Failed { entry, .. } => entry.msg_id,
+            _ => return false,
+        };
+        self.key == key && changed == msg_id
+    }
 }
 
 /// Something that this session holds in a queue while one call works, and that an error must give up.
@@ -156,18 +169,15 @@ pub(super) fn passed_over(key: QueueKey, entry: &Entry) {
 /// stands.
 pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
     PENDING.with_borrow_mut(|pending| {
-        let is_it = |item: &Item| {
-            let other = match item.action {
-                Action::Finished { msg_id, .. } => msg_id,
-                Action::Failed { entry, .. } => entry.msg_id,
-                _ => return false,
-            };
-            item.key == key && other == msg_id
-        };
-        if let Some(place) = pending.items.iter().rposition(is_it) {
+        if let Some(place) = pending.items.iter().rposition(|item| item.changes(key, msg_id)) {
             pending.items.remove(place);
         }
     });
+}
+
+/// Whether this transaction has finished a message, or given it back.
+pub(super) fn is_changed_here(key: QueueKey, msg_id: i64) -> bool {
+    PENDING.with_borrow(|pending| pending.items.iter().rev().any(|item| item.changes(key, msg_id)))
 }
 
 /// Forgets leases that have been given back.
@@ -284,8 +294,9 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
             index.count_sent(slot)?;
             count_ending(index, slot, ending)
         }
-        Action::Failed { entry, timed, .. } => {
+        Action::Failed { entry, timed, released, .. } => {
             index.left_outside(slot, entry.msg_id, timed, 0)?;
+            index.failed(slot, i64::from(!released))?;
             index.rest(slot, &entry, now, wake)
         }
         Action::Purged { rows, timed } => index.purged(slot, rows, timed),

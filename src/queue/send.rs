@@ -3,7 +3,9 @@
 use super::pending::{Action, remember};
 use super::{Queue, missing, require_write};
 use crate::error::Error;
+use crate::segment::call::Text;
 use crate::segment::catalog::{Privilege, row_security};
+use crate::segment::memory::PgVec;
 use crate::segment::sql::{Parameter, as_owner_of, each_row_kept, read_rows, text_bytes};
 use crate::segment::table::NewRow;
 use crate::segment::{segment, server};
@@ -21,36 +23,88 @@ const TRIES: usize = 10;
 pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     queue.require(Privilege::Send)?;
     require_write(function)?;
+    let keyed = rows.iter().any(|row| row.dedup_key.is_some());
+    if keyed && rows.len() > 1 && queue.table.has_sequence() {
+        return send_by_key(queue, rows);
+    }
     let mut numbers = Vec::with_capacity(rows.len());
-    // Whether a dedup key is taken is the executor's business, also where the table is plain.
-    for run in rows.chunk_by(|a, b| a.dedup_key.is_some() == b.dedup_key.is_some()) {
-        if run.iter().any(|row| row.dedup_key.is_some()) {
-            for row in run {
-                numbers.push(send_once(queue, row)?);
-            }
-        } else if queue.table.plain {
-            let inserted = |entry: Entry| {
-                numbers.push(entry.msg_id);
-                remember(queue.key, Action::Sent(entry));
-            };
-            if !queue.table.insert(run, inserted) {
-                return Err(missing(&queue.name));
-            }
-        } else {
-            for row in run {
-                numbers.push(insert_by_executor(queue, row)?.ok_or_else(|| suppressed(queue))?);
-            }
+    if keyed || !queue.table.plain {
+        for row in rows {
+            numbers.push(match send_by_executor(queue, row, None)? {
+                Sent::Stored(entry) => {
+                    remember(queue.key, Action::Sent(entry));
+                    entry.msg_id
+                }
+                Sent::Taken(msg_id) => msg_id,
+            });
         }
+    } else {
+        insert_directly(queue, rows, &[], |entry| {
+            numbers.push(entry.msg_id);
+            remember(queue.key, Action::Sent(entry));
+        })?;
     }
     Ok(numbers)
 }
 
-/// Sends a message unless a live one has its dedup key; the number of the one that has it then.
-fn send_once(queue: &Queue, row: &NewRow<'_>) -> Result<i64, Error> {
+/// What has become of a message that was to be sent.
+enum Sent {
+    /// It is in the table.
+    Stored(Entry),
+    /// The live message of that number has its dedup key.
+    Taken(i64),
+}
+
+/// Sends a batch with dedup keys. The messages have the numbers of their order, but the keys are taken in the order of
+/// theirs, so that two batches of the same keys wait for one another and never in a circle.
+fn send_by_key(queue: &Queue, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
+    let mut numbers: Vec<i64> = rows.iter().map(|_| queue.table.next_msg_id()).collect();
+    let (mut by_executor, direct): (Vec<usize>, Vec<usize>) =
+        (0..rows.len()).partition(|&place| rows[place].dedup_key.is_some() || !queue.table.plain);
+    by_executor.sort_by_key(|&place| rows[place].dedup_key.map(Text::payload));
+    let mut stored = PgVec::with_capacity(rows.len());
+    for place in by_executor {
+        match send_by_executor(queue, &rows[place], Some(numbers[place]))? {
+            Sent::Stored(entry) => stored.push(entry),
+            Sent::Taken(msg_id) => numbers[place] = msg_id,
+        }
+    }
+    for run in direct.chunk_by(|a, b| a + 1 == *b) {
+        let places = run[0]..run[0] + run.len();
+        insert_directly(queue, &rows[places.clone()], &numbers[places], |entry| stored.push(entry))?;
+    }
+    // Readers get them in the order of their numbers. Were one of them not stored, none of them would be.
+    stored.sort_unstable_by_key(|entry| entry.msg_id);
+    for &entry in &stored {
+        remember(queue.key, Action::Sent(entry));
+    }
+    Ok(numbers)
+}
+
+/// Inserts rows without a dedup key into a plain table, by the `given` numbers where there are any.
+fn insert_directly(
+    queue: &Queue,
+    rows: &[NewRow<'_>],
+    given: &[i64],
+    inserted: impl FnMut(Entry),
+) -> Result<(), Error> {
+    if queue.table.insert(rows, given, inserted) { Ok(()) } else { Err(missing(&queue.name)) }
+}
+
+/// Whether a dedup key is taken is the executor's business, also where the table is plain.
+fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
+    if row.dedup_key.is_some() {
+        return send_once(queue, row, number);
+    }
+    Ok(Sent::Stored(insert_by_executor(queue, row, number)?.ok_or_else(|| suppressed(queue))?))
+}
+
+/// Sends a message unless a live one has its dedup key.
+fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
     let relation = queue.table.relation;
     for _ in 0..TRIES {
         // Waits for a transaction that is sending or finishing a message with the key.
-        let insert = || insert_by_executor(queue, row);
+        let insert = || insert_by_executor(queue, row, number);
         // To see whether the key is taken needs SELECT, which a sender needn't have. Policies are the caller's own.
         let sent = if queue.may(Privilege::Observe) || row_security(relation) {
             insert()?
@@ -58,7 +112,7 @@ fn send_once(queue: &Queue, row: &NewRow<'_>) -> Result<i64, Error> {
             as_owner_of(relation, insert)?
         };
         if let Some(sent) = sent {
-            return Ok(sent);
+            return Ok(Sent::Stored(sent));
         }
         let mut taken = None;
         as_owner_of(relation, || {
@@ -72,7 +126,7 @@ fn send_once(queue: &Queue, row: &NewRow<'_>) -> Result<i64, Error> {
             )
         })?;
         if let Some(taken) = taken {
-            return Ok(taken);
+            return Ok(Sent::Taken(taken));
         }
         // It was finished in between: the key is free again.
         server::check_for_interrupts();
@@ -88,30 +142,32 @@ fn suppressed(queue: &Queue) -> Error {
 }
 
 /// For dedup keys, and tables with triggers, policies and the like. A trigger may change what the index has to know, so that
-/// is read back. `None` where the dedup key is taken or a trigger has suppressed the row.
-fn insert_by_executor(queue: &Queue, row: &NewRow<'_>) -> Result<Option<i64>, Error> {
+/// is read back. `number`: the message's, where it has one already. `None` where the dedup key is taken or a trigger has
+/// suppressed the row.
+fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Option<Entry>, Error> {
     let once =
         if row.dedup_key.is_some() { "ON CONFLICT (dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING" } else { "" };
+    let (column, value) = if number.is_some() { (", msg_id", ", $8") } else { ("", "") };
+    let mut parameters = vec![
+        Parameter::Instant(Some(row.enqueued_at)),
+        Parameter::Instant(row.deliver_at),
+        Parameter::I16(row.priority),
+        Parameter::TextArgument(row.group_key),
+        Parameter::TextArgument(row.dedup_key),
+        Parameter::Json(row.headers),
+        Parameter::Json(Some(row.message)),
+    ];
+    parameters.extend(number.map(Parameter::I64));
     let mut sent = None;
     each_row_kept(
         &format!(
-            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) {once} RETURNING {ENTRY}",
+            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message{column}) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7{value}) {once} RETURNING {ENTRY}",
             queue.relation("q_")
         ),
-        &[
-            Parameter::Instant(Some(row.enqueued_at)),
-            Parameter::Instant(row.deliver_at),
-            Parameter::I16(row.priority),
-            Parameter::TextArgument(row.group_key),
-            Parameter::TextArgument(row.dedup_key),
-            Parameter::Json(row.headers),
-            Parameter::Json(Some(row.message)),
-        ],
+        &parameters,
         |answer| {
-            let entry = entry_of(answer, false)?;
-            sent = Some(entry.msg_id);
-            remember(queue.key, Action::Sent(entry));
+            sent = Some(entry_of(answer, false)?);
             Ok(())
         },
     )?;

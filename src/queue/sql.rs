@@ -4,9 +4,10 @@ use super::arguments::{
     DAY, HOUR, MILLISECOND, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key, limit,
     msg_ids, optional_duration, priority, quantity, whole,
 };
+use super::batch::Batch;
 use super::{
-    Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, rename, schedule, send, stats,
-    valid_name_of,
+    Queue, admin, alter, claim, fail, finish, grant, look, purge, read, redrive, release, rename, schedule, send,
+    stats, valid_name_of,
 };
 use crate::error::{Error, required, required_elements};
 use crate::export;
@@ -28,7 +29,11 @@ export!(
     enough_queue_delete = delete,
     enough_queue_delete_batch = delete_batch,
     enough_queue_extend = extend,
+    enough_queue_extend_batch = extend_batch,
     enough_queue_fail = fail_one,
+    enough_queue_fail_batch = fail_batch,
+    enough_queue_release = release_one,
+    enough_queue_release_batch = release_batch,
     enough_queue_archive = archive,
     enough_queue_archive_batch = archive_batch,
     enough_queue_alter = alter_queue,
@@ -197,12 +202,19 @@ fn delete(call: &mut Call<'_>) -> Answer {
     Ok(Value::Bool(finish::delete(&queue, &table, msg_id, lease(call, 2))?))
 }
 
+/// The messages of a batch, each with the lease that its caller names.
+fn batch(call: &Call<'_>) -> Result<Batch, Error> {
+    let numbers = msg_ids(call.i64_array(1))?;
+    let leases = OnePerMessage::new(call.i64_array(2), "leases", numbers.len())?;
+    Ok(Batch::new(&numbers, &leases))
+}
+
 fn delete_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
-    let numbers = msg_ids(call.i64_array(1))?;
+    let batch = batch(call)?;
     claim::require_consume(&queue, "queue_delete_batch")?;
     let table = queue.open_table(true)?;
-    all(call, &finish::delete_batch(&queue, &table, &numbers)?)
+    all(call, &batch.delete(&queue, &table)?.numbers())
 }
 
 fn archive(call: &mut Call<'_>) -> Answer {
@@ -215,11 +227,11 @@ fn archive(call: &mut Call<'_>) -> Answer {
 
 fn archive_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
-    let numbers = msg_ids(call.i64_array(1))?;
+    let batch = batch(call)?;
+    let results = OnePerMessage::new(call.jsonb_array(3), "results", batch.len())?;
     claim::require_consume(&queue, "queue_archive_batch")?;
     let table = queue.open_table(true)?;
-    let archived = finish::archive_batch(&queue, &table, &numbers)?;
-    all(call, &archived)
+    all(call, &batch.archive(&queue, &table, &results)?.numbers())
 }
 
 fn fail_one(call: &mut Call<'_>) -> Answer {
@@ -233,6 +245,33 @@ fn fail_one(call: &mut Call<'_>) -> Answer {
         fail::Fate::Retry => Value::Bytes(b"retry"),
         fail::Fate::Dead => Value::Bytes(b"dead"),
     }))
+}
+
+fn fail_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue_to_write(call)?;
+    let batch = batch(call)?;
+    let retry_in = optional_duration(call.interval(4), "retry_in", 0, TEN_YEARS)?;
+    claim::require_consume(&queue, "queue_fail_batch")?;
+    let table = queue.open_table(true)?;
+    all(call, &batch.fail(&queue, &table, call.raw_text(3), retry_in)?.numbers())
+}
+
+fn release_one(call: &mut Call<'_>) -> Answer {
+    let queue = queue_to_write(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    let delay = delay(call.interval(2))?;
+    claim::require_consume(&queue, "queue_release")?;
+    let table = queue.open_table(true)?;
+    Ok(Value::Bool(release::release(&queue, &table, msg_id, delay, lease(call, 3))?))
+}
+
+fn release_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue_to_write(call)?;
+    let batch = batch(call)?;
+    let delay = delay(call.interval(3))?;
+    claim::require_consume(&queue, "queue_release_batch")?;
+    let table = queue.open_table(true)?;
+    all(call, &batch.release(&queue, &table, delay)?.numbers())
 }
 
 fn alter_queue(call: &mut Call<'_>) -> Answer {
@@ -360,12 +399,28 @@ fn extend(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
     let timeout = duration(required(call.interval(2), "visibility_timeout")?, "visibility_timeout", 0, YEAR)?;
-    queue.require(Privilege::Consume)?;
-    if server::in_recovery() {
-        return Err(Error::ReadOnly { function: "queue_extend" });
-    }
+    require_extend(&queue, "queue_extend")?;
     let table = queue.open_table(server::may_write())?;
     Ok(Value::or_null(finish::extend(&queue, &table, msg_id, timeout, lease(call, 3))?, Value::Instant))
+}
+
+fn extend_batch(call: &mut Call<'_>) -> Answer {
+    let queue = queue_to_write(call)?;
+    let batch = batch(call)?;
+    let timeout = optional_duration(call.interval(3), "visibility_timeout", 0, YEAR)?;
+    require_extend(&queue, "queue_extend_batch")?;
+    let timeout = match timeout {
+        Some(timeout) => timeout,
+        None => queue.index(|index, slot| index.options(slot))?.visibility_timeout,
+    };
+    let table = queue.open_table(server::may_write())?;
+    all(call, &batch.extend(&queue, &table, timeout)?.numbers())
+}
+
+/// Fails where the role may not extend leases of the queue, or there are none on this server.
+fn require_extend(queue: &Queue, function: &'static str) -> Result<(), Error> {
+    queue.require(Privilege::Consume)?;
+    if server::in_recovery() { Err(Error::ReadOnly { function }) } else { Ok(()) }
 }
 
 fn describe(call: &mut Call<'_>) -> Answer {

@@ -19,15 +19,16 @@ unsafe extern "C-unwind" {
 
 impl QueueTable {
     /// The next message number.
-    fn next_msg_id(&self) -> i64 {
+    pub fn next_msg_id(&self) -> i64 {
         let sequence = self.sequence;
         // SAFETY: the closure holds nothing that would have to be dropped. The sequence belongs to the table whose
         // privileges the caller has checked.
         unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
     }
 
-    /// Inserts rows without a `dedup_key`; what each has become goes to `inserted`. False where the table is gone.
-    pub fn insert(&self, rows: &[NewRow<'_>], inserted: impl FnMut(Entry)) -> bool {
+    /// Inserts rows without a `dedup_key`, by the given numbers and then by the next ones; what each has become goes to
+    /// `inserted`. False where the table is gone.
+    pub fn insert(&self, rows: &[NewRow<'_>], given: &[i64], inserted: impl FnMut(Entry)) -> bool {
         let Some(table) = Open::table(self.relation, catalog::lock_mode(true)) else {
             return false;
         };
@@ -37,7 +38,9 @@ impl QueueTable {
         }
         // SAFETY: no preconditions.
         let command = unsafe { pg_sys::GetCurrentCommandId(true) };
-        let mut insertion = Insertion { facts: self, table, command, key: None, timed: None, grouped: None, inserted };
+        let given = given.iter();
+        let mut insertion =
+            Insertion { facts: self, table, command, given, key: None, timed: None, grouped: None, inserted };
         match rows {
             [row] => insertion.one(row),
             _ => insertion.many(rows),
@@ -62,6 +65,7 @@ struct Insertion<'t, F> {
     facts: &'t QueueTable,
     table: Open,
     command: pg_sys::CommandId,
+    given: std::slice::Iter<'t, i64>,
     // Opened when the first row wants to be in it.
     key: Option<Target>,
     timed: Option<Target>,
@@ -70,8 +74,12 @@ struct Insertion<'t, F> {
 }
 
 impl<F: FnMut(Entry)> Insertion<'_, F> {
+    fn number(&mut self) -> i64 {
+        self.given.next().copied().unwrap_or_else(|| self.facts.next_msg_id())
+    }
+
     fn one(&mut self, row: &NewRow<'_>) {
-        let msg_id = self.facts.next_msg_id();
+        let msg_id = self.number();
         let (mut values, mut nulls) = columns(row, msg_id);
         // SAFETY: the tuple is formed by the table's own descriptor, which `plain` has compared with the columns.
         let (place, writer) = unsafe {
@@ -93,7 +101,7 @@ impl<F: FnMut(Entry)> Insertion<'_, F> {
             let (now, later) = rest.split_at(portion(rest));
             rest = later;
             numbers.clear();
-            numbers.extend(now.iter().map(|_| self.facts.next_msg_id()));
+            numbers.extend(now.iter().map(|_| self.number()));
             let filled = slots.fill(&self.table, now, &numbers);
             let (table, command, count) = (self.table.0, self.command, now.len() as i32);
             // SAFETY: as many slots as rows are filled. The server reads them, and writes the rows' places into them.

@@ -60,6 +60,14 @@ impl Row {
         }
     }
 
+    /// Bytes that it takes in memory, about.
+    pub fn size(&self) -> usize {
+        // SAFETY: `row` has fetched the values.
+        let values = unsafe { [self.message, self.headers].map(|value| value.map_or(0, |value| payload(value).len())) };
+        // SAFETY: the row's tuple is whole.
+        unsafe { (*self.tuple).t_len as usize + values[0] + values[1] }
+    }
+
     /// The row as the index knows it.
     pub fn entry(&self) -> Entry {
         Entry {

@@ -121,3 +121,11 @@ pub fn is_time_zone(name: &[u8]) -> bool {
     // SAFETY: the name ends with a zero byte; the answer is kept by the server, or null.
     unsafe { !pg_sys::pg_tzset(name).is_null() }
 }
+
+/// Does `work` with a memory context of its own, and frees what it has allocated there: copies of rows must not be in what
+/// it returns.
+pub fn with_own_memory<R>(work: impl FnOnce() -> R) -> R {
+    let mut own = pgrx::PgMemoryContexts::new("pg_enough rows");
+    // SAFETY: the caller keeps nothing of what is allocated in it.
+    unsafe { own.switch_to(|_| work()) }
+}

@@ -2,6 +2,7 @@
 
 use super::call::{Jsonb, Text, payload};
 use super::encoding::{decode, encode, encode_c};
+use super::table::{JSONB, TIMESTAMPTZ};
 use super::value::{Value, copied};
 use super::{catalog, server};
 use crate::error::Error;
@@ -44,6 +45,10 @@ pub enum Parameter<'p> {
     JsonOfRow(Option<Datum>),
     /// `bigint[]`
     Numbers(&'p [i64]),
+    /// An array of a column's values in rows, whose type has that OID: `timestamptz`, `text` or `jsonb`
+    Column(&'p [Option<Datum>], u32),
+    /// `jsonb[]`
+    Jsons(&'p [Option<Jsonb<'p>>]),
     /// `timestamptz`, in microseconds since PostgreSQL's epoch
     Instant(Option<i64>),
     /// `double precision`: a number of microseconds to multiply an interval with
@@ -62,6 +67,8 @@ impl<'p> Parameter<'p> {
             Parameter::JsonOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::JSONBOID) },
             Parameter::Bytes(bytes) => text_datum(Some(copied(bytes))),
             Parameter::Numbers(numbers) => numbers.to_vec().into(),
+            Parameter::Column(values, element) => array(values.iter().copied(), element),
+            Parameter::Jsons(values) => array(values.iter().map(|value| value.map(Jsonb::datum)), JSONB),
             Parameter::I64(value) => value.into(),
             Parameter::OptionalI64(value) => value.into(),
             Parameter::I32(value) => value.into(),
@@ -84,6 +91,33 @@ impl<'p> Parameter<'p> {
 fn text_datum<'p>(value: Option<Datum>) -> DatumWithOid<'p> {
     // SAFETY: the callers pass a text.
     unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) }
+}
+
+/// An array of values of a type that is as wide as a word, `timestamptz`, or a varlena.
+fn array<'p>(values: impl ExactSizeIterator<Item = Option<Datum>>, element: u32) -> DatumWithOid<'p> {
+    let count = values.len() as i32;
+    let (mut items, mut nulls) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
+    for value in values {
+        items.push(value.unwrap_or(Datum::null()));
+        nulls.push(value.is_none());
+    }
+    let (wide, align) = if element == TIMESTAMPTZ { (8, b'd') } else { (-1, b'i') };
+    let element = Oid::from(element);
+    // SAFETY: as many values as are said, of that type, which the callers pass; the server copies them.
+    unsafe {
+        let array = pg_sys::construct_md_array(
+            items.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            [count].as_mut_ptr(),
+            [1].as_mut_ptr(),
+            element,
+            wide,
+            wide > 0,
+            align as std::ffi::c_char,
+        );
+        DatumWithOid::new(Some(Datum::from(array)), pg_sys::get_array_type(element))
+    }
 }
 
 impl From<spi::Error> for Error {

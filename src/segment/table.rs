@@ -204,6 +204,11 @@ impl QueueTable {
         }))
     }
 
+    /// Whether message numbers come from a sequence of the table's own.
+    pub fn has_sequence(&self) -> bool {
+        self.sequence != Oid::INVALID
+    }
+
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
     pub fn open(&self, write: bool) -> Option<OpenTable<'_>> {
         let table = Open::table(self.relation, catalog::lock_mode(write))?;

@@ -160,6 +160,19 @@ impl Partition<'_> {
         Ok(current.then_some(record))
     }
 
+    /// The number of a message's lease, also while an open transaction is changing the message; `None` where it isn't
+    /// leased, or the lease is over.
+    pub fn running_lease(&self, slot: u32, msg_id: i64, now: i64) -> Result<Option<u64>, Corrupt> {
+        let Some(record) = self.lookup(slot, msg_id)? else { return Ok(None) };
+        let kind = self.kind(record)?;
+        let running = match kind.list {
+            LEASED => self.r(record, R::Due)?.cast_signed() > now,
+            BUSY => kind.origin == LEASED,
+            _ => false,
+        };
+        Ok(if running { Some(self.r(record, R::Lease)?) } else { None })
+    }
+
     /// Notes where the row of a leased message is now.
     pub fn moved(&self, slot: u32, msg_id: i64, lease: u64, tid: Tid) -> Result<(), Corrupt> {
         match self.leased(slot, msg_id, Some(lease))? {
@@ -416,10 +429,9 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// The committed transaction has given a failed message a new row: it rests until its delivery time, at its place in
-    /// its group. Whatever the index knew of it, its lease and that it was set aside, is over.
+    /// The committed transaction has given a message that it didn't finish a new row: it rests until its delivery time, at
+    /// its place in its group. Whatever the index knew of it, its lease and that it was set aside, is over.
     pub fn rest(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        self.count(slot, Q::Failed, 1)?;
         let Some(record) = self.lookup(slot, entry.msg_id)?.filter(|&record| {
             // Another row of the number is dealt with there.
             self.tag(slot, record).is_ok_and(|tag| tag.matches(entry.tag))

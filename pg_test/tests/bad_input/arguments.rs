@@ -139,6 +139,10 @@ pub(crate) const MSG_IDS: &[Bad] = &[
     ("(SELECT array_agg(n) FROM generate_series(1::bigint, 10001) AS n)", "54000"),
 ];
 
+/// Leases of a batch of one message.
+pub(crate) const LEASES: &[Bad] =
+    &[("'{}'::bigint[]", "22023"), ("ARRAY[1, 2]", "22023"), ("ARRAY[[1, NULL]]", "22023")];
+
 pub(crate) const MAX_REQUESTS: &[Bad] = &[NULL, ("-1", "22023"), ("1000000001", "22023"), ("-2147483648", "22023")];
 
 pub(crate) const PERIOD: &[Bad] = &[

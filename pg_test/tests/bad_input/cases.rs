@@ -1,9 +1,9 @@
 //! The functions, with arguments that are good and what is bad in place of each.
 
 use crate::arguments::{
-    ALGORITHM, BURST, BYTES, Bad, CALENDAR, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LIMIT, MAX_REQUESTS, MSG_IDS,
-    NEGATIVE, NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY, QTY,
-    QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+    ALGORITHM, BURST, BYTES, Bad, CALENDAR, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LEASES, LIMIT, MAX_REQUESTS,
+    MSG_IDS, NEGATIVE, NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY,
+    QTY, QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -32,6 +32,8 @@ const KEY_OF_CACHE: Argument = Argument("key", "'key'", &[KEY]);
 const TTL_OF_CACHE: Argument = Argument("ttl", "'1 hour'", &[TTL]);
 const TAGS_OF_CACHE: Argument = Argument("tags", "ARRAY['tag']", &[TAGS]);
 const OF_QUEUE: Argument = Argument("queue", "'q'", &[QUEUE]);
+const BATCH: Argument = Argument("msg_ids", "ARRAY[1]", &[MSG_IDS]);
+const BATCH_LEASES: Argument = Argument("leases", "NULL", &[LEASES]);
 const NAMED: Argument = Argument("name", "'q'", &[QUEUE]);
 const GRANTED: &[Argument] = &[
     OF_QUEUE,
@@ -472,7 +474,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function("queue_delete", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL]), Argument("lease", "NULL", &[])], &[]),
-    function("queue_delete_batch", &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS])], &[]),
+    function("queue_delete_batch", &[OF_QUEUE, BATCH, BATCH_LEASES], &[]),
     function(
         "queue_extend",
         &[
@@ -480,6 +482,16 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("msg_id", "1", &[NOT_NULL]),
             Argument("visibility_timeout", "'1 hour'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
             Argument("lease", "NULL", &[]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_extend_batch",
+        &[
+            OF_QUEUE,
+            BATCH,
+            BATCH_LEASES,
+            Argument("visibility_timeout", "NULL", &[&[("'-1 second'::interval", "22023")], YEAR, TOO_LONG]),
         ],
         &[],
     ),
@@ -495,6 +507,32 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function(
+        "queue_fail_batch",
+        &[
+            OF_QUEUE,
+            BATCH,
+            BATCH_LEASES,
+            Argument("error", "'boom'", &[]),
+            Argument("retry_in", "NULL", &[DELAY, TOO_LONG, NEGATIVE]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_release",
+        &[
+            OF_QUEUE,
+            Argument("msg_id", "1", &[NOT_NULL]),
+            Argument("delay", "'0'", &[DELAY, TOO_LONG, NEGATIVE]),
+            Argument("lease", "NULL", &[]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_release_batch",
+        &[OF_QUEUE, BATCH, BATCH_LEASES, Argument("delay", "'0'", &[DELAY, TOO_LONG, NEGATIVE])],
+        &[],
+    ),
+    function(
         "queue_archive",
         &[
             OF_QUEUE,
@@ -504,7 +542,11 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         ],
         &[],
     ),
-    function("queue_archive_batch", &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS])], &[]),
+    function(
+        "queue_archive_batch",
+        &[OF_QUEUE, BATCH, BATCH_LEASES, Argument("results", "NULL", &[&[("'{}'::jsonb[]", "22023")]])],
+        &[],
+    ),
     function("queue_status", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL])], &[]),
     function(
         "queue_peek",
@@ -615,7 +657,13 @@ pub(crate) const GOOD: &[&str] = &[
     "queue_delete('q', -1)",
     "queue_delete('q', 9223372036854775807, -9223372036854775808)",
     "queue_delete_batch('q', ARRAY[-9223372036854775808, 9223372036854775807])",
+    "queue_delete_batch('q', ARRAY[1, -1], ARRAY[-9223372036854775808, NULL])",
+    "queue_archive_batch('q', ARRAY[1, -1], NULL, ARRAY['null', NULL]::jsonb[])",
     "queue_extend('q', -1, '0')",
+    "queue_extend_batch('q', ARRAY[-1], NULL, '0')",
+    "queue_fail_batch('q', ARRAY[-1], ARRAY[0], '', '10 years')",
+    "queue_release('q', -1, '10 years', 0)",
+    "queue_release_batch('q', ARRAY[9223372036854775807], ARRAY[NULL]::bigint[], '10 years')",
     "cache_set(repeat('x', 512), '1')",
     "cache_set('', 'null')",
     "cache_set('key', '1', ttl => NULL, mode => NULL, tags => NULL, keep_ttl => NULL)",

@@ -288,7 +288,12 @@ fn a_batch_of_nothing_answers_nothing() -> Result<()> {
         "queue_send_batch('q', '{}', group_keys => '{}', dedup_keys => '{}', headers => '{}')",
         "queue_delete_batch('q', '{}')",
         "queue_delete_batch('q', (SELECT coalesce(array_agg(msg_id), '{}') FROM enough.queue_peek('q') WHERE false))",
+        "queue_delete_batch('q', '{}', '{}')",
         "queue_archive_batch('q', '{}')",
+        "queue_archive_batch('q', '{}', '{}', '{}')",
+        "queue_extend_batch('q', '{}')",
+        "queue_fail_batch('q', '{}')",
+        "queue_release_batch('q', '{}')",
         "cache_mget('{}')",
     ] {
         ensure!(client.query(&format!("SELECT * FROM enough.{call}"), &[])?.is_empty(), "{call} answers something");

@@ -1,6 +1,7 @@
 //! What a queue does, seen by a driver.
 
 mod at_once;
+mod batches;
 mod changed;
 mod contended;
 mod dead;

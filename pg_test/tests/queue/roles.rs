@@ -26,13 +26,17 @@ const SEND: [&str; 4] = [
     "queue_send('q', '1', group_key => 'g', dedup_key => 'k')",
     "queue_send('q', '1', dedup_key => 'k')",
 ];
-const CONSUME: [&str; 10] = [
+const CONSUME: [&str; 14] = [
     "queue_read('q')",
     "queue_pop('q')",
     "queue_delete('q', 1)",
     "queue_delete_batch('q', ARRAY[1])",
     "queue_extend('q', 1, '1 second')",
+    "queue_extend_batch('q', ARRAY[1])",
     "queue_fail('q', 1)",
+    "queue_fail_batch('q', ARRAY[1])",
+    "queue_release('q', 1)",
+    "queue_release_batch('q', ARRAY[1])",
     "queue_archive('q', 1)",
     "queue_archive_batch('q', ARRAY[1])",
     "queue_redrive('q')",

@@ -11,19 +11,27 @@ fn argument(lease: Option<i64>) -> String {
     lease.map_or("NULL".to_owned(), |lease| lease.to_string())
 }
 
-fn end_statement(id: i64, lease: Option<i64>, how: Ending) -> String {
+/// A statement that finishes a message: by itself, or as one of a batch beside another one that never was.
+fn end_statement(id: i64, lease: Option<i64>, how: Ending, batch: bool) -> String {
     let lease = argument(lease);
-    if how == Ending::Done {
-        format!("SELECT enough.queue_archive('q', {id}, '{{\"of\": {id}}}', {lease})")
-    } else {
-        format!("SELECT enough.queue_delete('q', {id}, {lease})")
+    match (how == Ending::Done, batch) {
+        (true, false) => format!("SELECT enough.queue_archive('q', {id}, '{{\"of\": {id}}}', {lease})"),
+        (false, false) => format!("SELECT enough.queue_delete('q', {id}, {lease})"),
+        (true, true) => batch_statement("queue_archive_batch", id, &lease, ", ARRAY['0', NULL]::jsonb[]"),
+        (false, true) => batch_statement("queue_delete_batch", id, &lease, ""),
     }
+}
+
+/// Whether a batch of a message, and of another one that never was, has changed that message.
+fn batch_statement(function: &str, id: i64, lease: &str, more: &str) -> String {
+    let call = format!("enough.{function}('q', ARRAY[{id}, -1], ARRAY[{lease}, 1]{more})");
+    format!("SELECT coalesce(array_agg(id), '{{}}') = ARRAY[{id}::bigint] FROM {call} AS id")
 }
 
 impl History<'_, '_> {
     /// Deletes or archives a message.
     pub(crate) fn finish(&mut self, session: usize, id: i64, lease: Option<i64>, how: Ending) -> Result<()> {
-        let statement = end_statement(id, lease, how);
+        let statement = end_statement(id, lease, how, self.rng.bool());
         self.within(session, |history| {
             let (span, rows) = history.call(session, &statement)?;
             let answer = rows[0][0].as_deref() == Some("t");
@@ -33,7 +41,7 @@ impl History<'_, '_> {
 
     /// Deletes a message that `holder`'s open transaction is changing, and ends that.
     pub(crate) fn delete_after(&mut self, session: usize, id: i64, holder: usize, commit: bool) -> Result<()> {
-        let statement = end_statement(id, None, Ending::Deleted);
+        let statement = end_statement(id, None, Ending::Deleted, self.rng.bool());
         self.stage.sessions[session].start(&statement)?;
         // It comes to wait, or to an end before: what may come of it is the same.
         std::thread::sleep(Duration::from_millis(1));
@@ -67,6 +75,21 @@ impl History<'_, '_> {
                 Some(other) => bail!("queue_fail says {other}"),
             };
             history.model.fail_one((session, span), (id, lease), retry_in, answer)
+        })
+    }
+
+    /// Gives a message back.
+    pub(crate) fn release_one(&mut self, session: usize, id: i64, lease: Option<i64>, delay: i64) -> Result<()> {
+        let (rest, lease_text) = (interval(delay), argument(lease));
+        let statement = if self.rng.bool() {
+            format!("SELECT enough.queue_release('q', {id}, {rest}, {lease_text})")
+        } else {
+            batch_statement("queue_release_batch", id, &lease_text, &format!(", {rest}"))
+        };
+        self.within(session, |history| {
+            let (span, rows) = history.call(session, &statement)?;
+            let answer = rows[0][0].as_deref() == Some("t");
+            history.model.release_one((session, span), (id, lease), delay, answer)
         })
     }
 

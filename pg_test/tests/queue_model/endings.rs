@@ -73,11 +73,34 @@ impl Model {
         self.end((session, span), (id, lease), how, answer.is_some())
     }
 
+    /// `queue_release` answered.
+    pub(crate) fn release_one(
+        &mut self,
+        (session, span): (usize, Span),
+        (id, lease): (i64, Option<i64>),
+        delay: i64,
+        answer: bool,
+    ) -> Result<()> {
+        let leased = self.messages.get(&id).map_or(Is::Not("it isn't there"), |message| message.leased(lease, span));
+        match (leased, answer) {
+            (Is::Not(why), true) => bail!("message {id} was released, but {why}: {:?}", self.messages.get(&id)),
+            // What the transaction has finished is not leased any more.
+            (_, false) if leased != Is::Sure || lease.is_none() => return Ok(()),
+            _ => {}
+        }
+        let due = Bounds { least: span.from + delay, most: span.to + delay };
+        self.end((session, span), (id, lease), Ending::Released(due), answer)
+    }
+
     /// The transaction that has ended a message so commits.
     pub(crate) fn ended(&mut self, id: i64, how: Ending) {
         let now = self.commits;
-        if let Ending::Retry(due) = how {
+        if let Ending::Retry(due) | Ending::Released(due) = how {
             let message = self.of(id);
+            if matches!(how, Ending::Released(_)) {
+                let Bounds { least, most } = message.attempts;
+                message.attempts = Bounds { least: least.saturating_sub(1), most: most.saturating_sub(1) };
+            }
             (message.ending, message.lease, message.fresh) = (None, None, false);
             (message.due, message.row_due) = (due, due);
             message.durable = message.attempts;
@@ -88,7 +111,7 @@ impl Model {
         match how {
             Ending::Done => drop(self.done.insert(id)),
             Ending::Dead => drop(self.dead.insert(id, message)),
-            Ending::Deleted | Ending::Retry(_) => {}
+            Ending::Deleted | Ending::Retry(_) | Ending::Released(_) => {}
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum Ending {
     Dead,
     /// It isn't over: it rests until then.
     Retry(Bounds<i64>),
+    /// The same, and the delivery doesn't count.
+    Released(Bounds<i64>),
 }
 
 /// What a transaction has done, in order.

@@ -159,6 +159,10 @@ impl History<'_, '_> {
                 self.fail_one(session, id, lease, rest)
             }
             3..5 => self.finish(session, id, lease, Ending::Done),
+            5 => {
+                let delay = [0, 0, 5_000, HOUR][self.rng.usize(0..4)];
+                self.release_one(session, id, lease, delay)
+            }
             _ => self.finish(session, id, lease, Ending::Deleted),
         }
     }

@@ -62,6 +62,8 @@ fn a_failed_message_rests_and_comes_back_as_its_row_says() {
     p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
     let again = take(&p, slot, NOW + SECOND);
     assert_eq!((again[0].msg_id, again[0].attempts, again[0].tid), (1, 2, Tid { block: 8, offset: 2 }));
+    assert_eq!(p.counters(slot).unwrap().failed, 0, "one that is released rests the same way");
+    p.failed(slot, 1).unwrap();
     assert_eq!(p.counters(slot).unwrap().failed, 1);
 }
 
