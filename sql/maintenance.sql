@@ -9,7 +9,7 @@ CREATE FUNCTION enough.maintain(
 ) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 5 AS 'MODULE_PATHNAME', 'enough_maintain';
 COMMENT ON FUNCTION enough.maintain IS
-'Runs maintenance: finds messages that got into a queue''s table by COPY, restore or replication, removes archive rows past archive_for, moves sequences past numbers that replication or a restore has brought, forgets queues whose tables are gone, frees expired cache entries and rate limits, removes notes of pg_cron on the extension''s own jobs after a day, and names what is wrong with queues.
+'Runs maintenance: finds messages that got into a queue''s table by COPY, restore or replication, moves messages that have had max_attempts deliveries to the archive, removes archive rows past archive_for, moves sequences past numbers that replication or a restore has brought, forgets queues whose tables are gone, frees expired cache entries and rate limits, removes notes of pg_cron on the extension''s own jobs after a day, and names what is wrong with queues.
 Stops after max_duration; the next run goes on there: queues that have waited longest come first, each with a share of the time. Returns a row a task: what it did, how many items, how long, and a note where it did not come to its end or has found something. Safe at any time, many at once; waits for no lock and blocks no send and no read. Works on the queues that the role owns or consumes, an operator''s (see grant_to()) on all; what is on their tables, triggers say, runs with the owners'' rights.
 Fails with 22004 (NULL), 22023 (negative).';
 

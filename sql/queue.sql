@@ -17,7 +17,7 @@ CREATE FUNCTION enough.queue_create(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it moves to the archive as dead. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -114,7 +114,7 @@ CREATE FUNCTION enough.queue_send(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send';
 COMMENT ON FUNCTION enough.queue_send IS
 'Sends a message; readers see it when the transaction commits.
-Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. group_key: messages of a group are delivered one after the other. dedup_key: where a live message has it, that one''s msg_id is returned and nothing stored; waits for a transaction that is sending or finishing it. Both at most 512 bytes. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
+Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. group_key: messages of a group are delivered one after the other. dedup_key: where a live message has it, that one''s msg_id is returned and nothing stored; waits for a transaction that is sending or finishing it. One that has had max_attempts deliveries, the last of them over, moves to the archive and gives up its key. Both at most 512 bytes. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (key too long), 25006 (read-only), 40001 (dedup_key sent concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_send_batch(
@@ -141,7 +141,7 @@ CREATE FUNCTION enough.queue_read(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
 'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery.
-For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Needs SELECT and DELETE on the table.
+For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
@@ -266,7 +266,7 @@ CREATE FUNCTION enough.queue_status(queue text, msg_id bigint) RETURNS TABLE (
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 1 AS 'MODULE_PATHNAME', 'enough_queue_status';
 COMMENT ON FUNCTION enough.queue_status IS
 'Says how a message stands: ready, leased, delayed (until deliver_at), done or dead.
-Returns one row, or none where the message was deleted or never was. attempts: deliveries so far; error: why the last one failed. A message that an open transaction is finishing is leased. Needs SELECT on the table.
+Returns one row, or none where the message was deleted or never was. attempts: deliveries so far; error: why the last one failed. A message that an open transaction is finishing is leased. One that has had max_attempts deliveries, the last of them over, is dead, also where it hasn''t moved to the archive yet. Needs SELECT on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 42501.';
 
 CREATE FUNCTION enough.queue_dead(queue text, qty int DEFAULT 100) RETURNS TABLE (
@@ -286,7 +286,7 @@ Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
 CREATE FUNCTION enough.queue_redrive(queue text, msg_ids bigint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_redrive';
 COMMENT ON FUNCTION enough.queue_redrive IS
-'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (up to 10,000), or, where that is NULL, all. They keep their msg_id and their last error, and have no attempts behind them.
+'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (up to 10,000), or, where that is NULL, all. They keep their msg_id and their last error, and have no attempts behind them. Messages that have had max_attempts deliveries, the last of them over, are among them.
 Returns how many went. One whose dedup_key a live message has stays dead. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL element), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
@@ -348,6 +348,6 @@ Fails with 55000 where pg_cron is not in this database, 42501 where the role may
 CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough.queue_statistics
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
-'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out).
+'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out). dead: dead letters in the archive, and messages that are about to move there.
 NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table, or to be a monitor: a member of pg_monitor, or of a role that grant_to() has made one.
 Fails with 42704 (no such queue), 42501.';

@@ -239,7 +239,7 @@ fn queue_pop(calls: u64) -> Result<(), Corrupt> {
         let mut taken = Vec::with_capacity(1);
         counted(calls, &mut |_| {
             taken.clear();
-            queue.take(slot, 1, NOW, 1, 30 * SECOND, &mut taken)?;
+            queue.take(slot, 1, NOW, 1, 30 * SECOND, &mut taken, &mut wake)?;
             let message = taken.first().ok_or(Corrupt)?;
             queue.delivered(slot, 1)?;
             black_box(queue.start_busy(slot, message.msg_id, Some(message.lease), NOW)?);

@@ -71,7 +71,7 @@ pub(super) fn run(max_duration: i64) -> Result<Vec<Outcome>, Error> {
 }
 
 fn visit_queues(deadline: i64) -> Result<Vec<Outcome>, Error> {
-    let [mut reconciled, mut archived, mut numbers] = [Work::default(); 3];
+    let [mut reconciled, mut buried, mut archived, mut numbers] = [Work::default(); 4];
     let mut notes = Vec::new();
     let mut due = maintain::queues()?;
     // Where time is left, those that weren't done in their share get another one.
@@ -86,6 +86,7 @@ fn visit_queues(deadline: i64) -> Result<Vec<Outcome>, Error> {
             let share = (deadline.saturating_sub(now) / (due.len() - place) as i64).max(SHARE);
             let Some(visit) = maintain::visit(name, now.saturating_add(share).min(deadline))? else { continue };
             add(&mut reconciled, visit.reconciled);
+            add(&mut buried, visit.buried);
             add(&mut archived, visit.archived);
             add(&mut numbers, visit.numbers);
             match visit.unfinished {
@@ -103,9 +104,13 @@ fn visit_queues(deadline: i64) -> Result<Vec<Outcome>, Error> {
         notes.push(format!("{STOPPED} with {}", shortened(names, ", ")));
     }
     let note = (!notes.is_empty()).then(|| shortened(notes, "; "));
-    Ok([("queue_reconcile", reconciled), ("queue_archive", archived), ("queue_numbers", numbers)]
-        .map(|(task, work)| Outcome { task, items: work.items, elapsed: work.elapsed, note: note.clone() })
-        .into())
+    let tasks = [
+        ("queue_reconcile", reconciled),
+        ("queue_bury", buried),
+        ("queue_archive", archived),
+        ("queue_numbers", numbers),
+    ];
+    Ok(tasks.map(|(task, work)| Outcome { task, items: work.items, elapsed: work.elapsed, note: note.clone() }).into())
 }
 
 fn add(sum: &mut Work, work: Work) {

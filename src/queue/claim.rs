@@ -80,13 +80,13 @@ enum Looked {
 
 impl Claim {
     /// On a message that is set aside.
-    fn of(claimed: Claimed) -> Self {
+    pub(super) fn of(claimed: Claimed) -> Self {
         let Claimed { tid, tag, attempts, find_next } = claimed;
         Claim { busy: true, timed: false, group: 0, tid, tag: Some(tag), attempts, find_next }
     }
 
     /// On a message that isn't set aside, by its row.
-    fn outside(row: &Entry) -> Self {
+    pub(super) fn outside(row: &Entry) -> Self {
         Claim {
             timed: row.deliver_at.is_some(),
             group: row.group,

@@ -8,7 +8,6 @@ use crate::segment::call::{Jsonb, Text};
 use crate::segment::rows::{Missed, OpenTable, Row};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, each_row_kept, run};
-use enough_engine::queue::Taken;
 
 /// What the archive has in common with the table.
 pub(super) const ARCHIVED: &str = "msg_id, enqueued_at, attempts, priority, group_key, dedup_key, headers, message";
@@ -120,8 +119,16 @@ pub(super) fn archive(
     Ok(archived.is_some())
 }
 
-/// Moves a claimed message to the archive. The row is deleted with the caller's rights; who may do that may also put it
-/// into the archive.
+impl Outcome<'_> {
+    fn ending(&self) -> Ending {
+        match self {
+            Outcome::Done(_) => Ending::Archived,
+            Outcome::Dead { ending, .. } => *ending,
+        }
+    }
+}
+
+/// Moves a claimed message to the archive.
 pub(super) fn retire(
     queue: &Queue,
     table: &OpenTable<'_>,
@@ -129,13 +136,22 @@ pub(super) fn retire(
     claim: Claim,
     outcome: Outcome<'_>,
 ) -> Result<Result<(), Missed>, Error> {
-    let ending = match outcome {
-        Outcome::Done(_) => Ending::Archived,
-        Outcome::Dead { ending, .. } => ending,
-    };
     if claim.busy {
-        remember(queue.key, finished(msg_id, claim, ending));
+        remember(queue.key, finished(msg_id, claim, outcome.ending()));
     }
+    move_to_archive(queue, table, msg_id, claim, outcome)
+}
+
+/// Moves a claimed message to the archive, where a claim that is busy has been remembered. The row is deleted with the
+/// caller's rights; who may do that may also put it into the archive.
+pub(super) fn move_to_archive(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    claim: Claim,
+    outcome: Outcome<'_>,
+) -> Result<Result<(), Missed>, Error> {
+    let ending = outcome.ending();
     let row = match remove(queue, table, msg_id, claim, ending)? {
         Ok(row) => row,
         Err(why) => return Ok(Err(why)),
@@ -176,14 +192,4 @@ pub(super) fn retire(
         )
     })?;
     Ok(Ok(()))
-}
-
-/// Moves a message that has been delivered as often as it may be to the archive, in the transaction of the reader that was
-/// given the last lease.
-pub(super) fn bury(queue: &Queue, table: &OpenTable<'_>, taken: &Taken) -> Result<(), Error> {
-    let outcome = Outcome::Dead { error: None, attempts: taken.attempts, ending: Ending::Buried };
-    with_claim(queue, table, taken.msg_id, Some(taken.lease), |claim| {
-        retire(queue, table, taken.msg_id, claim, outcome)
-    })?;
-    Ok(())
 }

@@ -42,8 +42,12 @@ fn name(state: State) -> &'static str {
         State::Ready => "ready",
         State::Leased => "leased",
         State::Delayed => "delayed",
+        State::UsedUp => "dead",
     }
 }
+
+/// What is said of a message that is used up, and that nobody has buried yet.
+const USED_UP: &str = "its last lease ran out";
 
 /// Adds the row that says how a message stands; none where there is none.
 pub(super) fn status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<(), Error> {
@@ -56,7 +60,7 @@ pub(super) fn status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<
 }
 
 fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, Error> {
-    let now = expire(queue)?;
+    let (now, most) = expire(queue)?;
     let seen = queue.index(|index, slot| index.seen(slot, msg_id, now))?;
     let found = read_rows(
         &format!(
@@ -67,26 +71,35 @@ fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, 
         |row| {
             let sent = row.get::<pgrx::datum::TimestampWithTimeZone>(4)?.map_or(0, i64::from);
             let seen = seen.filter(|seen| seen.tag.was_sent_at(sent));
-            let seen = seen.map_or_else(|| row_seen(row, msg_id, now), Ok)?;
+            let seen = seen.map_or_else(|| row_seen(row, msg_id, now, most), Ok)?;
             let due = Value::or_null(seen.due, Value::Instant);
             let (until, at) = match seen.state {
                 State::Leased => (due, Value::Null),
                 State::Delayed => (Value::Null, due),
-                State::Ready => (Value::Null, Value::Null),
+                State::Ready | State::UsedUp => (Value::Null, Value::Null),
+            };
+            let error = match column(row, 3)? {
+                Value::Null if seen.state == State::UsedUp => Value::Bytes(USED_UP.as_bytes()),
+                error => error,
             };
             let state = Value::Bytes(name(seen.state).as_bytes());
             let attempts = Value::I32(i32::try_from(seen.attempts).unwrap_or(i32::MAX));
-            rows.push(&[state, attempts, at, until, Value::Null, column(row, 3)?, Value::Null])
+            rows.push(&[state, attempts, at, until, Value::Null, error, Value::Null])
         },
     )?;
     Ok(found > 0)
 }
 
-/// How a message that the index doesn't know stands, by its row's `deliver_at` and `attempts`.
-fn row_seen(row: &pgrx::spi::SpiHeapTupleData<'_>, msg_id: i64, now: i64) -> Result<Seen, Error> {
+/// How a message that the index doesn't know stands, by its row's `deliver_at` and `attempts`; `most` is how often it may be
+/// delivered.
+fn row_seen(row: &pgrx::spi::SpiHeapTupleData<'_>, msg_id: i64, now: i64, most: u32) -> Result<Seen, Error> {
     let due = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map(i64::from).filter(|&at| at > now);
-    let state = if due.is_some() { State::Delayed } else { State::Ready };
     let attempts = row.get::<i32>(2)?.unwrap_or(0).max(0).cast_unsigned();
+    let state = match due {
+        Some(_) => State::Delayed,
+        None if attempts >= most => State::UsedUp,
+        None => State::Ready,
+    };
     Ok(Seen { msg_id, state, attempts, due, lease: None, tag: Tag::default() })
 }
 
@@ -108,12 +121,12 @@ fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool,
     Ok(found > 0)
 }
 
-/// Lets what is due run out; the time that this holds for.
-fn expire(queue: &Queue) -> Result<i64, Error> {
-    queue.index_and_wake(|index, _, wake| {
+/// Lets what is due run out; the time that this holds for, and how often a message may be delivered.
+fn expire(queue: &Queue) -> Result<(i64, u32), Error> {
+    queue.index_and_wake(|index, slot, wake| {
         let now = server::now();
         index.expire(now, TIMERS, wake)?;
-        Ok(now)
+        Ok((now, index.options(slot)?.max_attempts))
     })
 }
 
@@ -152,6 +165,8 @@ struct Peek<'q> {
     left: usize,
     state: State,
     now: i64,
+    /// How often a message may be delivered.
+    most: u32,
     seen: Vec<Seen>,
     shown: HashSet<i64>,
     /// How far the index knows the table: by number, and by delivery time.
@@ -160,7 +175,7 @@ struct Peek<'q> {
 
 impl<'q> Peek<'q> {
     fn new(queue: &'q Queue, qty: usize, state: State) -> Result<Self, Error> {
-        let now = expire(queue)?;
+        let (now, most) = expire(queue)?;
         let mut seen = Vec::with_capacity(qty);
         let (reach, has_groups) = queue.index(|index, slot| {
             seen.clear();
@@ -170,7 +185,7 @@ impl<'q> Peek<'q> {
         seen.retain(|one| one.state == state);
         // What is behind the heads of groups isn't in the index, whatever the marks say.
         let reach = if has_groups { (i64::MIN, i64::MIN) } else { reach };
-        Ok(Peek { queue, left: qty, state, now, seen, shown: HashSet::new(), reach })
+        Ok(Peek { queue, left: qty, state, now, most, seen, shown: HashSet::new(), reach })
     }
 
     fn all(mut self, rows: &mut Rows<'_>) -> Result<(), Error> {
@@ -191,7 +206,7 @@ impl<'q> Peek<'q> {
         if numbers.is_empty() {
             return Ok(());
         }
-        let (state, now) = (self.state, self.now);
+        let (state, now, most) = (self.state, self.now, self.most);
         let shown = &mut self.shown;
         let before = shown.len();
         read_rows(
@@ -207,7 +222,7 @@ impl<'q> Peek<'q> {
                 let sent = row.get::<pgrx::datum::TimestampWithTimeZone>(4)?.map_or(0, i64::from);
                 let known =
                     by_number.get(&msg_id).filter(|seen| seen.tag == Tag::default() || seen.tag.was_sent_at(sent));
-                let one = known.map_or_else(|| row_seen(row, msg_id, now), |seen| Ok(*seen))?;
+                let one = known.map_or_else(|| row_seen(row, msg_id, now, most), |seen| Ok(*seen))?;
                 if one.state != state {
                     return Ok(());
                 }
@@ -237,7 +252,7 @@ impl<'q> Peek<'q> {
         let (mut after, mut last) = (from, i64::MIN);
         while self.left > 0 {
             let mut page: Vec<(i64, Seen)> = Vec::new();
-            let now = self.now;
+            let (now, most) = (self.now, self.most);
             let statement = match by {
                 Outside::Number => format!(
                     "SELECT deliver_at, attempts, msg_id FROM {relation} WHERE deliver_at IS NULL \
@@ -256,7 +271,7 @@ impl<'q> Peek<'q> {
             let count = read_rows(&statement, &[start, Parameter::I64(last), Parameter::I64(PAGE)], |row| {
                 let msg_id = row.get::<i64>(3)?.unwrap_or(0);
                 let at = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map_or(msg_id, i64::from);
-                page.push((at, row_seen(row, msg_id, now)?));
+                page.push((at, row_seen(row, msg_id, now, most)?));
                 Ok(())
             })?;
             let Some(&(at, end)) = page.last() else { return Ok(()) };

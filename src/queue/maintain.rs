@@ -1,10 +1,10 @@
 //! Maintenance of queues, one after the other: those first where it came by longest ago, each for a share of the time. How
 //! far it has got with each is noted in the queue's slot, so that short runs come to the end of large queues as well.
 
-use super::{Queue, archive, is_operator, reconcile, relation, sequence, stats};
+use super::{Queue, archive, bury, is_operator, reconcile, relation, sequence, stats};
 use crate::error::Error;
 use crate::segment::catalog::{self, Privilege, TableLock};
-use crate::segment::savepoint::{Failure, attempt};
+use crate::segment::savepoint::attempt;
 use crate::segment::sql::as_owner_of;
 use crate::segment::{Region, segment, server};
 use enough_engine::queue::{Partition as Index, QueueKey};
@@ -24,6 +24,8 @@ pub struct Work {
 pub struct Visit {
     /// Messages that the index didn't know.
     pub reconciled: Work,
+    /// Messages that were used up and are in the archive now.
+    pub buried: Work,
     /// Rows of the archive that were removed.
     pub archived: Work,
     /// Sequences that were moved.
@@ -71,11 +73,7 @@ pub fn visit(name: &str, deadline: i64) -> Result<Option<Visit>, Error> {
     // One queue on which something fails doesn't keep the others from being maintained.
     match attempt(|| visit_one(name, deadline)) {
         Ok(visit) => Ok(visit),
-        Err(Failure::Own(error)) => Ok(Some(Visit::failed(error.report().message))),
-        Err(failure) => match failure.message() {
-            Some(message) if failure.may_be_answered() => Ok(Some(Visit::failed(message.into_owned()))),
-            _ => failure.pass_on(),
-        },
+        Err(failure) => Ok(Some(Visit::failed(failure.answered()?.1))),
     }
 }
 
@@ -131,8 +129,13 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         visit.archived = timed(|| archive::expire(queue, &mut reached.archive, half, &mut whole))?;
     }
     visit.reconciled = timed(|| reconcile::queue(queue, &mut reached, deadline, &mut whole))?;
+    let mut failed = None;
+    if server::may_write() {
+        visit.buried = timed(|| bury_all(queue, deadline, &mut locked, &mut failed))?;
+    }
     queue.index(|index, slot| index.set_maintenance(slot, reached))?;
     visit.unfinished = match (whole, locked) {
+        _ if failed.is_some() => failed.map(Unfinished::Failed),
         (true, false) => None,
         (true, true) => Some(Unfinished::Locked),
         (false, _) => Some(Unfinished::Time),
@@ -144,6 +147,27 @@ fn timed(work: impl FnOnce() -> Result<i64, Error>) -> Result<Work, Error> {
     let started = server::now();
     let items = work()?;
     Ok(Work { items, elapsed: server::now().saturating_sub(started) })
+}
+
+/// Buries what is used up, with the rights of the table's owner; how many messages. Where that fails, `failed` says why: the
+/// rest of the visit stands.
+fn bury_all(queue: &Queue, deadline: i64, locked: &mut bool, failed: &mut Option<String>) -> Result<i64, Error> {
+    bury::expire(queue, deadline)?;
+    if !queue.index(|index, slot| index.has_used_up(slot))? {
+        return Ok(0);
+    }
+    // Kept until the transaction ends, because rows change.
+    if !catalog::try_lock(queue.table.relation, TableLock::Write) {
+        *locked = true;
+        return Ok(0);
+    }
+    match attempt(|| as_owner_of(queue.table.relation, || bury::bury(queue, i64::MAX, deadline))) {
+        Ok(buried) => Ok(buried),
+        Err(failure) => {
+            *failed = Some(failure.answered()?.1);
+            Ok(0)
+        }
+    }
 }
 
 /// Moves a queue's sequence past the greatest number in its tables: identity sequences aren't replicated, so a subscriber that

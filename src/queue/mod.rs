@@ -19,7 +19,8 @@
 //! | `refill.rs` | bringing rows from the table into the index |
 //! | `groups.rs` | messages of groups: the next one, and earlier ones |
 //! | `claim.rs` | a message that a transaction is about to change |
-//! | `finish.rs` | deleting, archiving, extending, burying |
+//! | `finish.rs` | deleting, archiving, extending |
+//! | `bury.rs` | messages that have been delivered as often as they may be |
 //! | `fail.rs` | a delivery that has failed |
 //! | `redrive.rs` | dead letters |
 //! | `purge.rs` | emptying a queue |
@@ -38,6 +39,7 @@ mod alter;
 pub mod archive;
 mod arguments;
 mod batch;
+mod bury;
 pub mod check;
 mod claim;
 mod ddl;

@@ -7,7 +7,7 @@
 use super::claim::permitted;
 use super::pending::{self, Action, remember};
 use super::{Queue, missing};
-use super::{finish, groups, refill};
+use super::{bury, finish, groups, refill};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
@@ -79,11 +79,13 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             table: None,
             hidden: Vec::new(),
             contended: false,
+            used_up: false,
         };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         if outlook.is_none() || server::now() >= deadline {
-            return Ok(());
+            // Not before: a reader that waits has nothing open that others would wait for.
+            return if reader.used_up { bury::bury_some(&current) } else { Ok(()) };
         }
         // Without a lock on the table, so that it can be altered, cleaned and dropped while this session sleeps.
         reader.unlock();
@@ -109,6 +111,8 @@ struct Reader<'q> {
     hidden: Vec<Taken>,
     /// Some of the hidden ones are only hidden while another transaction is changing their rows.
     contended: bool,
+    /// Messages wait to be buried.
+    used_up: bool,
 }
 
 impl<'q> Reader<'q> {
@@ -153,9 +157,13 @@ impl<'q> Reader<'q> {
             }
             if outlook.refill {
                 if !any && !self.refill(&outlook)? {
+                    if got == 0 && self.used_up {
+                        // To bury them makes room.
+                        return Ok(Some(outlook));
+                    }
                     return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
                 }
-            } else if !any && !more_due {
+            } else if !any && !more_due && outlook.ready == 0 {
                 return Ok(if got > 0 { None } else { Some(outlook) });
             }
             // Rows that turned out to be gone, timers that are due, a refill: look again.
@@ -167,7 +175,7 @@ impl<'q> Reader<'q> {
     }
 
     fn take(&mut self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
-        self.queue.index_and_wake(|index, slot, wake| {
+        let (outlook, used_up) = self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             taken.clear();
             index.expire(*self.began.get_or_insert(now), TIMERS, wake)?;
@@ -175,15 +183,17 @@ impl<'q> Reader<'q> {
                 Some(timeout) => timeout,
                 None => index.options(slot)?.visibility_timeout,
             };
-            index.take(slot, wait::process(), now, want, timeout, taken)?;
+            index.take(slot, wait::process(), now, want, timeout, taken, wake)?;
             index.delivered(slot, taken.len())?;
             let outlook = index.outlook(slot, 1, now)?;
             if outlook.refill && !taken.is_empty() {
                 // This session leaves with what it has; the next one that waits may refill.
                 index.pass_on(slot, wake)?;
             }
-            Ok(outlook)
-        })
+            Ok((outlook, index.has_used_up(slot)?))
+        })?;
+        self.used_up |= used_up;
+        Ok(outlook)
     }
 
     /// Gives leased messages to the caller; how many there were to give.
@@ -246,8 +256,7 @@ impl<'q> Reader<'q> {
             }
             return Ok(false);
         }
-        let writes = self.wish.delete || taken.exhausted;
-        if writes && row.is_being_changed() {
+        if self.wish.delete && row.is_being_changed() {
             // A read doesn't wait for other transactions: others may get it later.
             self.contended = true;
             self.hidden.push(*taken);
@@ -259,14 +268,6 @@ impl<'q> Reader<'q> {
         }
         if let Some(after) = taken.find_next {
             groups::look_for_next(self.queue, self.table()?, &row, after)?;
-        }
-        if taken.exhausted {
-            if server::may_write()
-                && let Some(table) = self.queue.open_for_notes()?
-            {
-                finish::bury(self.queue, &table, taken)?;
-            }
-            return Ok(false);
         }
         if self.wish.delete {
             let queue = self.queue;

@@ -1,8 +1,8 @@
 //! Dead letters: looking at them, and giving them another life.
 
-use super::Queue;
 use super::pending::{Action, remember};
 use super::send::{ENTRY, entry_of};
+use super::{Queue, bury};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{Privilege, row_security};
@@ -40,6 +40,9 @@ pub(super) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Result<i64, Err
     if !row_security(queue.table.relation) {
         queue.require_one_owner()?;
     }
+    // Also those that nobody has buried yet.
+    bury::expire(queue, i64::MAX)?;
+    bury::bury(queue, i64::MAX, i64::MAX)?;
     let (mut after, mut moved) = (None, 0);
     let chosen = numbers.map_or("", |_| "AND msg_id OPERATOR(pg_catalog.=) ANY ($3)");
     let page = format!(

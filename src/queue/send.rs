@@ -1,7 +1,7 @@
 //! Sending: rows into the table, and at commit into the index.
 
 use super::pending::{Action, remember};
-use super::{Queue, missing, require_write};
+use super::{Queue, bury, missing, require_write};
 use crate::error::Error;
 use crate::segment::call::Text;
 use crate::segment::catalog::{Privilege, row_security};
@@ -99,7 +99,7 @@ fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Res
     Ok(Sent::Stored(insert_by_executor(queue, row, number)?.ok_or_else(|| suppressed(queue))?))
 }
 
-/// Sends a message unless a live one has its dedup key.
+/// Sends a message unless a live one has its dedup key; one that is used up gives way.
 fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
     let relation = queue.table.relation;
     for _ in 0..TRIES {
@@ -125,10 +125,12 @@ fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sen
                 },
             )
         })?;
-        if let Some(taken) = taken {
+        if let Some(taken) = taken
+            && !bury::bury_holder(queue, taken)?
+        {
             return Ok(Sent::Taken(taken));
         }
-        // It was finished in between: the key is free again.
+        // It was finished in between, or is buried: the key is free again.
         server::check_for_interrupts();
     }
     Err(suppressed(queue))

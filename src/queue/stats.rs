@@ -1,6 +1,6 @@
 //! What a queue has seen and holds.
 
-use super::Queue;
+use super::{Queue, bury};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
@@ -20,15 +20,17 @@ pub(super) fn names() -> Result<Vec<String>, Error> {
 
 /// Adds a queue's row. The counts of rows are exact from the first call on: that one counts, later ones cost nothing.
 pub(super) fn describe(queue: &Queue, rows: &mut Rows<'_>) -> Result<(), Error> {
+    bury::expire(queue, i64::MAX)?;
     let counters = counters(queue)?;
     let options = queue.index(|index, slot| index.options(slot))?;
     let live = counters.live.unwrap_or(0);
     rows.push(&[
         Value::Bytes(queue.name.as_bytes()),
-        Value::I64((live - counters.leased - counters.delayed).max(0)),
+        Value::I64((live - counters.leased - counters.delayed - counters.used_up).max(0)),
         Value::I64(counters.leased),
         Value::I64(counters.delayed),
-        Value::I64(counters.dead),
+        // Nobody has buried some of them yet.
+        Value::I64(counters.dead.saturating_add(counters.used_up)),
         Value::I64(counters.archived),
         Value::or_null(oldest_ready(queue)?, Value::Interval),
         Value::I64(counters.sent),

@@ -84,6 +84,21 @@ impl Failure {
         }
     }
 
+    /// Its SQLSTATE and what it says, where it [may be answered](Self::may_be_answered); all others are passed on. The work's
+    /// own error always may.
+    pub fn answered(self) -> Result<(PgSqlErrorCode, String), Error> {
+        match self {
+            Failure::Own(error) => {
+                let report = error.report();
+                Ok((report.code, report.message))
+            }
+            failure @ Failure::Server(..) => match (failure.code(), failure.message()) {
+                (Some(code), Some(message)) if failure.may_be_answered() => Ok((code, message.into_owned())),
+                _ => failure.pass_on(),
+            },
+        }
+    }
+
     /// Passes it on as it came.
     pub fn pass_on<R>(self) -> Result<R, Error> {
         match self {
@@ -91,6 +106,11 @@ impl Failure {
             Failure::Server(caught, _) => caught.rethrow(),
         }
     }
+}
+
+/// Tells the client, and the log, of something that didn't keep the call from its work.
+pub fn warn(code: PgSqlErrorCode, message: String) {
+    guard::warn(code, message);
 }
 
 /// Does `work` in a savepoint, which is released when it succeeds and rolled back when it fails or raises an error. Costs a

@@ -98,7 +98,8 @@ pub(super) const LEASED: usize = PRIORITIES;
 pub(super) const DELAYED: usize = PRIORITIES + 1;
 pub(super) const BUSY: usize = PRIORITIES + 2;
 pub(super) const WAITING: usize = PRIORITIES + 3;
-pub(super) const LISTS: usize = PRIORITIES + 4;
+pub(super) const USED_UP: usize = PRIORITIES + 4;
+pub(super) const LISTS: usize = PRIORITIES + 5;
 /// What the kind of a record says that is in no list: it is a group.
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
@@ -385,6 +386,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     DELAYED,
     BUSY,
     WAITING,
+    USED_UP,
     LISTS,
     GROUP,
     FOLLOWER,

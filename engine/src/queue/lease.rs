@@ -1,8 +1,9 @@
 //! Reading a message, finishing it, giving it back; timers that run out.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R};
+use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R, USED_UP};
 use super::records::Kind;
 use super::registry::MISCOUNTED;
+use super::used_up::PASSES;
 use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -17,12 +18,10 @@ pub struct Taken {
     pub tag: Tag,
     /// The number of this lease; unique in the segment.
     pub lease: u64,
-    /// Deliveries so far, this one included; where `exhausted`, the deliveries so far.
+    /// Deliveries so far, this one included.
     pub attempts: u32,
     /// When the lease ends, in microseconds.
     pub until: i64,
-    /// The message has been delivered as often as it may be: the caller must bury it instead of delivering it.
-    pub exhausted: bool,
     /// The next message of its group isn't known: the caller is to look for it behind that number (`group.rs`).
     pub find_next: Option<i64>,
     /// An earlier message of its group may be in the table and not in the index: the caller is to look for one first. Never
@@ -65,6 +64,8 @@ pub struct Aside {
     pub tid: Tid,
     /// What tells its row from others of the number.
     pub tag: Tag,
+    /// Deliveries so far.
+    pub attempts: u32,
     /// Whether its row has a delivery time.
     pub timed: bool,
 }
@@ -81,7 +82,8 @@ pub struct Extended {
 }
 
 impl Partition<'_> {
-    /// Leases up to `want` ready messages to `process`, as many as fit into what `taken` has reserved.
+    /// Leases up to `want` ready messages to `process`, as many as fit into what `taken` has reserved. Some that are used up
+    /// are put with the others of the kind on the way, and whoever waits for what they held up is woken.
     pub fn take(
         &self,
         slot: u32,
@@ -90,6 +92,7 @@ impl Partition<'_> {
         want: usize,
         timeout: i64,
         taken: &mut Vec<Taken>,
+        wake: &mut Wake,
     ) -> Result<(), Corrupt> {
         if self.paused(slot)? {
             return Ok(());
@@ -98,21 +101,30 @@ impl Partition<'_> {
         let until = now.saturating_add(timeout);
         let allowance = usize::try_from(self.allowance(slot, now)?).unwrap_or(usize::MAX);
         let before = taken.len();
-        for _ in 0..want.min(allowance).min(taken.capacity() - before) {
+        let (mut left, mut passes) = (want.min(allowance).min(taken.capacity() - before), PASSES);
+        while left > 0 {
             let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
             if bitmap == 0 {
                 break;
             }
             let (record, _, _) = self.list(slot, bitmap.ilog2() as usize)?;
             self.unlink(slot, record)?;
+            let attempts = self.half(record, R::Attempts, true)?;
+            if attempts >= most {
+                self.put_with_used_up(slot, record, now, wake)?;
+                passes -= 1;
+                if passes == 0 {
+                    break;
+                }
+                continue;
+            }
+            left -= 1;
             let lease = self.head(Head::NextLease)?;
             self.set_head(Head::NextLease, lease.wrapping_add(1))?;
-            let attempts = self.half(record, R::Attempts, true)?;
-            let exhausted = attempts >= most;
-            let attempts = if exhausted { attempts } else { attempts + 1 };
+            let attempts = attempts + 1;
             self.set_half(record, R::Attempts, true, attempts)?;
             let mut kind = self.kind(record)?;
-            kind.counted = !exhausted;
+            kind.counted = true;
             self.set_kind(record, kind)?;
             self.set_r(record, R::Lease, lease)?;
             self.set_r(record, R::Due, until.cast_unsigned())?;
@@ -125,12 +137,11 @@ impl Partition<'_> {
                 lease,
                 attempts,
                 until,
-                exhausted,
                 find_next: match kind.owner {
                     0 => None,
                     _ => self.begin_probe(self.group_of(record)?, process)?,
                 },
-                may_overtake: kind.owner != 0 && kind.counted && attempts == 1 && self.may_overtake(slot, record)?,
+                may_overtake: kind.owner != 0 && attempts == 1 && self.may_overtake(slot, record)?,
             });
         }
         if allowance == usize::MAX {
@@ -234,7 +245,9 @@ impl Partition<'_> {
             self.set_timer(record)?;
         } else {
             self.unlink(slot, record)?;
-            self.make_ready(slot, record, true, wake)?;
+            if !self.use_up(slot, record, now, wake)? {
+                self.make_ready(slot, record, true, wake)?;
+            }
         }
         let (tid, tag) = (Tid::unpack(self.r(record, R::Tid)?), self.tag(slot, record)?);
         Ok(Some(Extended { until, tid, tag }))
@@ -255,6 +268,9 @@ impl Partition<'_> {
         };
         self.clear_timer(record)?;
         self.unlink(slot, record)?;
+        if self.use_up(slot, record, now, wake)? {
+            return self.landed(slot, wake);
+        }
         if delay <= 0 {
             return self.make_ready(slot, record, true, wake);
         }
@@ -317,16 +333,11 @@ impl Partition<'_> {
         if kind.list == BUSY {
             return Ok(Busy::Others);
         }
-        self.put_aside(slot, record)?;
-        Ok(Busy::Yours(Claimed {
-            tid: Tid::unpack(self.r(record, R::Tid)?),
-            tag: self.tag(slot, record)?,
-            attempts: self.half(record, R::Attempts, true)?,
-            find_next: self.lacks_next(kind.owner)?,
-        }))
+        let Aside { tid, tag, attempts, .. } = self.put_aside(slot, record)?;
+        Ok(Busy::Yours(Claimed { tid, tag, attempts, find_next: self.lacks_next(kind.owner)? }))
     }
 
-    fn put_aside(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+    pub(super) fn put_aside(&self, slot: u32, record: u32) -> Result<Aside, Corrupt> {
         let mut kind = self.kind(record)?;
         self.unlink(slot, record)?;
         self.clear_timer(record)?;
@@ -336,24 +347,24 @@ impl Partition<'_> {
         if kind.origin != LEASED {
             self.count(slot, Q::BusyUnleased, 1)?;
         }
-        Ok(())
+        Ok(Aside {
+            msg_id: self.r(record, R::MsgId)?.cast_signed(),
+            tid: Tid::unpack(self.r(record, R::Tid)?),
+            tag: self.tag(slot, record)?,
+            attempts: self.half(record, R::Attempts, true)?,
+            timed: kind.timed,
+        })
     }
 
     /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
     pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
-        for list in (0..PRIORITIES).chain([LEASED, DELAYED]) {
+        for list in (0..PRIORITIES).chain([LEASED, DELAYED, USED_UP]) {
             while aside.len() < aside.capacity() {
                 let (record, _, len) = self.list(slot, list)?;
                 if len == 0 {
                     break;
                 }
-                self.put_aside(slot, record)?;
-                aside.push(Aside {
-                    msg_id: self.r(record, R::MsgId)?.cast_signed(),
-                    tid: Tid::unpack(self.r(record, R::Tid)?),
-                    tag: self.tag(slot, record)?,
-                    timed: self.kind(record)?.timed,
-                });
+                aside.push(self.put_aside(slot, record)?);
             }
         }
         Ok(aside.len() == aside.capacity())
@@ -399,6 +410,7 @@ impl Partition<'_> {
         }
         self.unlink(slot, record)?;
         match kind.origin {
+            USED_UP => self.link(slot, record, USED_UP, false),
             FOLLOWER => {
                 let entry = self.entry(record, self.r(record, R::Lease)?)?;
                 self.erase(slot, record)?;
@@ -447,7 +459,7 @@ impl Partition<'_> {
         self.set_place(record, entry.tid)?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_half(record, R::Attempts, true, entry.attempts)?;
-        if was == FOLLOWER {
+        if was == FOLLOWER || (was == USED_UP && self.r(record, R::Lease)? != 0) {
             // What the caller knows of it may lack the group.
             let entry = self.entry(record, self.r(record, R::Lease)?)?;
             self.erase(slot, record)?;
@@ -520,10 +532,19 @@ impl Partition<'_> {
             if was == LEASED {
                 self.count(slot, Q::Failed, 1)?;
             }
+            if self.use_up(slot, record, now, wake)? {
+                self.landed(slot, wake)?;
+                continue;
+            }
             // A message whose lease ran out is older than those that wait; one whose delay is over is not.
             self.make_ready(slot, record, was == LEASED, wake)?;
         }
         Ok(())
+    }
+
+    /// Whether [`expire`](Self::expire) has something to do.
+    pub fn is_timer_due(&self, now: i64) -> Result<bool, Corrupt> {
+        Ok(self.first_timer()?.is_some_and(|(_, due)| due <= now))
     }
 
     /// The leading ready messages' numbers and places, one a priority: the oldest is among them.

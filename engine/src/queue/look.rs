@@ -1,6 +1,6 @@
 //! Looking at messages without taking any.
 
-use super::layout::{BUSY, DELAYED, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING};
+use super::layout::{BUSY, DELAYED, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING};
 use super::{Tag, Tid};
 use crate::words::Corrupt;
 
@@ -13,6 +13,8 @@ pub enum State {
     Leased,
     /// Its time has not come.
     Delayed,
+    /// It has been delivered as often as it may be, and is to be buried.
+    UsedUp,
 }
 
 /// A message as the index knows it.
@@ -87,6 +89,7 @@ impl Partition<'_> {
             State::Ready => &ready,
             State::Leased => &[LEASED, BUSY],
             State::Delayed => &[DELAYED],
+            State::UsedUp => &[USED_UP],
         };
         for &list in lists {
             let (mut record, _, len) = self.list(slot, list)?;
@@ -115,6 +118,8 @@ impl Partition<'_> {
             (BUSY, LEASED) => (State::Leased, true),
             (BUSY, _) => (State::Leased, false),
             (DELAYED, _) if runs => (State::Delayed, true),
+            (USED_UP, _) => (State::UsedUp, false),
+            _ if self.is_used_up(slot, self.half(record, R::Attempts, true)?)? => (State::UsedUp, false),
             _ => (State::Ready, false),
         };
         Ok(Seen {

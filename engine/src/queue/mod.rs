@@ -17,7 +17,8 @@
 //!   one committed after it is pushed: never neither.
 //!
 //! A message goes from *ready* to *leased* when it is read; to *busy* while an open transaction deletes it, when its
-//! timer stands still and nobody else gets it; and back when its lease runs out or that transaction aborts.
+//! timer stands still and nobody else gets it; and back when its lease runs out or that transaction aborts. After its
+//! last delivery it is *used up* instead of ready again.
 //!
 //! | file | subject |
 //! |---|---|
@@ -30,6 +31,7 @@
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back; timers running out |
+//! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs` | sessions that wait for a message |
 
@@ -44,6 +46,7 @@ mod records;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod used_up;
 mod wait;
 mod window;
 

@@ -1,6 +1,6 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
-use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, spread};
+use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING, spread};
 use super::marks::{NUMBERS, TIMES};
 use crate::fingerprint;
 use crate::words::Corrupt;
@@ -61,6 +61,8 @@ pub struct Counters {
     pub leased: i64,
     /// Messages whose time has not come.
     pub delayed: i64,
+    /// Messages that are used up and not buried yet.
+    pub used_up: i64,
     /// Since the segment was made.
     pub sent: i64,
     /// Since the segment was made.
@@ -247,10 +249,12 @@ impl Partition<'_> {
         })
     }
 
-    /// Changes a queue's options. What was delivered so far counts on.
+    /// Changes a queue's options. What was delivered so far counts on. Nobody is woken: the caller wakes all that wait.
     pub fn set_options(&self, slot: u32, options: Options, now: i64) -> Result<(), Corrupt> {
         self.change_rate_period(slot, options.rate_period, now)?;
-        self.write_options(slot, options)
+        let former = self.q(slot, Q::MaxAttempts)? as u32;
+        self.write_options(slot, options)?;
+        if options.max_attempts > former { self.put_in_line_again(slot, now) } else { Ok(()) }
     }
 
     fn write_options(&self, slot: u32, options: Options) -> Result<(), Corrupt> {
@@ -295,6 +299,7 @@ impl Partition<'_> {
             live: if counted { Some(self.q_i64(slot, Q::Live)?) } else { None },
             leased: i64::saturating_add(len(LEASED)?, len(BUSY)?),
             delayed: len(DELAYED)?.saturating_add(self.q_i64(slot, Q::TimedOutside)?),
+            used_up: len(USED_UP)?,
             sent: self.q_i64(slot, Q::Sent)?,
             delivered: self.q_i64(slot, Q::Delivered)?,
             finished: self.q_i64(slot, Q::Finished)?,

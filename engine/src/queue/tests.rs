@@ -11,6 +11,7 @@
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
 //! | `ending.rs` | those of failing, purging and looking |
+//! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
 mod check;
 mod corrupt;
@@ -21,3 +22,4 @@ mod model;
 mod random;
 mod refill;
 mod rules;
+mod used_up;

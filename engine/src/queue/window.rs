@@ -1,7 +1,7 @@
 //! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
 
 use super::group::Put;
-use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R};
+use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, USED_UP};
 use super::marks::{Marks, NUMBERS, Range, TIMES};
 use super::records::Kind;
 use super::{Tag, Tid, Wake};
@@ -110,11 +110,11 @@ impl Partition<'_> {
             for _ in 0..self.queues {
                 let other = (self.head(Head::ReclaimHand)? as usize % self.queues) as u32 + 1;
                 self.set_head(Head::ReclaimHand, u64::from(other))?;
-                if self.q(other, Q::Key)? == 0 || other == slot || self.ready(other)? <= least {
+                if self.q(other, Q::Key)? == 0 || other == slot || self.droppable(other, delivered)? <= least {
                     continue;
                 }
                 for _ in 0..SHARE / 2 {
-                    if self.ready(other)? > least {
+                    if self.droppable(other, delivered)? > least {
                         self.drop_last(other, delivered)?;
                     }
                 }
@@ -126,13 +126,24 @@ impl Partition<'_> {
         Ok(None)
     }
 
+    /// How many messages of a queue may make room for another's.
+    fn droppable(&self, slot: u32, delivered: bool) -> Result<u64, Corrupt> {
+        let used_up = if delivered { self.list(slot, USED_UP)?.2 } else { 0 };
+        Ok(self.ready(slot)?.saturating_add(used_up))
+    }
+
     /// Drops the queue's last ready message of the lowest priority from the index; false where it stays. One that has
     /// been delivered stays, because its row may not know of that: it goes to the front, where the old ones are. With
-    /// `delivered` it goes as any.
+    /// `delivered` it goes as any, and where none is ready one that is used up.
     fn drop_last(&self, slot: u32, delivered: bool) -> Result<bool, Corrupt> {
         for _ in 0..KEPT {
             let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
             if bitmap == 0 {
+                let (_, last, used_up) = self.list(slot, USED_UP)?;
+                if delivered && used_up > 0 {
+                    self.drop_known(slot, last)?;
+                    return Ok(true);
+                }
                 return Ok(false);
             }
             let list = bitmap.trailing_zeros() as usize;
@@ -362,6 +373,9 @@ impl Partition<'_> {
 
     fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
         let room = self.has_room(slot, entry.deliver_at.is_some_and(|at| at > now))?;
+        if self.takes_used_up(slot, entry.attempts)? {
+            return self.bring_used_up(slot, entry, room);
+        }
         if entry.group != 0 {
             return self.put_grouped(slot, entry, room, now, wake);
         }

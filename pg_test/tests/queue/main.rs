@@ -17,5 +17,6 @@ mod roles;
 mod savepoint;
 mod sending;
 mod table;
+mod used_up;
 mod wait;
 mod wait_end;

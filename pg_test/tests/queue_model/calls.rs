@@ -1,10 +1,12 @@
 //! Further calls: finishing and failing messages, and what concerns the queue as a whole.
 
 use crate::endings::Fate;
-use crate::history::{History, interval, number};
+use crate::history::{History, Kind, interval, number};
+use crate::message::Is;
 use crate::model::Ending;
 use crate::session::{Span, now};
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn argument(lease: Option<i64>) -> String {
@@ -93,10 +95,39 @@ impl History<'_, '_> {
         })
     }
 
-    /// Brings all dead letters back.
+    /// Brings all dead letters back, and first buries what is used up.
     pub(crate) fn redrive(&mut self) -> Result<()> {
+        let moment = now();
+        let before = Span { from: moment, to: moment + 20_000 };
+        let used_up = self.model.used_up(before, Is::Possible);
+        if used_up != self.model.used_up(Span { from: moment, to: moment }, Is::Sure)
+            || (self.kind == Kind::Tiny && !used_up.is_empty())
+        {
+            // Nobody would know which of them came back.
+            return Ok(());
+        }
         let rows = self.observe("SELECT enough.queue_redrive('q')")?;
-        self.model.redriven(number(&rows[0], 0)?)
+        if now() <= before.to || used_up == self.model.used_up(Span { from: moment, to: now() }, Is::Possible) {
+            self.model.all_buried(&used_up);
+            return self.model.redriven(number(&rows[0], 0)?);
+        }
+        bail!("a redrive that took so long that other leases ran out meanwhile isn't for this model")
+    }
+
+    /// Maintenance has come by: what has been buried, and whether that is all that is used up.
+    fn was_maintained(&mut self, from: i64) -> Result<()> {
+        let span = Span { from, to: now() };
+        let rows = self.observe("SELECT msg_id FROM enough.a_q WHERE outcome = 'dead'")?;
+        let dead: BTreeSet<i64> = rows.iter().map(|row| number(row, 0)).collect::<Result<_>>()?;
+        let possible = self.model.used_up(span, Is::Possible);
+        let buried: Vec<i64> = possible.into_iter().filter(|id| dead.contains(id)).collect();
+        if self.kind == Kind::Roomy {
+            let left: Vec<i64> =
+                self.model.used_up(span, Is::Sure).into_iter().filter(|id| !buried.contains(id)).collect();
+            ensure!(left.is_empty(), "{left:?} are used up, and maintenance has left them");
+        }
+        self.model.all_buried(&buried);
+        Ok(())
     }
 
     pub(crate) fn purge(&mut self) -> Result<()> {
@@ -140,11 +171,18 @@ impl History<'_, '_> {
         self.next_payload += 1;
         self.within(session, |history| {
             let statement = format!("SELECT enough.queue_send('q', '{payload}', dedup_key => 'key {key}')");
-            let (_, rows) = history.call(session, &statement)?;
+            let (span, rows) = history.call(session, &statement)?;
             let id: i64 = number(&rows[0], 0)?;
-            let Some(first) = live else { return history.model.send(session, id, payload, (0, None, Some(key)), None) };
-            ensure!(first == id, "message {id} was sent, where {first} has its key");
-            Ok(())
+            if let Some(first) = live {
+                let used_up = history.model.messages[&first].used_up(history.model.options.max_attempts, span);
+                if first == id {
+                    ensure!(used_up != Is::Sure, "message {first} is used up and has its key still");
+                    return Ok(());
+                }
+                // Fails where it isn't used up.
+                history.model.bury(session, span, first)?;
+            }
+            history.model.send(session, id, payload, (0, None, Some(key)), None)
         })
     }
 
@@ -178,7 +216,9 @@ impl History<'_, '_> {
                 self.model.replaced(id, Some(payload));
             }
         }
-        self.observe("SELECT enough.maintain()").map(drop)
+        let from = now();
+        self.observe("SELECT enough.maintain()")?;
+        self.was_maintained(from)
     }
 
     /// Compares what `queue_status` says of a message, one of the last.

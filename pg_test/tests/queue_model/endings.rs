@@ -195,6 +195,11 @@ impl Model {
             // Where memory is short it may not have been set aside.
             return self.roomy.then_some("leased");
         }
+        match message.used_up(self.options.max_attempts, span) {
+            Is::Sure => return Some("dead"),
+            Is::Possible => return None,
+            Is::Not(_) => {}
+        }
         let passed = crate::message::passed(message.due, span, "");
         match (message.leased(None, span), passed) {
             (Is::Sure, _) => Some("leased"),

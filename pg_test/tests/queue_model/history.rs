@@ -1,6 +1,6 @@
 //! One history: a queue, sessions that use it at random, and the model that looks at each answer.
 
-use crate::message::{Bounds, Message};
+use crate::message::{Bounds, Is, Message};
 use crate::model::{Delivery, Model, Options, Read};
 use crate::session::{Reply, Row, Session, Span, now};
 use anyhow::{Context, Result, bail, ensure};
@@ -408,8 +408,8 @@ impl<'s, 'd> History<'s, 'd> {
     /// Compares the committed rows, and what the statistics say of them.
     pub(crate) fn compare(&mut self) -> Result<()> {
         let rows = self.observe(
-            "SELECT count(*), coalesce(sum(msg_id), 0), \
-             (SELECT ready + leased + delayed FROM enough.queue_stats('q')) FROM enough.q_q",
+            "SELECT count(*), coalesce(sum(msg_id), 0), (SELECT ready + leased + delayed + dead FROM enough.queue_stats('q')) \
+             - (SELECT count(*) FROM enough.a_q WHERE outcome = 'dead') FROM enough.q_q",
         )?;
         let (count, sum, counted) = (number(&rows[0], 0)?, number(&rows[0], 1)?, number::<i64>(&rows[0], 2)?);
         ensure!((count, sum) == self.model.rows(), "{count} rows, where {:?} are due", self.model.rows());
@@ -457,7 +457,8 @@ impl<'s, 'd> History<'s, 'd> {
         // In parts, so that leases don't fill the memory, and deleted for the same reason.
         loop {
             let moment = now();
-            if !self.model.must_return(0, Span { from: moment, to: moment }, true) {
+            let span = Span { from: moment, to: moment };
+            if !self.model.must_return(0, span, true) && self.model.used_up(span, Is::Sure).is_empty() {
                 break;
             }
             self.read(0, 50, Some(HOUR), true)?;

@@ -25,7 +25,7 @@ pub(crate) const AT_ONCE: Bounds<i64> = Bounds { least: i64::MIN, most: i64::MIN
 /// A delivery that has not been finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// `None` where nobody was told (of a message that was found exhausted).
+    /// `None` where nobody was told, as by a pop.
     pub(crate) number: Option<i64>,
     /// When it ends.
     pub(crate) until: Bounds<i64>,
@@ -114,6 +114,18 @@ impl Message {
         }
     }
 
+    /// Whether it has been delivered as often as it may be (`most`), and its last lease is over.
+    pub(crate) fn used_up(&self, most: u32, span: Span) -> Is {
+        if self.ending.is_some() {
+            return Is::Not("an open transaction is finishing it");
+        }
+        if self.attempts.most < most {
+            return Is::Not("it may be delivered again");
+        }
+        let known = if self.attempts.least >= most { Is::Sure } else { Is::Possible };
+        known.and(self.lease.map_or(Is::Sure, |lease| passed(lease.until, span, "its last lease runs")))
+    }
+
     /// Whether it may be delivered during `span` to a transaction with that snapshot, but for its group.
     pub(crate) fn ready(&self, snapshot: Option<u64>, span: Span) -> Is {
         if self.sender.is_some() {
@@ -132,9 +144,14 @@ impl Message {
     }
 
     /// Whether `later`, of the same group, may be delivered for all that this one says.
-    pub(crate) fn lets(&self, is_earlier: bool, later: &Message, span: Span) -> Is {
+    pub(crate) fn lets(&self, is_earlier: bool, later: &Message, most: u32, span: Span) -> Is {
         if self.sender.is_some() {
             return Is::Sure;
+        }
+        match self.used_up(most, span) {
+            Is::Sure => return Is::Sure,
+            Is::Possible => return Is::Possible,
+            Is::Not(_) => {}
         }
         match self.leased(None, span) {
             Is::Sure => return Is::Not("another message of its group is leased"),

@@ -187,7 +187,9 @@ impl Model {
 
     /// A lease whose transaction was rolled back: the message rests, unless the lease had come to an end before.
     fn give_back(&mut self, id: i64, taken: Lease, span: Span) {
-        let rest = self.options.rest(taken.attempts);
+        // After the last one there is nothing to rest for.
+        let last = taken.attempts >= self.options.max_attempts;
+        let rest = if last { Bounds::exactly(0) } else { self.options.rest(taken.attempts) };
         let Some(message) = self.messages.get_mut(&id) else { return };
         let Some(lease) = message.lease.filter(|lease| lease.number == taken.number) else { return };
         let due =
@@ -328,13 +330,19 @@ impl Model {
             return Is::Not("the queue is paused");
         }
         let message = &self.messages[&id];
+        let most = self.options.max_attempts;
         let mut ready = message.ready(self.transactions[session].snapshot, span);
+        match message.used_up(most, span) {
+            Is::Sure => return Is::Not("it is used up"),
+            Is::Possible => ready = ready.and(Is::Possible),
+            Is::Not(_) => {}
+        }
         let others = message.group.and_then(|group| groups.get(&group)).into_iter().flatten();
         for &other in others.filter(|other| **other != id) {
             if matches!(ready, Is::Not(_)) {
                 break;
             }
-            ready = ready.and(self.messages[&other].lets(other < id, message, span));
+            ready = ready.and(self.messages[&other].lets(other < id, message, most, span));
         }
         ready
     }
@@ -366,15 +374,30 @@ impl Model {
         allowance
     }
 
-    /// Messages that a read by that session in `span` must return, or bury, if it asks for enough. One that would have to
-    /// write a row leaves those to others that another transaction is changing.
+    /// Messages that are (`Sure`), or may be, used up during `span`, and that nobody is burying.
+    pub(crate) fn used_up(&self, span: Span, is: Is) -> Vec<i64> {
+        let most = self.options.max_attempts;
+        let free = self.messages.iter().filter(|(_, message)| message.ending.is_none() && message.sender.is_none());
+        let state = |message: &Message| message.used_up(most, span);
+        free.filter(|(_, message)| state(message) == is || (is == Is::Possible && state(message) == Is::Sure))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Maintenance, or a redrive, has buried what was used up, in a transaction of its own.
+    pub(crate) fn all_buried(&mut self, buried: &[i64]) {
+        self.commits += 1;
+        for id in buried {
+            let message = self.messages.remove(id).expect("a message that is used up is known");
+            self.dead.insert(*id, message);
+        }
+    }
+
+    /// Messages that a read by that session in `span` must return if it asks for enough. One that would have to write a row
+    /// leaves those to others that another transaction is changing.
     fn due(&self, session: usize, span: Span, pop: bool) -> Vec<i64> {
         let mut due = self.ready(session, span, Is::Sure);
-        let most = self.options.max_attempts;
-        due.retain(|id| {
-            let writes = pop || self.messages[id].attempts.most >= most;
-            !writes || !self.locked_by_another(session, *id)
-        });
+        due.retain(|id| !pop || !self.locked_by_another(session, *id));
         due
     }
 
@@ -402,6 +425,12 @@ impl Model {
     ) -> Result<()> {
         ensure!(rows.len() <= read.qty, "{} messages where {} were asked for", rows.len(), read.qty);
         let due = self.due(session, span, read.pop);
+        let may_bury = self.roomy && self.transactions[session].snapshot.is_none();
+        let used_up = if may_bury { self.used_up(span, Is::Sure) } else { Vec::new() };
+        for id in used_up {
+            let left = !buried.contains(&id) && !self.locked_by_another(session, id);
+            ensure!(!left, "message {id} is used up, and not buried: {:?}", self.messages[&id]);
+        }
         let allowance = self.allowance(span);
         // Of several who waited nobody knows who was first.
         ensure!(
@@ -414,7 +443,7 @@ impl Model {
             self.deliver(session, span, read, row)?;
         }
         for &id in buried {
-            self.bury(session, span, read, id)?;
+            self.bury(session, span, id)?;
         }
         if read.pop && span.to - span.from > read.timeout {
             // What it has taken and lost again, because it took longer than its leases last, was tried once more.
@@ -429,9 +458,9 @@ impl Model {
         }
         let left: Vec<i64> =
             due.iter().copied().filter(|id| !buried.contains(id) && rows.iter().all(|row| row.id != *id)).collect();
-        // What is buried, or met and left to others, is in flight meanwhile.
+        // What is met and left to others is in flight meanwhile.
         let locked = self.messages.keys().any(|id| self.locked_by_another(session, *id));
-        let hides = !buried.is_empty() || locked || self.transactions[session].snapshot.is_some();
+        let hides = locked || self.transactions[session].snapshot.is_some();
         let allowed = if hides { 0 } else { allowance.least };
         let most =
             if self.options.max_in_flight.is_some() { read.qty.min(allowed) } else { read.qty.min(allowance.least) };
@@ -510,23 +539,21 @@ impl Model {
         Ok(())
     }
 
-    /// A read has met a message that was delivered as often as it may be.
-    fn bury(&mut self, session: usize, span: Span, read: Read, id: i64) -> Result<()> {
+    /// A read, or a send with its dedup key, has buried a message.
+    pub(crate) fn bury(&mut self, session: usize, span: Span, id: i64) -> Result<()> {
         let most = self.options.max_attempts;
         ensure!(self.messages.contains_key(&id), "message {id} is dead, and it isn't there");
-        if let Is::Not(why) = self.ready_one(session, span, id, &self.groups()) {
-            bail!("message {id} is dead, but {why}: {:?}", self.messages[&id]);
-        }
         let message = self.messages.get_mut(&id).expect("looked for above");
-        ensure!(message.attempts.most >= most, "message {id} is dead before {most} deliveries: {message:?}");
-        let until = Bounds { least: span.from + read.timeout, most: span.to + read.timeout };
-        let lease = Lease { number: None, until, attempts: message.attempts.most };
+        if let Is::Not(why) = message.used_up(most, span) {
+            bail!("message {id} is dead, but {why}: {message:?}");
+        }
+        ensure!(message.ending.is_none() && message.sender.is_none(), "message {id} is somebody's: {message:?}");
         message.attempts.least = most;
-        message.lease = Some(lease);
+        message.lease = None;
+        message.due = AT_ONCE;
         message.ending = Some(session);
         message.fresh = false;
-        let effects = &mut self.transactions[session].effects;
-        effects.extend([Effect::Leased { id, lease }, Effect::Ends { id, how: Ending::Dead }]);
+        self.transactions[session].effects.push(Effect::Ends { id, how: Ending::Dead });
         Ok(())
     }
 

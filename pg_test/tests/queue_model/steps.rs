@@ -112,7 +112,6 @@ impl History<'_, '_> {
 
     fn wait_some(&mut self, session: usize) -> Result<()> {
         // What a fixed snapshot doesn't show is not waited for.
-        // A reader that has met an exhausted message waits on, and nobody can tell.
         // What somebody gets who waits in a transaction that stays open leaves much open for all the others; the model
         // says too little of that yet, so it is for those who look closely at what it finds.
         let fixed = self.model.transactions[session].snapshot.is_some();

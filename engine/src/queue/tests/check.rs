@@ -2,7 +2,7 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, WAITING, g,
+    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING, g,
 };
 use std::collections::BTreeMap;
 
@@ -159,9 +159,14 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
     holding
 }
 
+/// Whether a message has no place in its group: it is used up, or a follower that is set aside.
+fn is_out_of_order(list: usize, origin: usize) -> bool {
+    list == USED_UP || (list == BUSY && matches!(origin, FOLLOWER | USED_UP))
+}
+
 fn message(p: &Partition<'_>, record: u32) -> Message {
     let kind = p.kind(record).unwrap();
-    let follower = kind.list == BUSY && kind.origin == FOLLOWER;
+    let outside = is_out_of_order(kind.list, kind.origin);
     Message {
         list: kind.list,
         due: p.r(record, R::Due).unwrap().cast_signed(),
@@ -170,7 +175,7 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
         priority: kind.priority,
         timed: kind.timed,
         group: match kind.owner {
-            0 if follower => p.r(record, R::Lease).unwrap(),
+            0 if outside => p.r(record, R::Lease).unwrap(),
             0 => 0,
             owner => p.r(owner, g::HASH).unwrap(),
         },
@@ -201,8 +206,7 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         holding.groups.insert(hash, Group { head, next, known: flag(2), first: flag(4), late: flag(16) });
     }
     for (id, message) in &holding.messages {
-        let follower = message.list == BUSY && message.origin == FOLLOWER;
-        if message.group != 0 && !follower {
+        if message.group != 0 && !is_out_of_order(message.list, message.origin) {
             assert_eq!(holding.groups[&message.group].head, *id, "message {id} is beside the head of its group");
         }
     }

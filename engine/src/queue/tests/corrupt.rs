@@ -42,10 +42,10 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.find(key).map(drop),
         p.sent(slot, &entry(id), NOW, wake),
         p.outlook(slot, 4, NOW).map(drop),
-        p.take(slot, process, NOW, 8, 10, &mut taken),
+        p.take(slot, process, NOW, 8, 10, &mut taken, wake),
         p.counters(slot).map(drop),
         p.seen(slot, id, NOW).map(drop),
-        p.look(slot, [State::Ready, State::Leased, State::Delayed][id as usize % 3], NOW, &mut seen),
+        p.look(slot, [State::Ready, State::Leased, State::Delayed, State::UsedUp][id as usize % 4], NOW, &mut seen),
         p.has_groups(slot).map(drop),
         p.heads(slot).map(drop),
     ];
@@ -92,6 +92,10 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.end_purged(slot, id + 1, TAG, NOW, wake),
         p.rest(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
+        p.start_burial(slot, &Entry { attempts: 3, ..entry(id + 8) }, NOW, wake).map(drop),
+        p.has_used_up(slot).map(drop),
+        p.set_used_up_aside(slot, &mut aside),
+        p.is_timer_due(NOW).map(drop),
         if id % 5 == 0 { p.set_all_aside(slot, &mut aside).map(drop) } else { Ok(()) },
         p.wake_all(slot, wake).map(drop),
         p.expire(NOW + 5, 50, wake),
@@ -107,7 +111,9 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.failed(slot, 1),
         p.purged(slot, 1, 1),
         p.forgotten(slot, 1, 1),
-        p.options(slot).and_then(|options| p.set_options(slot, Options { rate_period: id, ..options }, NOW)),
+        p.options(slot).and_then(|options| {
+            p.set_options(slot, Options { rate_period: id, max_attempts: 3 + id as u32 % 2, ..options }, NOW)
+        }),
         p.should_count(slot, NOW).map(drop),
         p.start_counting(slot).and_then(|counting| p.counted(slot, counting, [1; 4], 0, 0)),
         p.sent(slot, &Entry { tag: Tag { sent: 1, writer: 1 }, ..entry(id + 2) }, NOW, wake),
@@ -143,7 +149,7 @@ proptest! {
             for id in 0..60 {
                 p.sent(slot, &entry(id), NOW, &mut Wake::default()).unwrap();
             }
-            p.take(slot, 1, NOW, 20, 5, &mut Vec::with_capacity(20)).unwrap();
+            p.take(slot, 1, NOW, 20, 5, &mut Vec::with_capacity(20), &mut Wake::default()).unwrap();
             p.wait(slot, relation).unwrap();
         }
         for (at, word) in &harm {

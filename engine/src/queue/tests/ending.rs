@@ -18,7 +18,7 @@ fn member(msg_id: i64) -> Entry {
 
 fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
     let mut taken = Vec::with_capacity(10);
-    p.take(slot, 77, now, 10, OPTIONS.visibility_timeout, &mut taken).unwrap();
+    p.take(slot, 77, now, 10, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     walk(p);
     taken
 }

@@ -3,7 +3,7 @@
 
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
-use crate::queue::layout::{BUSY, DELAYED, LEASED};
+use crate::queue::layout::{BUSY, DELAYED, LEASED, USED_UP};
 use crate::queue::{
     Busy, Entry, Found, LOOK_AGAIN, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded,
 };
@@ -70,6 +70,13 @@ pub(super) struct Queue {
     /// Rows that vanished behind the index's back, or that others may have met before their senders told the index: the
     /// count of delayed messages may be off by them.
     pub uncertain: i64,
+}
+
+impl Queue {
+    /// Where a message goes that may be delivered at once.
+    fn ready_list(&self, message: &Message) -> usize {
+        if message.attempts >= self.options.max_attempts { USED_UP } else { message.priority }
+    }
 }
 
 pub(super) struct World<'a> {
@@ -204,13 +211,29 @@ impl<'a> World<'a> {
         let paused = self.queues[q].options.paused;
         let holding = walk(&self.p)[&slot].clone();
         let most = self.queues[q].allowance(&holding).min(want as u64) as usize;
-        let ready = holding.ready;
-        let expected: Vec<i64> = ready.into_iter().take(if paused { 0 } else { most }).collect();
+        let max_attempts = self.queues[q].options.max_attempts;
+        let used_up = |id: &i64| holding.messages[id].attempts >= max_attempts;
+        let passed = holding.messages.iter().filter(|(id, message)| message.list != LEASED && used_up(id));
+        // Out of the order of their groups.
+        self.queues[q].aside.extend(passed.map(|(id, _)| *id));
+        let ready = holding.ready.iter().copied().filter(|id| !used_up(id));
+        let expected: Vec<i64> = ready.take(if paused { 0 } else { most }).collect();
         let mut taken = Vec::with_capacity(want);
         let timeout = self.queues[q].options.visibility_timeout;
         let process = self.process();
-        self.p.take(slot, process, self.now, want, timeout, &mut taken).unwrap();
-        assert_eq!(taken.iter().map(|taken| taken.msg_id).collect::<Vec<_>>(), expected, "the first in order");
+        let mut wake = Wake::default();
+        self.p.take(slot, process, self.now, want, timeout, &mut taken, &mut wake).unwrap();
+        self.woke(&wake);
+        let mut numbers: Vec<i64> = taken.iter().map(|taken| taken.msg_id).collect();
+        if holding.ready.iter().any(used_up) {
+            // The next of their groups have come into line.
+            let new = |id: &i64| !holding.ready.contains(id);
+            assert!(numbers.len() >= expected.len().min(most), "{numbers:?}, where {expected:?} are ready");
+            numbers.retain(|id| !new(id));
+            assert!(expected.starts_with(&numbers), "{numbers:?}, where {expected:?} are ready");
+        } else {
+            assert_eq!(numbers, expected, "the first in order");
+        }
         let mut got = 0;
         for taken in taken {
             let queue = &mut self.queues[q];
@@ -221,8 +244,8 @@ impl<'a> World<'a> {
             assert!(!queue.leases.contains_key(&id), "message {id} is under two leases");
             assert!(!queue.busy.contains_key(&id), "message {id} is read while a transaction deletes it");
             let known = queue.attempts.get(&id).copied().unwrap_or(0);
-            assert_eq!(taken.exhausted, known >= queue.options.max_attempts, "message {id} after {known} deliveries");
-            let attempts = if taken.exhausted { known } else { known + 1 };
+            assert!(known < queue.options.max_attempts, "message {id} is delivered after {known} deliveries");
+            let attempts = known + 1;
             assert_eq!(taken.attempts, attempts);
             queue.attempts.insert(id, attempts);
             let Some(row) = queue.rows.get(&id).copied() else {
@@ -255,16 +278,9 @@ impl<'a> World<'a> {
                 assert_eq!(earlier, None, "message {id} of a group overtakes one");
             }
             got += 1;
-            if taken.exhausted {
-                queue.rows.remove(&id);
-                queue.buried += 1;
-                self.forget_leased(slot, &taken);
-                self.p.buried(slot, 1).unwrap();
-            } else {
-                queue.delivered += 1;
-                queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
-                self.p.delivered(slot, 1).unwrap();
-            }
+            queue.delivered += 1;
+            queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
+            self.p.delivered(slot, 1).unwrap();
         }
         got
     }
@@ -452,7 +468,8 @@ impl<'a> World<'a> {
             queue.leases.insert(id, Lease { until, ..lease });
         } else if current {
             queue.leases.remove(&id);
-            assert_eq!(walk(&self.p)[&slot].messages[&id].list, walk(&self.p)[&slot].messages[&id].priority);
+            let message = &walk(&self.p)[&slot].messages[&id];
+            assert_eq!(message.list, queue.ready_list(message));
         }
         self.woke(&wake);
     }
@@ -469,11 +486,74 @@ impl<'a> World<'a> {
         }
         queue.leases.remove(&id);
         let message = &walk(&self.p)[&slot].messages[&id];
-        if delay > 0 {
+        if delay > 0 && message.list != USED_UP {
             assert_eq!((message.list, message.due), (DELAYED, self.now + delay));
             queue.rests.insert(id, message.due);
         } else {
-            assert_eq!(message.list, message.priority);
+            assert_eq!(message.list, queue.ready_list(message));
+        }
+    }
+
+    /// A session sets out to bury what is used up.
+    pub fn start_burial(&mut self, q: usize, count: usize) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let mut aside = Vec::with_capacity(count);
+        let holding = walk(&self.p)[&slot].clone();
+        self.p.set_used_up_aside(slot, &mut aside).unwrap();
+        for one in aside {
+            let before = holding.messages[&one.msg_id].clone();
+            assert_eq!((before.list, before.attempts, before.tag), (USED_UP, one.attempts, one.tag));
+            if !self.is_replaced(q, one.msg_id, one.tag) {
+                self.queues[q].aside.insert(one.msg_id);
+                self.queues[q].busy.insert(one.msg_id, before);
+            }
+        }
+    }
+
+    /// A sender meets a row with its dedup key.
+    pub fn bury_by_row(&mut self, q: usize, which: u8) {
+        let queue = &self.queues[q];
+        let (Some(slot), Some(row)) = (queue.slot, pick(which, queue.rows.values()).copied()) else { return };
+        let before = walk(&self.p)[&slot].messages.get(&row.msg_id).filter(|before| before.tag == row.tag).cloned();
+        let mut wake = Wake::default();
+        let answer = self.p.start_burial(slot, &row, self.now, &mut wake).unwrap();
+        let Some(before) = before else {
+            assert_eq!(answer, Busy::Stale, "the rows of the model know of no delivery");
+            self.woke(&wake);
+            return;
+        };
+        let runs = match before.list {
+            LEASED => before.due > self.now,
+            BUSY => before.origin == LEASED,
+            _ => false,
+        };
+        if runs || before.attempts < queue.options.max_attempts {
+            assert_eq!(answer, Busy::Stale);
+        } else if before.list == BUSY {
+            assert_eq!(answer, Busy::Others);
+        } else {
+            assert!(matches!(answer, Busy::Yours(claimed) if claimed.tid == tid(q, row.msg_id)));
+            let queue = &mut self.queues[q];
+            queue.leases.remove(&row.msg_id);
+            queue.rests.remove(&row.msg_id);
+            queue.aside.insert(row.msg_id);
+            queue.busy.insert(row.msg_id, Message { list: USED_UP, lease: before.group, ..before });
+        }
+        self.woke(&wake);
+    }
+
+    pub fn limit_attempts(&mut self, q: usize, most: u32) {
+        let queue = &mut self.queues[q];
+        queue.options.max_attempts = most;
+        if let Some(slot) = queue.slot {
+            self.p.set_options(slot, queue.options, self.now).unwrap();
+            for (id, message) in &walk(&self.p)[&slot].messages {
+                let right = message.list != USED_UP || message.attempts >= most;
+                assert!(right, "message {id} is put aside after {} of {most} deliveries", message.attempts);
+            }
+            for _ in 0..self.queues[q].waiting.len() {
+                self.pass_on(q);
+            }
         }
     }
 

@@ -171,6 +171,10 @@ impl World<'_> {
                 if self.read(q, 10) == 0 {
                     self.refill(q);
                 }
+                self.start_burial(q, 10);
+                while !self.queues[q].busy.is_empty() {
+                    self.end_delete(q, 0, true);
+                }
                 let shape = walk(&self.p);
                 let queue = &mut self.queues[q];
                 queue.note_replaced(&shape[&queue.slot.unwrap()]);

@@ -1,7 +1,7 @@
 //! The rules one by one: those that are easily broken, and those that random histories seldom meet.
 
 use super::check::walk;
-use crate::queue::layout::{BUSY, DELAYED, Head, LEASED};
+use crate::queue::layout::{BUSY, DELAYED, Head, LEASED, USED_UP};
 use crate::queue::{
     Busy, Claimed, Counters, Entry, Found, LOOK_AGAIN, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, format,
 };
@@ -58,7 +58,7 @@ fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
 
 fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Taken> {
     let mut taken = Vec::with_capacity(want);
-    p.take(slot, 77, now, want, OPTIONS.visibility_timeout, &mut taken).unwrap();
+    p.take(slot, 77, now, want, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     taken
 }
 
@@ -308,23 +308,21 @@ fn deliveries_are_counted_to_the_last() {
     let slot = slots[0];
     p.sent(slot, &Entry { attempts: 1, ..entry(1) }, NOW, &mut Wake::default()).unwrap();
     let taken = take(&p, slot, NOW, 1)[0];
-    assert_eq!((taken.attempts, taken.exhausted), (2, false));
+    assert_eq!(taken.attempts, 2);
     // As if it had not been read at all.
     p.put_back(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     let taken = take(&p, slot, NOW, 1)[0];
-    assert_eq!((taken.attempts, taken.exhausted), (2, false));
-    p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
+    assert_eq!(taken.attempts, 2);
+    p.give_back(slot, 1, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
     for _ in 0..3 {
         // To be buried, and however often that fails, it isn't delivered any more.
-        let taken = take(&p, slot, NOW, 1)[0];
-        assert_eq!((taken.attempts, taken.exhausted), (2, true));
-        p.put_back(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
+        assert_eq!(list(&p, slot, 1), Some(USED_UP));
+        assert_eq!(take(&p, slot, NOW, 1), []);
+        let mut aside = Vec::with_capacity(3);
+        p.set_used_up_aside(slot, &mut aside).unwrap();
+        assert_eq!((aside.len(), aside[0].msg_id, aside[0].attempts), (1, 1, 2));
+        p.end_busy(slot, 1, aside[0].tag, false, NOW, &mut Wake::default()).unwrap();
     }
-    let taken = take(&p, slot, NOW, 1)[0];
-    p.give_back(slot, 1, taken.lease, NOW, 0, &mut Wake::default()).unwrap();
-    assert!(take(&p, slot, NOW, 1)[0].exhausted);
-    expire(&p, NOW + 60 * SECOND);
-    assert!(take(&p, slot, NOW + 60 * SECOND, 1)[0].exhausted);
 }
 
 #[test]
