@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Numbers that say what is done, not what lies where: changing one leaves words that the old library understands.
-const BEHAVIOUR: [(&str, &[&str]); 15] = [
+const BEHAVIOUR: [(&str, &[&str]); 16] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
     ("cache/fence.rs", &["MOST_HOLDERS"]),
@@ -19,6 +19,7 @@ const BEHAVIOUR: [(&str, &[&str]); 15] = [
     ("limiter/sliding_window.rs", &["EVEN"]),
     ("limiter/table.rs", &["MAX_RULES"]),
     ("queue/registry.rs", &["PART", "QUICK"]),
+    ("queue/used_up.rs", &["BROUGHT", "PASSES"]),
     ("queue/wait.rs", &["LOOK_AGAIN", "MOST"]),
     ("queue/window.rs", &["KEPT", "REFILL", "SHARE", "SOON"]),
     // The keys' hash has no constants; its tests compare it with another implementation.
