@@ -27,8 +27,8 @@ CREATE FUNCTION enough.cache_mget(keys text[]) RETURNS TABLE (key text, value js
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mget';
 COMMENT ON FUNCTION enough.cache_mget(text[]) IS
 'Returns the values cached under several keys.
-One row for each key asked for, in that order, with a NULL value on a miss, and where the entry was written by cache_set_bytes().
-Fails with 22004 for NULL, and for a NULL among the keys, 54000 for a key of more than 512 bytes.';
+One row for each key asked for, in that order, with a NULL value on a miss, and where the entry was written by cache_set_bytes(). None for NULL, which is what array_agg() makes of no rows.
+Fails with 22004 for a NULL among the keys, 54000 for a key of more than 512 bytes.';
 
 CREATE FUNCTION enough.cache_mset(entries jsonb, ttl interval DEFAULT NULL, tags text[] DEFAULT NULL) RETURNS integer
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_mset';

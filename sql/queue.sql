@@ -129,7 +129,7 @@ CREATE FUNCTION enough.queue_send_batch(
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
-'Sends up to 10,000 messages; none for an empty array.
+'Sends up to 10,000 messages; none for an empty array or NULL, which is what array_agg() makes of no rows.
 Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. Dedup keys are taken in their own order, so that two batches never deadlock. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
@@ -169,7 +169,7 @@ CREATE FUNCTION enough.queue_delete_batch(queue text, msg_ids bigint[], leases b
 RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_delete_batch';
 COMMENT ON FUNCTION enough.queue_delete_batch IS
-'Deletes up to 10,000 messages; none for an empty array.
+'Deletes up to 10,000 messages; none for an empty array or NULL, which is what array_agg() makes of no rows.
 Returns the msg_ids of those that it deleted, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases: one element a message; NULL, the array or an element, is without a lease. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_delete; 22023 for leases of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_archive(queue text, msg_id bigint, result jsonb DEFAULT NULL, lease bigint DEFAULT NULL)
@@ -188,7 +188,7 @@ CREATE FUNCTION enough.queue_archive_batch(
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_archive_batch';
 COMMENT ON FUNCTION enough.queue_archive_batch IS
-'Moves up to 10,000 messages to the archive: they are done. None for an empty array.
+'Moves up to 10,000 messages to the archive: they are done. None for an empty array or NULL.
 Returns the msg_ids of those that it moved, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases, results: one element a message; NULL, the array or an element, is without one. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_archive; 22023 for an array of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_extend(queue text, msg_id bigint, visibility_timeout interval, lease bigint DEFAULT NULL)

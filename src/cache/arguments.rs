@@ -52,9 +52,9 @@ pub(super) fn prefix<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
     Ok(prefix)
 }
 
-/// What the keys of an array are known by.
+/// What the keys of an array are known by. NULL is an array of none: it is what `array_agg` makes of no rows.
 pub(super) fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
-    let keys = required(call.text_array(0), "keys")?;
+    let Some(keys) = call.text_array(0) else { return Ok(PgVec::new()) };
     required_elements(keys.iter(), "keys").map(|key| hashed(segment, key?)).collect()
 }
 

@@ -212,7 +212,7 @@ fn cache_mget_bytes(call: &mut Call<'_>) -> Answer {
 
 fn mget(call: &mut Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
-    let keys = required(call.raw_text_array(0), "keys")?;
+    let Some(keys) = call.raw_text_array(0) else { return Ok(call.rows()?.end()) };
     let mut asked = PgVec::with_capacity(keys.len());
     for key in required_elements(keys.iter(), "keys") {
         let key = key?;

@@ -4,7 +4,7 @@
 //! stand in the SQL declarations, where people look for them, and here; a test compares the two. An empty array is no
 //! error: a batch of nothing answers nothing.
 
-use crate::error::{Error, required, required_elements};
+use crate::error::{Error, required_elements};
 use crate::segment::call::{Array, Text, Time};
 use crate::segment::memory::PgVec;
 
@@ -111,9 +111,9 @@ pub(super) fn check_batch(len: usize) -> Result<(), Error> {
     Err(Error::TooLarge { what: "the batch", size: len, limit, hint: "Split it into several calls." })
 }
 
-/// The numbers of a batch of messages.
+/// The numbers of a batch of messages. NULL is a batch of nothing: it is what `array_agg` makes of no rows.
 pub(super) fn msg_ids(given: Option<Array<'_, i64>>) -> Result<PgVec<i64>, Error> {
-    let numbers = required(given, "msg_ids")?;
+    let Some(numbers) = given else { return Ok(PgVec::new()) };
     check_batch(numbers.len())?;
     required_elements(numbers.iter(), "msg_ids").collect()
 }

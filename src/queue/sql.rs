@@ -127,7 +127,8 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
     let enqueued_at = server::now();
     let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
     let priority = priority(call.i32(3))?;
-    let messages = required(call.jsonb_array(1), "messages")?;
+    // As for `msg_ids`.
+    let Some(messages) = call.jsonb_array(1) else { return all(call, &[]) };
     check_batch(messages.len())?;
     let groups = OnePerMessage::new(call.raw_text_array(4), "group_keys", messages.len())?;
     let dedups = OnePerMessage::new(call.raw_text_array(5), "dedup_keys", messages.len())?;

@@ -180,7 +180,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(
         "cache_mset_bytes",
         &[
-            Argument("keys", "ARRAY['new']", &[KEYS]),
+            Argument("keys", "ARRAY['new']", &[KEYS, &[NULL]]),
             Argument(
                 "values",
                 "ARRAY['x'::bytea]",
@@ -314,7 +314,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(
         "rate_limit_all",
         &[
-            Argument("keys", "ARRAY['fresh', 'other']", &[KEYS, &[("ARRAY['fresh']", "22023")]]),
+            Argument("keys", "ARRAY['fresh', 'other']", &[KEYS, &[NULL, ("ARRAY['fresh']", "22023")]]),
             Argument(
                 "max_requests",
                 "ARRAY[10, 20]",
@@ -435,7 +435,6 @@ pub(crate) const FUNCTIONS: &[Function] = &[
                 "messages",
                 "ARRAY['1', '2']::jsonb[]",
                 &[&[
-                    NULL,
                     ("ARRAY['1', NULL]::jsonb[]", "22004"),
                     ("ARRAY[NULL, '1']::jsonb[]", "22004"),
                     ("array_fill('1'::jsonb, ARRAY[10001])", "54000"),
@@ -559,11 +558,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     ),
     function("queue_dead", &[OF_QUEUE, Argument("qty", "1", &[QTY])], &[]),
     // NULL: all dead letters.
-    function(
-        "queue_redrive",
-        &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS.split_first_chunk::<1>().expect("has NULL first").1])],
-        &[],
-    ),
+    function("queue_redrive", &[OF_QUEUE, Argument("msg_ids", "ARRAY[1]", &[MSG_IDS])], &[]),
     function("queue_purge", &[NAMED], &[]),
     function("queue_pause", &[NAMED], &[]),
     function("queue_resume", &[NAMED], &[]),

@@ -287,7 +287,15 @@ fn a_batch_of_nothing_answers_nothing() -> Result<()> {
         "queue_send_batch('q', '{}')",
         "queue_send_batch('q', '{}', group_keys => '{}', dedup_keys => '{}', headers => '{}')",
         "queue_delete_batch('q', '{}')",
-        "queue_delete_batch('q', (SELECT coalesce(array_agg(msg_id), '{}') FROM enough.queue_peek('q') WHERE false))",
+        "queue_delete_batch('q', (SELECT array_agg(msg_id) FROM enough.queue_peek('q') WHERE false))",
+        "queue_send_batch('q', NULL)",
+        "queue_delete_batch('q', NULL, NULL)",
+        "queue_archive_batch('q', NULL)",
+        "queue_extend_batch('q', NULL)",
+        "queue_fail_batch('q', NULL)",
+        "queue_release_batch('q', NULL)",
+        "cache_mget(NULL)",
+        "cache_mget_bytes(NULL)",
         "queue_delete_batch('q', '{}', '{}')",
         "queue_archive_batch('q', '{}')",
         "queue_archive_batch('q', '{}', '{}', '{}')",
@@ -298,7 +306,7 @@ fn a_batch_of_nothing_answers_nothing() -> Result<()> {
     ] {
         ensure!(client.query(&format!("SELECT * FROM enough.{call}"), &[])?.is_empty(), "{call} answers something");
     }
-    for call in ["queue_redrive('q', '{}')", "cache_mdelete('{}')", "cache_mset('{}')"] {
+    for call in ["queue_redrive('q', '{}')", "cache_mdelete('{}')", "cache_mdelete(NULL)", "cache_mset('{}')"] {
         let answer: i64 = client.query_one(&format!("SELECT enough.{call}::bigint"), &[])?.get(0);
         ensure!(answer == 0, "{call} answers {answer}");
     }
