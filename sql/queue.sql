@@ -141,7 +141,7 @@ CREATE FUNCTION enough.queue_read(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
 'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery.
-For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. Needs SELECT and DELETE on the table.
+For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
@@ -220,7 +220,7 @@ CREATE FUNCTION enough.queue_fail(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_fail';
 COMMENT ON FUNCTION enough.queue_fail IS
 'Says that a delivery has failed, and why: the message rests for retry_in (0 to 10 years; NULL: retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max) and is delivered again, or is dead after max_attempts deliveries. The rest, the attempts and the error are durable.
-Returns ''retry'' or ''dead'', or NULL where there is no such message, or where lease is given and isn''t the current one. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
+Returns ''retry'' or ''dead'', or NULL where there is no such message, or where lease is given and isn''t the current one. After a rollback of the reader''s transaction its lease still serves as long as the message rests and nobody else has had it. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_fail_batch(

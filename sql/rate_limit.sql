@@ -37,6 +37,7 @@ COMMENT ON FUNCTION enough.rate_limit_refund(text, integer, interval, integer, t
 'Gives back what a key has consumed, say because the work it was consumed for has failed.
 amount: 0 to 10^9; where less was consumed and still counts, all of that. The others as of rate_limit(). A sliding window takes it from what was consumed last.
 Returns one row as rate_limit_peek() then would. It is not undone by a rollback.
+Call it in FROM, as rate_limit().
 For operators, see grant_to(), and functions that are SECURITY DEFINER: whom a limit holds back must not undo it. Fails as rate_limit() does, and with 42501 for others.';
 REVOKE ALL ON FUNCTION enough.rate_limit_refund(text, integer, interval, integer, text, integer) FROM PUBLIC;
 
@@ -49,6 +50,7 @@ COMMENT ON FUNCTION enough.rate_limit_up_to(text, integer, interval, integer, te
 'Consumes as much of cost as a key is still allowed.
 Arguments as of rate_limit().
 Returns one row. granted: how much was consumed, 0 to cost. allowed: whether that is all of cost. retry_after: how long until all of cost would be granted at once by another call, nothing else consuming. The others as of rate_limit().
+Call it in FROM, as rate_limit().
 Fails as rate_limit() does.';
 
 CREATE FUNCTION enough.rate_limit_all(
@@ -186,6 +188,7 @@ COMMENT ON FUNCTION enough.rate_limit_by(text, text, integer) IS
 'Consumes cost of what each rule of a policy allows a key, or nothing where one has less left.
 policy: as defined by rate_limit_policy_set(). key and cost: as of rate_limit(). A policy''s keys are its own: what is consumed of the same key under another policy, or by rate_limit(), does not count here, and rate_limit_reset() does not touch it.
 Returns one row as rate_limit() does: of several rules the least remaining, and the longest retry_after and reset_after; remaining is NULL for a key that an override leaves without a limit. Under a policy in shadow mode, allowed is always true and retry_after 0.
+Call it in FROM, as rate_limit().
 Fails with 42704 where there is no such policy, otherwise as rate_limit() does.';
 
 CREATE FUNCTION enough.rate_limit_enforce_by(

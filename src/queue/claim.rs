@@ -8,7 +8,7 @@ use crate::segment::catalog::Privilege;
 use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, read_rows};
-use enough_engine::queue::{Busy, Claimed, Entry, Tag, Tid};
+use enough_engine::queue::{Busy, Claimed, Entry, Fence, Tag, Tid};
 
 /// How often a claim is tried anew because another row has the number by now.
 const TRIES: usize = 10;
@@ -39,27 +39,22 @@ pub(super) fn require_consume(queue: &Queue, function: &'static str) -> Result<(
     super::require_write(function)
 }
 
-/// Claims a message; `None` where there is none, or where `lease` isn't the current one. A claim that is `busy` has to be
+/// Claims a message; `None` where there is none, or where the `fence` keeps the caller from it. A claim that is `busy` has to be
 /// remembered at once (`pending.rs`), or [given up](give_up).
-pub(super) fn claim(
-    queue: &Queue,
-    table: &OpenTable<'_>,
-    msg_id: i64,
-    lease: Option<u64>,
-) -> Result<Option<Claim>, Error> {
+pub(super) fn claim(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, fence: Fence) -> Result<Option<Claim>, Error> {
     if !queue.table.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
-    let mut claim = look(queue, table, msg_id, lease)?;
+    let mut claim = look(queue, table, msg_id, fence)?;
     if claim == Looked::Others && is_changed_here(queue.key, msg_id) {
         // Its lease ended with that change. Without one, its row is what this transaction has made of it.
-        let row = if lease.is_none() { table.fetch(msg_id, Tid::default()) } else { None };
+        let row = if fence == Fence::None { table.fetch(msg_id, Tid::default()) } else { None };
         return Ok(row.map(|row| Claim::outside(&row.entry())));
     }
     if claim == Looked::Others {
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
-        claim = look(queue, table, msg_id, lease)?;
+        claim = look(queue, table, msg_id, fence)?;
     }
     Ok(match claim {
         Looked::None => None,
@@ -98,23 +93,24 @@ impl Claim {
 }
 
 /// Claims a message and changes its row by `change`, which says what there was to change. `None` where there is no such
-/// message, or where `lease` isn't the current one. What is claimed has to be remembered by `change` before anything else.
+/// message, or where the `fence` keeps the caller from it. What is claimed has to be remembered by `change` before anything else.
 pub(super) fn with_claim<R>(
     queue: &Queue,
     table: &OpenTable<'_>,
     msg_id: i64,
-    lease: Option<u64>,
+    fence: impl Into<Fence>,
     mut change: impl FnMut(Claim) -> Result<Result<R, Missed>, Error>,
 ) -> Result<Option<R>, Error> {
+    let fence = fence.into();
     for _ in 0..TRIES {
-        let Some(claim) = claim(queue, table, msg_id, lease)? else { return Ok(None) };
+        let Some(claim) = claim(queue, table, msg_id, fence)? else { return Ok(None) };
         let why = match change(claim)? {
             Ok(changed) => return Ok(Some(changed)),
             Err(why) => why,
         };
         missed(queue, table, msg_id, claim, why)?;
         // Without a lease the number is meant, whichever row has it.
-        if why != Missed::Other || lease.is_some() {
+        if why != Missed::Other || fence != Fence::None {
             return Ok(None);
         }
     }
@@ -152,12 +148,12 @@ pub(super) fn claim_known(queue: &Queue, members: &[Member]) -> Result<Vec<Known
 }
 
 /// Sets a message aside, where the index has it or has room for it, and nobody else sees its row yet.
-fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, lease: Option<u64>) -> Result<Looked, Error> {
-    match queue.index(|index, slot| index.start_busy(slot, msg_id, lease, server::now()))? {
+fn look(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, fence: Fence) -> Result<Looked, Error> {
+    match queue.index(|index, slot| index.start_busy(slot, msg_id, fence, server::now()))? {
         Busy::Yours(claimed) => return Ok(Looked::Claimed(Claim::of(claimed))),
         Busy::Others => return Ok(Looked::Others),
         Busy::Stale => return Ok(Looked::None),
-        Busy::Unknown if lease.is_some() => return Ok(Looked::None),
+        Busy::Unknown if fence != Fence::None => return Ok(Looked::None),
         Busy::Unknown => {}
     }
     let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(Looked::None) };

@@ -11,7 +11,7 @@ use crate::segment::rows::{Missed, OpenTable};
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, each_row};
 use crate::segment::table::{ATTEMPTS, DELIVER_AT, LAST_ERROR};
-use enough_engine::queue::Entry;
+use enough_engine::queue::{Entry, Fence};
 
 /// What has become of a message whose delivery failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub(super) enum Fate {
 
 /// Lets a delivery fail: the message rests for `retry_in` microseconds (`None`: for the queue's backoff), or is dead where
 /// it has been delivered as often as it may be. `None` where there is no such message, or `lease` isn't the current one.
+/// A lease that a rollback has given back serves as long as the message rests: the worker's error is known only then.
 pub(super) fn fail(
     queue: &Queue,
     table: &OpenTable<'_>,
@@ -33,7 +34,7 @@ pub(super) fn fail(
     lease: Option<u64>,
 ) -> Result<Option<Fate>, Error> {
     let options = queue.index(|index, slot| index.options(slot))?;
-    with_claim(queue, table, msg_id, lease, |claim| {
+    with_claim(queue, table, msg_id, lease.map_or(Fence::None, Fence::Last), |claim| {
         let attempts = claim.attempts;
         if attempts >= options.max_attempts {
             let outcome = Outcome::Dead { error, attempts, ending: Ending::Failed };

@@ -29,6 +29,23 @@ pub struct Taken {
     pub may_overtake: bool,
 }
 
+/// Under which lease a message is to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// Whatever its lease.
+    None,
+    /// Only under that one, which is running.
+    Running(u64),
+    /// Only under that one, which is running, or was given back by a rollback and the message rests since.
+    Last(u64),
+}
+
+impl From<Option<u64>> for Fence {
+    fn from(lease: Option<u64>) -> Self {
+        lease.map_or(Fence::None, Fence::Running)
+    }
+}
+
 /// What became of the wish to change a message in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Busy {
@@ -319,14 +336,20 @@ impl Partition<'_> {
 
     /// Sets a message aside while the caller's transaction changes its row: nobody gets it, and its lease doesn't run
     /// out, until [`end_busy`](Self::end_busy).
-    pub fn start_busy(&self, slot: u32, msg_id: i64, lease: Option<u64>, now: i64) -> Result<Busy, Corrupt> {
+    pub fn start_busy(&self, slot: u32, msg_id: i64, fence: impl Into<Fence>, now: i64) -> Result<Busy, Corrupt> {
         let Some(record) = self.lookup(slot, msg_id)? else {
             return Ok(Busy::Unknown);
         };
         let kind = self.kind(record)?;
-        if let Some(lease) = lease {
-            let running = kind.list == LEASED && self.r(record, R::Due)?.cast_signed() > now;
-            if self.r(record, R::Lease)? != lease || !(running || kind.list == BUSY) {
+        let fence = fence.into();
+        if let Fence::Running(lease) | Fence::Last(lease) = fence {
+            // A message that rests knows of a lease only where that was given back, and nobody has had it since.
+            let holds = match kind.list {
+                LEASED => self.r(record, R::Due)?.cast_signed() > now,
+                DELAYED => fence == Fence::Last(lease),
+                list => list == BUSY,
+            };
+            if self.r(record, R::Lease)? != lease || !holds {
                 return Ok(Busy::Stale);
             }
         }

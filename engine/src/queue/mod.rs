@@ -53,7 +53,7 @@ mod window;
 pub use group::{Offered, Yielded};
 pub use identity::{Storage, Tag};
 pub use layout::{PRIORITIES, Partition};
-pub use lease::{Aside, Busy, Claimed, Extended, Taken};
+pub use lease::{Aside, Busy, Claimed, Extended, Fence, Taken};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use registry::{Counters, Maintenance, Options, QueueKey};

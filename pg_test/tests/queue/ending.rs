@@ -410,3 +410,66 @@ fn a_purge_takes_groups_too() -> Result<()> {
     ensure!(queue::read(&mut client, "q", 10)?.len() == 1);
     Ok(())
 }
+
+#[test]
+fn after_a_rollback_the_worker_still_says_why() -> Result<()> {
+    let (database, mut client) = made(", max_attempts => 2, retry_backoff => '1 hour'")?;
+    let mut other = database.client()?;
+    let sent = queue::send(&mut client, "q", &json!(1))?;
+    let fail = "SELECT enough.queue_fail('q', $1, $2, $3::text::interval, $4)";
+    let fate = |client: &mut Client, error: &str, rest: Option<&str>, lease: Option<i64>| -> Result<Option<String>> {
+        Ok(client.query_one(fail, &[&sent, &error, &rest, &lease])?.get(0))
+    };
+    // The work fails, and takes the transaction with it; by a savepoint, or as a whole.
+    client.batch_execute("BEGIN")?;
+    let first = queue::read(&mut client, "q", 1)?;
+    refused(client.batch_execute("SELECT 1 / 0"), "22012")?;
+    client.batch_execute("ROLLBACK")?;
+    ensure!(!queue::delete(&mut client, "q", sent, first[0].lease)?, "it has been given back");
+    ensure!(fate(&mut other, "no", None, Some(first[0].lease.unwrap_or(0) + 1))?.is_none(), "not that lease's");
+    ensure!(fate(&mut client, "22012", Some("0"), first[0].lease)?.as_deref() == Some("retry"));
+    ensure!(fate(&mut client, "again", None, first[0].lease)?.is_none(), "a failure ends the lease");
+    let row = client.query_one("SELECT attempts, last_error FROM enough.q_q", &[])?;
+    ensure!(row.get::<_, i32>(0) == 1 && row.get::<_, &str>(1) == "22012", "{row:?}");
+    client.batch_execute("BEGIN; SAVEPOINT s")?;
+    let second = queue::read(&mut client, "q", 1)?;
+    ensure!(second[0].attempts == 2);
+    client.batch_execute("ROLLBACK TO s")?;
+    ensure!(fate(&mut client, "the end", None, second[0].lease)?.as_deref() == Some("dead"));
+    client.batch_execute("COMMIT")?;
+    let dead = client.query_one("SELECT attempts, error FROM enough.queue_dead('q')", &[])?;
+    ensure!(dead.get::<_, i32>(0) == 2 && dead.get::<_, &str>(1) == "the end", "{dead:?}");
+    // The failures are counted once each.
+    let counts =
+        client.query_one("SELECT failed_total, ready + leased + delayed, dead FROM enough.queue_stats('q')", &[])?;
+    ensure!([0, 1, 2].map(|column| counts.get::<_, i64>(column)) == [2, 0, 1], "{counts:?}");
+    Ok(())
+}
+
+#[test]
+fn a_lease_that_another_has_followed_fails_nothing() -> Result<()> {
+    let (database, mut client) = made(", retry_backoff => '20 milliseconds', visibility_timeout => '1 hour'")?;
+    let mut other = database.client()?;
+    let sent = queue::send(&mut client, "q", &json!(1))?;
+    let fail = "SELECT enough.queue_fail('q', $1, 'late', lease => $2)";
+    client.batch_execute("BEGIN")?;
+    let first = queue::read(&mut client, "q", 1)?;
+    client.batch_execute("ROLLBACK")?;
+    // Read again: whether the new reader is at work, has given the message back or has rolled back itself.
+    let again = queue::receive(&mut other, "queue_read('q', wait => '10 s')")?;
+    let late = |client: &mut Client| -> Result<Option<String>> {
+        Ok(client.query_one(fail, &[&sent, &first[0].lease])?.get(0))
+    };
+    ensure!(late(&mut client)?.is_none(), "another has it");
+    client.execute("SELECT enough.queue_extend('q', $1, '0', $2)", &[&sent, &again[0].lease])?;
+    ensure!(late(&mut client)?.is_none(), "another had it");
+    other.batch_execute("BEGIN")?;
+    ensure!(queue::read(&mut other, "q", 1)?.len() == 1);
+    other.batch_execute("ROLLBACK")?;
+    ensure!(late(&mut client)?.is_none(), "another had it, and it rests");
+    // And neither does one that ran out.
+    let short = queue::receive(&mut other, "queue_read('q', 1, '1 ms', '10 s')")?;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    ensure!(client.query_one(fail, &[&sent, &short[0].lease])?.get::<_, Option<&str>>(0).is_none(), "it ran out");
+    Ok(())
+}

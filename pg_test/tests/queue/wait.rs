@@ -171,3 +171,31 @@ fn the_table_is_free_while_a_reader_waits() -> Result<()> {
     ensure!(queue::ids(&join(reader)??) == [sent]);
     Ok(())
 }
+
+/// A statement sees other tables as of its start, however long it waits, so a row that comes with the message isn't there yet;
+/// for the next statement it is.
+#[test]
+fn a_row_that_comes_with_the_message_is_there_for_the_next_statement() -> Result<()> {
+    let (_database, mut client, mut reader) = queue::made(", visibility_timeout => '1 hour'")?;
+    client.batch_execute("CREATE TABLE job (id int, title text); INSERT INTO job VALUES (0, 'old')")?;
+    let pid = backend(&mut reader)?;
+    for (id, call, rows) in [
+        (1, "SELECT title FROM enough.queue_read('q', wait => '1 minute') AS m JOIN job ON id = m.message::int", 0),
+        (2, "SELECT message FROM enough.queue_read('q', wait => '1 minute') AS m", 1),
+    ] {
+        let read = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| reader.query(call, &[]));
+            until_waiting(&mut client, pid)?;
+            client.batch_execute(&format!(
+                "BEGIN; INSERT INTO job VALUES ({id}, 'new'); SELECT enough.queue_send('q', '{id}'); COMMIT"
+            ))?;
+            Ok::<_, anyhow::Error>(waiting.join().expect("the reader's thread")?)
+        })?;
+        ensure!(read.len() == rows, "{call}: {} rows", read.len());
+        // Returned or not, the message is leased.
+        ensure!(queue::stats(&mut client, "q")?.leased == id, "{call}");
+    }
+    let titles = reader.query("SELECT title FROM job WHERE id = 2", &[])?;
+    ensure!(titles.len() == 1);
+    Ok(())
+}

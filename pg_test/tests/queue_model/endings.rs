@@ -1,6 +1,6 @@
 //! How deliveries end: finished, failed, dead, and back again.
 
-use crate::message::{AT_ONCE, Bounds, Is, Message};
+use crate::message::{AT_ONCE, Bounds, Is, Message, passed};
 use crate::model::{Effect, Ending, Model};
 use crate::session::Span;
 use anyhow::{Result, bail, ensure};
@@ -13,8 +13,8 @@ pub(crate) enum Fate {
 }
 
 impl Model {
-    /// Whether finishing that message must succeed (`Possible`: may).
-    fn can_end(&self, session: usize, span: Span, id: i64, lease: Option<i64>) -> Is {
+    /// Whether finishing that message must succeed (`Possible`: may). With `fails`, letting its delivery fail.
+    fn can_end(&self, session: usize, span: Span, id: i64, lease: Option<i64>, fails: bool) -> Is {
         let Some(message) = self.messages.get(&id) else { return Is::Not("it isn't there") };
         if message.sender.is_some_and(|sender| sender != session) {
             return Is::Not("its send is not committed");
@@ -22,7 +22,15 @@ impl Model {
         if message.ending == Some(session) {
             return Is::Not("this transaction has finished it");
         }
-        if lease.is_none() { Is::Sure } else { message.leased(lease, span) }
+        if lease.is_none() {
+            return Is::Sure;
+        }
+        if fails && message.lease.is_none() && message.given_back == lease {
+            // As long as it rests, and the memory has kept it.
+            let rests = matches!(passed(message.due, span, ""), Is::Not(_));
+            return if rests && self.roomy { Is::Sure } else { Is::Possible };
+        }
+        message.leased(lease, span)
     }
 
     /// `queue_delete` (or `queue_archive`, as `how` says) answered.
@@ -33,7 +41,8 @@ impl Model {
         how: Ending,
         answer: bool,
     ) -> Result<()> {
-        match (self.can_end(session, span, id, lease), answer) {
+        let fails = matches!(how, Ending::Retry(_) | Ending::Dead);
+        match (self.can_end(session, span, id, lease, fails), answer) {
             (Is::Not(why), true) => bail!("message {id} was finished, but {why}: {:?}", self.messages.get(&id)),
             (Is::Sure, false) => bail!("message {id} was not finished: {:?}", self.messages.get(&id)),
             _ => {}
@@ -54,7 +63,7 @@ impl Model {
         answer: Option<Fate>,
     ) -> Result<()> {
         let how = match answer {
-            None => Ending::Deleted,
+            None => Ending::Dead,
             Some(Fate::Dead) => Ending::Dead,
             Some(Fate::Retry) => {
                 let attempts = self.messages.get(&id).map_or(0, |message| message.attempts.most);
@@ -101,7 +110,7 @@ impl Model {
                 let Bounds { least, most } = message.attempts;
                 message.attempts = Bounds { least: least.saturating_sub(1), most: most.saturating_sub(1) };
             }
-            (message.ending, message.lease, message.fresh) = (None, None, false);
+            (message.ending, message.lease, message.given_back, message.fresh) = (None, None, None, false);
             (message.due, message.row_due) = (due, due);
             message.durable = message.attempts;
             message.changed = Bounds::exactly(now);
@@ -134,6 +143,7 @@ impl Model {
                 due: AT_ONCE,
                 row_due: AT_ONCE,
                 lease: None,
+                given_back: None,
                 ending: None,
                 fresh: false,
                 leased_at: None,
@@ -200,7 +210,7 @@ impl Model {
             Is::Possible => return None,
             Is::Not(_) => {}
         }
-        let passed = crate::message::passed(message.due, span, "");
+        let passed = passed(message.due, span, "");
         match (message.leased(None, span), passed) {
             (Is::Sure, _) => Some("leased"),
             (Is::Possible, _) | (_, Is::Possible) => None,

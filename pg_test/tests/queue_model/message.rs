@@ -84,6 +84,8 @@ pub(crate) struct Message {
     /// The same by its committed row alone.
     pub(crate) row_due: Bounds<i64>,
     pub(crate) lease: Option<Lease>,
+    /// The number of its last lease, where a rollback has given that back.
+    pub(crate) given_back: Option<i64>,
     /// The session whose open transaction has deleted, archived, failed or buried it.
     pub(crate) ending: Option<usize>,
     /// It has waited in its place since its sender's commit: never leased, delayed or set aside.
@@ -108,6 +110,7 @@ impl Message {
             due: AT_ONCE,
             row_due: AT_ONCE,
             lease: None,
+            given_back: None,
             ending: None,
             fresh: false,
             leased_at: None,

@@ -200,7 +200,7 @@ impl Model {
             message.due = Bounds { least: i64::MIN, ..due };
             return;
         }
-        (message.lease, message.due) = (None, due);
+        (message.lease, message.due, message.given_back) = (None, due, taken.number);
         if !matches!(passed(lease.until, span, ""), Is::Not(_)) {
             // Whether anybody had seen by then that it had run out isn't known.
             message.due.least = i64::MIN;
@@ -259,6 +259,7 @@ impl Model {
             message.attempts = message.durable;
             message.fresh = false;
             message.lease = message.lease.filter(|_| !self.roomy);
+            message.given_back = None;
             if let Some(lease) = &mut message.lease {
                 // Where memory was short the lease may be in the row, and goes on.
                 lease.until.least = i64::MIN;
@@ -295,6 +296,7 @@ impl Model {
                 due: row_due,
                 row_due,
                 lease: None,
+                given_back: None,
                 ending: None,
                 fresh: due.is_none(),
                 leased_at: None,
@@ -524,7 +526,7 @@ impl Model {
         message.leased_at = message.leased_at.or(Some(now));
         let until = row.until.map_or(Bounds { least: i64::MAX, most: i64::MAX }, Bounds::exactly);
         let lease = Lease { number: row.lease, until, attempts: row.attempts };
-        message.lease = Some(lease);
+        (message.lease, message.given_back) = (Some(lease), None);
         if let Some(number) = row.lease {
             ensure!(self.leases.insert(number), "lease {number} was given twice");
         }
@@ -549,7 +551,7 @@ impl Model {
         }
         ensure!(message.ending.is_none() && message.sender.is_none(), "message {id} is somebody's: {message:?}");
         message.attempts.least = most;
-        message.lease = None;
+        (message.lease, message.given_back) = (None, None);
         message.due = AT_ONCE;
         message.ending = Some(session);
         message.fresh = false;

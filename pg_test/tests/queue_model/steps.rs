@@ -135,7 +135,11 @@ impl History<'_, '_> {
     }
 
     fn end_leased(&mut self, session: usize) -> Result<()> {
-        let leases = self.leases();
+        let mut leases = self.leases();
+        if self.rng.u8(0..4) == 0 {
+            let given_back = |(id, message): (&i64, &Message)| Some((*id, Some(message.given_back?)));
+            leases = self.model.messages.iter().filter_map(given_back).collect();
+        }
         let Some((id, lease)) = self.rng.choice(&leases).copied() else { return Ok(()) };
         if !self.is_free(session, id) {
             return Ok(());

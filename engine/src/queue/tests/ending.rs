@@ -3,7 +3,7 @@
 use super::check::{Group, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, key, list};
 use crate::queue::layout::{BUSY, DELAYED, LEASED, Partition};
-use crate::queue::{Busy, Entry, Options, Seen, State, Taken, Tid, Wake, format};
+use crate::queue::{Busy, Entry, Fence, Options, Seen, State, Taken, Tid, Wake, format};
 use crate::words::allocate;
 
 fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) {
@@ -238,4 +238,25 @@ fn what_was_set_aside_before_an_earlier_message_of_its_group_came_gives_way_to_t
         assert_eq!(walk(&p)[&slot].groups[&7], Group { head: 1, next: Some(2), known: true, first: true, late: false });
         assert_eq!(ids(&take(&p, slot, NOW)), [1]);
     }
+}
+
+#[test]
+fn a_lease_that_was_given_back_serves_to_fail_as_long_as_the_message_rests() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    send(&p, slot, [entry(1)]);
+    let first = take(&p, slot, NOW)[0].lease;
+    p.give_back(slot, 1, first, NOW, SECOND, &mut Wake::default()).unwrap();
+    assert_eq!(p.start_busy(slot, 1, Some(first), NOW), Ok(Busy::Stale), "it isn't running");
+    assert_eq!(p.start_busy(slot, 1, Fence::Last(first + 1), NOW), Ok(Busy::Stale), "it is another one");
+    assert!(matches!(p.start_busy(slot, 1, Fence::Last(first), NOW), Ok(Busy::Yours(_))));
+    p.end_busy(slot, 1, entry(1).tag, false, NOW, &mut Wake::default()).unwrap();
+    p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
+    assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "it is ready again");
+    let second = take(&p, slot, NOW + SECOND)[0].lease;
+    assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "another has it");
+    p.give_back(slot, 1, second, NOW + SECOND, SECOND, &mut Wake::default()).unwrap();
+    assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "another had it");
+    walk(&p);
 }
