@@ -149,7 +149,9 @@ fn suppressed(queue: &Queue) -> Error {
 fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Option<Entry>, Error> {
     let once =
         if row.dedup_key.is_some() { "ON CONFLICT (dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING" } else { "" };
-    let (column, value) = if number.is_some() { (", msg_id", ", $8") } else { ("", "") };
+    // Of a number that is given no default has a say, whatever kind of identity the column is by now.
+    let (column, value, overriding) =
+        if number.is_some() { (", msg_id", ", $8", "OVERRIDING SYSTEM VALUE") } else { ("", "", "") };
     let mut parameters = vec![
         Parameter::Instant(Some(row.enqueued_at)),
         Parameter::Instant(row.deliver_at),
@@ -164,7 +166,7 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> R
     each_row_kept(
         &format!(
             "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message{column}) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7{value}) {once} RETURNING {ENTRY}",
+             {overriding} VALUES ($1, $2, $3, $4, $5, $6, $7{value}) {once} RETURNING {ENTRY}",
             queue.relation("q_")
         ),
         &parameters,

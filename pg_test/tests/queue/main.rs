@@ -5,6 +5,7 @@ mod batches;
 mod changed;
 mod contended;
 mod dead;
+mod dedup;
 mod ending;
 mod groups;
 mod identity;
