@@ -351,7 +351,7 @@ impl Partition<'_> {
     }
 
     /// Whether the tables should be counted again at this opportunity: messages have vanished, or may have where the index
-    /// doesn't hold all of them. Never before they were counted once.
+    /// doesn't hold all of them, as it never does of the archive. Never before they were counted once.
     pub fn should_count(&self, slot: u32, now: i64) -> Result<bool, Corrupt> {
         let flags = self.q(slot, Q::Flags)?;
         if flags & COUNTED == 0 {
@@ -361,7 +361,8 @@ impl Partition<'_> {
         let since = now.saturating_sub(self.q_i64(slot, Q::CountedAt)?).max(0).cast_unsigned();
         let affordable = took <= QUICK || since >= took.saturating_mul(PART);
         let all_inside = !self.outside(slot)? && !self.has_groups(slot)?;
-        Ok(flags & MISCOUNTED != 0 || (affordable && !all_inside))
+        let archive = self.q_i64(slot, Q::Archived)? != 0 || self.q_i64(slot, Q::Dead)? != 0;
+        Ok(flags & MISCOUNTED != 0 || (affordable && (archive || !all_inside)))
     }
 
     /// Ready messages in the index.

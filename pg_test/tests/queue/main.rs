@@ -4,6 +4,7 @@ mod at_once;
 mod batches;
 mod changed;
 mod contended;
+mod counted;
 mod dead;
 mod dedup;
 mod ending;
