@@ -143,6 +143,42 @@ fn snapshot_self() -> pg_sys::Snapshot {
     &raw mut pg_sys::SnapshotSelfData
 }
 
+/// The snapshot to scan with where `snapshot` says which rows are there, and whether each row's visibility is then to be
+/// looked at. In SERIALIZABLE transactions the server locks all that a scan by an MVCC snapshot reads, down to pages: what a
+/// refill passes over is none of the transaction's business, and workers would fail for one another's.
+pub(super) fn scanned_by(snapshot: pg_sys::Snapshot) -> (pg_sys::Snapshot, bool) {
+    // SAFETY: a snapshot is there as long as its user.
+    if is_serializable() && unsafe { (*snapshot).snapshot_type } == pg_sys::SnapshotType::SNAPSHOT_MVCC {
+        (&raw mut pg_sys::SnapshotAnyData, true)
+    } else {
+        (snapshot, false)
+    }
+}
+
+fn is_serializable() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::XactIsoLevel == pg_sys::XACT_SERIALIZABLE as i32 }
+}
+
+/// Whether a snapshot shows the row that a scan stands at, without a predicate lock.
+///
+/// # Safety
+/// `scan` has just returned a row by [`SnapshotAnyData`](pg_sys::SnapshotAnyData), and `snapshot` is registered or active.
+pub(super) unsafe fn shows(scan: pg_sys::SysScanDesc, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { shows_slot((*scan).heap_rel, (*scan).slot, snapshot) }
+}
+
+/// # Safety
+/// `slot` is of the table's own kind and holds a row of it with a pin on its buffer, and `snapshot` is registered or active.
+unsafe fn shows_slot(table: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot, snapshot: pg_sys::Snapshot) -> bool {
+    // SAFETY: the caller's promise, which is what the table's method wants.
+    unsafe {
+        let Some(satisfies) = (*(*table).rd_tableam).tuple_satisfies_snapshot else { return false };
+        pg_sys::ffi::pg_guard_ffi_boundary(|| satisfies(table, slot, snapshot))
+    }
+}
+
 /// Whether the transaction reads from one snapshot throughout (REPEATABLE READ, SERIALIZABLE).
 pub fn fixed_snapshot() -> bool {
     // SAFETY: reads a variable of this process.
@@ -215,7 +251,28 @@ impl OpenTable<'_> {
     pub fn shown(&self, row: &Row) -> bool {
         // SAFETY: a call of a function has an active snapshot.
         let snapshot = unsafe { pg_sys::GetActiveSnapshot() };
-        row.is_own() || self.at_place(snapshot, row.tid).is_some()
+        row.is_own()
+            || if is_serializable() {
+                self.shows_place(snapshot, row)
+            } else {
+                self.at_place(snapshot, row.tid).is_some()
+            }
+    }
+
+    /// Whether a snapshot shows a fetched row, without a predicate lock: it would soon be one of the row's whole page.
+    fn shows_place(&self, snapshot: pg_sys::Snapshot, row: &Row) -> bool {
+        // SAFETY: the row was just fetched, so its place is one of the table's; the slot is of the table's own kind.
+        unsafe {
+            let table = self.table.0;
+            let Some(fetch) = (*(*table).rd_tableam).tuple_fetch_row_version else { return false };
+            let slot = pg_sys::table_slot_create(table, std::ptr::null_mut());
+            let mut place = item_pointer(row.tid);
+            let any = &raw mut pg_sys::SnapshotAnyData;
+            let there = pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(table, &raw mut place, any, slot));
+            let shown = there && shows_slot(table, slot, snapshot);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            shown
+        }
     }
 
     /// What an archive keeps of a row besides what the reader is told: its dedup key, and the error of its last failure.
@@ -271,8 +328,12 @@ impl OpenTable<'_> {
                 Oid::from(pg_sys::F_INT8EQ),
                 Datum::from(msg_id),
             );
-            let scan = pg_sys::systable_beginscan(self.table.0, self.facts.key_index, true, snapshot, 1, &raw mut key);
-            let tuple = pg_sys::systable_getnext(scan);
+            let (by, check) = scanned_by(snapshot);
+            let scan = pg_sys::systable_beginscan(self.table.0, self.facts.key_index, true, by, 1, &raw mut key);
+            let mut tuple = pg_sys::systable_getnext(scan);
+            while check && !tuple.is_null() && !shows(scan, snapshot) {
+                tuple = pg_sys::systable_getnext(scan);
+            }
             let row = (!tuple.is_null()).then(|| self.row(pg_sys::heap_copytuple(tuple)));
             pg_sys::systable_endscan(scan);
             row

@@ -1,7 +1,7 @@
 //! Scans of a queue's table by its indexes.
 
 use super::call::payload;
-use super::rows::{Latest, OpenTable, tag};
+use super::rows::{Latest, OpenTable, scanned_by, shows, tag};
 use super::server;
 use super::table::{ATTEMPTS, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, Open, PRIORITY, group_number, tid_of};
 use enough_engine::queue::{Entry, Range};
@@ -62,8 +62,8 @@ impl OpenTable<'_> {
                 pg_sys::ScanKeyInit(&raw mut keys[used], column, until, Oid::from(most), Datum::from(range.end));
                 used += 1;
             }
-            let scan =
-                pg_sys::systable_beginscan_ordered(self.table.0, index.0, snapshot.0, used as i32, keys.as_mut_ptr());
+            let (by, check) = scanned_by(snapshot.0);
+            let scan = pg_sys::systable_beginscan_ordered(self.table.0, index.0, by, used as i32, keys.as_mut_ptr());
             let mut ended = false;
             loop {
                 server::check_for_interrupts();
@@ -71,6 +71,9 @@ impl OpenTable<'_> {
                 if tuple.is_null() {
                     ended = true;
                     break;
+                }
+                if check && !shows(scan, snapshot.0) {
+                    continue;
                 }
                 let columns = self.deform(tuple);
                 let number = |column| columns.get(column).map_or(0, Datum::value);

@@ -1,9 +1,10 @@
 //! REPEATABLE READ and SERIALIZABLE: what a transaction can't see is left to others.
 
 use anyhow::{Result, ensure};
-use enough_pg_test::check::{eventually, refused};
-use enough_pg_test::queue;
+use enough_pg_test::check::{eventually, refused, state};
+use enough_pg_test::queue::{self, made, read};
 use enough_pg_test::server::Database;
+use postgres::Client;
 use serde_json::json;
 
 const LEVELS: [&str; 2] = ["REPEATABLE READ", "SERIALIZABLE"];
@@ -111,5 +112,86 @@ fn a_delete_waits_for_who_is_changing_the_row() -> Result<()> {
         ensure!(deleted != commit, "deleted by {} sessions", u8::from(commit) + u8::from(deleted));
         ensure!(queue::read(&mut client, "q", 1)?.is_empty());
     }
+    Ok(())
+}
+
+/// The predicate locks that a session's transaction has on a queue's table and its indexes.
+fn predicate_locks(client: &mut Client) -> Result<i64> {
+    let count = "SELECT count(*) FROM pg_locks WHERE mode = 'SIReadLock' AND pid = pg_backend_pid() \
+                 AND relation::regclass::text ~ '^enough\\.(q_|i_)'";
+    Ok(client.query_one(count, &[])?.get(0))
+}
+
+/// What the documents say of SERIALIZABLE: that a queue was empty isn't part of what the server watches.
+#[test]
+fn an_empty_read_is_no_part_of_a_serializable_order() -> Result<()> {
+    let (_database, mut client, mut other) = made("")?;
+    client.batch_execute("SELECT enough.queue_create('r')")?;
+    for client in [&mut client, &mut other] {
+        client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
+    }
+    // Write skew: each sends because the other's queue is empty.
+    ensure!(read(&mut client, "q", 1)?.is_empty() && read(&mut other, "r", 1)?.is_empty());
+    ensure!(predicate_locks(&mut client)? == 0);
+    queue::send(&mut client, "r", &serde_json::json!(1))?;
+    queue::send(&mut other, "q", &serde_json::json!(2))?;
+    client.batch_execute("COMMIT")?;
+    other.batch_execute("COMMIT")?;
+    // By the tables one of the two is refused.
+    for client in [&mut client, &mut other] {
+        client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
+    }
+    client.batch_execute("SELECT count(*) FROM enough.q_q WHERE msg_id > 99")?;
+    other.batch_execute("SELECT count(*) FROM enough.q_r WHERE msg_id > 99")?;
+    queue::send(&mut client, "r", &serde_json::json!(1))?;
+    queue::send(&mut other, "q", &serde_json::json!(2))?;
+    let outcomes = [client.batch_execute("COMMIT"), other.batch_execute("COMMIT")];
+    let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    ensure!(failed.len() == 1 && state(failed[0]) == "40001", "{outcomes:?}");
+    Ok(())
+}
+
+/// Workers above READ COMMITTED don't come into each other's way by what a refill reads.
+#[test]
+fn serializable_workers_do_not_fail_for_each_others_refills() -> Result<()> {
+    let (database, mut client, _) = made("")?;
+    queue::send_numbers(&mut client, "q", 3_000)?;
+    // Nothing is in the memory: the first read scans.
+    client.batch_execute("ALTER TABLE enough.q_q SET (fillfactor = 90)")?;
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = database.client()?;
+            Ok(std::thread::spawn(move || -> Result<(usize, usize)> {
+                let (mut done, mut refused) = (0, 0);
+                loop {
+                    let work = (|| {
+                        client.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
+                        let read = read(&mut client, "q", 5)?;
+                        for message in &read {
+                            queue::delete(&mut client, "q", message.msg_id, message.lease)?;
+                        }
+                        client.batch_execute("COMMIT")?;
+                        Ok::<_, postgres::Error>(read.len())
+                    })();
+                    match work {
+                        Ok(0) => return Ok((done, refused)),
+                        Ok(count) => done += count,
+                        Err(error) => {
+                            ensure!(state(&error) == "40001", "{error}");
+                            refused += 1;
+                            client.batch_execute("ROLLBACK")?;
+                        }
+                    }
+                }
+            }))
+        })
+        .collect::<Result<_>>()?;
+    let mut sum = (0, 0);
+    for worker in workers {
+        let (done, refused) = worker.join().expect("a worker's thread")?;
+        sum = (sum.0 + done, sum.1 + refused);
+    }
+    println!("{} done, {} refused", sum.0, sum.1);
+    ensure!(sum.1 == 0, "{} of the transactions were refused", sum.1);
     Ok(())
 }
