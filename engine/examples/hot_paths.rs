@@ -208,7 +208,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
         paused: false,
     };
     let words = allocate(1 << 20);
-    queue::format(&words, NOW);
+    queue::format(&words, 7 << 40);
     let queue = queue::Partition::new(&words);
     let slot = queue.attach(QueueKey { database: 16_384, relation: 1 }, OPTIONS)?.ok_or(Corrupt)?;
     queue.start_refill(slot, 1, NOW, None)?.ok_or(Corrupt)?;

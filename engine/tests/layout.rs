@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Numbers that say what is done, not what lies where: changing one leaves words that the old library understands.
-const BEHAVIOUR: [(&str, &[&str]); 16] = [
+const BEHAVIOUR: [(&str, &[&str]); 17] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
     ("cache/fence.rs", &["MOST_HOLDERS"]),
@@ -18,6 +18,7 @@ const BEHAVIOUR: [(&str, &[&str]); 16] = [
     ("limiter/mod.rs", &["MAX_PERIOD", "MAX_REQUESTS", "MIN_PERIOD"]),
     ("limiter/sliding_window.rs", &["EVEN"]),
     ("limiter/table.rs", &["MAX_RULES"]),
+    ("queue/clock.rs", &["TOLERANCE"]),
     ("queue/registry.rs", &["PART", "QUICK"]),
     ("queue/used_up.rs", &["BROUGHT", "PASSES"]),
     ("queue/wait.rs", &["LOOK_AGAIN", "MOST"]),

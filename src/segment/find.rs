@@ -271,7 +271,7 @@ fn random() -> u64 {
 /// # Safety
 /// `base` has the plan's size, is aligned to a page or a cache line, and nobody else uses it.
 unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
-    let now = server::now();
+    let (now, secret) = (server::now(), [random(), random()]);
     // SAFETY: the caller's promise; the plan's places lie inside its size. A tranche's number is the server's to give.
     unsafe {
         let regions = plan.regions.map(|mut place| {
@@ -283,7 +283,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
             layout: LAYOUT_VERSION,
             nonce,
             bytes: plan.bytes as u64,
-            secret: [random(), random()],
+            secret,
             created_at: now,
             sizes: plan.sizes,
             regions,
@@ -299,7 +299,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
                 pg_sys::LWLockInitialize(&raw mut (*head).lock, place.tranche as i32);
                 let words = std::slice::from_raw_parts(words, place.words as usize);
                 // Nothing has been removed from what is only being made.
-                region.format(words, now, Moment::default());
+                region.format(words, secret, now, Moment::default());
             }
         }
     }

@@ -8,6 +8,7 @@
 //! told, never again. Which version of the layout this is, and what forces it up, is in `version.rs`.
 
 use crate::guc::{Size, Sizes};
+use enough_engine::hash::key_hash;
 use enough_engine::seqlock::SeqLock;
 use enough_engine::words::Words;
 use enough_engine::{cache, limiter, queue};
@@ -59,10 +60,16 @@ impl Region {
     }
 
     /// Makes a partition empty, whatever it holds. `now` is in microseconds; `floor` is the moment before which nobody
-    /// knows any more what was removed.
-    pub(super) fn format(self, words: Words<'_>, now: i64, floor: cache::Moment) {
+    /// knows any more what was removed. `secret` is the segment's.
+    pub(super) fn format(self, words: Words<'_>, secret: [u64; 2], now: i64, floor: cache::Moment) {
         match self {
-            Region::Queue => queue::format(words, now),
+            Region::Queue => {
+                // Another number for each partition of each segment, and for each time that one is made empty.
+                let mut place = [0; 16];
+                place[..8].copy_from_slice(&now.to_ne_bytes());
+                place[8..].copy_from_slice(&words.as_ptr().addr().to_ne_bytes());
+                queue::format(words, key_hash(secret, 0, Region::Queue as u32, &place).high);
+            }
             Region::Cache => cache::format(words, floor),
             Region::RateLimit => limiter::format(words),
         }

@@ -344,7 +344,9 @@ impl Partition {
 
     #[cold]
     fn reset(&self) {
-        self.region.format(self.words, server::now(), server::moment());
+        // Who works on a partition has found the segment.
+        let secret = known().map_or([0; 2], |segment| segment.secret);
+        self.region.format(self.words, secret, server::now(), server::moment());
         self.head().count_reset();
     }
 

@@ -33,6 +33,8 @@ pub(super) enum Head {
     Timers,
     NextLease,
     ReclaimHand,
+    /// The time at which somebody has read last (`clock.rs`).
+    Clock,
 }
 
 /// Fields of a queue. A list takes two: its first and last record (halves of one word), and its length.
@@ -390,7 +392,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     LISTS,
     GROUP,
     FOLLOWER,
-    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, Timers, NextLease, ReclaimHand }),
+    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, Timers, NextLease, ReclaimHand, Clock }),
     fingerprint_of_fields!(Q {
         Key,
         Next,

@@ -100,7 +100,8 @@ pub struct Extended {
 
 impl Partition<'_> {
     /// Leases up to `want` ready messages to `process`, as many as fit into what `taken` has reserved. Some that are used up
-    /// are put with the others of the kind on the way, and whoever waits for what they held up is woken.
+    /// are put with the others of the kind on the way, and whoever waits for what they held up is woken. `now` is the time by the
+    /// clock at this moment, under the lock.
     pub fn take(
         &self,
         slot: u32,
@@ -111,6 +112,7 @@ impl Partition<'_> {
         taken: &mut Vec<Taken>,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
+        self.follow_clock(now)?;
         if self.paused(slot)? {
             return Ok(());
         }

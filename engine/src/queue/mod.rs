@@ -34,7 +34,9 @@
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs` | sessions that wait for a message |
+//! | `clock.rs` | what a clock that is set back must not prolong |
 
+mod clock;
 mod group;
 mod identity;
 mod layout;
@@ -66,11 +68,13 @@ use crate::words::Words;
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
 pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT];
 
-/// Makes a partition empty. `now` in microseconds starts the lease numbers, so that a lease from before the segment
-/// was lost isn't taken for one of after it.
-pub fn format(words: Words<'_>, now: i64) {
+/// Makes a partition empty. `random` says where the lease numbers start: anew each time, so that a lease from before the
+/// segment was lost isn't taken for one of after it, whatever has become of the clock.
+pub fn format(words: Words<'_>, random: u64) {
+    // Of 2^62 places to start at; from each of them the numbers stay positive as a `bigint`.
+    let first_lease = (random >> 2).max(1);
     // A partition too small for its own head stays unusable: every call on it answers that it is corrupt.
-    let _ = Partition::new(words).clear(now.cast_unsigned());
+    let _ = Partition::new(words).clear(first_lease);
 }
 
 /// The physical place of a row: a hint, checked against the row.

@@ -244,6 +244,15 @@ impl Partition<'_> {
         self.put_timer(record, place)
     }
 
+    /// Puts the timers in order whose times have all been changed.
+    pub(super) fn order_timers(&self) -> Result<(), Corrupt> {
+        let len = (self.head(Head::Timers)? as usize).min(self.records);
+        for place in (0..len / 2).rev() {
+            self.sift_down(self.slot_half(place, false)?, place)?;
+        }
+        Ok(())
+    }
+
     fn sift_down(&self, record: u32, from: usize) -> Result<(), Corrupt> {
         let due = self.r(record, R::Due)?.cast_signed();
         let len = self.head(Head::Timers)? as usize;

@@ -11,9 +11,11 @@
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
 //! | `ending.rs` | those of failing, purging and looking |
+//! | `clock.rs` | those of a clock that is set back |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
 mod check;
+mod clock;
 mod corrupt;
 mod ending;
 mod groups;

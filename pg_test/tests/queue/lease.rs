@@ -262,3 +262,27 @@ fn deleting_in_a_batch_tells_which_were_there() -> Result<()> {
     ensure!(queue::ids(&left) == [sent[2], sent[4]], "{left:?}");
     Ok(())
 }
+
+/// A lease from before a crash is never one of after it, whatever the clock says then: its number has nothing to do with the
+/// clock.
+#[test]
+fn lease_numbers_begin_anywhere_after_a_restart() -> Result<()> {
+    let mut server = enough_pg_test::server::start(&enough_pg_test::server::options()?)?;
+    let database = Database::on(&server)?;
+    database.client()?.batch_execute("SELECT enough.queue_create('q', max_attempts => 1000)")?;
+    queue::send_numbers(&mut database.client()?, "q", 1)?;
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        let mut client = database.client()?;
+        let lease = queue::read(&mut client, "q", 1)?[0].lease.expect("a lease");
+        ensure!(lease > 0);
+        for earlier in &leases {
+            ensure!(lease.abs_diff(*earlier) > 1 << 42, "{lease} after {leases:?}");
+            ensure!(!queue::delete(&mut client, "q", 1, Some(*earlier))?);
+        }
+        leases.push(lease);
+        drop(client);
+        server.restart(xtask::server::Shutdown::Immediate)?;
+    }
+    Ok(())
+}

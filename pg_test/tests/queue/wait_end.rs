@@ -7,6 +7,7 @@ use enough_pg_test::queue;
 use enough_pg_test::server::{Database, backend, until_waiting};
 use postgres::Client;
 use serde_json::json;
+use std::time::{Duration, Instant};
 
 fn made() -> Result<(Database, Client)> {
     let database = Database::new()?;
@@ -35,6 +36,24 @@ fn a_cancel_ends_a_wait() -> Result<()> {
         refused(reader.join().expect("the reader panicked"), "57014")?;
         next_is_free(&mut client)?;
     }
+    Ok(())
+}
+
+/// The reader is woken and cancelled at nearly the same time: whichever it notices first, it must not go to sleep on the other.
+#[test]
+fn a_cancel_is_noticed_at_once_whenever_it_comes() -> Result<()> {
+    let (database, mut client) = made()?;
+    client.batch_execute("SELECT enough.queue_pause('q')")?;
+    let mut slowest = Duration::ZERO;
+    for round in 0..60 {
+        let (reader, pid) = sleeper(&database, "queue_read('q', wait => '1 hour')")?;
+        let wakes = "SELECT enough.queue_send('q', '1'); ".repeat(round % 7);
+        client.batch_execute(&format!("{wakes} SELECT pg_cancel_backend({pid})"))?;
+        let begun = Instant::now();
+        refused(reader.join().expect("the reader panicked"), "57014")?;
+        slowest = slowest.max(begun.elapsed());
+    }
+    ensure!(slowest < Duration::from_millis(700), "a cancel was noticed after {slowest:?}");
     Ok(())
 }
 

@@ -134,7 +134,7 @@ proptest! {
         head_only in any::<bool>(),
     ) {
         let words = allocate(3100);
-        format(&words, NOW);
+        format(&words, 7 << 40);
         let p = Partition::new(&words);
         let options = Options {
             visibility_timeout: 10,
@@ -162,7 +162,7 @@ proptest! {
             prop_assert!(*slot != 4 || answers.iter().any(Result::is_err));
         }
         // And formatting makes it whole.
-        format(&words, NOW);
+        format(&words, 7 << 40);
         prop_assert_eq!(super::check::walk(&p).len(), 0);
     }
 }
@@ -171,7 +171,7 @@ proptest! {
 fn a_partition_too_small_is_corrupt() {
     for len in [0, 1, 15, 16, 17, 80, 81, 82, 89] {
         let words = allocate(len);
-        format(&words, NOW);
+        format(&words, 7 << 40);
         let p = Partition::new(&words);
         let attached = p.attach(QueueKey { database: 1, relation: 1 }, Options::default());
         let sent = p.sent(1, &entry(1), NOW, &mut Wake::default());

@@ -201,7 +201,7 @@ fn a_look_changes_nothing_and_sees_what_there_is() {
 #[test]
 fn a_delayed_message_that_was_not_read_yet_is_counted_once_whatever_becomes_of_it() {
     let words = allocate(4000);
-    format(&words, NOW);
+    format(&words, 7 << 40);
     let p = Partition::new(&words);
     let slot = p.attach(key(1), OPTIONS).unwrap().unwrap();
     let delayed = |msg_id| Entry { deliver_at: Some(NOW + SECOND), ..member(msg_id) };

@@ -98,7 +98,7 @@ pub(super) fn pick<T>(pick: u8, from: impl ExactSizeIterator<Item = T>) -> Optio
 impl<'a> World<'a> {
     pub fn new(words: crate::words::Words<'a>, queues: usize) -> Self {
         let now = 1000 * SECOND;
-        crate::queue::format(words, now);
+        crate::queue::format(words, 7 << 40);
         let options = Options { visibility_timeout: 30 * SECOND, max_attempts: 3, ..Options::default() };
         let queues = (0..queues).map(|at| Queue { relation: at as u32 + 1, options, next_id: 1, ..Queue::default() });
         let mut world = World {

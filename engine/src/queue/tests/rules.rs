@@ -36,7 +36,7 @@ pub(super) fn entry(msg_id: i64) -> Entry {
 
 /// A partition with some queues whose tables have been read to their end.
 pub(super) fn fresh(words: Words<'_>, queues: u32) -> (Partition<'_>, Vec<u32>) {
-    format(words, NOW);
+    format(words, 7 << 40);
     let p = Partition::new(words);
     let slots = (1..=queues).map(|relation| p.attach(key(relation), OPTIONS).unwrap().unwrap()).collect::<Vec<_>>();
     for &slot in &slots {
@@ -215,15 +215,20 @@ fn lease_numbers_never_repeat() {
         last = taken.lease;
         p.put_back(slots[0], 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     }
-    // Nor when the memory was lost meanwhile: fewer leases are given than microseconds pass.
-    format(&words, NOW + SECOND);
+    // Nor when the memory was lost meanwhile, wherever the numbers start now.
+    format(&words, 8 << 40);
     let slot = p.attach(key(1), OPTIONS).unwrap().unwrap();
     end_refill(&p, slot, i64::MAX, i64::MAX);
     send(&p, slot, [1]);
-    let taken = take(&p, slot, NOW + SECOND, 1)[0];
-    assert!(taken.lease > last);
-    assert_eq!(p.start_busy(slot, 1, Some(last), NOW + SECOND), Ok(Busy::Stale));
-    assert_eq!(p.extend(slot, 1, Some(last), NOW + SECOND, NOW + 9 * SECOND, &mut Wake::default()), Ok(None));
+    let taken = take(&p, slot, NOW, 1)[0];
+    assert_ne!(taken.lease, last);
+    assert_eq!(p.start_busy(slot, 1, Some(last), NOW), Ok(Busy::Stale));
+    assert_eq!(p.extend(slot, 1, Some(last), NOW, NOW + 9 * SECOND, &mut Wake::default()), Ok(None));
+    for random in [0, 1, u64::MAX] {
+        format(&words, random);
+        let first = p.head(Head::NextLease).unwrap();
+        assert!(first > 0 && first.checked_add(1 << 60).is_some_and(|later| i64::try_from(later).is_ok()), "{first}");
+    }
 }
 
 #[test]

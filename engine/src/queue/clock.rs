@@ -1,0 +1,62 @@
+//! A wall clock that is set back. What was to last a while from some moment on, a lease or the rest after a rollback, doesn't
+//! last longer for that. What was to begin at a time does begin at that time by the clock: a delivery time in a row, which
+//! may have been given as such.
+//!
+//! Each read notes the time, under the partition's lock. Where a later one finds an earlier time the clock was set back in
+//! between, and what runs is brought forward by as much. How long nobody had read before isn't known: by so much what runs
+//! may last longer.
+
+use super::layout::{BUSY, DELAYED, Head, LEASED, Partition, Q, R};
+use crate::words::Corrupt;
+
+/// A clock that is back by less, in microseconds, is left alone.
+const TOLERANCE: i64 = 10_000;
+
+impl Partition<'_> {
+    /// Notes the time.
+    #[inline]
+    pub(super) fn follow_clock(&self, now: i64) -> Result<(), Corrupt> {
+        let before = self.head(Head::Clock)?.cast_signed();
+        if now < before {
+            return self.clock_went_back(before, now);
+        }
+        self.set_head(Head::Clock, now.cast_unsigned())
+    }
+
+    #[cold]
+    fn clock_went_back(&self, before: i64, now: i64) -> Result<(), Corrupt> {
+        let back = before.saturating_sub(now);
+        if back < TOLERANCE {
+            return Ok(());
+        }
+        self.set_head(Head::Clock, now.cast_unsigned())?;
+        for place in 0..(self.head(Head::Timers)? as usize).min(self.records) {
+            let record = self.slot_half(place, false)?;
+            let kind = self.kind(record)?;
+            // One that is delayed and has no delivery time rests.
+            if kind.list == LEASED || (kind.list == DELAYED && !kind.timed) {
+                self.bring_forward(record, back)?;
+            }
+        }
+        self.order_timers()?;
+        // Leases that stand still.
+        for slot in 1..=self.queues as u32 {
+            if self.q(slot, Q::Key)? == 0 {
+                continue;
+            }
+            let (mut record, _, len) = self.list(slot, BUSY)?;
+            for _ in 0..len.min(self.records as u64) {
+                if self.kind(record)?.origin == LEASED {
+                    self.bring_forward(record, back)?;
+                }
+                record = self.half(record, R::Links, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_forward(&self, record: u32, by: i64) -> Result<(), Corrupt> {
+        let due = self.r(record, R::Due)?.cast_signed().saturating_sub(by);
+        self.set_r(record, R::Due, due.cast_unsigned())
+    }
+}
