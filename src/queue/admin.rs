@@ -6,9 +6,9 @@ use super::tables::{self, ARCHIVE, LIVE};
 use super::{load_options, missing, relation, require_write, valid_name};
 use crate::cron;
 use crate::error::Error;
-use crate::segment::catalog;
 use crate::segment::server;
 use crate::segment::sql::{Parameter, as_owner_of, read_rows_kept, run};
+use crate::segment::{catalog, own};
 use enough_engine::queue::QueueKey;
 
 /// What `queue_create` was asked for; times in microseconds.
@@ -170,6 +170,7 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
 /// queues follows.
 pub(super) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
+    own::check(c"queue", &own::QUEUE)?;
     as_owner_of(registry, work)
 }
 

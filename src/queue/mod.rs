@@ -70,7 +70,7 @@ use crate::segment::encoding::decode_start;
 use crate::segment::rows::{OpenTable, Row};
 use crate::segment::sql::{Parameter, as_owner_of, read_rows};
 use crate::segment::table::QueueTable;
-use crate::segment::{Partition, Region, segment, server, wait};
+use crate::segment::{Partition, Region, own, segment, server, wait};
 use enough_engine::queue::{Options, Partition as Index, QueueKey, Storage, Wake};
 use enough_engine::words::Corrupt;
 use std::cell::{Cell, RefCell};
@@ -266,7 +266,11 @@ impl Queue {
     /// Does `work` with the archive: with the rights of its owner, because the table's privileges are the queue's; with the
     /// caller's own where policies decide what it sees.
     fn in_archive<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        if catalog::row_security(self.table.relation) { work() } else { self.as_archive_owner(work) }
+        if catalog::row_security(self.table.relation) {
+            own::check_archive(self.table.archive)?;
+            return work();
+        }
+        self.as_archive_owner(work)
     }
 
     /// Does `work` with the rights of the archive's owner.
@@ -277,6 +281,7 @@ impl Queue {
                 hint: format!("Call enough.queue_create('{}', if_not_exists => true), which makes it anew.", self.name),
             });
         }
+        own::check_archive(self.table.archive)?;
         as_owner_of(self.table.archive, work)
     }
 
@@ -396,6 +401,7 @@ fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
 
 /// A queue's options from `enough.queue`.
 fn load_options(name: &str) -> Result<Options, Error> {
+    own::check(c"queue", &own::QUEUE)?;
     let mut found = None;
     read_rows(
         &format!("SELECT {OPTIONS} FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1"),

@@ -5,12 +5,13 @@ use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::sql::{as_owner_of, read_rows, read_rows_kept, text};
-use crate::segment::{Region, segment, server};
+use crate::segment::{Region, own, segment, server};
 use enough_engine::queue::{Counters, Partition as Index};
 
 /// The names of all queues.
 pub(super) fn names() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
+    own::check(c"queue", &own::QUEUE)?;
     read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
         names.extend(text(row, 1)?);
         Ok(())

@@ -5,7 +5,7 @@
 
 use super::arguments::{amount, key, row, valid};
 use super::calendar;
-use super::policy::{missing, note_of, valid_name};
+use super::policy::{missing, note_of, tables_fit, valid_name};
 use crate::error::Error;
 use crate::segment::call::{Call, Time, Value};
 use crate::segment::encoding::shown;
@@ -42,6 +42,7 @@ const FIND: &str = "SELECT p.rule::pg_catalog.int4, p.max_requests::pg_catalog.i
 impl Policy {
     /// The policy of that name; an error where there is none.
     pub(super) fn find(name: &[u8], key: &[u8]) -> Result<Self, Error> {
+        tables_fit()?;
         let mut policy = Policy { name: name.to_vec(), rules: Vec::new(), shadow: false };
         let rows = read_rows_kept(FIND, &[Parameter::Bytes(name), Parameter::Bytes(key)], |row| policy.add(row))?;
         if rows == 0 { Err(missing(name)) } else { Ok(policy) }

@@ -11,7 +11,7 @@ use crate::segment::catalog;
 use crate::segment::encoding::{decode, decode_start, shown};
 use crate::segment::server::{self, is_time_zone};
 use crate::segment::sql::{Parameter, as_owner_of, column, each_row, read_rows, run};
-use crate::segment::{Region, Segment, segment};
+use crate::segment::{Region, Segment, own, segment};
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::{MAX_RULES, Table};
 use enough_engine::limiter::{Algorithm, Limit, MAX_PERIOD, MAX_REQUESTS};
@@ -251,6 +251,7 @@ fn rate_limit_policy_drop(call: &mut Call<'_>) -> Result<Value<'static>, Error> 
 
 /// `()`
 fn rate_limit_policies(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
+    tables_fit()?;
     let mut rows = call.rows()?;
     read_rows(
         "SELECT p.name::pg_catalog.text, p.rule::pg_catalog.int4, p.max_requests::pg_catalog.int4, p.period, \
@@ -273,7 +274,13 @@ fn rate_limit_policies(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
 }
 
 fn writable(function: &'static str) -> Result<(), Error> {
-    if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
+    if server::may_write() { tables_fit() } else { Err(Error::ReadOnly { function }) }
+}
+
+/// Fails where the tables of policies lack a column that is used here.
+pub(super) fn tables_fit() -> Result<(), Error> {
+    own::check(c"rate_limit_policy", &own::POLICY)?;
+    own::check(c"rate_limit_override", &own::OVERRIDE)
 }
 
 /// What a policy's counters are known by.
@@ -304,6 +311,7 @@ pub(super) fn valid_name<'c>(call: &Call<'c>, argument: &'static str) -> Result<
 
 /// Fails where there is no policy of that name.
 pub(super) fn is_there(name: Text<'_>) -> Result<(), Error> {
+    tables_fit()?;
     let found = read_rows(
         "SELECT FROM enough.rate_limit_policy \
          WHERE name OPERATOR(pg_catalog.=) $1 AND rule OPERATOR(pg_catalog.=) 1",

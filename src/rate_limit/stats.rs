@@ -1,6 +1,6 @@
 //! Statistics: of the whole server, and of each policy of this database.
 
-use super::policy::{is_there, note_of, valid_name};
+use super::policy::{is_there, note_of, tables_fit, valid_name};
 use crate::error::Error;
 use crate::segment::call::{Call, Rows, Value};
 use crate::segment::sql::{read_rows, text_bytes};
@@ -21,6 +21,7 @@ fn rate_limit_stats(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         push(&mut rows, name.payload())?;
         return Ok(rows.end());
     }
+    tables_fit()?;
     let mut rows = call.rows()?;
     let stats = whole()?;
     let columns = [

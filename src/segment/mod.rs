@@ -30,6 +30,7 @@
 //! | `catalog.rs` | what the catalogs say of relations |
 //! | `table.rs`, `insert.rs`, `rows.rs` | a queue's table, its new rows and those that are there, past the executor |
 //! | `shape.rs` | whether that table is as it was made |
+//! | `own.rs` | whether the other tables still have their columns |
 //! | `sql.rs` | statements of the extension's own |
 //! | `trigger.rs` | what a trigger tells |
 //! | `query.rs` | a query that the user has given |
@@ -55,6 +56,7 @@ mod insert;
 pub mod jsonb;
 mod layout;
 pub mod memory;
+pub mod own;
 pub mod process;
 pub mod query;
 pub mod raise;

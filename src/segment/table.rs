@@ -98,7 +98,7 @@ impl Open {
     }
 
     /// For what the catalogs say of it.
-    fn facts_of_table(relation: u32) -> Option<Self> {
+    pub(super) fn facts_of_table(relation: u32) -> Option<Self> {
         Self::table(relation, catalog::lock_mode(false)).map(|mut table| {
             table.1 = pg_sys::AccessShareLock;
             table
@@ -118,7 +118,7 @@ impl Open {
     }
 
     /// The relation's name, for messages.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         // SAFETY: an open relation has a name, which is a C string.
         unsafe { decode(CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()).to_bytes()).into_owned() }
     }

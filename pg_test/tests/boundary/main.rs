@@ -8,5 +8,6 @@ mod concurrently;
 mod errors;
 mod locked;
 mod locks;
+mod own_tables;
 mod settings;
 mod straight;

@@ -63,8 +63,7 @@ impl Model {
         answer: Option<Fate>,
     ) -> Result<()> {
         let how = match answer {
-            None => Ending::Dead,
-            Some(Fate::Dead) => Ending::Dead,
+            None | Some(Fate::Dead) => Ending::Dead,
             Some(Fate::Retry) => {
                 let attempts = self.messages.get(&id).map_or(0, |message| message.attempts.most);
                 let rest = retry_in.map_or_else(|| self.options.rest(attempts), Bounds::exactly);
