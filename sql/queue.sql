@@ -12,12 +12,13 @@ CREATE FUNCTION enough.queue_create(
     rate_period interval DEFAULT '1 second',
     archive_for interval DEFAULT '7 days',
     unlogged boolean DEFAULT false,
-    if_not_exists boolean DEFAULT false
+    if_not_exists boolean DEFAULT false,
+    durable_attempts boolean DEFAULT false
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -44,7 +45,8 @@ CREATE FUNCTION enough.queue_alter(
     max_rate int DEFAULT NULL,
     rate_period interval DEFAULT NULL,
     archive_for interval DEFAULT NULL,
-    unlogged boolean DEFAULT NULL
+    unlogged boolean DEFAULT NULL,
+    durable_attempts boolean DEFAULT NULL
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
 COMMENT ON FUNCTION enough.queue_alter IS
@@ -85,12 +87,14 @@ CREATE FUNCTION enough.queue_list() RETURNS TABLE (
     rate_period interval,
     archive_for interval,
     unlogged boolean,
-    paused boolean
+    paused boolean,
+    durable_attempts boolean
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
     SELECT q.name, q.created_at, q.visibility_timeout, q.max_attempts, q.retry_backoff, q.retry_backoff_max,
-           q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused
+           q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused,
+           q.durable_attempts
       FROM enough.queue AS q
       JOIN pg_catalog.pg_class AS c
         ON c.relname OPERATOR(pg_catalog.=) ('q_'::pg_catalog.text OPERATOR(pg_catalog.||) q.name)::pg_catalog.name
@@ -140,9 +144,9 @@ CREATE FUNCTION enough.queue_read(
 ) RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
-'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery.
-For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. Needs SELECT and DELETE on the table.
-Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
+'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery, unless the queue has durable_attempts.
+For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
 RETURNS SETOF enough.queue_message

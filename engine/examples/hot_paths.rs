@@ -204,6 +204,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
         max_in_flight: 0,
         max_rate: 0,
         rate_period: SECOND,
+        durable_attempts: false,
         archive_for: i64::MAX,
         paused: false,
     };

@@ -9,9 +9,15 @@ DROP FUNCTION enough.cache_stats();
 DROP FUNCTION enough.rate_limit_stats();
 DROP FUNCTION enough.rate_limit_enforce(text, integer, interval, integer, text, integer);
 DROP FUNCTION enough.rate_limit_policy_set(text, integer, interval, text, integer, boolean);
+DROP FUNCTION enough.queue_create(text, interval, integer, interval, interval, integer, integer, interval, interval, boolean, boolean);
+DROP FUNCTION enough.queue_alter(text, interval, integer, interval, interval, integer, integer, interval, interval, boolean);
+DROP FUNCTION enough.queue_list();
 DROP FUNCTION enough.queue_schedules();
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
 DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
+
+-- A queue may note every delivery.
+ALTER TABLE enough.queue ADD durable_attempts boolean NOT NULL DEFAULT false;
 
 -- A policy may have several rules.
 ALTER TABLE enough.rate_limit_policy

@@ -26,6 +26,7 @@ pub(super) struct NewQueue {
     pub archive_for: Option<i64>,
     pub unlogged: bool,
     pub if_not_exists: bool,
+    pub durable_attempts: bool,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
@@ -103,15 +104,16 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
     in_registry(|| {
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10 FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
                     max_in_flight = EXCLUDED.max_in_flight, max_rate = EXCLUDED.max_rate, \
-                    rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false",
+                    rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
+                    durable_attempts = EXCLUDED.durable_attempts",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -122,6 +124,7 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
                 Parameter::OptionalI32(new.max_rate),
                 Parameter::Micros(Some(new.rate_period)),
                 Parameter::Micros(new.archive_for),
+                Parameter::OptionalBool(Some(new.durable_attempts)),
             ],
         )
     })?;

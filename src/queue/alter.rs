@@ -23,6 +23,7 @@ pub(super) struct Change {
     pub archive_for: Option<i64>,
     pub unlogged: Option<bool>,
     pub paused: Option<bool>,
+    pub durable_attempts: Option<bool>,
 }
 
 /// Changes a queue's options.
@@ -45,7 +46,7 @@ pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Res
         "UPDATE enough.queue SET {}, max_attempts = coalesce($3, max_attempts), {}, {}, {}, {}, {}, \
                 archive_for = CASE WHEN $9 IS NULL THEN archive_for \
                     WHEN $9 OPERATOR(pg_catalog.>) 0 THEN pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) END, \
-                paused = coalesce($10, paused) \
+                paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts) \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -69,6 +70,7 @@ pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Res
                 Parameter::Micros(change.rate_period),
                 Parameter::Micros(change.archive_for),
                 Parameter::OptionalBool(change.paused),
+                Parameter::OptionalBool(change.durable_attempts),
             ],
             |row| {
                 changed = Some(options_of(row)?);

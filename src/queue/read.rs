@@ -6,12 +6,14 @@
 
 use super::claim::permitted;
 use super::pending::{self, Action, remember};
+use super::send::{ENTRY, entry_of};
 use super::{Queue, missing};
 use super::{bury, finish, groups, refill};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
 use crate::segment::rows::{OpenTable, Row, fixed_snapshot};
+use crate::segment::sql::{Parameter, as_owner_of, each_row};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Outlook, Taken, Yielded};
 use std::collections::HashSet;
@@ -50,6 +52,10 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
     if server::in_recovery() || (wish.delete && !server::may_write()) {
         return Err(Error::ReadOnly { function: wish.function });
     }
+    if !server::may_write() && queue.index(|index, slot| index.durable_attempts(slot))? {
+        // Nobody would know of the delivery after a crash.
+        return Err(Error::ReadOnly { function: wish.function });
+    }
     let mut deadline = None;
     loop {
         if wish.wait > 0 {
@@ -80,6 +86,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             hidden: Vec::new(),
             contended: false,
             used_up: false,
+            durable: false,
         };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
@@ -94,6 +101,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
     }
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each says something else")]
 struct Reader<'q> {
     queue: &'q Queue,
     wish: &'q Wish,
@@ -113,6 +121,8 @@ struct Reader<'q> {
     contended: bool,
     /// Messages wait to be buried.
     used_up: bool,
+    /// Each delivery is noted in the row.
+    durable: bool,
 }
 
 impl<'q> Reader<'q> {
@@ -175,7 +185,7 @@ impl<'q> Reader<'q> {
     }
 
     fn take(&mut self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
-        let (outlook, used_up) = self.queue.index_and_wake(|index, slot, wake| {
+        let (outlook, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             taken.clear();
             index.expire(*self.began.get_or_insert(now), TIMERS, wake)?;
@@ -190,9 +200,10 @@ impl<'q> Reader<'q> {
                 // This session leaves with what it has; the next one that waits may refill.
                 index.pass_on(slot, wake)?;
             }
-            Ok((outlook, index.has_used_up(slot)?))
+            Ok((outlook, index.has_used_up(slot)?, index.durable_attempts(slot)?))
         })?;
         self.used_up |= used_up;
+        self.durable = durable;
         Ok(outlook)
     }
 
@@ -256,7 +267,7 @@ impl<'q> Reader<'q> {
             }
             return Ok(false);
         }
-        if self.wish.delete && row.is_being_changed() {
+        if (self.wish.delete || self.durable) && row.is_being_changed() {
             // A read doesn't wait for other transactions: others may get it later.
             self.contended = true;
             self.hidden.push(*taken);
@@ -274,8 +285,10 @@ impl<'q> Reader<'q> {
             if !finish::delete(queue, self.table()?, taken.msg_id, Some(taken.lease))? {
                 return Ok(false);
             }
-        } else {
-            self.note_delivery(taken, &row)?;
+        } else if !self.note_delivery(taken, &row)? {
+            self.contended = true;
+            self.hidden.push(*taken);
+            return Ok(false);
         }
         let leased = |value| if self.wish.delete { Value::Null } else { value };
         rows.push(&[
@@ -316,17 +329,39 @@ impl<'q> Reader<'q> {
         Ok(())
     }
 
-    /// From the second delivery on the number of deliveries is durable, where this transaction may write and nobody else
-    /// is changing the row.
-    fn note_delivery(&self, taken: &Taken, row: &Row) -> Result<(), Error> {
-        if taken.attempts < 2 || !server::may_write() || !self.queue.table.plain {
-            return Ok(());
+    /// From the second delivery on the number of deliveries is durable, or from the first one where the queue has it so;
+    /// where this transaction may write and nobody else is changing the row. False where it must be, and can't.
+    fn note_delivery(&self, taken: &Taken, row: &Row) -> Result<bool, Error> {
+        if (taken.attempts < 2 && !self.durable) || !server::may_write() {
+            return Ok(true);
         }
-        let Some(writer) = self.queue.open_for_notes()? else { return Ok(()) };
-        if let Some(tid) = writer.write_attempts(row, taken.attempts) {
-            self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, tid))?;
+        if !self.queue.table.plain {
+            // For the others the memory's count must do: triggers and policies would have a say in each.
+            return if self.durable { self.note_by_executor(taken) } else { Ok(true) };
         }
-        Ok(())
+        let Some(writer) = self.queue.open_for_notes()? else { return Ok(!self.durable) };
+        let Some(tid) = writer.write_attempts(row, taken.attempts) else { return Ok(!self.durable) };
+        self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, tid))?;
+        Ok(true)
+    }
+
+    /// As the table's owner, because a consumer needn't have UPDATE.
+    fn note_by_executor(&self, taken: &Taken) -> Result<bool, Error> {
+        let statement = format!(
+            "UPDATE {} SET attempts = $2 WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING {ENTRY}",
+            self.queue.relation("q_")
+        );
+        let attempts = Parameter::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX));
+        let mut noted = None;
+        as_owner_of(self.queue.table.relation, || {
+            each_row(&statement, &[Parameter::I64(taken.msg_id), attempts], |row| {
+                noted = Some(entry_of(row, true)?);
+                Ok(())
+            })
+        })?;
+        let Some(entry) = noted else { return Ok(false) };
+        self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, entry.tid))?;
+        Ok(true)
     }
 
     fn put_back_hidden(&self) -> Result<(), Error> {

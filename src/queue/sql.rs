@@ -92,6 +92,7 @@ fn create(call: &mut Call<'_>) -> Answer {
         archive_for,
         unlogged: call.bool(9).unwrap_or(false),
         if_not_exists: call.bool(10).unwrap_or(false),
+        durable_attempts: call.bool(11).unwrap_or(false),
     };
     Ok(Value::Bool(admin::create(name(call)?, &new)?))
 }
@@ -295,6 +296,7 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         archive_for,
         unlogged: call.bool(9),
         paused: None,
+        durable_attempts: call.bool(10),
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

@@ -15,7 +15,7 @@ const BOOL: u32 = pg_sys::BOOLOID.to_u32();
 pub type Column = (&'static CStr, u32);
 
 /// The columns of `enough.queue`.
-pub static QUEUE: [Column; 11] = [
+pub static QUEUE: [Column; 12] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -27,6 +27,7 @@ pub static QUEUE: [Column; 11] = [
     (c"rate_period", INTERVAL),
     (c"archive_for", INTERVAL),
     (c"paused", BOOL),
+    (c"durable_attempts", BOOL),
 ];
 
 /// The columns of `enough.rate_limit_policy`.

@@ -50,6 +50,8 @@ pub struct Options {
     pub max_rate: u32,
     /// In microseconds.
     pub rate_period: i64,
+    /// Whether each delivery is noted in the row, also the first one.
+    pub durable_attempts: bool,
 }
 
 /// What a queue has seen and holds.
@@ -96,6 +98,8 @@ const COUNTED: u64 = 2;
 pub(super) const REWRITTEN: u64 = 4;
 /// Messages were met whose rows nobody has counted out.
 pub(super) const MISCOUNTED: u64 = 8;
+/// Each delivery is noted in the row.
+const DURABLE: u64 = 16;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
 const QUICK: u64 = 10_000;
@@ -246,6 +250,7 @@ impl Partition<'_> {
             max_in_flight: (self.q(slot, Q::Limits)? >> 32) as u32,
             max_rate: self.q(slot, Q::Limits)? as u32,
             rate_period: self.q_i64(slot, Q::RatePeriod)?,
+            durable_attempts: self.durable_attempts(slot)?,
         })
     }
 
@@ -265,8 +270,11 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
         self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
-        let flags = self.q(slot, Q::Flags)? & !PAUSED;
-        self.set_q(slot, Q::Flags, if options.paused { flags | PAUSED } else { flags })
+        let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE);
+        for (set, flag) in [(options.paused, PAUSED), (options.durable_attempts, DURABLE)] {
+            flags |= if set { flag } else { 0 };
+        }
+        self.set_q(slot, Q::Flags, flags)
     }
 
     /// How far maintenance has got.
@@ -285,6 +293,12 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ReconcileNumber, reached.number)?;
         self.set_q_i64(slot, Q::ReconcileTime, reached.time)?;
         self.set_q_i64(slot, Q::CleanArchive, reached.archive)
+    }
+
+    /// Whether each delivery is noted in the row, also the first one.
+    #[inline]
+    pub fn durable_attempts(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Flags)? & DURABLE != 0)
     }
 
     pub(super) fn paused(&self, slot: u32) -> Result<bool, Corrupt> {
@@ -378,4 +392,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED];
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE];

@@ -14,6 +14,7 @@ mod isolation;
 mod lease;
 mod limits;
 mod memory;
+mod poison;
 mod refill;
 mod roles;
 mod savepoint;

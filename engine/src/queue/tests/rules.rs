@@ -20,6 +20,7 @@ pub(super) const OPTIONS: Options = Options {
     max_in_flight: 0,
     max_rate: 0,
     rate_period: 0,
+    durable_attempts: false,
 };
 
 /// The tag of every row here that isn't said to be another.
