@@ -358,11 +358,16 @@ impl Partition<'_> {
         if kind.list == BUSY {
             return Ok(Busy::Others);
         }
-        let Aside { tid, tag, attempts, .. } = self.put_aside(slot, record)?;
-        Ok(Busy::Yours(Claimed { tid, tag, attempts, find_next: self.lacks_next(kind.owner)? }))
+        self.put_aside(slot, record)?;
+        Ok(Busy::Yours(Claimed {
+            tid: Tid::unpack(self.r(record, R::Tid)?),
+            tag: self.tag(slot, record)?,
+            attempts: self.half(record, R::Attempts, true)?,
+            find_next: self.lacks_next(kind.owner)?,
+        }))
     }
 
-    pub(super) fn put_aside(&self, slot: u32, record: u32) -> Result<Aside, Corrupt> {
+    pub(super) fn put_aside(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let mut kind = self.kind(record)?;
         self.unlink(slot, record)?;
         self.clear_timer(record)?;
@@ -372,12 +377,18 @@ impl Partition<'_> {
         if kind.origin != LEASED {
             self.count(slot, Q::BusyUnleased, 1)?;
         }
+        Ok(())
+    }
+
+    /// Sets a message aside; what its caller is told.
+    pub(super) fn put_one_aside(&self, slot: u32, record: u32) -> Result<Aside, Corrupt> {
+        self.put_aside(slot, record)?;
         Ok(Aside {
             msg_id: self.r(record, R::MsgId)?.cast_signed(),
             tid: Tid::unpack(self.r(record, R::Tid)?),
             tag: self.tag(slot, record)?,
             attempts: self.half(record, R::Attempts, true)?,
-            timed: kind.timed,
+            timed: self.kind(record)?.timed,
         })
     }
 
@@ -389,7 +400,7 @@ impl Partition<'_> {
                 if len == 0 {
                     break;
                 }
-                aside.push(self.put_aside(slot, record)?);
+                aside.push(self.put_one_aside(slot, record)?);
             }
         }
         Ok(aside.len() == aside.capacity())

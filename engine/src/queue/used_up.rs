@@ -37,6 +37,7 @@ impl Partition<'_> {
     }
 
     /// Puts a message, which is in no list, with the used-up ones.
+    #[cold]
     pub(super) fn put_with_used_up(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.leave_group(slot, record, now, wake)?;
         self.link(slot, record, USED_UP, false)
@@ -85,7 +86,7 @@ impl Partition<'_> {
             if len == 0 {
                 break;
             }
-            aside.push(self.put_aside(slot, record)?);
+            aside.push(self.put_one_aside(slot, record)?);
         }
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Partition<'_> {
                 self.landed(slot, wake)?;
             }
         }
-        let Aside { tid, tag, .. } = self.put_aside(slot, record)?;
+        let Aside { tid, tag, .. } = self.put_one_aside(slot, record)?;
         Ok(Busy::Yours(Claimed { tid, tag, attempts, find_next: false }))
     }
 
