@@ -187,8 +187,10 @@ impl Partition<'_> {
 
     /// Whether a message's number, or time, is at or below the mark up to which all are in the index.
     pub(super) fn reached(&self, slot: u32, entry: &Entry) -> Result<bool, Corrupt> {
-        let (marks, place) = place(entry);
-        Ok(place <= self.q_i64(slot, marks.mark)?)
+        Ok(match entry.deliver_at {
+            None => entry.msg_id <= self.q_i64(slot, Q::Frontier)?,
+            Some(at) => at <= self.q_i64(slot, Q::Horizon)?,
+        })
     }
 
     /// A sender's message, committed now. Wakes a session that waits for it.

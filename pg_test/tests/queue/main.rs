@@ -2,6 +2,7 @@
 
 mod at_once;
 mod batches;
+mod cancel;
 mod changed;
 mod contended;
 mod counted;

@@ -1,7 +1,7 @@
 //! What a refill of the index costs and finds. Costs are counted in entries of the table's indexes that the server has come
 //! by, not in time.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue;
 use postgres::Client;
@@ -154,4 +154,53 @@ fn a_refill_that_is_cancelled_again_and_again_comes_to_its_end() -> Result<()> {
         }
     }
     anyhow::bail!("400 reads of 5 ms have found nothing")
+}
+
+/// Blocks of the table and its indexes that sessions have looked at so far.
+fn blocks(client: &mut Client) -> Result<i64> {
+    client.batch_execute("SELECT pg_stat_force_next_flush()")?;
+    let fetched = "SELECT (pg_stat_get_blocks_fetched('enough.q_q'::regclass) + sum(pg_stat_get_blocks_fetched(indexrelid)))::bigint \
+                   FROM pg_index WHERE indrelid = 'enough.q_q'::regclass";
+    Ok(client.query_one(fetched, &[])?.get(0))
+}
+
+#[test]
+fn reads_cost_the_same_however_many_dead_rows_vacuum_must_leave() -> Result<()> {
+    let (database, mut client, mut other) = queue::made(", visibility_timeout => '1 hour'")?;
+    client.batch_execute("ALTER TABLE enough.q_q SET (autovacuum_enabled = off)")?;
+    delayed(&mut client, 10)?;
+    ensure!(queue::read(&mut client, "q", 1)?.is_empty());
+    // Keeps every row that is deleted from here on.
+    let mut holder = database.client()?;
+    holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM enough.q_q")?;
+    let lives = |client: &mut Client, group: &str| -> Result<(i64, i64)> {
+        let (entries, before) = (walked(client)?, blocks(client)?);
+        for _ in 0..20 {
+            client.execute(&format!("SELECT enough.queue_send('q', '1', group_key => {group})"), &[])?;
+            let message = queue::read(client, "q", 1)?.pop().context("a message")?;
+            ensure!(queue::delete(client, "q", message.msg_id, message.lease)?);
+            client.batch_execute("BEGIN; SELECT enough.queue_send('q', '1')")?;
+            ensure!(queue::read(client, "q", 1)?.is_empty());
+            client.batch_execute("ROLLBACK")?;
+        }
+        Ok((walked(client)? - entries, blocks(client)? - before))
+    };
+    for (group, dead) in [("NULL", 20_000), ("'g'", 1000)] {
+        let few = lives(&mut client, group)?;
+        let send =
+            format!("SELECT count(enough.queue_send('q', '0', group_key => {group})) FROM generate_series(1, $1)");
+        other.execute(&send, &[&dead])?;
+        other.batch_execute(
+            "SELECT count(enough.queue_delete('q', msg_id)) FROM enough.q_q WHERE message = '0' AND deliver_at IS NULL",
+        )?;
+        ensure!(queue::read(&mut client, "q", 1)?.is_empty());
+        let many = lives(&mut client, group)?;
+        // An index of more rows may have a level more.
+        ensure!(
+            many.0 <= few.0 + 20 && many.1 <= few.1 + 20 * 40,
+            "group {group}: {many:?} entries and blocks, {few:?} before"
+        );
+    }
+    holder.batch_execute("COMMIT")?;
+    Ok(())
 }
