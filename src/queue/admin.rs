@@ -100,6 +100,7 @@ pub(super) fn require_create(name: &str) -> Result<(), Error> {
 
 /// Notes a queue's options.
 fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
+    own::check(c"queue", &own::QUEUE)?;
     // A row of that name is left over where somebody dropped the tables by hand.
     in_registry(|| {
         run(
@@ -173,7 +174,7 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
 /// queues follows.
 pub(super) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
-    own::check(c"queue", &own::QUEUE)?;
+    own::check(c"queue", &own::QUEUE_READ)?;
     as_owner_of(registry, work)
 }
 

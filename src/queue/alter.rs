@@ -6,8 +6,8 @@ use super::ddl::{change_exclusively, lock_name};
 use super::pending::{Action, remember};
 use super::{OPTIONS, Queue, is_operator, options_of, require_write};
 use crate::error::Error;
-use crate::segment::catalog;
 use crate::segment::sql::{Parameter, each_row, run};
+use crate::segment::{catalog, own};
 use std::rc::Rc;
 
 /// What `queue_alter` was asked for; times in microseconds, `None` for what stays as it is, 0 for no limit.
@@ -28,6 +28,7 @@ pub(super) struct Change {
 
 /// Changes a queue's options.
 pub(super) fn alter(name: &[u8], function: &'static str, change: &Change) -> Result<(), Error> {
+    own::check(c"queue", &own::QUEUE)?;
     let rewrites = change.unlogged.is_some();
     let queue = permitted(name, function, rewrites)?;
     lock_name(&queue.name);

@@ -32,7 +32,7 @@ const DEAD_ROWS: i64 = 100_000;
 /// Says what is wrong, a sentence or two each. The same for every role: it concerns names and owners alone.
 pub fn findings() -> Result<Vec<String>, Error> {
     let mut findings = Vec::new();
-    own::check(c"queue", &own::QUEUE)?;
+    own::check(c"queue", &own::QUEUE_READ)?;
     read_rows(QUEUES, &[Parameter::I64(LONGEST_NAME as i64), Parameter::I64(DEAD_ROWS)], |row| {
         let name = text(row, 1)?.unwrap_or_default();
         let part = |number| Ok::<_, Error>(row.get::<bool>(number)?.unwrap_or(false));

@@ -375,13 +375,15 @@ fn partition(key: QueueKey) -> Result<&'static Partition, Error> {
     partitions.get(key.partition(partitions.len())).ok_or(Error::Damaged { region: Region::Queue.name() })
 }
 
-/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds.
+/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last one is NULL where the table is of
+/// a version that hasn't got it.
 const OPTIONS: &str = "\
     (EXTRACT(EPOCH FROM visibility_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, max_attempts, \
     (EXTRACT(EPOCH FROM retry_backoff) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
     (EXTRACT(EPOCH FROM retry_backoff_max) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
     (EXTRACT(EPOCH FROM archive_for) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, paused, max_in_flight, max_rate, \
-    (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, durable_attempts";
+    (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'durable_attempts')::pg_catalog.bool";
 
 fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
     let limit = |column| Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()));
@@ -402,7 +404,7 @@ fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
 
 /// A queue's options from `enough.queue`.
 fn load_options(name: &str) -> Result<Options, Error> {
-    own::check(c"queue", &own::QUEUE)?;
+    own::check(c"queue", &own::QUEUE_READ)?;
     let mut found = None;
     read_rows(
         &format!("SELECT {OPTIONS} FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1"),

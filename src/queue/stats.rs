@@ -11,7 +11,7 @@ use enough_engine::queue::{Counters, Partition as Index};
 /// The names of all queues.
 pub(super) fn names() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    own::check(c"queue", &own::QUEUE)?;
+    own::check(c"queue", &own::QUEUE_READ)?;
     read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
         names.extend(text(row, 1)?);
         Ok(())

@@ -14,7 +14,23 @@ const BOOL: u32 = pg_sys::BOOLOID.to_u32();
 /// A column's name and the OID of its type.
 pub type Column = (&'static CStr, u32);
 
-/// The columns of `enough.queue`.
+/// The columns of `enough.queue` in every version: what is read by must do, so that a new library serves queues before the
+/// extension is upgraded.
+pub static QUEUE_READ: [Column; 11] = [
+    (c"name", TEXT),
+    (c"created_at", TIMESTAMPTZ),
+    (c"visibility_timeout", INTERVAL),
+    (c"max_attempts", INT4),
+    (c"retry_backoff", INTERVAL),
+    (c"retry_backoff_max", INTERVAL),
+    (c"max_in_flight", INT4),
+    (c"max_rate", INT4),
+    (c"rate_period", INTERVAL),
+    (c"archive_for", INTERVAL),
+    (c"paused", BOOL),
+];
+
+/// All of them, for those who write.
 pub static QUEUE: [Column; 12] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
