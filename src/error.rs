@@ -37,7 +37,7 @@ pub enum Error {
     /// The role lacks a privilege.
     Denied { what: String, hint: String },
     /// A key, value or batch above its limit.
-    TooLarge { what: &'static str, size: usize, limit: usize, hint: &'static str },
+    TooLarge { what: Cow<'static, str>, size: usize, limit: usize, unit: &'static str, hint: &'static str },
     /// Leases fill the queues' memory.
     QueueMemory,
     /// The call must write a table and can't, in this transaction or on this server.
@@ -69,6 +69,23 @@ impl Error {
     #[allow(clippy::needless_pass_by_value, reason = "called with numbers and texts alike, most of them made for it")]
     pub fn invalid(argument: impl Into<Cow<'static, str>>, value: impl ToString, expected: impl Into<String>) -> Self {
         Error::Invalid { argument: argument.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// An array argument of `found` elements that needs one for each of so many things.
+    pub fn length(argument: &'static str, found: usize, things: usize, thing: &str) -> Self {
+        let array = |count| format!("an array of {count} element{}", if count == 1 { "" } else { "s" });
+        Self::invalid(argument, array(found), format!("{}, one for each {thing}", array(things)))
+    }
+
+    /// The same, where what is too large is the element of an array argument at that place, counted from 0.
+    #[must_use]
+    pub fn of_element(self, argument: &'static str, place: usize) -> Self {
+        match self {
+            Error::TooLarge { size, limit, unit, hint, .. } => {
+                Error::TooLarge { what: format!("{argument}[{}]", place + 1).into(), size, limit, unit, hint }
+            }
+            other => other,
+        }
     }
 
     /// As it is reported.
@@ -169,9 +186,9 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
         Error::Denied { what, hint } => {
             (Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for {what}"), None, Some(hint))
         }
-        Error::TooLarge { what, size, limit, hint } => (
+        Error::TooLarge { what, size, limit, unit, hint } => (
             Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("{what} is too large: {size}, where at most {limit} is allowed"),
+            format!("{what} is too large: {size} {unit}, where at most {limit} are allowed"),
             None,
             Some(hint.into()),
         ),

@@ -24,10 +24,11 @@ pub(super) const END_OF_TIME: u64 = 9_223_371_331_200_000_000;
 pub(super) fn hashed(segment: &Segment, key: &[u8]) -> Result<KeyHash, Error> {
     if key.len() > LONGEST_KEY {
         return Err(Error::TooLarge {
-            what: "cache key",
+            what: "the cache key".into(),
             size: key.len(),
             limit: LONGEST_KEY,
-            hint: "Limits are in bytes. Hash what identifies the entry, with sha256() or the like, and use that.",
+            unit: "bytes",
+            hint: "Hash what identifies the entry, with sha256() or the like, and use that.",
         });
     }
     Ok(segment.hash(Region::Cache, key))
@@ -46,8 +47,14 @@ pub(super) fn key<'c>(call: &Call<'c>, segment: &Segment) -> Result<Key<'c>, Err
 pub(super) fn prefix<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
     let prefix = required(call.bytes(0), "prefix")?;
     if prefix.len() > LONGEST_KEY {
-        let hint = "Limits are in bytes. No key is as long as this.";
-        return Err(Error::TooLarge { what: "prefix of cache keys", size: prefix.len(), limit: LONGEST_KEY, hint });
+        let hint = "No key is as long as this.";
+        return Err(Error::TooLarge {
+            what: "the prefix".into(),
+            size: prefix.len(),
+            limit: LONGEST_KEY,
+            unit: "bytes",
+            hint,
+        });
     }
     Ok(prefix)
 }
@@ -55,17 +62,21 @@ pub(super) fn prefix<'c>(call: &Call<'c>) -> Result<&'c [u8], Error> {
 /// What the keys of an array are known by. NULL is an array of none: it is what `array_agg` makes of no rows.
 pub(super) fn keys(call: &Call<'_>, segment: &Segment) -> Result<PgVec<KeyHash>, Error> {
     let Some(keys) = call.text_array(0) else { return Ok(PgVec::new()) };
-    required_elements(keys.iter(), "keys").map(|key| hashed(segment, key?)).collect()
+    required_elements(keys.iter(), "keys")
+        .enumerate()
+        .map(|(place, key)| hashed(segment, key?).map_err(|error| error.of_element("keys", place)))
+        .collect()
 }
 
 /// What a tag is known by.
 pub(super) fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
     if tag.len() > LONGEST_TAG {
         return Err(Error::TooLarge {
-            what: "cache tag",
+            what: "the cache tag".into(),
             size: tag.len(),
             limit: LONGEST_TAG,
-            hint: "Limits are in bytes. Use a shorter tag.",
+            unit: "bytes",
+            hint: "Use a shorter tag, such as a hash of it.",
         });
     }
     // No key holds a zero byte, so no tag is hashed like a key.
@@ -81,14 +92,15 @@ pub(super) fn tags(call: &Call<'_>, segment: &Segment, index: usize) -> Result<T
     let Some(names) = call.text_array(index) else { return Ok(tags) };
     if names.len() > MAX_TAGS {
         return Err(Error::TooLarge {
-            what: "list of cache tags",
+            what: "the array of tags".into(),
             size: names.len(),
             limit: MAX_TAGS,
+            unit: "elements",
             hint: "Give an entry fewer tags, each for more of what it was made from.",
         });
     }
-    for name in required_elements(names.iter(), "tags") {
-        tags.push(hashed_tag(segment, name?)?);
+    for (place, name) in required_elements(names.iter(), "tags").enumerate() {
+        tags.push(hashed_tag(segment, name?).map_err(|error| error.of_element("tags", place))?);
     }
     Ok(tags)
 }
@@ -98,10 +110,11 @@ pub(super) fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8]
     let limit = store::largest_value(segment)?;
     if value.len() > limit {
         return Err(Error::TooLarge {
-            what: "cache value",
+            what: "the cache value".into(),
             size: value.len(),
             limit,
-            hint: "Limits are in bytes of the stored form. Raise enough.cache_max_value and enough.cache_memory, or cache less in one value.",
+            unit: "bytes in its stored form",
+            hint: "Raise enough.cache_max_value and enough.cache_memory, or cache less in one value.",
         });
     }
     Ok(value)
@@ -123,7 +136,7 @@ pub(super) fn end(ttl: Option<Time>) -> Option<u64> {
 pub(super) fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, Error> {
     let expiry = end(ttl).ok_or_else(|| {
         let ttl = ttl.map_or_else(String::new, Time::describe);
-        Error::invalid(argument, ttl, "longer than nothing and finite, or NULL for an entry that never expires")
+        Error::invalid(argument, ttl, "a finite interval above 0, or NULL for an entry that never expires")
     })?;
     if !server::in_recovery() {
         return Ok(expiry);
@@ -166,7 +179,7 @@ pub(super) fn period(argument: &'static str, given: Option<Time>, latest: u64) -
     match given {
         None => Ok(0),
         Some(Time::Micros(micros @ 0..)) if fits(micros.unsigned_abs()) => Ok(micros.unsigned_abs()),
-        Some(other) => Err(Error::invalid(argument, other.describe(), "nothing or longer, and finite")),
+        Some(other) => Err(Error::invalid(argument, other.describe(), "a finite interval of 0 or more")),
     }
 }
 

@@ -168,7 +168,7 @@ fn cache_incr(call: &mut Call<'_>) -> Answer {
     match atomic::add(segment, key, by, new)? {
         Count::Is(new) => Ok(Value::I64(new)),
         Count::Absent => Ok(Value::Null),
-        Count::OutOfRange => Err(Error::invalid("by", by, "so that the sum fits a bigint")),
+        Count::OutOfRange => Err(Error::invalid("by", by, "small enough for the sum to fit a bigint")),
         Count::NotANumber => {
             Err(Error::invalid("key", "the entry is not a whole number", "the key of a number, or of nothing yet"))
         }
@@ -214,9 +214,9 @@ fn mget(call: &mut Call<'_>, kind: Kind) -> Answer {
     let segment = segment()?;
     let Some(keys) = call.raw_text_array(0) else { return Ok(call.rows()?.end()) };
     let mut asked = PgVec::with_capacity(keys.len());
-    for key in required_elements(keys.iter(), "keys") {
+    for (place, key) in required_elements(keys.iter(), "keys").enumerate() {
         let key = key?;
-        let hash = hashed(segment, key.payload())?;
+        let hash = hashed(segment, key.payload()).map_err(|error| error.of_element("keys", place))?;
         store::fetch(segment, hash);
         asked.push((key, hash));
     }
@@ -262,12 +262,15 @@ fn cache_mset_bytes(call: &mut Call<'_>) -> Answer {
     let segment = segment()?;
     let keys = required(call.text_array(0), "keys")?;
     // All of it is checked before any of it is written.
-    required_elements(keys.iter(), "keys").try_for_each(|key| hashed(segment, key?).map(drop))?;
+    for (place, key) in required_elements(keys.iter(), "keys").enumerate() {
+        hashed(segment, key?).map_err(|error| error.of_element("keys", place))?;
+    }
     let values = required(call.bytes_array(1), "values")?;
-    required_elements(values.iter(), "values").try_for_each(|value| fitting(segment, value?).map(drop))?;
+    for (place, value) in required_elements(values.iter(), "values").enumerate() {
+        fitting(segment, value?).map_err(|error| error.of_element("values", place))?;
+    }
     if values.len() != keys.len() {
-        let expected = format!("an array of {} elements, one a key", keys.len());
-        return Err(Error::invalid("values", format!("an array of {}", values.len()), expected));
+        return Err(Error::length("values", values.len(), keys.len(), "key"));
     }
     let expiry = expiry("ttl", call.interval(2))?;
     let tags = tags(call, segment, 3)?;

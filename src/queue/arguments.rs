@@ -73,7 +73,8 @@ pub(super) fn priority(value: Option<i32>) -> Result<i16, Error> {
 pub(super) fn key<'c>(value: Option<Text<'c>>, what: &'static str) -> Result<Option<Text<'c>>, Error> {
     match value.map(|key| key.payload().len()) {
         Some(size) if size > LONGEST_KEY => {
-            Err(Error::TooLarge { what, size, limit: LONGEST_KEY, hint: "Use a shorter key, such as a hash of it." })
+            let hint = "Use a shorter key, such as a hash of it.";
+            Err(Error::TooLarge { what: what.into(), size, limit: LONGEST_KEY, unit: "bytes", hint })
         }
         _ => Ok(value),
     }
@@ -108,7 +109,8 @@ pub(super) fn check_batch(len: usize) -> Result<(), Error> {
     if len <= limit {
         return Ok(());
     }
-    Err(Error::TooLarge { what: "the batch", size: len, limit, hint: "Split it into several calls." })
+    let hint = "Split it into several calls.";
+    Err(Error::TooLarge { what: "the batch".into(), size: len, limit, unit: "messages", hint })
 }
 
 /// The numbers of a batch of messages. NULL is a batch of nothing: it is what `array_agg` makes of no rows.
@@ -125,11 +127,7 @@ impl<'c, T: Copy + 'c> OnePerMessage<'c, T> {
     /// Fails where the array is there and has another length.
     pub(super) fn new(given: Option<Array<'c, T>>, argument: &'static str, messages: usize) -> Result<Self, Error> {
         match given {
-            Some(items) if items.len() != messages => {
-                let elements = |count| if count == 1 { "1 element".into() } else { format!("{count} elements") };
-                let expected = format!("an array of {}, one for each message", elements(messages));
-                Err(Error::invalid(argument, format!("an array of {}", elements(items.len())), expected))
-            }
+            Some(items) if items.len() != messages => Err(Error::length(argument, items.len(), messages, "message")),
             given => Ok(OnePerMessage(given)),
         }
     }

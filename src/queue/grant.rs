@@ -26,8 +26,9 @@ fn privileges(what: &str) -> Option<&'static str> {
 
 /// Gives a role what it needs to do `what`, or takes it away, with the caller's rights.
 pub(super) fn change(queue: &Queue, direction: Direction, role: u32, what: &str) -> Result<(), Error> {
-    let privileges = privileges(what)
-        .ok_or_else(|| Error::invalid("what", format!("\"{what}\""), "send, consume, observe or all"))?;
+    let privileges = privileges(what).ok_or_else(|| {
+        Error::invalid("what", format!("\"{what}\""), "\"send\", \"consume\", \"observe\" or \"all\"")
+    })?;
     let role = role_name(role).ok_or_else(|| Error::Missing {
         what: "role",
         name: role.to_string(),

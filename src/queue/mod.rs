@@ -207,7 +207,10 @@ impl Queue {
             }
             catalog::unlock(queue.table.relation, write);
         }
-        Err(Error::NotReady { problem: "the queue's table keeps being changed".into(), hint: "Try again.".into() })
+        Err(Error::NotReady {
+            problem: format!("the table of queue \"{}\" keeps being changed", decode_start(name, LONGEST_NAME)),
+            hint: "Call again when other sessions have stopped altering it.".into(),
+        })
     }
 
     /// Tells the index where the table's rows are, once; for a session that has a lock on it.

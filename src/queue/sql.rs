@@ -141,8 +141,10 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
                 enqueued_at,
                 deliver_at,
                 priority,
-                group_key: key(groups.get(place), "a group key")?,
-                dedup_key: key(dedups.get(place), "a dedup key")?,
+                group_key: key(groups.get(place), "the group key")
+                    .map_err(|error| error.of_element("group_keys", place))?,
+                dedup_key: key(dedups.get(place), "the dedup key")
+                    .map_err(|error| error.of_element("dedup_keys", place))?,
                 headers: headers.get(place),
                 message: message?,
             })
@@ -323,8 +325,9 @@ fn peek(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let qty = quantity(call.i32(1), 10)?;
     let state = call.text(2).unwrap_or_else(|| "ready".into());
-    let wanted = look::Wanted::named(&state)
-        .ok_or_else(|| Error::invalid("state", format!("\"{state}\""), "ready, leased, delayed, done or dead"))?;
+    let wanted = look::Wanted::named(&state).ok_or_else(|| {
+        Error::invalid("state", format!("\"{state}\""), "\"ready\", \"leased\", \"delayed\", \"done\" or \"dead\"")
+    })?;
     let mut rows = call.rows()?;
     look::peek(&queue, qty, wanted, &mut rows)?;
     Ok(rows.end())

@@ -18,10 +18,11 @@ pub(super) fn key<'c>(call: &Call<'c>, at: usize) -> Result<&'c [u8], Error> {
 pub(super) fn fitting(key: &[u8]) -> Result<&[u8], Error> {
     if key.len() > MAX_KEY {
         return Err(Error::TooLarge {
-            what: "rate limit key",
+            what: "the rate limit key".into(),
             size: key.len(),
             limit: MAX_KEY,
-            hint: "Limits are in bytes. Hash what identifies the caller, with sha256() or the like, and use that.",
+            unit: "bytes",
+            hint: "Hash what identifies the caller, with sha256() or the like, and use that.",
         });
     }
     Ok(key)

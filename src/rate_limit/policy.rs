@@ -180,10 +180,11 @@ fn rate_limit_policy_add(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let rule = rule.map_or(0, i32::unsigned_abs);
     if rule > MAX_RULES {
         return Err(Error::TooLarge {
-            what: "number of rules",
+            what: "the rate limit policy".into(),
             size: rule as usize,
             limit: MAX_RULES as usize,
-            hint: "Set the policy anew with fewer rules.",
+            unit: "rules",
+            hint: "Define the policy again, with fewer rules.",
         });
     }
     hold(name.payload(), definition.longest())?;

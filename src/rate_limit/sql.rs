@@ -72,18 +72,25 @@ fn rate_limit_all(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let algorithm = algorithm(call.bytes(4))?;
     for (name, len) in [("max_requests", max_requests.len()), ("periods", periods.len())] {
         if len != keys.len() {
-            let expected = format!("as many as there are keys, {}", keys.len());
-            return Err(Error::invalid(name, format!("{len} elements"), expected));
+            return Err(Error::length(name, len, keys.len(), "key"));
         }
     }
     if keys.len() > MAX_KEYS {
         let hint = "Split the call, or count several things under one key.";
-        return Err(Error::TooLarge { what: "number of keys", size: keys.len(), limit: MAX_KEYS, hint });
+        return Err(Error::TooLarge {
+            what: "the array of keys".into(),
+            size: keys.len(),
+            limit: MAX_KEYS,
+            unit: "elements",
+            hint,
+        });
     }
     let keys = elements(keys, "keys")?;
     let max_requests = elements(max_requests, "max_requests")?;
     let periods = elements(periods, "periods")?;
-    keys.iter().try_for_each(|key| fitting(key).map(drop))?;
+    for (place, key) in keys.iter().enumerate() {
+        fitting(key).map_err(|error| error.of_element("keys", place))?;
+    }
     let mut limits = Vec::with_capacity(keys.len());
     for (at, (max_requests, period)) in max_requests.into_iter().zip(periods).enumerate() {
         let called = |name| element_of(if name == "period" { "periods" } else { "max_requests" }, at);

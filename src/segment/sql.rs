@@ -306,8 +306,10 @@ fn as_owner<R>(relation: u32, restricted: u32, work: impl FnOnce() -> Result<R, 
             unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
         }
     }
-    let owner =
-        catalog::owner_of(relation).ok_or_else(|| Error::Internal { problem: "a relation has no owner".into() })?;
+    let owner = catalog::owner_of(relation).ok_or_else(|| Error::NotReady {
+        problem: "a table of pg_enough was dropped by another session".into(),
+        hint: "Call again: the next call says which.".into(),
+    })?;
     let (mut user, mut context) = (Oid::INVALID, 0);
     // SAFETY: both are variables of this process; an ERROR restores them too, with the transaction or savepoint.
     let _restore = unsafe {

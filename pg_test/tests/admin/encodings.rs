@@ -270,3 +270,61 @@ fn bytes_without_an_encoding_stay_apart() -> Result<()> {
     )?;
     Ok(())
 }
+
+/// No text, whatever its bytes, is a mistake of the extension's own (XX000), neither as a key nor within a message.
+#[test]
+fn bytes_without_an_encoding_are_never_an_internal_error() -> Result<()> {
+    let (_, mut client) = made("SQL_ASCII")?;
+    client.batch_execute("SELECT enough.queue_create('q'); CREATE TABLE t (x text)")?;
+    let odd = "chr(228)";
+    let calls = [
+        format!("queue_schedule('n', '* * * * *', 'q', '1', dedup_key => {odd})"),
+        format!("queue_schedule('n', '* * * * *', 'q', '1', group_key => {odd})"),
+        format!("queue_schedule('n', {odd}, 'q', '1')"),
+        format!("queue_schedule({odd}, '* * * * *', 'q', '1')"),
+        format!("queue_schedule('n', '* * * * *', {odd}, '1')"),
+        format!("queue_schedule('n', '* * * * *', 'q', to_jsonb({odd}), headers => to_jsonb({odd}))"),
+        format!("queue_unschedule({odd})"),
+        format!("maintenance_schedule({odd})"),
+        format!("queue_create({odd})"),
+        format!("queue_rename('q', {odd})"),
+        format!("queue_send({odd}, '1')"),
+        format!("queue_send('q', to_jsonb({odd}), group_key => {odd}, dedup_key => {odd}, headers => to_jsonb({odd}))"),
+        format!("queue_send_batch('q', ARRAY[to_jsonb({odd}), '2'], dedup_keys => ARRAY['a', {odd}])"),
+        format!("queue_send('q', '1', group_key => repeat({odd}, 600))"),
+        format!("queue_peek('q', state => {odd})"),
+        format!("queue_fail_batch('q', '{{1,2}}', error => {odd})"),
+        format!("queue_archive_batch('q', '{{1,2}}', results => ARRAY[to_jsonb({odd}), NULL])"),
+        format!("queue_grant('q', current_user::text::regrole, {odd})"),
+        format!("grant_to(current_user::text::regrole, {odd})"),
+        format!("cache_set({odd}, to_jsonb({odd}), tags => ARRAY[{odd}])"),
+        format!("cache_set('k', '1', mode => {odd})"),
+        format!("cache_incr({odd})"),
+        format!("cache_fetch({odd}, '1 hour', 'SELECT to_jsonb(chr(228))')"),
+        format!("cache_fetch('k', '1 hour', 'SELECT ' || {odd})"),
+        format!("cache_tag_table('t', {odd})"),
+        format!("cache_tag_table('t', '{{' || {odd} || '}}')"),
+        format!("rate_limit({odd}, 1, '1 hour', algorithm => {odd})"),
+        format!("rate_limit_enforce({odd}, 0, '1 hour')"),
+        format!("rate_limit_policy_set({odd}, 0, '1 hour')"),
+        format!("rate_limit_policy_set('p', 1, NULL, calendar => {odd})"),
+        format!("rate_limit_policy_set('p', 1, NULL, calendar => 'day', time_zone => {odd})"),
+        format!("rate_limit_enforce_by({odd}, {odd})"),
+        format!("rate_limit_headers_by({odd}, {odd})"),
+        format!("rate_limit_stats({odd})"),
+        format!("rate_limit_all(ARRAY[{odd}, repeat({odd}, 600)], ARRAY[1, 1], ARRAY['1 hour', '1 hour']::interval[])"),
+    ];
+    client.batch_execute("CREATE TABLE outcome (call text, state text)")?;
+    for call in &calls {
+        let quoted = call.replace('\'', "''");
+        client.batch_execute(&format!(
+            "DO $do$ BEGIN PERFORM enough.{call}; EXCEPTION WHEN OTHERS THEN \
+             INSERT INTO outcome VALUES ('{quoted}', SQLSTATE); END $do$"
+        ))?;
+    }
+    let wrong = client.query("SELECT call, state FROM outcome WHERE state LIKE 'XX%'", &[])?;
+    ensure!(wrong.is_empty(), "{wrong:?}");
+    let refused: i64 = client.query_one("SELECT count(*) FROM outcome", &[])?.get(0);
+    ensure!(refused > 10, "only {refused} of these calls fail");
+    Ok(())
+}

@@ -347,3 +347,54 @@ fn a_bad_call_in_a_transaction_leaves_the_rest_of_it() -> Result<()> {
     ensure!(counts(&before) == counts(&after), "before: {before}\nafter: {after}");
     Ok(())
 }
+
+/// Of an array the message names the element, by its index; what is too long or too many is said with its unit.
+#[test]
+fn the_element_that_is_wrong_is_named() -> Result<()> {
+    let (_server, _database, mut client) = prepared()?;
+    let long = "repeat('x', 600)";
+    for (call, message) in [
+        (
+            format!("queue_send('q', '1', group_key => {long})"),
+            "the group key is too large: 600 bytes, where at most 512 are allowed",
+        ),
+        (
+            format!("queue_send_batch('q', '{{1,2}}', dedup_keys => ARRAY[NULL, {long}])"),
+            "dedup_keys[2] is too large: 600 bytes, where at most 512 are allowed",
+        ),
+        (
+            format!("queue_send_batch('q', '{{1,2}}', group_keys => ARRAY[{long}, NULL])"),
+            "group_keys[1] is too large: 600 bytes, where at most 512 are allowed",
+        ),
+        (
+            format!("cache_mget(ARRAY['a', 'b', {long}])"),
+            "keys[3] is too large: 600 bytes, where at most 512 are allowed",
+        ),
+        (
+            format!("cache_set('k', '1', tags => ARRAY['a', {long}])"),
+            "tags[2] is too large: 600 bytes, where at most 128 are allowed",
+        ),
+        (
+            format!("rate_limit_all(ARRAY['a', {long}], ARRAY[1, 1], ARRAY['1 s', '1 s']::interval[])"),
+            "keys[2] is too large: 600 bytes, where at most 512 are allowed",
+        ),
+        (
+            "rate_limit_all(ARRAY['a', 'b'], ARRAY[1], ARRAY['1 s', '1 s']::interval[])".to_owned(),
+            "invalid value for argument \"max_requests\": an array of 1 element",
+        ),
+        (
+            "cache_mset_bytes(ARRAY['a', 'b'], '{}')".to_owned(),
+            "invalid value for argument \"values\": an array of 0 elements",
+        ),
+        (
+            "queue_delete_batch('q', '{1}', '{1,2}')".to_owned(),
+            "invalid value for argument \"leases\": an array of 2 elements",
+        ),
+        ("queue_delete_batch('q', '{1,NULL}')".to_owned(), "argument \"msg_ids[2]\" must not be NULL"),
+    ] {
+        let error = client.query(&format!("SELECT * FROM enough.{call}"), &[]).err().context(call.clone())?;
+        let found = error.as_db_error().context("not the server's")?.message().to_owned();
+        ensure!(found == message, "{call}: {found}");
+    }
+    Ok(())
+}
