@@ -47,6 +47,7 @@ const ORDERS: [Order; 3] = [
                 "limiter/token_bucket.rs",
             ],
             &["queue/group.rs", "queue/identity.rs", "queue/mod.rs", "queue/window.rs"],
+            &["queue/lease.rs", "queue/used_up.rs"],
         ],
     },
     Order {
