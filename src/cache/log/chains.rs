@@ -11,11 +11,18 @@ pub(super) type Link = u32;
 pub(super) struct Chains {
     /// A power of two, or none.
     heads: PgVec<Link>,
+    /// How often elements were added and taken away.
+    #[cfg(test)]
+    pub(super) changes: usize,
 }
 
 impl Chains {
     pub(super) const fn new() -> Self {
-        Chains { heads: PgVec::new() }
+        Chains {
+            heads: PgVec::new(),
+            #[cfg(test)]
+            changes: 0,
+        }
     }
 
     #[inline]
@@ -31,6 +38,10 @@ impl Chains {
     /// Adds the element at `index`; the one before it in its chain.
     #[inline]
     pub(super) fn push(&mut self, hash: u64, index: usize) -> Link {
+        #[cfg(test)]
+        {
+            self.changes += 1;
+        }
         let chain = self.chain(hash);
         self.heads.get_mut(chain).map_or(0, |head| std::mem::replace(head, index as Link + 1))
     }
@@ -38,6 +49,10 @@ impl Chains {
     /// Takes away the element that was added last, before which `before` was in its chain.
     #[inline]
     pub(super) fn pop(&mut self, hash: u64, before: Link) {
+        #[cfg(test)]
+        {
+            self.changes += 1;
+        }
         let chain = self.chain(hash);
         if let Some(head) = self.heads.get_mut(chain) {
             *head = before;

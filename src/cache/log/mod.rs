@@ -643,6 +643,13 @@ impl Log {
     pub(super) fn merge(&mut self, from: SubTransactionId, to: SubTransactionId) {
         let end = self.writes.len();
         let start = self.writes.iter().rposition(|write| write.owner != from).map_or(0, |index| index + 1);
+        let outer = self.writes[..start].iter().rev().take(end - start).take_while(|write| write.owner == to).count();
+        if 2 * outer < end - start {
+            // Few lie underneath: what was overwritten of them stays, hidden. Else what the innermost of many nested savepoints
+            // wrote would be looked up and moved for each of them.
+            self.writes[start..].iter_mut().for_each(|write| write.owner = to);
+            return self.merge_marks(from, to);
+        }
         for index in (start..end).rev() {
             self.by_key.pop(self.writes[index].key.low, self.writes[index].before);
         }
@@ -666,6 +673,11 @@ impl Log {
     fn merge_marks(&mut self, from: SubTransactionId, to: SubTransactionId) {
         let end = self.marks.len();
         let start = self.marks.iter().rposition(|mark| mark.owner != from).map_or(0, |index| index + 1);
+        let outer = self.marks[..start].iter().rev().take(end - start).take_while(|mark| mark.owner == to).count();
+        if 2 * outer < end - start {
+            self.marks[start..].iter_mut().for_each(|mark| mark.owner = to);
+            return;
+        }
         for index in (start..end).rev() {
             self.by_tag.pop(self.marks[index].what.hash(), self.marks[index].before);
         }

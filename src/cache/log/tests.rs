@@ -112,6 +112,32 @@ fn a_loop_piles_nothing_up() {
     assert_eq!((log.len(), log.marks.len(), log.used), (0, 1, 0), "what is cleared takes no memory");
 }
 
+#[test]
+fn savepoints_within_one_another_are_released_and_undone_in_linear_work() {
+    const DEPTH: u32 = 2_000;
+    for (undone, keys) in [(false, 1_000_000), (true, 1_000_000), (false, 10)] {
+        let mut log = log(NO_LIMITS);
+        for owner in 1..=DEPTH {
+            touch(&mut log, u64::from(owner) % keys, owner, u64::from(owner));
+            log.mark(owner, Removed::Tag(u64::from(owner) % keys));
+        }
+        let before = log.by_key.changes + log.by_tag.changes;
+        for owner in (2..=DEPTH).rev() {
+            if undone {
+                log.undo(owner);
+            } else {
+                log.merge(owner, owner - 1);
+            }
+        }
+        let work = log.by_key.changes + log.by_tag.changes - before;
+        assert!(work < 20 * DEPTH as usize, "{work} changes of chains for {DEPTH} savepoints");
+        let last = if undone { 1 } else { u64::from(DEPTH) };
+        assert_eq!(expiry(&log, last % keys), Some(last));
+        log.undo(1);
+        assert_eq!((log.len(), log.marks.len(), log.used), (0, 0, 0));
+    }
+}
+
 struct Random(u64);
 
 impl Random {
