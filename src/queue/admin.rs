@@ -173,8 +173,9 @@ pub(super) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool, Error> {
 /// Does `work` with the rights of the registry's owner: whoever may make or drop a queue's tables may do so, and the list of
 /// queues follows.
 pub(super) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-    let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
     own::check(c"queue", &own::QUEUE_READ)?;
+    // Afterwards: to look at the table takes in what others have committed, and it may be another one by then.
+    let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
     as_owner_of(registry, work)
 }
 
