@@ -6,7 +6,7 @@ use super::archive::forget;
 use super::partition;
 use crate::error::Error;
 use crate::segment::memory::PgVec;
-use crate::segment::{server, wait, xact};
+use crate::segment::{segment, server, wait, xact};
 use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Range, Tag, Taken, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
@@ -135,6 +135,10 @@ pub(super) fn prepare() {
 
 /// Remembers an action until the end of the transaction.
 pub(super) fn remember(key: QueueKey, action: Action) {
+    if matches!(action, Action::Created | Action::Dropped | Action::Altered(_)) {
+        // Later it can't be had (`segment::attach`); without it nobody has anything to be told.
+        let _ = segment();
+    }
     xact::join(xact::Joined::Queue);
     let savepoint = xact::current();
     PENDING.with_borrow_mut(|pending| {

@@ -130,6 +130,13 @@ pub fn known() -> Option<&'static Segment> {
 
 #[cold]
 fn attach() -> Result<&'static Segment, Error> {
+    // To find or make it takes a look at the settings, and so at the catalogs, which the end of a transaction can't.
+    if !server::is_in_transaction() {
+        return Err(Error::NotReady {
+            problem: "the shared memory of pg_enough can't be had outside of a transaction".into(),
+            hint: "The next call in a transaction finds it.".into(),
+        });
+    }
     let (base, found) = find::find()?;
     // SAFETY: `find` hands out a mapping that stays until the process ends and whose header it has verified, and
     // which holds what the header says.

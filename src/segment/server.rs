@@ -11,6 +11,12 @@ pub fn now() -> i64 {
     unsafe { bare::GetCurrentTimestamp() }
 }
 
+/// Whether the session may look at the catalogs: a transaction has begun and is not about to end.
+pub fn is_in_transaction() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::IsTransactionState() }
+}
+
 /// When the current statement began, as far as the client knows of it.
 #[inline]
 pub fn statement_began() -> i64 {

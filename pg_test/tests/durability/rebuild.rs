@@ -1,6 +1,7 @@
 //! The index in memory, made anew from the table after the memory was lost.
 
 use anyhow::{Result, ensure};
+use enough_pg_test::check::healthy;
 use enough_pg_test::queue;
 use enough_pg_test::server::{self, Database};
 use serde_json::json;
@@ -77,4 +78,29 @@ fn an_unlogged_queue_is_empty_after_a_crash_and_goes_on() -> Result<()> {
     let mut client = database.client()?;
     ensure!(queue::ids(&queue::read(&mut client, "q", 10)?) == [sent]);
     Ok(())
+}
+
+/// What takes effect at the end of a transaction finds the memory before that: then the catalogs can't be looked at.
+#[test]
+fn the_first_call_after_a_start_may_be_one_that_waits_for_the_commit() -> Result<()> {
+    let mut server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    database
+        .client()?
+        .batch_execute("SELECT enough.queue_create('a'), enough.queue_create('b'), enough.queue_create('c')")?;
+    for (call, end) in [
+        ("queue_drop('a')", "COMMIT"),
+        ("queue_drop('b')", "ROLLBACK"),
+        ("queue_pause('b')", "COMMIT"),
+        ("queue_rename('b', 'd')", "COMMIT"),
+        ("queue_create('e')", "ROLLBACK"),
+        ("queue_alter('d', max_attempts => 3)", "SAVEPOINT s; ROLLBACK TO s; COMMIT"),
+    ] {
+        server.restart(Shutdown::Fast)?;
+        let mut client = database.client()?;
+        client.batch_execute(&format!("BEGIN; SELECT enough.{call}; {end}"))?;
+        queue::send(&mut client, "c", &json!(call))?;
+    }
+    ensure!(queue::read(&mut database.client()?, "c", 10)?.len() == 6);
+    healthy(&server.log(), false)
 }
