@@ -29,7 +29,7 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
             p.sent(slot, &message, SECOND, &mut Wake::default()).ok()?;
         }
         p.take(slot, 1, SECOND, 10, 5, &mut Vec::with_capacity(10)).ok()?;
-        p.wait(slot, relation).ok()?;
+        p.wait(slot, relation, SECOND, SECOND).ok()?;
     }
     input.damage(&words)?;
     loop {
@@ -45,13 +45,13 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
             2 => p.start_busy(slot, id, None, now).map(drop),
             3 => p.end_busy(slot, id, id % 2 == 0, now, &mut wake),
             4 => p.give_back(slot, id, 1, now, id % 3, &mut wake),
-            5 => p.expire(now + 5, 50, &mut wake),
+            5 => p.expire(slot, now + 5, 50, &mut wake).map(drop),
             6 => p.start_refill(slot, 2, now, None).map(drop),
             7 => p.found(slot, &message, now, &mut wake).map(drop),
             8 => p.reconcile(slot, &message, now, &mut wake).map(drop),
             9 => p.rest(slot, &message, now, &mut wake),
             10 => p.drop_message(slot, id, now, &mut wake),
-            11 => p.wait(slot, 4).map(drop),
+            11 => p.wait(slot, 4, now, now + 9).map(drop),
             12 => p.wake_all(slot, &mut wake).map(drop),
             13 => p.counters(slot).map(drop),
             14 => p.detach(slot, 20, now, &mut wake).map(drop),
@@ -132,7 +132,7 @@ fn history(input: &mut Input<'_>) {
             }
             _ => {
                 now += input.below(20_000)? as i64 * 1000;
-                p.expire(now, 1000, &mut wake).expect("sound");
+                p.expire(slot, now, 1000, &mut wake).expect("sound");
             }
         }
         Some(())
@@ -140,7 +140,7 @@ fn history(input: &mut Input<'_>) {
     while step().is_some() {}
     // Every lease and delay is over: all that isn't finished comes.
     now += 1000 * SECOND;
-    p.expire(now, 100_000, &mut wake).expect("sound");
+    p.expire(slot, now, 100_000, &mut wake).expect("sound");
     live.values_mut().for_each(|(_, lease)| *lease = None);
     let mut came = 0;
     loop {

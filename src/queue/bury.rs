@@ -27,12 +27,11 @@ fn outcome(attempts: u32) -> Outcome<'static> {
 /// Lets what is due run out, until `deadline`: leases may have been the last ones.
 pub(super) fn expire(queue: &Queue, deadline: i64) -> Result<(), Error> {
     loop {
-        let (now, more) = queue.index_and_wake(|index, _, wake| {
+        let (now, all) = queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
-            index.expire(now, TIMERS, wake)?;
-            Ok((now, index.is_timer_due(now)?))
+            Ok((now, index.expire(slot, now, TIMERS, wake)?))
         })?;
-        if !more || now > deadline {
+        if all || now > deadline {
             return Ok(());
         }
         server::check_for_interrupts();

@@ -125,7 +125,7 @@ fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool,
 fn expire(queue: &Queue) -> Result<(i64, u32), Error> {
     queue.index_and_wake(|index, slot, wake| {
         let now = server::now();
-        index.expire(now, TIMERS, wake)?;
+        index.expire(slot, now, TIMERS, wake)?;
         Ok((now, index.options(slot)?.max_attempts))
     })
 }

@@ -122,6 +122,8 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         Ok(reached)
     })?;
     let (mut whole, mut locked) = (true, false);
+    // What is leased or delayed for ever would keep its place in memory.
+    bury::expire(queue, deadline)?;
     if server::may_write() {
         visit.numbers = timed(|| move_sequence(queue, &mut locked))?;
         let now = server::now();
@@ -152,7 +154,6 @@ fn timed(work: impl FnOnce() -> Result<i64, Error>) -> Result<Work, Error> {
 /// Buries what is used up, with the rights of the table's owner; how many messages. Where that fails, `failed` says why: the
 /// rest of the visit stands.
 fn bury_all(queue: &Queue, deadline: i64, locked: &mut bool, failed: &mut Option<String>) -> Result<i64, Error> {
-    bury::expire(queue, deadline)?;
     if !queue.index(|index, slot| index.has_used_up(slot))? {
         return Ok(0);
     }

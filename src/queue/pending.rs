@@ -80,13 +80,11 @@ impl Item {
 }
 
 /// Something that this session holds in a queue while one call works, and that an error must give up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     /// How far it has come, by number and by delivery time; `None` where it hasn't begun.
-    Refill {
-        numbers: Option<i64>,
-        times: Option<i64>,
-    },
+    Refill { numbers: Option<i64>, times: Option<i64> },
+    /// A place among those that wait, and once it was woken there, what it was woken for.
     Place(u32),
 }
 
@@ -200,8 +198,8 @@ fn hold(key: QueueKey, held: Held) {
     PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
 }
 
-fn give_up() {
-    PENDING.with_borrow_mut(|pending| pending.held.pop());
+fn give_up(is_it: impl Fn(Held) -> bool) {
+    PENDING.with_borrow_mut(|pending| pending.held.retain(|&(_, held)| !is_it(held)));
 }
 
 /// Notes that this session refills a queue, until [`refilled`].
@@ -221,17 +219,18 @@ pub(super) fn scanned(numbers: Option<i64>, times: Option<i64>) {
 
 /// The refill has been ended.
 pub(super) fn refilled() {
-    give_up();
+    give_up(|held| matches!(held, Held::Refill { .. }));
 }
 
-/// Notes that this session waits at a place in a queue's list, until [`left`].
+/// Notes that this session waits at a place in a queue's list, until it has another one, or [`left`].
 pub(super) fn waiting(key: QueueKey, place: u32) {
+    left();
     hold(key, Held::Place(place));
 }
 
-/// The place has been left.
+/// The place has been left, and nobody needs to look in this session's stead.
 pub(super) fn left() {
-    give_up();
+    give_up(|held| matches!(held, Held::Place(_)));
 }
 
 /// The rest that a message gets after its `attempts`-th delivery failed, in microseconds: doubling with each, capped, and
@@ -396,7 +395,7 @@ fn give_up_all() {
                         // Woken for a message that this session won't take any more.
                         index.pass_on(slot, &mut wake)?;
                     }
-                    Ok(())
+                    index.watch(slot, server::now(), &mut wake)
                 }
             }
         });

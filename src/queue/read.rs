@@ -16,6 +16,7 @@ use crate::segment::rows::{OpenTable, Row, fixed_snapshot};
 use crate::segment::sql::{Parameter, as_owner_of, each_row};
 use crate::segment::{server, wait};
 use enough_engine::queue::{Outlook, Taken, Yielded};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -27,6 +28,8 @@ const TIMERS: usize = 256;
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
 const CONTENDED_SLEEP: i64 = 20_000;
+/// How long it sleeps at the most where what is ready isn't for its snapshot to see: it has no place among those that wait.
+const HIDDEN_SLEEP: i64 = 1_000_000;
 /// A client that has waited for so long may be gone.
 const LONG: i64 = 50_000;
 /// So many messages that aren't for this transaction are enough for one look.
@@ -57,6 +60,7 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
         return Err(Error::ReadOnly { function: wish.function });
     }
     let mut deadline = None;
+    let waited = Cell::new(false);
     loop {
         if wish.wait > 0 {
             wait::forget_wake_ups();
@@ -87,10 +91,14 @@ pub(super) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Resul
             contended: false,
             used_up: false,
             durable: false,
+            waited: &waited,
         };
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         if outlook.is_none() || server::now() >= deadline {
+            if outlook.is_some() && waited.get() {
+                reader.retire()?;
+            }
             // Not before: a reader that waits has nothing open that others would wait for.
             return if reader.used_up { bury::bury_some(&current) } else { Ok(()) };
         }
@@ -123,6 +131,8 @@ struct Reader<'q> {
     used_up: bool,
     /// Each delivery is noted in the row.
     durable: bool,
+    /// Whether this session has stood in the queue's list of waiting ones.
+    waited: &'q Cell<bool>,
 }
 
 impl<'q> Reader<'q> {
@@ -188,7 +198,7 @@ impl<'q> Reader<'q> {
         let (outlook, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             taken.clear();
-            index.expire(*self.began.get_or_insert(now), TIMERS, wake)?;
+            index.expire(slot, *self.began.get_or_insert(now), TIMERS, wake)?;
             let timeout = match self.wish.timeout {
                 Some(timeout) => timeout,
                 None => index.options(slot)?.visibility_timeout,
@@ -200,11 +210,24 @@ impl<'q> Reader<'q> {
                 // This session leaves with what it has; the next one that waits may refill.
                 index.pass_on(slot, wake)?;
             }
+            if !taken.is_empty() {
+                index.watch(slot, now, wake)?;
+            }
             Ok((outlook, index.has_used_up(slot)?, index.durable_attempts(slot)?))
         })?;
         self.used_up |= used_up;
         self.durable = durable;
+        if !taken.is_empty() && self.waited.get() {
+            pending::left();
+        }
         Ok(outlook)
+    }
+
+    /// This session has waited, and goes away with nothing: another one keeps watch in its place.
+    fn retire(&self) -> Result<(), Error> {
+        self.queue.index_and_wake(|index, slot, wake| index.watch(slot, server::now(), wake))?;
+        pending::left();
+        Ok(())
     }
 
     /// Gives leased messages to the caller; how many there were to give.
@@ -381,7 +404,7 @@ impl<'q> Reader<'q> {
         let refill = self.queue.index(|index, slot| index.start_refill(slot, process, server::now(), gone))?;
         let Some(refill) = refill else {
             wait::forget_wake_ups();
-            self.with_place(|_, _| wait::sleep(REFILL_SLEEP))?;
+            self.sleep_in_place(|now| now.saturating_add(REFILL_SLEEP))?;
             return Ok(true);
         };
         let queue = self.queue;
@@ -396,28 +419,26 @@ impl<'q> Reader<'q> {
         if !self.hidden.is_empty() {
             // What is ready isn't for this transaction's snapshot to see, or being changed by another.
             let left = deadline.saturating_sub(server::now());
-            wait::sleep(if self.contended { left.min(CONTENDED_SLEEP) } else { left });
+            wait::sleep(left.min(if self.contended { CONTENDED_SLEEP } else { HIDDEN_SLEEP }));
             return Ok(());
         }
-        self.with_place(|outlook, now| {
-            // Timers don't matter while the queue is paused.
-            let alarm = if outlook.paused { deadline } else { outlook.next.unwrap_or(i64::MAX).min(deadline) };
-            wait::sleep(alarm.saturating_sub(now));
-        })
+        self.sleep_in_place(|now| deadline.min(now.saturating_add(wait::patience(now))))
     }
 
-    /// Does `nap` while this session stands in the queue's list of waiting ones, unless there is something to read by
-    /// now: both are decided under the same lock, so that no wake-up is missed.
-    fn with_place(&self, nap: impl FnOnce(&Outlook, i64)) -> Result<(), Error> {
+    /// Sleeps until the time that `until` says, at the longest, while this session stands in the queue's list of waiting ones;
+    /// not at all where there is something to read by now. Both are decided under the same lock, so that no wake-up is
+    /// missed.
+    fn sleep_in_place(&self, until: impl Fn(i64) -> i64) -> Result<(), Error> {
         let process = wait::process();
-        let (now, outlook, idle, place) = self.queue.index(|index, slot| {
+        let (now, idle, place) = self.queue.index(|index, slot| {
             let now = server::now();
             let outlook = index.outlook(slot, 1, now)?;
             // What is due while another session refills is that session's to find.
             let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
             let wanted = outlook.refill && outlook.refiller.is_none();
             let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
-            Ok((now, outlook, idle, if idle { index.wait(slot, process)? } else { None }))
+            let place = if idle { index.wait(slot, process, now, until(now))? } else { None };
+            Ok((now, idle, place))
         })?;
         if !idle {
             return Ok(());
@@ -427,10 +448,11 @@ impl<'q> Reader<'q> {
             wait::sleep(REFILL_SLEEP);
             return Ok(());
         };
-        pending::waiting(self.queue.key, place);
-        nap(&outlook, now);
-        self.queue.index(|index, slot| index.leave(slot, place, process))?;
-        pending::left();
+        pending::waiting(self.queue.key, place.record);
+        self.waited.set(true);
+        wait::sleep(place.alarm.saturating_sub(now));
+        // Whoever was woken has what it was woken for to see to: an error on the way to the next look passes that on.
+        self.queue.index(|index, slot| index.leave(slot, place.record, process))?;
         Ok(())
     }
 }

@@ -37,14 +37,17 @@ pub(super) fn refill(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> R
         numbers: None,
         times: None,
     };
-    if let Some(numbers) = refill.numbers {
-        progress.scan(Order::Number, numbers)?;
-    }
-    let by_number = progress.brought;
+    // What is due goes first: it may have come due before the others were sent. Where not all of that has been brought, the
+    // others wait for another refill.
+    let now = server::now();
     if let Some(times) = refill.times {
         progress.scan(Order::Time, times)?;
     }
-    let (brought, refused) = (by_number + progress.brought, progress.refused);
+    let by_time = std::mem::take(&mut progress.brought);
+    if let Some(numbers) = refill.numbers.filter(|_| progress.times.is_none_or(|reached| reached >= now)) {
+        progress.scan(Order::Number, numbers)?;
+    }
+    let (brought, refused) = (by_time + progress.brought, progress.refused);
     let (frontier, horizon) = (progress.numbers, progress.times);
     let process = wait::process();
     let ready = queue.index_and_wake(|index, slot, wake| {
@@ -135,12 +138,12 @@ impl Progress<'_, '_> {
         self.brought >= self.limit || (self.brought > 0 && self.rows >= self.limit * ROWS_A_MESSAGE)
     }
 
-    /// Puts the batch into the index; false where one of it found no room.
+    /// Puts the batch into the index; false where one of it found no room, or has to wait.
     fn flush(&mut self, order: Order) -> Result<bool, Error> {
         let batch = std::mem::take(&mut self.batch);
         // Under the lock nothing is allocated.
         let (mut others, mut passed) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let (new, refused) = self.queue.index_and_wake(|index, slot, wake| {
+        let (new, stopped) = self.queue.index_and_wake(|index, slot, wake| {
             let (now, mut new) = (server::now(), 0);
             others.clear();
             passed.clear();
@@ -152,11 +155,14 @@ impl Progress<'_, '_> {
                     }
                     continue;
                 }
+                if index.comes_second(slot, entry, now)? {
+                    return Ok((new, Some((*entry, false))));
+                }
                 match index.found(slot, entry, now, wake)? {
                     Found::Brought => new += 1,
                     Found::Known => {}
                     Found::Other => others.push(entry.msg_id),
-                    Found::NoRoom => return Ok((new, Some(*entry))),
+                    Found::NoRoom => return Ok((new, Some((*entry, true)))),
                 }
             }
             Ok((new, None))
@@ -171,19 +177,19 @@ impl Progress<'_, '_> {
         }
         self.brought += new;
         self.rows += batch.len() as u64;
-        self.refused |= refused.is_some();
+        self.refused |= stopped.is_some_and(|(_, refused)| refused);
         // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
         let place = |entry: &Entry| match order {
             Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN).saturating_sub(1),
         };
-        match (&refused, batch.last()) {
-            (Some(entry), _) if order != Order::Time => self.note(order, entry.msg_id.saturating_sub(1)),
-            (Some(last), _) | (None, Some((last, _))) => self.note(order, place(last)),
+        match (&stopped, batch.last()) {
+            (Some((entry, _)), _) if order != Order::Time => self.note(order, entry.msg_id.saturating_sub(1)),
+            (Some((last, _)), _) | (None, Some((last, _))) => self.note(order, place(last)),
             (None, None) => {}
         }
         self.batch = batch;
         self.batch.clear();
-        Ok(refused.is_none())
+        Ok(stopped.is_none())
     }
 }

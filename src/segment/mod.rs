@@ -357,6 +357,10 @@ impl Partition {
         let secret = known().map_or([0; 2], |segment| segment.secret);
         self.region.format(self.words, secret, server::now(), server::moment());
         self.head().count_reset();
+        if self.region == Region::Queue {
+            // Nobody is in a list of waiting sessions any more.
+            wait::wake_everybody();
+        }
     }
 
     /// Its words, by whose number the structures in it are laid out. What they hold is the lock's, but for counters.

@@ -3,14 +3,22 @@
 //! Who sleeps for a client that is gone is woken by that, and its session ends before it could take anything.
 //!
 //! A wake-up may come for another reason or too late, so whoever sleeps looks for itself when it wakes; and no sleep is
-//! longer than [`LONGEST`], so that a session isn't lost when the segment's list of waiting ones is.
+//! longer than [`patience`], so that a session isn't lost should a wake-up be.
 
 use super::{bare, server};
-use enough_engine::queue::LOOK_AGAIN;
 use pgrx::pg_sys;
 
-/// The longest sleep without a look, in microseconds.
-const LONGEST: i64 = LOOK_AGAIN;
+/// How long a session sleeps that nobody wakes, in microseconds, a quarter more or less.
+const PATIENCE: i64 = 30_000_000;
+
+/// How long this session may sleep without a look, in microseconds: another time with each call, so that sessions that began to
+/// wait together don't all look together. That it looks at all is for a wake-up that was lost.
+pub fn patience(now: i64) -> i64 {
+    let seed = now.cast_unsigned() ^ u64::from(process()) << 32;
+    // The upper 16 bits: 0 to 65,535 of a quarter's two.
+    let jitter = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48).cast_signed();
+    PATIENCE / 4 * 3 + ((PATIENCE / 2 * jitter) >> 16)
+}
 
 /// This session's process number: its place in the server's array of processes.
 #[inline]
@@ -49,12 +57,21 @@ pub fn wake(processes: &[u32]) {
     }
 }
 
+/// Wakes all processes of the server: for the rare case in which it isn't known any more who waits. It does none of them any
+/// harm, and can't fail.
+pub(super) fn wake_everybody() {
+    // SAFETY: the number of processes stays what it is for as long as the server runs.
+    for process in 0..unsafe { (*pg_sys::ProcGlobal).allProcCount } {
+        wake(&[process]);
+    }
+}
+
 /// Sleeps until woken, for `micros` microseconds at the most; ends the call where the user or the server asks for it, and the
 /// session where its client is gone: whoever wakes may take something for a client that is there. Whoever calls has
 /// looked for work after the last [`forget_wake_ups`], and looks again.
 pub fn sleep(micros: i64) {
     // Rounded up: waking a moment before a timer runs out would be a turn for nothing.
-    let millis = micros.clamp(0, LONGEST).div_euclid(1000) + 1;
+    let millis = micros.clamp(0, 2 * PATIENCE).div_euclid(1000) + 1;
     if let Some(set) = client() {
         sleep_with(set, millis);
     } else {

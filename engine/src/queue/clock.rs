@@ -30,33 +30,36 @@ impl Partition<'_> {
             return Ok(());
         }
         self.set_head(Head::Clock, now.cast_unsigned())?;
-        for place in 0..(self.head(Head::Timers)? as usize).min(self.records) {
-            let record = self.slot_half(place, false)?;
-            let kind = self.kind(record)?;
-            // One that is delayed and has no delivery time rests.
-            if kind.list == LEASED || (kind.list == DELAYED && !kind.timed) {
-                self.bring_forward(record, back)?;
-            }
-        }
-        self.order_timers()?;
-        // Leases that stand still.
         for slot in 1..=self.queues as u32 {
             if self.q(slot, Q::Key)? == 0 {
                 continue;
             }
-            let (mut record, _, len) = self.list(slot, BUSY)?;
-            for _ in 0..len.min(self.records as u64) {
-                if self.kind(record)?.origin == LEASED {
-                    self.bring_forward(record, back)?;
+            for list in [LEASED, DELAYED, BUSY] {
+                let (mut record, _, len) = self.list(slot, list)?;
+                for _ in 0..len.min(self.records as u64) {
+                    let kind = self.kind(record)?;
+                    let runs = match list {
+                        // One that is delayed and has no delivery time rests.
+                        DELAYED => !kind.timed,
+                        // Leases that stand still.
+                        BUSY => kind.origin == LEASED,
+                        _ => true,
+                    };
+                    if runs {
+                        self.bring_forward(slot, record, back)?;
+                    }
+                    record = self.half(record, R::Links, true)?;
                 }
-                record = self.half(record, R::Links, true)?;
             }
         }
         Ok(())
     }
 
-    fn bring_forward(&self, record: u32, by: i64) -> Result<(), Corrupt> {
+    fn bring_forward(&self, slot: u32, record: u32, by: i64) -> Result<(), Corrupt> {
+        let list = self.kind(record)?.list;
+        self.clear_timer(slot, record)?;
         let due = self.r(record, R::Due)?.cast_signed().saturating_sub(by);
-        self.set_r(record, R::Due, due.cast_unsigned())
+        self.set_r(record, R::Due, due.cast_unsigned())?;
+        if list == BUSY { Ok(()) } else { self.set_timer(slot, record) }
     }
 }

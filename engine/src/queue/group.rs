@@ -39,7 +39,7 @@
 //! A follower that an open transaction is finishing or failing is set aside under its own number and is out of the order
 //! until that transaction ends: its group doesn't wait for it.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, g};
+use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, READY, g};
 use super::marks::{NUMBERS, TIMES};
 use super::records::Kind;
 use super::{Entry, Tag, Tid, Wake};
@@ -174,8 +174,8 @@ impl Partition<'_> {
 
     /// A record for a group. What isn't in memory is outside of the frontier or the horizon, so the marks say what may be
     /// in the table besides `first`.
-    fn new_group(&self, slot: u32, first: &Entry) -> Result<Option<u32>, Corrupt> {
-        let Some(group) = self.record_for(slot)? else { return Ok(None) };
+    fn new_group(&self, slot: u32, first: &Entry, now: i64) -> Result<Option<u32>, Corrupt> {
+        let Some(group) = self.record_for(slot, now)? else { return Ok(None) };
         let whole = !self.outside(slot)?;
         self.set_r(group, g::HASH, first.group)?;
         self.set_r(group, g::HEAD, 0)?;
@@ -205,9 +205,9 @@ impl Partition<'_> {
         if let Some(group) = self.group(slot, entry.group)? {
             return self.join(slot, group, entry, now, wake);
         }
-        let record = if room { self.record_for(slot)? } else { None };
+        let record = if room { self.record_for(slot, now)? } else { None };
         let Some(record) = record else { return Ok(Put::NoRoom) };
-        let Some(group) = self.new_group(slot, entry)? else {
+        let Some(group) = self.new_group(slot, entry, now)? else {
             self.free(record)?;
             return Ok(Put::NoRoom);
         };
@@ -218,7 +218,7 @@ impl Partition<'_> {
     /// Whether a head has never been delivered and is in nobody's hands: an earlier message may take its place.
     fn untouched(&self, head: u32) -> Result<bool, Corrupt> {
         let list = self.kind(head)?.list;
-        Ok((list < PRIORITIES || list == DELAYED) && self.half(head, R::Attempts, true)? == 0)
+        Ok((list < READY || list == DELAYED) && self.half(head, R::Attempts, true)? == 0)
     }
 
     /// A message comes to a group that has a head.
@@ -226,7 +226,7 @@ impl Partition<'_> {
         let head = self.head_of(group)?;
         let number = self.number(head)?;
         if entry.msg_id < number && self.untouched(head)? {
-            self.clear_timer(head)?;
+            self.clear_timer(slot, head)?;
             self.unlink(slot, head)?;
             // Others that have come so have taken its place before.
             let known = self.flags(group)? & flag::FIRST != 0;
@@ -294,12 +294,8 @@ impl Partition<'_> {
     /// Puts a head in line that is in no list.
     fn stand(&self, slot: u32, head: u32, deliver_at: Option<i64>, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match deliver_at.filter(|&at| at > now) {
-            Some(at) => {
-                self.link(slot, head, DELAYED, false)?;
-                self.set_timer(head)?;
-                self.wake_for_timer(slot, at, now, wake)
-            }
-            None => self.make_ready(slot, head, false, wake),
+            Some(_) => self.delay(slot, head, now, wake),
+            None => self.append(slot, head, now, wake),
         }
     }
 
@@ -369,7 +365,7 @@ impl Partition<'_> {
         }
         let number = self.number(record)?;
         let Some(next) = self.next(group)?.filter(|next| next.msg_id < number) else { return Ok(false) };
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.replace_head(slot, group, record, &next, false)?;
         self.brought(slot, next.deliver_at.is_some())?;
         self.stand(slot, record, next.deliver_at, now, wake)?;
@@ -462,7 +458,7 @@ impl Partition<'_> {
         if group == 0 || self.knows(slot, earlier.msg_id)? {
             return Ok(Yielded::Passed);
         }
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
@@ -484,8 +480,8 @@ impl Partition<'_> {
     }
 
     /// Sets a message of a group aside that isn't in the index; false where there is no room for it.
-    pub(super) fn put_follower_aside(&self, slot: u32, entry: &Entry) -> Result<bool, Corrupt> {
-        let Some(record) = self.record_for(slot)? else { return Ok(false) };
+    pub(super) fn put_follower_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<bool, Corrupt> {
+        let Some(record) = self.record_for(slot, now)? else { return Ok(false) };
         self.follower_left(slot, entry.group, entry.msg_id)?;
         self.fill(slot, record, entry)?;
         // By which it finds its group again.

@@ -1,7 +1,7 @@
 //! What lies where in a queue partition, and access to it by name.
 //!
 //! ```text
-//! head | queue buckets | queues | rates | message buckets and timer heap | records
+//! head | queue buckets | queues | rates | message buckets and links of timers | records
 //! ```
 //! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it), a session
 //! that waits for one, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 72;
+const QUEUE: usize = 88;
 /// Words of a queue's rate: when the running step of its window started, then the steps' counts, two to a word.
 const RATE: usize = 1 + COUNTS.div_ceil(2);
 /// Words of the partition's head.
@@ -30,7 +30,6 @@ pub(super) enum Head {
     FreeRecord,
     FreeRecords,
     FreeQueue,
-    Timers,
     NextLease,
     ReclaimHand,
     /// The time at which somebody has read last (`clock.rs`).
@@ -80,6 +79,8 @@ pub(super) enum Q {
     /// Nothing is outside above these; without a meaning where the frontier, or the horizon, is `i64::MAX`.
     FrontierEnd = 27,
     HorizonEnd = 28,
+    /// The record on top of the timers (`timers.rs`).
+    Timers = 29,
     /// When maintenance came by last, in microseconds.
     Maintained = 30,
     /// Where it goes on in the table, by number and by time, and in the archive; 0 for the beginning.
@@ -91,17 +92,22 @@ pub(super) enum Q {
     /// When the last count was over, and how long it took.
     CountedAt = 35,
     CountTook = 36,
+    /// When the first timer runs out.
+    FirstDue = 37,
     /// Two words a list from here on.
     Lists = 38,
 }
 
-/// Lists of a queue: one for each priority's ready messages, then these.
-pub(super) const LEASED: usize = PRIORITIES;
-pub(super) const DELAYED: usize = PRIORITIES + 1;
-pub(super) const BUSY: usize = PRIORITIES + 2;
-pub(super) const WAITING: usize = PRIORITIES + 3;
-pub(super) const USED_UP: usize = PRIORITIES + 4;
-pub(super) const LISTS: usize = PRIORITIES + 5;
+/// Lists of ready messages: two for each priority. The second one, which is read first, is for those that had their turn
+/// before (`line_up`).
+pub(super) const READY: usize = 2 * PRIORITIES;
+/// The other lists of a queue.
+pub(super) const LEASED: usize = READY;
+pub(super) const DELAYED: usize = READY + 1;
+pub(super) const BUSY: usize = READY + 2;
+pub(super) const WAITING: usize = READY + 3;
+pub(super) const USED_UP: usize = READY + 4;
+pub(super) const LISTS: usize = READY + 5;
 /// What the kind of a record says that is in no list: it is a group.
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
@@ -117,14 +123,14 @@ pub(super) enum R {
     MsgId = 0,
     /// Half of the row's tag << 48 | block << 16 | offset
     Tid = 1,
-    /// When the lease ends or the delay is over, in microseconds.
+    /// When the lease ends, the delay is over, or the session that waits looks again, in microseconds.
     Due = 2,
     Lease = 3,
     /// Upper half: attempts; lower half: the queue's slot.
     Attempts = 4,
     /// List links: next, previous.
     Links = 5,
-    /// Next in the bucket (or of the free records); place in the timer heap from 1 on, 0 where it isn't there.
+    /// Next in the bucket (or of the free records); the timer's later child, and whether it runs (`timers.rs`).
     Chain = 6,
     /// See `records.rs`.
     Kind = 7,
@@ -172,7 +178,7 @@ impl<'a> Partition<'a> {
         let at_queues = at_queue_buckets + queues;
         let at_rates = at_queues + queues * QUEUE;
         let at_halves = at_rates + queues * RATE;
-        // A record needs its own words, and half a word each in the buckets and in the heap.
+        // A record needs its own words, half a word in the buckets, and half a word for its timer's earlier child.
         let records = words.len().saturating_sub(at_halves) / (RECORD + 1);
         let at_records = at_halves + records;
         Partition { words, queues, records, at_queue_buckets, at_queues, at_rates, at_halves, at_records }
@@ -322,7 +328,7 @@ impl<'a> Partition<'a> {
         store(self.words, place, with_half(load(self.words, place)?, upper, value))
     }
 
-    /// Bucket `index` of the messages (upper halves), or place `index` of the timer heap (lower halves).
+    /// Bucket `index` of the messages (upper halves), or the earlier child of the timer of record `index + 1` (lower halves).
     #[inline]
     pub(super) fn slot_half(&self, index: usize, upper: bool) -> Result<u32, Corrupt> {
         if index >= self.records {
@@ -384,6 +390,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     HEAD,
     WORDS_PER_QUEUE,
     PRIORITIES,
+    READY,
     LEASED,
     DELAYED,
     BUSY,
@@ -392,7 +399,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     LISTS,
     GROUP,
     FOLLOWER,
-    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, Timers, NextLease, ReclaimHand, Clock }),
+    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, NextLease, ReclaimHand, Clock }),
     fingerprint_of_fields!(Q {
         Key,
         Next,
@@ -423,6 +430,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
         Files,
         FrontierEnd,
         HorizonEnd,
+        Timers,
         Maintained,
         ReconcileNumber,
         ReconcileTime,
@@ -430,6 +438,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
         Counting,
         CountedAt,
         CountTook,
+        FirstDue,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

@@ -1,6 +1,6 @@
-//! Reading a message, finishing it, giving it back; timers that run out.
+//! Reading a message, finishing it, giving it back.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R, USED_UP};
+use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R, READY, USED_UP};
 use super::records::Kind;
 use super::registry::MISCOUNTED;
 use super::used_up::PASSES;
@@ -122,7 +122,7 @@ impl Partition<'_> {
         let before = taken.len();
         let (mut left, mut passes) = (want.min(allowance).min(taken.capacity() - before), PASSES);
         while left > 0 {
-            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << READY) - 1);
             if bitmap == 0 {
                 break;
             }
@@ -148,7 +148,7 @@ impl Partition<'_> {
             self.set_r(record, R::Lease, lease)?;
             self.set_r(record, R::Due, until.cast_unsigned())?;
             self.link(slot, record, LEASED, false)?;
-            self.set_timer(record)?;
+            self.set_timer(slot, record)?;
             taken.push(Taken {
                 msg_id: self.r(record, R::MsgId)?.cast_signed(),
                 tid: Tid::unpack(self.r(record, R::Tid)?),
@@ -258,14 +258,15 @@ impl Partition<'_> {
             // It has run out already; nobody has looked since.
             return Ok(None);
         }
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.set_r(record, R::Due, until.cast_unsigned())?;
         if until > now {
-            self.set_timer(record)?;
+            self.set_timer(slot, record)?;
+            self.watch(slot, now, wake)?;
         } else {
             self.unlink(slot, record)?;
             if !self.use_up(slot, record, now, wake)? {
-                self.make_ready(slot, record, true, wake)?;
+                self.line_up(slot, record, true, wake)?;
             }
         }
         let (tid, tag) = (Tid::unpack(self.r(record, R::Tid)?), self.tag(slot, record)?);
@@ -285,19 +286,16 @@ impl Partition<'_> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         if self.use_up(slot, record, now, wake)? {
             return self.landed(slot, wake);
         }
         if delay <= 0 {
-            return self.make_ready(slot, record, true, wake);
+            return self.line_up_first(slot, record, wake);
         }
-        let due = now.saturating_add(delay);
-        self.set_r(record, R::Due, due.cast_unsigned())?;
-        self.link(slot, record, DELAYED, false)?;
-        self.set_timer(record)?;
-        self.wake_for_timer(slot, due, now, wake)?;
+        self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
+        self.delay(slot, record, now, wake)?;
         self.landed(slot, wake)
     }
 
@@ -307,7 +305,7 @@ impl Partition<'_> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
         // The lease's time is nobody's any more, also where the message goes behind another of its group.
@@ -315,7 +313,7 @@ impl Partition<'_> {
         if self.give_way(slot, record, now, wake)? {
             return self.landed(slot, wake);
         }
-        self.make_ready(slot, record, true, wake)
+        self.line_up_first(slot, record, wake)
     }
 
     /// The attempt of the lease that runs isn't one.
@@ -329,9 +327,19 @@ impl Partition<'_> {
         Ok(())
     }
 
-    pub(super) fn make_ready(&self, slot: u32, record: u32, front: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+    /// Puts a message, which is in no list, at the end of its priority's ready ones: of those that had their `turn` before, in
+    /// the order in which they come back, or of the others, which are read after them.
+    pub(super) fn line_up(&self, slot: u32, record: u32, turn: bool, wake: &mut Wake) -> Result<(), Corrupt> {
         let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
-        self.link(slot, record, priority, front)?;
+        self.link(slot, record, 2 * priority + usize::from(turn), false)?;
+        self.wake_one(slot, wake)?;
+        Ok(())
+    }
+
+    /// Puts a message, which is in no list, before all ready ones of its priority.
+    fn line_up_first(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
+        self.link(slot, record, 2 * priority + 1, true)?;
         self.wake_one(slot, wake)?;
         Ok(())
     }
@@ -370,7 +378,7 @@ impl Partition<'_> {
     pub(super) fn put_aside(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let mut kind = self.kind(record)?;
         self.unlink(slot, record)?;
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         kind.origin = kind.list;
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
@@ -394,7 +402,7 @@ impl Partition<'_> {
 
     /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
     pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
-        for list in (0..PRIORITIES).chain([LEASED, DELAYED, USED_UP]) {
+        for list in (0..READY).chain([LEASED, DELAYED, USED_UP]) {
             while aside.len() < aside.capacity() {
                 let (record, _, len) = self.list(slot, list)?;
                 if len == 0 {
@@ -410,7 +418,7 @@ impl Partition<'_> {
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
         if self.record_of_row(slot, entry, now, &mut Wake::nobody())?.is_none() {
             if entry.group != 0 {
-                let aside = self.put_follower_aside(slot, entry)?;
+                let aside = self.put_follower_aside(slot, entry, now)?;
                 let find_next = aside && self.group_lacks_next(slot, entry.group)?;
                 let claimed = Claimed { tid: entry.tid, tag: entry.tag, attempts: entry.attempts, find_next };
                 return Ok(if aside { Busy::Yours(claimed) } else { Busy::Unknown });
@@ -454,14 +462,15 @@ impl Partition<'_> {
             }
             LEASED => {
                 self.link(slot, record, LEASED, false)?;
-                self.set_timer(record)
+                self.set_timer(slot, record)?;
+                self.watch(slot, now, wake)
             }
             _ if self.give_way(slot, record, now, wake)? => Ok(()),
-            DELAYED => {
-                self.link(slot, record, DELAYED, false)?;
-                self.set_timer(record)
+            DELAYED => self.delay(slot, record, now, wake),
+            was => {
+                self.link(slot, record, was.min(READY - 1), true)?;
+                self.wake_one(slot, wake).map(drop)
             }
-            _ => self.make_ready(slot, record, true, wake),
         }
     }
 
@@ -489,7 +498,7 @@ impl Partition<'_> {
         let kind = self.kind(record)?;
         let was = if kind.list == BUSY { kind.origin } else { kind.list };
         self.unlink(slot, record)?;
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         let priority = usize::from(entry.priority).min(PRIORITIES - 1);
         self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), counted: false, ..kind })?;
         self.set_place(record, entry.tid)?;
@@ -504,13 +513,11 @@ impl Partition<'_> {
         self.set_r(record, R::Lease, 0)?;
         // An earlier one may have come while this was set aside.
         if !self.give_way(slot, record, now, wake)? {
-            if let Some(due) = entry.deliver_at.filter(|&at| at > now) {
-                self.link(slot, record, DELAYED, false)?;
-                self.set_timer(record)?;
-                self.wake_for_timer(slot, due, now, wake)?;
+            if entry.deliver_at.is_some_and(|at| at > now) {
+                self.delay(slot, record, now, wake)?;
             } else {
                 // It is older than those that wait.
-                self.make_ready(slot, record, true, wake)?;
+                self.line_up(slot, record, true, wake)?;
             }
         }
         if was == LEASED { self.landed(slot, wake) } else { Ok(()) }
@@ -551,41 +558,9 @@ impl Partition<'_> {
         self.count(slot, Q::Live, -rows)
     }
 
-    /// Lets up to `limit` timers of the partition run out that are due: leases end, delays are over. Sessions that wait
-    /// for those messages, in any queue of the partition, are woken.
-    pub fn expire(&self, now: i64, limit: usize, wake: &mut Wake) -> Result<(), Corrupt> {
-        for _ in 0..limit {
-            let Some((record, due)) = self.first_timer()? else {
-                return Ok(());
-            };
-            if due > now || wake.is_full() {
-                return Ok(());
-            }
-            let slot = self.half(record, R::Attempts, false)?;
-            let was = self.kind(record)?.list;
-            self.clear_timer(record)?;
-            self.unlink(slot, record)?;
-            if was == LEASED {
-                self.count(slot, Q::Failed, 1)?;
-            }
-            if self.use_up(slot, record, now, wake)? {
-                self.landed(slot, wake)?;
-                continue;
-            }
-            // A message whose lease ran out is older than those that wait; one whose delay is over is not.
-            self.make_ready(slot, record, was == LEASED, wake)?;
-        }
-        Ok(())
-    }
-
-    /// Whether [`expire`](Self::expire) has something to do.
-    pub fn is_timer_due(&self, now: i64) -> Result<bool, Corrupt> {
-        Ok(self.first_timer()?.is_some_and(|(_, due)| due <= now))
-    }
-
-    /// The leading ready messages' numbers and places, one a priority: the oldest is among them.
-    pub fn heads(&self, slot: u32) -> Result<[Option<(i64, Tid)>; PRIORITIES], Corrupt> {
-        let mut heads = [None; PRIORITIES];
+    /// The leading ready messages' numbers and places, one a list: the oldest is among them.
+    pub fn heads(&self, slot: u32) -> Result<[Option<(i64, Tid)>; READY], Corrupt> {
+        let mut heads = [None; READY];
         for (list, head) in heads.iter_mut().enumerate() {
             let (first, _, len) = self.list(slot, list)?;
             if len > 0 {

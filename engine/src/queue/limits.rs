@@ -93,6 +93,10 @@ impl Partition<'_> {
         self.set_rate_window(slot, &window)
     }
 
+    pub(super) fn limits_rate(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Limits)? as u32 != 0)
+    }
+
     pub(super) fn limits_flight(&self, slot: u32) -> Result<bool, Corrupt> {
         Ok(self.q(slot, Q::Limits)? >> 32 != 0)
     }

@@ -1,6 +1,6 @@
 //! Looking at messages without taking any.
 
-use super::layout::{BUSY, DELAYED, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING};
+use super::layout::{BUSY, DELAYED, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING};
 use super::{Tag, Tid};
 use crate::words::Corrupt;
 
@@ -84,7 +84,7 @@ impl Partition<'_> {
     /// Adds messages that stand so to `seen`, as many as fit into what it has reserved: ready ones in the order in which
     /// they will be read, but for those behind the heads of their groups. What has run out counts once [`expire`](Self::expire) has been told.
     pub fn look(&self, slot: u32, state: State, now: i64, seen: &mut Vec<Seen>) -> Result<(), Corrupt> {
-        let ready: [usize; PRIORITIES] = std::array::from_fn(|priority| PRIORITIES - 1 - priority);
+        let ready: [usize; READY] = std::array::from_fn(|list| READY - 1 - list);
         let lists: &[usize] = match state {
             State::Ready => &ready,
             State::Leased => &[LEASED, BUSY],

@@ -23,14 +23,15 @@
 //! | file | subject |
 //! |---|---|
 //! | `layout.rs` | what lies where |
-//! | `records.rs` | records, buckets, lists and the timer heap |
+//! | `records.rs` | records, buckets and lists |
+//! | `timers.rs` | timers; messages in the order in which they come due |
 //! | `registry.rs` | queues: finding, adding, dropping one; its options |
 //! | `marks.rs` | how far the table has been read |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
-//! | `lease.rs` | reading, finishing, giving back; timers running out |
+//! | `lease.rs` | reading, finishing, giving back |
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs` | sessions that wait for a message |
@@ -48,6 +49,7 @@ mod records;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod used_up;
 mod wait;
 mod window;
@@ -59,14 +61,14 @@ pub use lease::{Aside, Busy, Claimed, Extended, Fence, Taken};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use registry::{Counters, Maintenance, Options, QueueKey};
-pub use wait::{LOOK_AGAIN, Wake};
+pub use wait::{Place, Wake};
 pub use window::{Entry, Found, Outlook, Refill};
 
 use crate::fingerprint;
 use crate::words::Words;
 
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
-pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT];
+pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT, timers::LAYOUT];
 
 /// Makes a partition empty. `random` says where the lease numbers start: anew each time, so that a lease from before the
 /// segment was lost isn't taken for one of after it, whatever has become of the clock.

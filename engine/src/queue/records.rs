@@ -1,6 +1,6 @@
-//! Records: taking and freeing them, finding one by its message, the lists and the timer heap they are in.
+//! Records: taking and freeing them, finding one by its message, the lists they are in.
 
-use super::layout::{BUSY, Head, LEASED, PRIORITIES, Partition, Q, R, spread};
+use super::layout::{BUSY, Head, LEASED, Partition, Q, R, READY, spread};
 use crate::fingerprint;
 use crate::words::Corrupt;
 
@@ -25,9 +25,12 @@ pub(super) struct Kind {
 const ROW: u64 = 64;
 
 impl Kind {
+    /// The bits of `list`.
+    const LIST: u64 = 31;
+
     #[inline]
     fn pack(self) -> u64 {
-        self.list as u64 & 31
+        self.list as u64 & Self::LIST
             | (self.priority as u64 & 15) << 5
             | (self.origin as u64 & 31) << 9
             | u64::from(self.timed) << 14
@@ -39,7 +42,7 @@ impl Kind {
     #[inline]
     fn unpack(word: u64) -> Self {
         Kind {
-            list: (word & 31) as usize,
+            list: (word & Self::LIST) as usize,
             priority: (word >> 5 & 15) as usize,
             origin: (word >> 9 & 31) as usize,
             timed: word >> 14 & 1 == 1,
@@ -150,19 +153,18 @@ impl Partition<'_> {
             self.set_half(last, R::Links, true, record)?;
             self.set_list(slot, list, first, record, len.saturating_add(1))?;
         }
-        if list < PRIORITIES && len == 0 {
+        if list < READY && len == 0 {
             self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? | 1 << list)?;
         }
-        let mut kind = self.kind(record)?;
-        kind.list = list;
-        self.set_kind(record, kind)
+        self.set_r(record, R::Kind, self.r(record, R::Kind)? & !Kind::LIST | list as u64 & Kind::LIST)
     }
 
     /// Takes a record out of the list it is in.
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let Kind { list, origin, .. } = self.kind(record)?;
         let (mut first, mut last, len) = self.list(slot, list)?;
-        let (next, previous) = (self.half(record, R::Links, true)?, self.half(record, R::Links, false)?);
+        let links = self.r(record, R::Links)?;
+        let (next, previous) = ((links >> 32) as u32, links as u32);
         if next == 0 {
             last = previous;
         } else {
@@ -177,104 +179,12 @@ impl Partition<'_> {
         if list == BUSY && origin != LEASED {
             self.count(slot, Q::BusyUnleased, -1)?;
         }
-        if list < PRIORITIES && len == 1 {
+        if list < READY && len == 1 {
             self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? & !(1 << list))?;
         }
         self.set_r(record, R::Links, 0)
     }
-
-    /// When the first timer of the partition runs out.
-    #[inline]
-    pub(super) fn first_timer(&self) -> Result<Option<(u32, i64)>, Corrupt> {
-        if self.head(Head::Timers)? == 0 {
-            return Ok(None);
-        }
-        let record = self.slot_half(0, false)?;
-        Ok(Some((record, self.r(record, R::Due)?.cast_signed())))
-    }
-
-    /// Starts the timer of a record for its time `Due`: a binary heap with the earliest on top.
-    pub(super) fn set_timer(&self, record: u32) -> Result<(), Corrupt> {
-        let len = self.head(Head::Timers)? as usize;
-        self.set_head(Head::Timers, (len as u64).saturating_add(1))?;
-        self.sift_up(record, len)
-    }
-
-    /// Stops the timer of a record, if it runs.
-    pub(super) fn clear_timer(&self, record: u32) -> Result<(), Corrupt> {
-        let place = self.half(record, R::Chain, false)? as usize;
-        if place == 0 {
-            return Ok(());
-        }
-        self.set_half(record, R::Chain, false, 0)?;
-        let last_place = (self.head(Head::Timers)? as usize).checked_sub(1).ok_or(Corrupt)?;
-        self.set_head(Head::Timers, last_place as u64)?;
-        if place - 1 < last_place {
-            // The last one fills the gap, and goes up or down from there.
-            let last = self.slot_half(last_place, false)?;
-            self.sift_up(last, place - 1)?;
-            let settled = self.half(last, R::Chain, false)? as usize;
-            self.sift_down(last, settled.checked_sub(1).ok_or(Corrupt)?)?;
-        }
-        Ok(())
-    }
-
-    fn timer_at(&self, place: usize) -> Result<(u32, i64), Corrupt> {
-        let record = self.slot_half(place, false)?;
-        Ok((record, self.r(record, R::Due)?.cast_signed()))
-    }
-
-    fn put_timer(&self, record: u32, place: usize) -> Result<(), Corrupt> {
-        self.set_slot_half(place, false, record)?;
-        self.set_half(record, R::Chain, false, u32::try_from(place + 1).map_err(|_| Corrupt)?)
-    }
-
-    fn sift_up(&self, record: u32, from: usize) -> Result<(), Corrupt> {
-        let due = self.r(record, R::Due)?.cast_signed();
-        let mut place = from;
-        while place > 0 {
-            let parent = (place - 1) / 2;
-            let (above, above_due) = self.timer_at(parent)?;
-            if above_due <= due {
-                break;
-            }
-            self.put_timer(above, place)?;
-            place = parent;
-        }
-        self.put_timer(record, place)
-    }
-
-    /// Puts the timers in order whose times have all been changed.
-    pub(super) fn order_timers(&self) -> Result<(), Corrupt> {
-        let len = (self.head(Head::Timers)? as usize).min(self.records);
-        for place in (0..len / 2).rev() {
-            self.sift_down(self.slot_half(place, false)?, place)?;
-        }
-        Ok(())
-    }
-
-    fn sift_down(&self, record: u32, from: usize) -> Result<(), Corrupt> {
-        let due = self.r(record, R::Due)?.cast_signed();
-        let len = self.head(Head::Timers)? as usize;
-        let mut place = from;
-        while 2 * place + 1 < len {
-            let mut child = 2 * place + 1;
-            let mut below = self.timer_at(child)?;
-            if child + 1 < len {
-                let other = self.timer_at(child + 1)?;
-                if other.1 < below.1 {
-                    (child, below) = (child + 1, other);
-                }
-            }
-            if due <= below.1 {
-                break;
-            }
-            self.put_timer(below.0, place)?;
-            place = child;
-        }
-        self.put_timer(record, place)
-    }
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![ROW];
+pub(super) const LAYOUT: u64 = fingerprint![ROW, Kind::LIST];

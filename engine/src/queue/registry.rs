@@ -1,7 +1,8 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
-use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING, spread};
+use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, spread};
 use super::marks::{NUMBERS, TIMES};
+use super::timers::NEVER;
 use crate::fingerprint;
 use crate::words::Corrupt;
 
@@ -100,6 +101,8 @@ pub(super) const REWRITTEN: u64 = 4;
 pub(super) const MISCOUNTED: u64 = 8;
 /// Each delivery is noted in the row.
 const DURABLE: u64 = 16;
+/// More sessions were to be woken than have place in a list (`wait.rs`).
+pub(super) const OWED: u64 = 32;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
 const QUICK: u64 = 10_000;
@@ -161,6 +164,7 @@ impl Partition<'_> {
             self.set_q_i64(slot, marks.mark, i64::MIN)?;
             self.set_q_i64(slot, marks.end, i64::MAX)?;
         }
+        self.set_q_i64(slot, Q::FirstDue, NEVER)?;
         self.write_options(slot, options)?;
         Ok(Some(slot))
     }
@@ -233,7 +237,7 @@ impl Partition<'_> {
 
     /// Frees the record of a message, which is in no list.
     pub(super) fn erase(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
-        self.clear_timer(record)?;
+        self.clear_timer(slot, record)?;
         self.hash_out(record, slot, self.r(record, R::MsgId)?.cast_signed())?;
         self.free(record)
     }
@@ -381,7 +385,7 @@ impl Partition<'_> {
 
     /// Ready messages in the index.
     pub(super) fn ready(&self, slot: u32) -> Result<u64, Corrupt> {
-        let mut bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+        let mut bitmap = self.q(slot, Q::Bitmap)? & ((1 << READY) - 1);
         let mut ready = 0;
         while bitmap != 0 {
             ready = u64::saturating_add(ready, self.list(slot, bitmap.trailing_zeros() as usize)?.2);
@@ -392,4 +396,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE];
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE, OWED];

@@ -10,6 +10,7 @@
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
+//! | `order.rs` | those of time: what is due first |
 //! | `ending.rs` | those of failing, purging and looking |
 //! | `clock.rs` | those of a clock that is set back |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
@@ -21,6 +22,7 @@ mod ending;
 mod groups;
 mod invariants;
 mod model;
+mod order;
 mod random;
 mod refill;
 mod rules;

@@ -57,8 +57,8 @@ impl Partition<'_> {
     }
 
     /// Puts a used-up message of the table into the index.
-    pub(super) fn bring_used_up(&self, slot: u32, entry: &Entry, room: bool) -> Result<Put, Corrupt> {
-        let record = if room { self.record_for(slot)? } else { None };
+    pub(super) fn bring_used_up(&self, slot: u32, entry: &Entry, room: bool, now: i64) -> Result<Put, Corrupt> {
+        let record = if room { self.record_for(slot, now)? } else { None };
         let Some(record) = record else { return Ok(Put::NoRoom) };
         self.fill(slot, record, entry)?;
         self.set_r(record, R::Lease, entry.group)?;
@@ -114,7 +114,7 @@ impl Partition<'_> {
             return Ok(Busy::Others);
         }
         if list != USED_UP {
-            self.clear_timer(record)?;
+            self.clear_timer(slot, record)?;
             self.unlink(slot, record)?;
             self.put_with_used_up(slot, record, now, wake)?;
             if list == LEASED {
@@ -136,7 +136,7 @@ impl Partition<'_> {
             if self.is_used_up(slot, attempts)? {
                 self.link(slot, record, USED_UP, false)?;
             } else if group == 0 {
-                self.make_ready(slot, record, true, wake)?;
+                self.line_up(slot, record, true, wake)?;
             } else {
                 let entry = self.entry(record, group)?;
                 self.erase(slot, record)?;

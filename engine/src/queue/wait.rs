@@ -1,37 +1,44 @@
 //! Sessions that wait for a message: a list for each queue, first come, first woken.
+//!
+//! The last one in the list keeps **watch**: it looks when the queue's next timer runs out, or whatever else comes due. The
+//! others sleep until they are woken, so a timer wakes one session and not all. Whoever comes later goes before it; whatever
+//! makes something come due earlier, or takes the watchman away, sees to it that there is one ([`Partition::watch`]).
 
-use super::layout::{Partition, R, WAITING};
+use super::layout::{Partition, Q, R, WAITING};
 use super::records::Kind;
+use super::registry::OWED;
 use crate::words::Corrupt;
 
-/// How long a session that waits may sleep before it looks again by itself, in microseconds. What comes due until then
-/// is worth a wake-up: later timers it finds when it looks.
-pub const LOOK_AGAIN: i64 = 1_000_000;
-
-/// Sessions to wake once the lock is released. Of fixed size, because under a lock nothing is allocated; who has no
-/// place in it wakes up by its own alarm.
+/// Sessions to wake once the lock is released. Of fixed size, because under a lock nothing is allocated; for those that have
+/// no place in it the queue notes that it owes wake-ups.
 #[derive(Debug, Clone)]
 pub struct Wake {
     processes: [u32; Self::MOST],
     len: usize,
+    nobody: bool,
 }
 
 impl Default for Wake {
     fn default() -> Self {
-        Wake { processes: [0; Self::MOST], len: 0 }
+        Wake { processes: [0; Self::MOST], len: 0, nobody: false }
     }
 }
 
 impl Wake {
     const MOST: usize = 64;
 
-    /// A list in which no session has a place: nobody is woken.
+    /// A list in which no session has a place: nobody is woken now.
     pub(super) fn nobody() -> Self {
-        Wake { processes: [0; Self::MOST], len: Self::MOST }
+        Wake { nobody: true, ..Wake::default() }
     }
 
     /// Whether no further session fits.
     pub fn is_full(&self) -> bool {
+        self.nobody || self.len == Self::MOST
+    }
+
+    /// Whether so many are to be woken that others should wait for their turn.
+    pub(super) fn has_ended(&self) -> bool {
         self.len == Self::MOST
     }
 
@@ -48,16 +55,46 @@ impl Wake {
     }
 }
 
+/// A place in a queue's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which one it is.
+    pub record: u32,
+    /// When the session has to look by itself, in microseconds.
+    pub alarm: i64,
+}
+
 impl Partition<'_> {
-    /// Puts a session into the queue's list of waiting ones; `None` where there is no room. The answer is its place.
-    pub fn wait(&self, slot: u32, process: u32) -> Result<Option<u32>, Corrupt> {
-        let Some(record) = self.record_for(slot)? else {
+    /// Puts a session into the queue's list of waiting ones, which looks by itself at `until` at the latest, and where nobody
+    /// keeps watch when something comes due; `None` where there is no room.
+    pub fn wait(&self, slot: u32, process: u32, now: i64, until: i64) -> Result<Option<Place>, Corrupt> {
+        let Some(record) = self.record_for(slot, now)? else {
             return Ok(None);
         };
+        // What comes due in a queue that is paused doesn't matter.
+        let next = if self.paused(slot)? { None } else { self.comes_due(slot, now)? };
+        let watchman = match (self.watchman(slot)?, next) {
+            (Some((last, alarm)), Some(next)) if alarm <= next => Some(last),
+            _ => None,
+        };
+        let alarm = next.filter(|_| watchman.is_none()).map_or(until, |next| next.min(until));
         self.set_r(record, R::Attempts, u64::from(slot))?;
+        self.set_r(record, R::Due, alarm.cast_unsigned())?;
         self.set_kind(record, Kind { list: WAITING, owner: process, ..Kind::default() })?;
         self.link(slot, record, WAITING, false)?;
-        Ok(Some(record))
+        if let Some(last) = watchman {
+            self.unlink(slot, last)?;
+            self.link(slot, last, WAITING, false)?;
+        }
+        Ok(Some(Place { record, alarm }))
+    }
+
+    /// The last session in the list, and when it looks by itself.
+    fn watchman(&self, slot: u32) -> Result<Option<(u32, i64)>, Corrupt> {
+        match self.list(slot, WAITING)? {
+            (_, _, 0) => Ok(None),
+            (_, last, _) => Ok(Some((last, self.r(last, R::Due)?.cast_signed()))),
+        }
     }
 
     /// Takes a session out of the list; false where it wasn't there any more, because it has been woken.
@@ -80,6 +117,39 @@ impl Partition<'_> {
         Ok(())
     }
 
+    /// Sees to it that one of those that wait looks when something comes due: for who has set a timer, or goes away and may
+    /// have kept watch. What others are owed (see [`Wake`]) they get as well.
+    #[inline]
+    pub fn watch(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        match self.watchman(slot)? {
+            None => Ok(()),
+            Some((last, alarm)) => self.watch_by(slot, last, alarm, now, wake),
+        }
+    }
+
+    fn watch_by(&self, slot: u32, last: u32, alarm: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if self.paused(slot)? {
+            return Ok(());
+        }
+        let flags = self.q(slot, Q::Flags)?;
+        if flags & OWED != 0 && !wake.is_full() {
+            self.set_q(slot, Q::Flags, flags & !OWED)?;
+            for _ in 0..self.ready(slot)? {
+                // Where the list is full again, the rest is owed again.
+                if !self.wake_one(slot, wake)? {
+                    return Ok(());
+                }
+            }
+        }
+        if self.limits_rate(slot)? && self.ready(slot)?.min(self.allowance(slot, now)?) > 0 {
+            // The time has come for more than one.
+            self.wake_one(slot, wake)?;
+        } else if self.comes_due(slot, now)?.is_some_and(|next| next < alarm) {
+            self.wake_up(slot, last, wake)?;
+        }
+        Ok(())
+    }
+
     /// Wakes as many as fit; true when none waits any more.
     pub fn wake_all(&self, slot: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
         while self.list(slot, WAITING)?.2 > 0 {
@@ -90,23 +160,21 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Wakes one for a timer that runs out before it would look again by itself: it goes to sleep again until then.
-    pub(super) fn wake_for_timer(&self, slot: u32, due: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if due.saturating_sub(now) < LOOK_AGAIN {
-            self.wake_one(slot, wake)?;
-        }
-        Ok(())
-    }
-
-    /// Wakes the session that has waited longest; false where none waits.
+    /// Wakes the session that has waited longest; false where none waits, or has a place in `wake`.
     pub(super) fn wake_one(&self, slot: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
         let (first, _, len) = self.list(slot, WAITING)?;
-        if len == 0 || wake.is_full() {
+        if len == 0 { Ok(false) } else { self.wake_up(slot, first, wake) }
+    }
+
+    /// Wakes a session that waits; false where it has no place in `wake`.
+    fn wake_up(&self, slot: u32, place: u32, wake: &mut Wake) -> Result<bool, Corrupt> {
+        if wake.is_full() {
+            self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | OWED)?;
             return Ok(false);
         }
-        wake.push(self.kind(first)?.owner);
-        self.unlink(slot, first)?;
-        self.free(first)?;
+        wake.push(self.kind(place)?.owner);
+        self.unlink(slot, place)?;
+        self.free(place)?;
         Ok(true)
     }
 }

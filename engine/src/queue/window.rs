@@ -1,9 +1,10 @@
 //! Ready and delayed messages: pushing, dropping for lack of room, refilling from the table.
 
 use super::group::Put;
-use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, USED_UP};
+use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, READY, USED_UP};
 use super::marks::{Marks, NUMBERS, Range, TIMES};
 use super::records::Kind;
+use super::timers::NEVER;
 use super::{Tag, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -49,7 +50,8 @@ pub struct Outlook {
     pub refill: bool,
     /// The process that is refilling the queue.
     pub refiller: Option<u32>,
-    /// When the next timer runs out, or the next delayed message outside of the index may come due.
+    /// When the queue's next timer runs out, the next delayed message outside of the index may come due, or its rate allows
+    /// another delivery.
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
@@ -101,9 +103,21 @@ impl Partition<'_> {
     }
 
     /// A record for the queue; where none is free, another queue with more than its share loses some.
-    pub(super) fn record_for(&self, slot: u32) -> Result<Option<u32>, Corrupt> {
-        if let Some(record) = self.allocate()? {
-            return Ok(Some(record));
+    #[inline]
+    pub(super) fn record_for(&self, slot: u32, now: i64) -> Result<Option<u32>, Corrupt> {
+        match self.allocate()? {
+            None => self.reclaim(slot, now),
+            record => Ok(record),
+        }
+    }
+
+    #[cold]
+    fn reclaim(&self, slot: u32, now: i64) -> Result<Option<u32>, Corrupt> {
+        // What nobody has looked at since its lease ended, or its delay was over, is in line as well.
+        for other in 1..=self.queues as u32 {
+            if self.q(other, Q::Key)? != 0 && other != slot {
+                self.expire(other, now, SHARE as usize / 2, &mut Wake::nobody())?;
+            }
         }
         // In the end also what has been delivered before: that its row may not know of the last attempt is the lesser evil.
         for (least, delivered) in [(SHARE, false), (0, false), (0, true)] {
@@ -137,7 +151,7 @@ impl Partition<'_> {
     /// `delivered` it goes as any, and where none is ready one that is used up.
     fn drop_last(&self, slot: u32, delivered: bool) -> Result<bool, Corrupt> {
         for _ in 0..KEPT {
-            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << PRIORITIES) - 1);
+            let bitmap = self.q(slot, Q::Bitmap)? & ((1 << READY) - 1);
             if bitmap == 0 {
                 let (_, last, used_up) = self.list(slot, USED_UP)?;
                 if delivered && used_up > 0 {
@@ -224,9 +238,11 @@ impl Partition<'_> {
             self.start_counting(slot)?;
         }
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
+        // What has come due and isn't in the index goes first: a refill brings it, and then this one.
+        let second = !delayed && self.q_i64(slot, Q::Horizon)? < now;
         if entry.group != 0 {
             // A first one of its group from beyond the frontier is left to a refill, which meets the earlier ones first.
-            if reached || self.has_group(slot, entry.group)? {
+            if (reached && !second) || self.has_group(slot, entry.group)? {
                 match self.put_grouped(slot, entry, self.has_room(slot, delayed)?, now, wake)? {
                     Put::In => return Ok(()),
                     Put::Behind => {}
@@ -237,7 +253,8 @@ impl Partition<'_> {
             }
         } else if refilling || reached || entry.priority > 0 {
             // A message of a higher priority is worth a place in any case: it overtakes those that are in.
-            let room = self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?);
+            let room =
+                !second && (self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?));
             if room && self.insert(slot, entry, now, wake)? {
                 return Ok(());
             }
@@ -254,7 +271,7 @@ impl Partition<'_> {
 
     /// Makes room for a ready message at the cost of one with a lower priority; false where there is none.
     fn displace(&self, slot: u32, priority: u8) -> Result<bool, Corrupt> {
-        let lower = self.q(slot, Q::Bitmap)? & ((1 << usize::from(priority).min(PRIORITIES - 1)) - 1);
+        let lower = self.q(slot, Q::Bitmap)? & ((1 << (2 * usize::from(priority).min(PRIORITIES - 1))) - 1);
         if lower == 0 {
             return Ok(false);
         }
@@ -268,23 +285,22 @@ impl Partition<'_> {
         self.set_r(record, R::Lease, 0)?;
         self.set_r(record, R::Attempts, u64::from(entry.attempts) << 32 | u64::from(slot))?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
-        self.set_kind(record, Kind { priority, timed: entry.deliver_at.is_some(), ..Kind::default() })?;
-        self.set_row(record, entry.tid, entry.tag)?;
+        let (timed, writer) = (entry.deliver_at.is_some(), entry.tag.writer);
+        self.set_kind(record, Kind { priority, timed, writer, ..Kind::default() })?;
+        self.set_r(record, R::Tid, entry.tid.pack() | u64::from(entry.tag.sent) << 48)?;
         self.hash_in(record, slot, entry.msg_id)
     }
 
     /// Puts a message without a group into the index that isn't in it; false where there is no room for it.
     fn insert(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
-        let Some(record) = self.record_for(slot)? else {
+        let Some(record) = self.record_for(slot, now)? else {
             return Ok(false);
         };
         self.fill(slot, record, entry)?;
-        if let Some(at) = entry.deliver_at.filter(|&at| at > now) {
-            self.link(slot, record, DELAYED, false)?;
-            self.set_timer(record)?;
-            self.wake_for_timer(slot, at, now, wake)?;
+        if entry.deliver_at.is_some_and(|at| at > now) {
+            self.delay(slot, record, now, wake)?;
         } else {
-            self.make_ready(slot, record, false, wake)?;
+            self.append(slot, record, now, wake)?;
         }
         Ok(true)
     }
@@ -296,16 +312,32 @@ impl Partition<'_> {
         let horizon = self.q_i64(slot, Q::Horizon)?;
         let outside = self.q_i64(slot, Q::Frontier)? != i64::MAX;
         let refiller = self.q(slot, Q::Refiller)?;
-        let timer = self.first_timer()?.map(|(_, due)| due);
-        let due = (horizon != i64::MAX && allowance > 0).then(|| horizon.saturating_add(1));
-        let allowed = if ready > 0 || outside || horizon != i64::MAX { self.next_allowed(slot, now)? } else { None };
         Ok(Outlook {
             ready: ready.min(allowance),
             refill: allowance > 0 && ((outside && ready < low) || (horizon < now && self.has_room(slot, false)?)),
             refiller: refiller.checked_sub(1).map(|process| process as u32),
-            next: [timer, due, allowed].into_iter().flatten().min(),
+            next: self.comes_due_of(slot, ready, allowance, now)?,
             paused: self.paused(slot)?,
         })
+    }
+
+    /// When something comes due in the queue, by itself.
+    pub(super) fn comes_due(&self, slot: u32, now: i64) -> Result<Option<i64>, Corrupt> {
+        self.comes_due_of(slot, self.ready(slot)?, self.allowance(slot, now)?, now)
+    }
+
+    fn comes_due_of(&self, slot: u32, ready: u64, allowance: u64, now: i64) -> Result<Option<i64>, Corrupt> {
+        let (frontier, horizon) = self.reach(slot)?;
+        let mut next = self.first_due(slot)?;
+        if horizon != i64::MAX && allowance > 0 {
+            next = next.min(horizon.saturating_add(1));
+        }
+        if (ready > 0 || frontier != i64::MAX || horizon != i64::MAX)
+            && let Some(allowed) = self.next_allowed(slot, now)?
+        {
+            next = next.min(allowed);
+        }
+        Ok((next != NEVER).then_some(next))
     }
 
     /// Takes the refill mark. `None` where another process has it, unless `take_over` says that this one is gone.
@@ -354,6 +386,12 @@ impl Partition<'_> {
         })
     }
 
+    /// Whether a row that the refill's scan has met is to wait for another refill, because something that is due before it has
+    /// been left out since this one began.
+    pub fn comes_second(&self, slot: u32, entry: &Entry, now: i64) -> Result<bool, Corrupt> {
+        Ok(entry.deliver_at.is_none() && self.q_i64(slot, Q::HorizonFloor)? < now)
+    }
+
     /// Counts a row that was outside of the index and isn't any more.
     pub(super) fn brought(&self, slot: u32, timed: bool) -> Result<(), Corrupt> {
         if timed {
@@ -376,7 +414,7 @@ impl Partition<'_> {
     fn bring(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
         let room = self.has_room(slot, entry.deliver_at.is_some_and(|at| at > now))?;
         if self.takes_used_up(slot, entry.attempts)? {
-            return self.bring_used_up(slot, entry, room);
+            return self.bring_used_up(slot, entry, room, now);
         }
         if entry.group != 0 {
             return self.put_grouped(slot, entry, room, now, wake);
@@ -393,7 +431,7 @@ impl Partition<'_> {
             }
             let kind = self.kind(record)?;
             // What was delivered, or is in an open transaction's hands, the row knows less of.
-            let by_row = (kind.list < PRIORITIES || kind.list == DELAYED) && self.r(record, R::Lease)? == 0;
+            let by_row = (kind.list < READY || kind.list == DELAYED) && self.r(record, R::Lease)? == 0;
             let due = kind.timed.then_some(self.r(record, R::Due)?.cast_signed());
             if !by_row || (entry.deliver_at, usize::from(entry.priority)) == (due, kind.priority) {
                 return Ok(Found::Known);

@@ -15,6 +15,7 @@ mod isolation;
 mod lease;
 mod limits;
 mod memory;
+mod order;
 mod poison;
 mod refill;
 mod roles;

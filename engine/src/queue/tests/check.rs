@@ -2,8 +2,9 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PRIORITIES, Partition, Q, R, USED_UP, WAITING, g,
+    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, g,
 };
+use crate::queue::timers::NEVER;
 use std::collections::BTreeMap;
 
 /// A message in the index, as it lies there.
@@ -20,6 +21,12 @@ pub(super) struct Message {
     pub origin: usize,
     pub timer: bool,
     pub tag: Tag,
+}
+
+impl Message {
+    pub fn is_ready(&self) -> bool {
+        self.list < READY
+    }
 }
 
 /// A group, as its record knows it.
@@ -74,7 +81,7 @@ pub(super) fn walk(p: &Partition<'_>) -> Shape {
         assert_ne!(*place, Place::Nowhere, "record {record} is lost: in no list and not free");
     }
     buckets(p, &places);
-    timers(p, &places);
+    timers(p, &slots, &places);
     shape
 }
 
@@ -123,7 +130,7 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
     let mut holding = Holding::default();
     for list in (0..LISTS).rev() {
         let (first, last, len) = p.list(slot, list).unwrap();
-        if list < PRIORITIES {
+        if list < READY {
             let bit = p.q(slot, Q::Bitmap).unwrap() >> list & 1;
             assert_eq!(bit == 1, len > 0, "queue {slot}: the bitmap's bit {list} against its list's length {len}");
         }
@@ -144,8 +151,8 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
             } else {
                 assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
                 let message = message(p, record);
-                if list < PRIORITIES {
-                    assert_eq!(list, kind.priority, "message {msg_id} is ready in its priority's list");
+                if list < READY {
+                    assert_eq!(list / 2, kind.priority, "message {msg_id} is ready in one of its priority's lists");
                     holding.ready.push(msg_id);
                 }
                 assert_eq!(holding.messages.insert(msg_id, message), None, "message {msg_id} is in the index twice");
@@ -232,27 +239,27 @@ fn buckets(p: &Partition<'_>, places: &[Place]) {
     }
 }
 
-/// The heap holds what is leased or delayed and nothing else, in order, and each record knows its place in it.
-fn timers(p: &Partition<'_>, places: &[Place]) {
-    let len = p.head(Head::Timers).unwrap() as usize;
-    let due = |place: usize| p.r(p.slot_half(place, false).unwrap(), R::Due).unwrap().cast_signed();
+/// The timers of a queue are those of what is leased or delayed and of nothing else, in order.
+fn timers(p: &Partition<'_>, slots: &[u32], places: &[Place]) {
     let mut timed = vec![false; places.len()];
-    for place in 0..len {
-        let record = p.slot_half(place, false).unwrap();
-        assert!(!timed[record as usize], "record {record} is in the heap twice");
-        timed[record as usize] = true;
-        assert_eq!(p.half(record, R::Chain, false), Ok(place as u32 + 1), "record {record}: its place in the heap");
-        assert!(place == 0 || due((place - 1) / 2) <= due(place), "the heap's order at {place}");
+    for &slot in slots {
+        let in_order = p.timers(slot);
+        for &record in &in_order {
+            assert!(matches!(places[record as usize], Place::List(at, LEASED | DELAYED) if at == slot));
+            assert!(!timed[record as usize], "the timer of record {record} is met twice");
+            timed[record as usize] = true;
+        }
+        let due = |record: &u32| p.r(*record, R::Due).unwrap().cast_signed();
+        let key = |record: &u32| (due(record), p.r(*record, R::MsgId).unwrap().cast_signed());
+        assert!(in_order.is_sorted_by(|a, b| key(a) < key(b)), "the timers' order");
+        assert_eq!(p.first_due(slot), Ok(in_order.first().map_or(NEVER, due)), "when the first runs out");
     }
     for (record, place) in places.iter().enumerate().skip(1) {
         let runs = matches!(place, Place::List(_, LEASED | DELAYED));
         assert!(timed[record] == runs, "record {record} at {place:?}: does its timer run");
-        if let Place::List(_, BUSY | WAITING) | Place::Free | Place::Group(_) = place {
-            assert_eq!(
-                p.half(record as u32, R::Chain, false),
-                Ok(0),
-                "record {record} at {place:?}: place in the heap"
-            );
+        if !runs && !matches!(place, Place::Nowhere) {
+            assert_eq!(p.half(record as u32, R::Chain, false), Ok(0), "record {record} at {place:?}: no timer");
+            assert_eq!(p.slot_half(record - 1, false), Ok(0), "record {record} at {place:?}: no timer's child");
         }
     }
 }

@@ -14,10 +14,10 @@ fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) 
 
 fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
     let (mut taken, mut wake) = (Vec::with_capacity(10), Wake::default());
-    p.expire(now, 100, &mut wake).unwrap();
+    p.expire(slot, now, 100, &mut wake).unwrap();
     p.take(slot, 77, now, 10, 30 * SECOND, &mut taken, &mut wake).unwrap();
     walk(p);
-    p.expire(now, 100, &mut wake).unwrap();
+    p.expire(slot, now, 100, &mut wake).unwrap();
     p.take(slot, 77, now, 10, 30 * SECOND, &mut taken, &mut wake).unwrap();
     walk(p);
     taken

@@ -74,7 +74,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
     answers.extend([
         p.list_from(slot, id.unsigned_abs() as u32, &mut Vec::with_capacity(4)).map(drop),
         p.drop_vanished(slot, id, TAG, NOW, wake),
-        p.wait(slot, process).map(drop),
+        p.wait(slot, process, NOW, i64::MAX).map(drop),
         p.leave(slot, (id.unsigned_abs() % RECORDS as u64) as u32, process).map(drop),
         p.pass_on(slot, wake),
         p.start_refill(slot, process, NOW, None).map(drop),
@@ -95,10 +95,10 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.start_burial(slot, &Entry { attempts: 3, ..entry(id + 8) }, NOW, wake).map(drop),
         p.has_used_up(slot).map(drop),
         p.set_used_up_aside(slot, &mut aside),
-        p.is_timer_due(NOW).map(drop),
         if id % 5 == 0 { p.set_all_aside(slot, &mut aside).map(drop) } else { Ok(()) },
         p.wake_all(slot, wake).map(drop),
-        p.expire(NOW + 5, 50, wake),
+        p.expire(slot, NOW + 5, 50, wake).map(drop),
+        p.watch(slot, NOW, wake),
         p.drop_message(slot, id + 1, TAG, NOW, wake),
         p.distrust(slot),
         p.delivered(slot, 1),
@@ -150,7 +150,7 @@ proptest! {
                 p.sent(slot, &entry(id), NOW, &mut Wake::default()).unwrap();
             }
             p.take(slot, 1, NOW, 20, 5, &mut Vec::with_capacity(20), &mut Wake::default()).unwrap();
-            p.wait(slot, relation).unwrap();
+            p.wait(slot, relation, NOW, i64::MAX).unwrap();
         }
         for (at, word) in &harm {
             // The head and the queues are a small part of the words, and the one with the most consequences.
@@ -176,6 +176,6 @@ fn a_partition_too_small_is_corrupt() {
         let attached = p.attach(QueueKey { database: 1, relation: 1 }, Options::default());
         let sent = p.sent(1, &entry(1), NOW, &mut Wake::default());
         assert!(attached.is_err() || sent.is_err() || p.records == 0, "{len}");
-        assert_eq!(p.wait(1, 1).unwrap_or(None), None, "{len}");
+        assert_eq!(p.wait(1, 1, NOW, i64::MAX).unwrap_or(None), None, "{len}");
     }
 }

@@ -59,7 +59,7 @@ fn a_failed_message_rests_and_comes_back_as_its_row_says() {
     assert_eq!((message.list, message.lease, message.attempts, message.timed), (DELAYED, 0, 1, true));
     assert_eq!(p.start_busy(slot, 1, Some(lease), NOW), Ok(Busy::Stale), "its lease is over");
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0]);
-    p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + SECOND, 10, &mut Wake::default()).unwrap();
     let again = take(&p, slot, NOW + SECOND);
     assert_eq!((again[0].msg_id, again[0].attempts, again[0].tid), (1, 2, Tid { block: 8, offset: 2 }));
     assert_eq!(p.counters(slot).unwrap().failed, 0, "one that is released rests the same way");
@@ -75,7 +75,7 @@ fn a_failed_message_that_is_due_comes_before_those_that_wait_and_wakes_a_reader(
     send(&p, slot, [entry(1)]);
     take(&p, slot, NOW);
     p.start_busy(slot, 1, None, NOW).unwrap();
-    p.wait(slot, 9).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
     assert_eq!(rest(&p, slot, &failed(1, NOW)).processes(), [9]);
     send(&p, slot, [entry(2)]);
     assert_eq!(ids(&take(&p, slot, NOW)), [1, 2]);
@@ -107,10 +107,10 @@ fn a_failed_message_keeps_its_place_in_its_group() {
     p.start_probe(slot, 7, 3).unwrap();
     p.offer_next(slot, &Entry { group: 7, ..failed(2, NOW + SECOND) }, 3).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0]);
-    p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW + SECOND)), [1]);
     p.drop_message(slot, 1, TAG, NOW, &mut Wake::default()).unwrap();
-    p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW + SECOND)), [2], "it was due, too");
 }
 
@@ -122,7 +122,7 @@ fn a_failure_lands_what_was_in_flight() {
     p.set_options(slot, Options { max_in_flight: 1, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, [entry(1), entry(2)]);
     assert_eq!(ids(&take(&p, slot, NOW)), [1]);
-    p.wait(slot, 9).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
     p.start_busy(slot, 1, None, NOW).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0], "it is in flight until its failure is committed");
     assert_eq!(rest(&p, slot, &failed(1, NOW + SECOND)).processes(), [9]);
@@ -252,7 +252,7 @@ fn a_lease_that_was_given_back_serves_to_fail_as_long_as_the_message_rests() {
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first + 1), NOW), Ok(Busy::Stale), "it is another one");
     assert!(matches!(p.start_busy(slot, 1, Fence::Last(first), NOW), Ok(Busy::Yours(_))));
     p.end_busy(slot, 1, entry(1).tag, false, NOW, &mut Wake::default()).unwrap();
-    p.expire(NOW + SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "it is ready again");
     let second = take(&p, slot, NOW + SECOND)[0].lease;
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "another has it");

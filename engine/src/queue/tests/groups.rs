@@ -64,7 +64,7 @@ fn one_of_a_group_at_a_time_and_others_go_on() {
     send(&p, slot, [member(1, 7), member(2, 7), member(3, 8), entry(4), member(5, 7)]);
     assert_eq!(ids(&take(&p, slot, 10)), [1, 3, 4]);
     assert_eq!(ids(&take(&p, slot, 10)), [] as [i64; 0]);
-    p.wait(slot, 9).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
     assert_eq!(finish(&p, slot, 1).processes(), [9], "whoever waits gets the next of the group");
     assert_eq!(ids(&take(&p, slot, 10)), [2]);
     assert_eq!(p.offer_next(slot, &member(5, 7), PROCESS), Ok(Offered::Known));
@@ -83,9 +83,9 @@ fn a_message_that_failed_or_rests_holds_its_group_up() {
     p.give_back(slot, 1, taken[0].lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
     assert_eq!(list(&p, slot, 1), Some(DELAYED));
     assert_eq!(take(&p, slot, 2), []);
-    p.expire(NOW + 6 * SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + 6 * SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take_at(&p, slot, 2, NOW + 6 * SECOND)), [1]);
-    p.expire(NOW + 99 * SECOND, 10, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + 99 * SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take_at(&p, slot, 2, NOW + 99 * SECOND)), [1], "its lease ran out");
 }
 
@@ -175,7 +175,7 @@ fn a_group_whose_next_is_not_known_is_found_by_a_refill() {
     let slot = slots[0];
     send(&p, slot, (1..=3).map(|id| member(id, 7)));
     finish(&p, slot, 1);
-    p.wait(slot, 9).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
     // 2 has gone without a delivery.
     assert_eq!(finish(&p, slot, 2).processes(), [9]);
     assert_eq!(p.reach(slot), Ok((2, i64::MAX)));
@@ -273,7 +273,7 @@ fn a_message_that_was_delivered_is_not_overtaken_any_more() {
         doubt(&p, slot);
         send(&p, slot, [member(5, 7)]);
         assert!(take(&p, slot, 1)[0].may_overtake);
-        p.expire(NOW + 99 * SECOND, 1, &mut Wake::default()).unwrap();
+        p.expire(slot, NOW + 99 * SECOND, 1, &mut Wake::default()).unwrap();
         let again = take_at(&p, slot, 1, NOW + 99 * SECOND);
         assert_eq!(again.first().map(|taken| taken.may_overtake), (max_attempts == 2).then_some(false));
     }
@@ -310,7 +310,7 @@ fn an_earlier_one_in_the_table_goes_before_the_leased_one() {
     assert_eq!((list(&p, slot, 2), list(&p, slot, 5)), (Some(DELAYED), None));
     let expected = Group { known: false, ..known(2, Some(5), true) };
     assert_eq!(group(&p, slot, 7), expected, "what comes between them is not known yet");
-    p.expire(NOW + SECOND, 1, &mut Wake::default()).unwrap();
+    p.expire(slot, NOW + SECOND, 1, &mut Wake::default()).unwrap();
     let taken = take_at(&p, slot, 9, NOW + SECOND);
     assert_eq!((taken[0].msg_id, taken[0].attempts, taken[0].may_overtake), (2, 1, false));
     p.end_probe(slot, 7, PROCESS).unwrap();
@@ -347,7 +347,7 @@ fn what_is_in_flight_is_limited() {
     assert_eq!(p.outlook(slot, 1, NOW).unwrap().ready, 0);
     p.start_busy(slot, 1, None, NOW).unwrap();
     assert_eq!(take(&p, slot, 9), [], "a message that is being finished is in flight");
-    p.wait(slot, 9).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
     let mut wake = Wake::default();
     p.end_busy(slot, 1, TAG, true, NOW, &mut wake).unwrap();
     assert_eq!(wake.processes(), [9]);

@@ -2,7 +2,8 @@
 
 use super::check::{Holding, Message, Shape};
 use super::model::{LOW, Queue};
-use crate::queue::layout::{BUSY, DELAYED, LEASED, PRIORITIES, Q};
+use crate::queue::layout::{BUSY, DELAYED, LEASED, Q};
+use crate::queue::registry::OWED;
 use crate::queue::{Entry, Partition};
 
 impl Queue {
@@ -53,7 +54,12 @@ impl Queue {
                 BUSY => assert!(self.busy.contains_key(id), "message {id} is set aside for nobody"),
                 DELAYED => {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
-                    assert!(row.is_none() || due == Some(message.due), "message {id} is delayed until {due:?}");
+                    // Behind what else was due when it came.
+                    let behind = message.due <= now && !message.timed;
+                    assert!(
+                        row.is_none() || behind || due == Some(message.due),
+                        "message {id} is delayed until {due:?}"
+                    );
                 }
                 _ => {
                     assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
@@ -87,7 +93,7 @@ impl Queue {
         let timed = self.rows.values().filter(|row| row.deliver_at.is_some());
         let outside = timed.filter(|row| !holding.messages.contains_key(&row.msg_id)).count() as i64;
         assert!(p.q_i64(slot, Q::TimedOutside).unwrap() <= outside + self.uncertain, "more are counted than there are");
-        let ready = holding.messages.values().filter(|message| message.list < PRIORITIES).count() as u64;
+        let ready = holding.messages.values().filter(|message| message.is_ready()).count() as u64;
         assert_eq!(p.outlook(slot, LOW, now).unwrap().ready, ready.min(self.allowance(holding)));
     }
 
@@ -105,6 +111,34 @@ impl Queue {
                 let open = if row.msg_id > group.head { !group.known } else { !group.first && (!inside || group.late) };
                 assert!(followed || open, "{row:?} is lost behind {group:?}");
             }
+        }
+    }
+
+    /// What was due before another was sent has come before it, of the same priority. What is `taken` is the first of what is
+    /// ready; for messages without a group that nobody has had in hand in between.
+    pub fn check_order(&mut self, holding: &Holding, taken: &[i64]) {
+        for (at, id) in taken.iter().enumerate() {
+            self.due.remove(id);
+            let message = &holding.messages[id];
+            let Some(&(sent, announced)) = self.committed.get(id) else { continue };
+            let fresh = message.list % 2 == 0 && message.lease == 0 && message.group == 0 && !message.timed;
+            if !fresh || self.aside.contains(id) || self.rows.get(id).is_none_or(|row| row.tag != message.tag) {
+                continue;
+            }
+            let same = |other: &i64| {
+                let row =
+                    self.rows.get(other).filter(|row| row.group == 0 && usize::from(row.priority) == message.priority);
+                row.is_some() && !self.aside.contains(other) && !taken[..at].contains(other)
+            };
+            let earlier = self.due.iter().find(|(other, (due, known))| {
+                *due <= sent && *known <= announced && same(other) && !self.leases.contains_key(other)
+            });
+            assert_eq!(earlier, None, "message {id}, sent at {sent}, comes before one that was due");
+            let lost = self.leases.iter().find(|(other, lease)| {
+                let known = holding.messages.get(other).is_some_and(|message| message.list == LEASED);
+                lease.until <= sent && known && same(other)
+            });
+            assert!(lost.is_none(), "message {id}, sent at {sent}, comes before one whose lease had run out: {lost:?}");
         }
     }
 
@@ -128,7 +162,12 @@ impl Queue {
         let about = self.woken.len() + usize::from(self.refill.as_ref().is_some_and(|scan| scan.reader));
         let allowance = self.allowance(holding);
         let ready = allowance.min(holding.ready.len() as u64);
-        assert!(about as u64 >= ready, "{ready} ready, sessions wait, {about} woken");
+        let owed = about > 0 && p.q(slot, Q::Flags).unwrap() & OWED != 0;
+        assert!(owed || about as u64 >= ready, "{ready} ready, sessions wait, {about} woken");
+        if about == 0 && self.refill.is_none() {
+            let (watch, next) = (self.waiting.last().unwrap().alarm, p.comes_due(slot, now).unwrap());
+            assert!(next.is_none_or(|next| watch <= next), "{next:?} comes due, the watch ends at {watch}");
+        }
         let outside = self
             .rows
             .values()

@@ -4,14 +4,14 @@
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, USED_UP};
-use crate::queue::{
-    Busy, Entry, Found, LOOK_AGAIN, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded,
-};
+use crate::queue::{Busy, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
 /// A refill is wanted below so many ready messages.
 pub(super) const LOW: u64 = 4;
+/// A session that nobody wakes looks after so long.
+const NET: i64 = 100 * SECOND;
 
 /// A lease that a reader believes to have.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +61,11 @@ pub(super) struct Queue {
     pub order: Vec<i64>,
     /// In which order senders have told the index.
     pub announced: BTreeMap<i64, u64>,
-    /// Messages that a transaction has set aside once: out of their group's order.
+    /// When transactions committed, and after how many announcements.
+    pub committed: BTreeMap<i64, (i64, u64)>,
+    /// What is due when, by delays and rests, and after how many announcements that was known.
+    pub due: BTreeMap<i64, (i64, u64)>,
+    /// Messages that a transaction has set aside once: out of the order.
     pub aside: BTreeSet<i64>,
     pub sent: i64,
     pub delivered: i64,
@@ -73,9 +77,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Where a message goes that may be delivered at once.
-    fn ready_list(&self, message: &Message) -> usize {
-        if message.attempts >= self.options.max_attempts { USED_UP } else { message.priority }
+    /// Whether a message is where it goes when it may be delivered at once.
+    fn is_in_line(&self, message: &Message) -> bool {
+        if message.attempts >= self.options.max_attempts { message.list == USED_UP } else { message.is_ready() }
     }
 }
 
@@ -148,6 +152,7 @@ impl<'a> World<'a> {
                 queue.tags.clear();
                 queue.woken.clear();
                 queue.order.clear();
+                queue.due.clear();
                 queue.refused = false;
                 assert!(queue.waiting.is_empty(), "who waited for the queue was woken");
                 return;
@@ -175,6 +180,7 @@ impl<'a> World<'a> {
         if let Some(at) = pick(which, 0..queue.open.len()) {
             let entry = queue.open.remove(at);
             queue.rows.insert(entry.msg_id, entry);
+            queue.committed.insert(entry.msg_id, (self.now, queue.announced.len() as u64));
             queue.unannounced.push(entry);
         }
     }
@@ -186,6 +192,9 @@ impl<'a> World<'a> {
             let entry = queue.unannounced.remove(at);
             let order = queue.announced.len() as u64;
             queue.announced.insert(entry.msg_id, order);
+            if let Some(at) = entry.deliver_at.filter(|_| queue.slot.is_some()) {
+                queue.due.insert(entry.msg_id, (at, order + 1));
+            }
             if let Some(slot) = queue.slot {
                 queue.sent += 1;
                 let mut wake = Wake::default();
@@ -234,6 +243,7 @@ impl<'a> World<'a> {
         } else {
             assert_eq!(numbers, expected, "the first in order");
         }
+        self.queues[q].check_order(&holding, &numbers);
         let mut got = 0;
         for taken in taken {
             let queue = &mut self.queues[q];
@@ -469,7 +479,7 @@ impl<'a> World<'a> {
         } else if current {
             queue.leases.remove(&id);
             let message = &walk(&self.p)[&slot].messages[&id];
-            assert_eq!(message.list, queue.ready_list(message));
+            assert!(queue.is_in_line(message));
         }
         self.woke(&wake);
     }
@@ -489,8 +499,9 @@ impl<'a> World<'a> {
         if delay > 0 && message.list != USED_UP {
             assert_eq!((message.list, message.due), (DELAYED, self.now + delay));
             queue.rests.insert(id, message.due);
+            queue.due.insert(id, (message.due, queue.announced.len() as u64));
         } else {
-            assert_eq!(message.list, queue.ready_list(message));
+            assert!(queue.is_in_line(message));
         }
     }
 
@@ -551,9 +562,7 @@ impl<'a> World<'a> {
                 let right = message.list != USED_UP || message.attempts >= most;
                 assert!(right, "message {id} is put aside after {} of {most} deliveries", message.attempts);
             }
-            for _ in 0..self.queues[q].waiting.len() {
-                self.pass_on(q);
-            }
+            self.wake_all(q);
         }
     }
 
@@ -658,6 +667,10 @@ impl<'a> World<'a> {
         let mut wake = Wake::default();
         self.p.end_busy(slot, id, before.tag, finished, self.now, &mut wake).unwrap();
         let after = walk(&self.p)[&slot].messages.get(&id).cloned();
+        if !finished {
+            // It comes back at another time than its own.
+            queue.aside.insert(id);
+        }
         if finished {
             queue.rows.remove(&id);
             queue.leases.remove(&id);
@@ -671,29 +684,45 @@ impl<'a> World<'a> {
                 Some((before.lease, before.attempts)),
                 "as it was"
             );
-            assert!(after.is_some_and(|after| after.list == before.list || after.list == after.priority));
+            assert!(after.is_some_and(|after| after.list == before.list || after.is_ready()));
         }
         self.woke(&wake);
     }
 
     /// Lets timers run out.
     pub fn expire(&mut self, limit: usize) {
+        for q in 0..self.queues.len() {
+            self.expire_of(q, limit);
+        }
+    }
+
+    fn expire_of(&mut self, q: usize, limit: usize) {
+        let Some(slot) = self.queues[q].slot else { return };
         let due = |shape: &Shape, now| {
-            let messages = shape.values().flat_map(|holding| holding.messages.values());
+            let messages = shape[&slot].messages.values();
             messages.filter(|message| message.timer && message.due <= now).count()
         };
         let before = due(&walk(&self.p), self.now);
         let mut wake = Wake::default();
-        self.p.expire(self.now, limit, &mut wake).unwrap();
+        let all = self.p.expire(slot, self.now, limit, &mut wake).unwrap();
         let shape = walk(&self.p);
         assert_eq!(before - due(&shape, self.now), before.min(limit), "as many as are due");
+        assert_eq!(all, before <= limit);
+        self.woke(&wake);
+        self.note_expired(&shape);
+    }
+
+    /// Leases that have run out, and which somebody has met, are over.
+    fn note_expired(&mut self, shape: &Shape) {
         for queue in &mut self.queues {
             let Some(slot) = queue.slot else { continue };
+            let messages = &shape[&slot].messages;
             queue.leases.retain(|id, lease| {
-                lease.until > self.now || queue.busy.contains_key(id) || shape[&slot].messages[id].list == LEASED
+                lease.until > self.now
+                    || queue.busy.contains_key(id)
+                    || messages.get(id).is_some_and(|message| message.list == LEASED && message.lease == lease.number)
             });
         }
-        self.woke(&wake);
     }
 
     /// Time passes, and the alarms of waiting sessions ring.
@@ -719,7 +748,7 @@ impl<'a> World<'a> {
 
     /// A session that waits for a message looks: takes one, or refills, or waits (again).
     pub fn act(&mut self, q: usize, process: u32) {
-        self.expire(self.p.records);
+        self.expire_of(q, self.p.records);
         let Some(slot) = self.queues[q].slot else { return };
         let got = self.read(q, 1) > 0;
         let outlook = self.p.outlook(slot, LOW, self.now).unwrap();
@@ -728,15 +757,31 @@ impl<'a> World<'a> {
             if outlook.refill {
                 self.pass_on(q);
             }
+            self.watch(q);
         } else if outlook.refill && outlook.refiller.is_none() && !self.queues[q].refused && !outlook.paused {
             self.start_refill(q, process, true);
         } else if outlook.ready > 0 && !outlook.paused {
             // What it was woken for had no row.
             self.queues[q].woken.push(process);
-        } else if let Some(place) = self.p.wait(slot, process).unwrap() {
-            let alarm = outlook.next.unwrap_or(i64::MAX).min(self.now + LOOK_AGAIN);
-            self.queues[q].waiting.push(Waiter { process, place, alarm });
+        } else if let Some(place) = self.p.wait(slot, process, self.now, self.now + NET).unwrap() {
+            assert!(place.alarm <= self.now + NET);
+            let queue = &mut self.queues[q];
+            queue.waiting.push(Waiter { process, place: place.record, alarm: place.alarm });
+            let listed = &walk(&self.p)[&slot].waiting;
+            if listed.last() != Some(&process) {
+                // The one before keeps watch.
+                let newest = queue.waiting.len() - 1;
+                queue.waiting.swap(newest - 1, newest);
+            }
         }
+    }
+
+    /// A session that has waited goes away.
+    fn watch(&mut self, q: usize) {
+        let Some(slot) = self.queues[q].slot else { return };
+        let mut wake = Wake::default();
+        self.p.watch(slot, self.now, &mut wake).unwrap();
+        self.woke(&wake);
     }
 
     /// A woken session goes on.
@@ -755,10 +800,12 @@ impl<'a> World<'a> {
             if let Some(at) = pick(which, 0..queue.woken.len()) {
                 queue.woken.remove(at);
                 self.pass_on(q);
+                self.watch(q);
             }
         } else if let Some(at) = pick(which, 0..queue.waiting.len()) {
             let waiter = queue.waiting.remove(at);
             assert_eq!(self.p.leave(slot, waiter.place, waiter.process), Ok(true));
+            self.watch(q);
         }
     }
 
@@ -776,10 +823,7 @@ impl<'a> World<'a> {
         if let Some(slot) = queue.slot {
             self.p.set_options(slot, queue.options, self.now).unwrap();
             assert_eq!(self.p.options(slot), Ok(queue.options));
-            // Wake-ups of the time before went to nobody's use.
-            for _ in 0..self.queues[q].waiting.len() {
-                self.pass_on(q);
-            }
+            self.wake_all(q);
         }
     }
 
@@ -788,10 +832,17 @@ impl<'a> World<'a> {
         queue.options.max_in_flight = most;
         if let Some(slot) = queue.slot {
             self.p.set_options(slot, queue.options, self.now).unwrap();
-            for _ in 0..self.queues[q].waiting.len() {
-                self.pass_on(q);
-            }
+            self.wake_all(q);
         }
+    }
+
+    /// Whoever waits looks again: the queue has other options.
+    fn wake_all(&mut self, q: usize) {
+        let (slot, mut wake) = (self.queues[q].slot.unwrap(), Wake::default());
+        while !self.p.wake_all(slot, &mut wake).unwrap() {
+            self.woke(&std::mem::take(&mut wake));
+        }
+        self.woke(&wake);
     }
 
     pub fn distrust(&mut self, q: usize) {
@@ -801,12 +852,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The woken ones are those that have waited longest, each in its queue.
+    /// The woken ones are those that have waited longest, each in its queue, or the one that keeps watch.
     pub fn woke(&mut self, wake: &Wake) {
         for &process in wake.processes() {
             let queue = self.queues.iter_mut().find(|queue| queue.waiting.iter().any(|w| w.process == process));
             let queue = queue.expect("a session that waits");
-            assert_eq!(queue.waiting.remove(0).process, process, "first come, first woken");
+            let at = queue.waiting.iter().position(|waiter| waiter.process == process).unwrap();
+            assert!(at == 0 || at == queue.waiting.len() - 1, "first come, first woken");
+            queue.waiting.remove(at);
             queue.woken.push(process);
         }
     }
@@ -814,6 +867,7 @@ impl<'a> World<'a> {
     /// What must hold after each step.
     pub fn check(&mut self) {
         let shape = walk(&self.p);
+        self.note_expired(&shape);
         assert_eq!(shape.len(), self.queues.iter().filter(|queue| queue.slot.is_some()).count());
         for queue in &mut self.queues {
             if let Some(slot) = queue.slot {

@@ -13,6 +13,8 @@ enum Step {
     Announce(u8, u8),
     /// Rows of transactions that commit and tell the index at once.
     Send(u8, u8, Option<i64>, u64, u8),
+    /// Delayed rows that come due, then one that is sent after that.
+    Due(u8, u8),
     Purge(u8, u8),
     Read(u8, u8),
     Extend(u8, u8, bool, i64),
@@ -60,6 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (q.clone(), which()).prop_map(|(q, w)| Commit(q, w)),
         4 => (q.clone(), which()).prop_map(|(q, w)| Announce(q, w)),
         8 => (q.clone(), priority(), delay(), group(), 1..60_u8).prop_map(|(q, p, d, g, n)| Send(q, p, d, g, n)),
+        3 => (q.clone(), 1..30_u8).prop_map(|(q, n)| Due(q, n)),
         1 => (q.clone(), which()).prop_map(|(q, w)| Purge(q, w)),
         8 => (q.clone(), prop_oneof![1..4_u8, 1..100_u8]).prop_map(|(q, n)| Read(q, n)),
         2 => (q.clone(), which(), any::<bool>(), seconds(0, 50)).prop_map(|(q, w, f, s)| Extend(q, w, f, s)),
@@ -109,6 +112,11 @@ fn run(world: &mut World<'_>, step: &Step) {
                 world.commit(at(q), (world.queues[at(q)].open.len() - 1) as u8);
                 world.announce(at(q), (world.queues[at(q)].unannounced.len() - 1) as u8);
             }
+        }
+        Step::Due(q, rows) => {
+            run(world, &Step::Send(q, 0, Some(SECOND), 0, rows));
+            world.tick(SECOND);
+            run(world, &Step::Send(q, 0, None, 0, 1));
         }
         Step::Purge(q, which) => world.purge(at(q), which),
         Step::Read(q, want) => {
@@ -245,4 +253,10 @@ fn messages_that_came_late_are_not_forgotten_when_the_first_of_them_is_finished(
     use Step::*;
     let first = [Wait(0), Insert(0, 0, None, 1), Insert(0, 0, None, 1)];
     replay(1, 424, &[&first[..], &[Send(0, 0, None, 1, 2), Refill(0), StartDeleteAny(0, 144)]].concat());
+}
+
+#[test]
+fn a_refill_brings_nothing_before_what_is_due_and_was_left_out_since_it_began() {
+    use Step::*;
+    replay(1, 934, &[Wait(0), Due(0, 14), Refill(0), StartRefill(0), Due(0, 22), Scan(0, 2)]);
 }

@@ -22,8 +22,9 @@ pub(super) struct Scan {
     /// Whether a session does it that waits for a message and will look for one at the end.
     pub reader: bool,
     refill: Refill,
-    /// After the snapshot: rows without a delivery time, rows with one.
+    /// After the snapshot: rows with a delivery time, then, where all that were due then have been brought, rows without one.
     runs: Option<[Option<Run>; 2]>,
+    began: i64,
     refused: bool,
 }
 
@@ -36,7 +37,7 @@ impl World<'_> {
         assert_eq!(begun.is_none(), queue.refill.is_some(), "one refill at a time");
         if let Some(refill) = begun {
             queue.refused = false;
-            queue.refill = Some(Scan { process, reader, refill, runs: None, refused: false });
+            queue.refill = Some(Scan { process, reader, refill, runs: None, began: self.now, refused: false });
         }
     }
 
@@ -49,7 +50,7 @@ impl World<'_> {
         assert_eq!(self.p.outlook(slot, 1, self.now).unwrap().refiller, Some(gone.process));
         assert_eq!(self.p.start_refill(slot, process, self.now, Some(gone.process + 1000)), Ok(None));
         let refill = self.p.start_refill(slot, process, self.now, Some(gone.process)).unwrap().unwrap();
-        queue.refill = Some(Scan { process, reader: false, refill, runs: None, refused: false });
+        queue.refill = Some(Scan { process, reader: false, refill, runs: None, began: self.now, refused: false });
         // The one that was thought gone comes back: its end changes nothing.
         let mut wake = Wake::default();
         self.p.end_refill(slot, gone.process, Some(i64::MAX), Some(i64::MAX), &mut wake).unwrap();
@@ -73,7 +74,7 @@ impl World<'_> {
             left.sort_by_key(|(at, row)| (*at, row.msg_id));
             Run { left, reached: range.after, ..Run::default() }
         });
-        scan.runs = Some([numbers, times]);
+        scan.runs = Some([times, numbers]);
     }
 
     /// Scans some rows.
@@ -83,11 +84,18 @@ impl World<'_> {
             let queue = &mut self.queues[q];
             let (Some(slot), Some(scan)) = (queue.slot, &mut queue.refill) else { return };
             let limit = scan.refill.limit;
+            if let Some([Some(later), Some(after)]) = &mut scan.runs {
+                after.over |= later.over && later.reached < scan.began;
+            }
             let Some(run) = scan.runs.iter_mut().flatten().flatten().find(|run| !run.over) else { return };
             let Some((place, entry)) = run.left.first().copied() else {
                 (run.reached, run.over) = (i64::MAX, true);
                 continue;
             };
+            if self.p.comes_second(slot, &entry, self.now).unwrap() {
+                (run.reached, run.over) = (place - 1, true);
+                continue;
+            }
             let (mut wake, mut other) = (Wake::default(), None);
             let found = self.p.found(slot, &entry, self.now, &mut wake).unwrap();
             if found == Found::NoRoom {
@@ -118,7 +126,7 @@ impl World<'_> {
     pub fn end_refill(&mut self, q: usize) {
         let queue = &mut self.queues[q];
         let (Some(slot), Some(scan)) = (queue.slot, queue.refill.take()) else { return };
-        let [frontier, horizon] = scan.runs.unwrap_or_default().map(|run| run.map(|run| run.reached));
+        let [horizon, frontier] = scan.runs.unwrap_or_default().map(|run| run.map(|run| run.reached));
         queue.refused = scan.refused;
         let mut wake = Wake::default();
         self.p.end_refill(slot, scan.process, frontier, horizon, &mut wake).unwrap();

@@ -3,7 +3,7 @@
 use super::check::walk;
 use crate::queue::layout::{BUSY, DELAYED, Head, LEASED, USED_UP};
 use crate::queue::{
-    Busy, Claimed, Counters, Entry, Found, LOOK_AGAIN, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, format,
+    Busy, Claimed, Counters, Entry, Found, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, format,
 };
 use crate::words::{Corrupt, Words, allocate};
 use std::collections::BTreeMap;
@@ -64,7 +64,11 @@ fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Taken> {
 }
 
 fn expire(p: &Partition<'_>, now: i64) {
-    p.expire(now, p.records, &mut Wake::default()).unwrap();
+    let mut from = 0;
+    while let Some((_, slot)) = p.key_from(from).unwrap() {
+        p.expire(slot, now, p.records, &mut Wake::default()).unwrap();
+        from = slot;
+    }
 }
 
 pub(super) fn list(p: &Partition<'_>, slot: u32, id: i64) -> Option<usize> {
@@ -80,7 +84,7 @@ fn a_queue_is_detached_in_steps() {
     let taken = take(&p, slots[0], NOW, 4);
     p.start_busy(slots[0], taken[0].msg_id, None, NOW).unwrap();
     p.give_back(slots[0], taken[1].msg_id, taken[1].lease, NOW, SECOND, &mut Wake::default()).unwrap();
-    p.wait(slots[0], 5).unwrap().unwrap();
+    p.wait(slots[0], 5, NOW, i64::MAX).unwrap().unwrap();
     let mut wake = Wake::default();
     for left in (1..11).rev() {
         assert_eq!(p.detach(slots[0], 1, NOW, &mut wake), Ok(false));
@@ -109,20 +113,105 @@ fn there_is_room_for_so_many_queues() {
     walk(&p);
 }
 
+/// What a message that comes due after `delay` wakes.
+fn woken_by_delayed(p: &Partition<'_>, slot: u32, id: i64, delay: i64) -> Vec<u32> {
+    let mut wake = Wake::default();
+    p.sent(slot, &Entry { deliver_at: Some(NOW + delay), ..entry(id) }, NOW, &mut wake).unwrap();
+    wake.processes().to_vec()
+}
+
 #[test]
-fn a_timer_wakes_who_would_sleep_beyond_it_whatever_the_other_queues_wait_for() {
+fn a_timer_wakes_the_one_that_keeps_watch_in_its_own_queue() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 2);
-    let delayed = |slot, id, delay| {
+    for (slot, process) in [(slots[0], 4), (slots[1], 5), (slots[1], 6)] {
+        assert_eq!(p.wait(slot, process, NOW, NOW + 30 * SECOND).unwrap().unwrap().alarm, NOW + 30 * SECOND);
+    }
+    assert_eq!(woken_by_delayed(&p, slots[1], 1, 31 * SECOND), [], "it looks by itself before");
+    assert_eq!(woken_by_delayed(&p, slots[1], 2, SECOND), [6], "it would sleep for longer");
+    // It looks, and sleeps again: until then.
+    assert_eq!(p.wait(slots[1], 6, NOW, NOW + 30 * SECOND).unwrap().unwrap().alarm, NOW + SECOND);
+    assert_eq!(woken_by_delayed(&p, slots[1], 3, 2 * SECOND), []);
+    assert_eq!(woken_by_delayed(&p, slots[0], 1, 2 * SECOND), [4]);
+    // Others that come sleep until they are woken, and are woken before the one that keeps watch.
+    assert_eq!(p.wait(slots[1], 7, NOW, NOW + 30 * SECOND).unwrap().unwrap().alarm, NOW + 30 * SECOND);
+    assert_eq!(walk(&p)[&slots[1]].waiting, [5, 7, 6]);
+}
+
+#[test]
+fn the_watch_is_handed_on() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    woken_by_delayed(&p, slot, 1, SECOND);
+    let place = p.wait(slot, 5, NOW, i64::MAX).unwrap().unwrap();
+    p.wait(slot, 6, NOW, i64::MAX).unwrap().unwrap();
+    let watch = || {
         let mut wake = Wake::default();
-        p.sent(slot, &Entry { deliver_at: Some(NOW + delay), ..entry(id) }, NOW, &mut wake).unwrap();
+        p.watch(slot, NOW, &mut wake).unwrap();
         wake.processes().to_vec()
     };
-    p.wait(slots[1], 5).unwrap().unwrap();
-    // Who waits for the one queue has slept since before the other one's timer ran.
-    assert_eq!(delayed(slots[0], 1, SECOND / 10), []);
-    assert_eq!(delayed(slots[1], 1, LOOK_AGAIN), [], "it looks again by then");
-    assert_eq!(delayed(slots[1], 2, LOOK_AGAIN - 1), [5]);
+    assert_eq!(walk(&p)[&slot].waiting, [6, 5]);
+    assert_eq!(watch(), []);
+    assert_eq!(p.leave(slot, place.record, 5), Ok(true));
+    assert_eq!(watch(), [6]);
+    // A lease that is made shorter, and a timer that stood still.
+    p.wait(slot, 7, NOW, NOW + SECOND / 2).unwrap().unwrap();
+    send(&p, slot, [2]);
+    let lease = take(&p, slot, NOW, 1)[0].lease;
+    p.wait(slot, 7, NOW, NOW + SECOND / 2).unwrap().unwrap();
+    let mut wake = Wake::default();
+    p.extend(slot, 2, Some(lease), NOW, NOW + SECOND / 4, &mut wake).unwrap().unwrap();
+    assert_eq!(wake.processes(), [7]);
+    p.start_busy(slot, 2, Some(lease), NOW).unwrap();
+    p.wait(slot, 8, NOW, NOW + SECOND / 2).unwrap().unwrap();
+    let mut wake = Wake::default();
+    p.end_busy(slot, 2, TAG, false, NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [8]);
+    // Where the queue is paused nothing comes due.
+    p.set_options(slot, Options { paused: true, ..OPTIONS }, NOW).unwrap();
+    p.wait(slot, 9, NOW, i64::MAX).unwrap().unwrap();
+    assert_eq!(watch(), []);
+}
+
+#[test]
+fn what_a_full_wake_list_has_no_place_for_is_owed() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.distrust(slot).unwrap();
+    p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
+    for process in 0..70 {
+        p.wait(slot, process, NOW, i64::MAX).unwrap().unwrap();
+    }
+    let mut wake = Wake::default();
+    for id in 1..=70 {
+        p.found(slot, &entry(id), NOW, &mut wake).unwrap();
+    }
+    p.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), &mut wake).unwrap();
+    assert_eq!(wake.processes().len(), 64);
+    assert_eq!(take(&p, slot, NOW, 1).len(), 1);
+    let mut wake = Wake::default();
+    p.watch(slot, NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [65, 66, 67, 68, 69, 0], "the first of them keeps watch");
+}
+
+#[test]
+fn the_rate_lets_more_than_one_go_at_a_time() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, Options { max_rate: 2, rate_period: SECOND, ..OPTIONS }, NOW).unwrap();
+    send(&p, slot, [1, 2, 3, 4]);
+    assert_eq!(take(&p, slot, NOW, 4).len(), 2);
+    let alarms = [5, 6].map(|process| p.wait(slot, process, NOW, i64::MAX).unwrap().unwrap().alarm);
+    assert!(alarms[0] < i64::MAX && alarms[1] == i64::MAX, "one keeps watch: {alarms:?}");
+    // It looks when the time has come, and takes one of the two that it is the time for.
+    let later = NOW + 2 * SECOND;
+    assert_eq!(take(&p, slot, later, 1).len(), 1);
+    let mut wake = Wake::default();
+    p.watch(slot, later, &mut wake).unwrap();
+    assert_eq!(wake.processes().len(), 1);
 }
 
 #[test]
@@ -130,7 +219,7 @@ fn a_full_wake_list_delays_detaching() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     for process in 0..70 {
-        p.wait(slots[0], process).unwrap().unwrap();
+        p.wait(slots[0], process, NOW, i64::MAX).unwrap().unwrap();
     }
     let mut wake = Wake::default();
     assert_eq!(p.detach(slots[0], usize::MAX, NOW, &mut wake), Ok(false));
@@ -145,7 +234,7 @@ fn a_full_wake_list_loses_nobody() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     for process in 0..70 {
-        p.wait(slots[0], process).unwrap().unwrap();
+        p.wait(slots[0], process, NOW, i64::MAX).unwrap().unwrap();
     }
     let mut wake = Wake::default();
     for id in 1..=70 {
@@ -165,15 +254,15 @@ fn timers_stop_at_a_full_wake_list_and_go_on() {
     send(&p, slots[0], 1..=100);
     let count = take(&p, slots[0], NOW, 100).len();
     for process in 0..70 {
-        p.wait(slots[0], process).unwrap().unwrap();
+        p.wait(slots[0], process, NOW, i64::MAX).unwrap().unwrap();
     }
     let later = NOW + 31 * SECOND;
     let mut wake = Wake::default();
-    p.expire(later, 1000, &mut wake).unwrap();
+    p.expire(slots[0], later, 1000, &mut wake).unwrap();
     assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (64, 64));
     assert!(p.outlook(slots[0], 1, later).unwrap().next.unwrap() <= later, "there are more");
     let mut wake = Wake::default();
-    p.expire(later, 1000, &mut wake).unwrap();
+    p.expire(slots[0], later, 1000, &mut wake).unwrap();
     assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (6, count));
 }
 
@@ -190,7 +279,7 @@ fn a_queue_without_room_takes_it_from_another() {
         id += 1;
     }
     while p.head(Head::FreeRecords).unwrap() > 0 {
-        p.wait(slots[2], 3).unwrap().unwrap();
+        p.wait(slots[2], 3, NOW, i64::MAX).unwrap().unwrap();
     }
     let ready = p.outlook(slots[1], 1, NOW).unwrap().ready;
     assert!(ready > 0);
@@ -457,7 +546,7 @@ fn a_message_left_out_wakes_whoever_waits() {
     end_refill(&p, slot, i64::MAX, i64::MAX);
     send(&p, slot, [id]);
     take(&p, slot, NOW, 1);
-    p.wait(slot, 3).unwrap().unwrap();
+    p.wait(slot, 3, NOW, i64::MAX).unwrap().unwrap();
     let mut wake = Wake::default();
     p.sent(slot, &entry(id + 1), NOW, &mut wake).unwrap();
     assert_eq!(wake.processes(), [3]);
@@ -470,7 +559,7 @@ fn a_place_is_left_once() {
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
     // Process numbers begin with 0, as does what a record holds that isn't a place.
-    let place = p.wait(slot, 0).unwrap().unwrap();
+    let place = p.wait(slot, 0, NOW, i64::MAX).unwrap().unwrap().record;
     assert_eq!(p.leave(slot, place, 1), Ok(false), "another's");
     assert_eq!(p.leave(slot, place, 0), Ok(true));
     assert_eq!(p.leave(slot, place, 0), Ok(false));
@@ -480,7 +569,7 @@ fn a_place_is_left_once() {
     assert_eq!(p.leave(slot, place, 0), Ok(false));
     assert_eq!(walk(&p)[&slot].messages.len(), 1);
     // Woken is left.
-    let place = p.wait(slot, 0).unwrap().unwrap();
+    let place = p.wait(slot, 0, NOW, i64::MAX).unwrap().unwrap().record;
     let mut wake = Wake::default();
     p.sent(slot, &entry(2), NOW, &mut wake).unwrap();
     assert_eq!(wake.processes(), [0]);

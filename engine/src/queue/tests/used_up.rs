@@ -30,9 +30,9 @@ fn ids(taken: &[Taken]) -> Vec<i64> {
     taken.iter().map(|taken| taken.msg_id).collect()
 }
 
-fn expire(p: &Partition<'_>, now: i64) -> Wake {
+fn expire(p: &Partition<'_>, slot: u32, now: i64) -> Wake {
     let mut wake = Wake::default();
-    p.expire(now, 100, &mut wake).unwrap();
+    p.expire(slot, now, 100, &mut wake).unwrap();
     walk(p);
     wake
 }
@@ -60,8 +60,8 @@ fn the_group_goes_on_and_who_waits_is_woken() {
     send(&p, slot, (1..=3).map(member));
     assert_eq!(ids(&take(&p, slot, NOW)), [1]);
     p.offer_next(slot, &member(2), 77).unwrap();
-    p.wait(slot, 9).unwrap();
-    assert_eq!(expire(&p, LATER).processes(), [9]);
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
+    assert_eq!(expire(&p, slot, LATER).processes(), [9]);
     assert_eq!((list(&p, slot, 1), p.outlook(slot, 1, LATER).unwrap().ready), (Some(USED_UP), 1));
     assert_eq!(ids(&take(&p, slot, LATER)), [2]);
     // Its burial is under way, comes to nothing, and is done.
@@ -82,8 +82,8 @@ fn what_is_used_up_is_not_in_flight() {
     p.set_options(slot, Options { max_in_flight: 1, ..ONCE }, NOW).unwrap();
     send(&p, slot, (1..=3).map(entry));
     assert_eq!(ids(&take(&p, slot, NOW)), [1]);
-    p.wait(slot, 9).unwrap();
-    assert_eq!(expire(&p, LATER).processes(), [9]);
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
+    assert_eq!(expire(&p, slot, LATER).processes(), [9]);
     assert_eq!(set_aside(&p, slot, 9).len(), 1);
     assert_eq!(ids(&take(&p, slot, LATER)), [2]);
     assert_eq!(p.counters(slot).unwrap().leased, 2, "one is leased, and one in a transaction's hands");
@@ -98,14 +98,14 @@ fn more_attempts_bring_it_back_to_its_place() {
     send(&p, slot, [member(1), member(2), entry(3)]);
     assert_eq!(ids(&take(&p, slot, NOW)), [1, 3]);
     p.offer_next(slot, &member(2), 77).unwrap();
-    expire(&p, LATER);
+    expire(&p, slot, LATER);
     p.set_options(slot, Options { max_attempts: 2, ..ONCE }, LATER).unwrap();
     walk(&p);
     // 2 has never been delivered, so the first of the group comes first.
     let taken = take(&p, slot, LATER);
     assert_eq!(taken.iter().map(|taken| (taken.msg_id, taken.attempts)).collect::<Vec<_>>(), [(3, 2), (1, 2)]);
     // And fewer are met in line.
-    expire(&p, LATER + 60 * SECOND);
+    expire(&p, slot, LATER + 60 * SECOND);
     p.set_options(slot, ONCE, LATER).unwrap();
     assert_eq!(ids(&take(&p, slot, LATER + 60 * SECOND)), [2]);
     let mut aside: Vec<i64> = set_aside(&p, slot, 9).iter().map(|one| one.msg_id).collect();
@@ -142,10 +142,10 @@ fn a_row_is_buried_only_if_it_is_used_up() {
     assert_eq!(ids(&take(&p, slot, NOW)), [1, 3]);
     p.offer_next(slot, &member(2), 77).unwrap();
     assert_eq!(start(&member(1), NOW), Busy::Stale, "its last lease runs");
+    p.start_busy(slot, 3, None, NOW).unwrap();
     assert!(matches!(start(&member(1), LATER), Busy::Yours(claimed) if claimed.attempts == 1));
     assert_eq!(ids(&take(&p, slot, LATER)), [2]);
     assert_eq!(start(&member(1), LATER), Busy::Others);
-    p.start_busy(slot, 3, None, NOW).unwrap();
     assert_eq!(start(&entry(3), LATER), Busy::Stale, "its consumer is finishing it");
     // Not in the index.
     assert_eq!(start(&entry(8), NOW), Busy::Stale);
@@ -173,7 +173,7 @@ fn a_scan_of_the_table_finds_them_and_room_is_made() {
     assert_eq!(p.counters(slot).unwrap().used_up, 256, "the others are in line behind the first of them");
     // Another queue needs the room.
     for process in 1..=p.records as u32 - 100 {
-        assert!(p.wait(slots[1], process).unwrap().is_some(), "{process}");
+        assert!(p.wait(slots[1], process, NOW, i64::MAX).unwrap().is_some(), "{process}");
     }
     walk(&p);
     assert!(p.counters(slot).unwrap().used_up < 100);
