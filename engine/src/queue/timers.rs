@@ -100,15 +100,12 @@ impl Partition<'_> {
             steps.next().ok_or(Corrupt)?;
             let next = self.towards(below, timer)?;
             let following = self.linked(slot, next)?;
-            match next {
-                Link::Later(_) => {
-                    self.set_linked(slot, earlier, below)?;
-                    earlier = next;
-                }
-                _ => {
-                    self.set_linked(slot, later, below)?;
-                    later = next;
-                }
+            if let Link::Later(_) = next {
+                self.set_linked(slot, earlier, below)?;
+                earlier = next;
+            } else {
+                self.set_linked(slot, later, below)?;
+                later = next;
             }
             below = following;
         }

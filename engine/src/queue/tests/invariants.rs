@@ -121,7 +121,7 @@ impl Queue {
             self.due.remove(id);
             let message = &holding.messages[id];
             let Some(&(sent, announced)) = self.committed.get(id) else { continue };
-            let fresh = message.list % 2 == 0 && message.lease == 0 && message.group == 0 && !message.timed;
+            let fresh = message.list.is_multiple_of(2) && message.lease == 0 && message.group == 0 && !message.timed;
             if !fresh || self.aside.contains(id) || self.rows.get(id).is_none_or(|row| row.tag != message.tag) {
                 continue;
             }
