@@ -289,6 +289,8 @@ impl Partition<'_> {
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         if self.use_up(slot, record, now, wake)? {
+            // The worker may still say why.
+            self.set_r(record, R::Lease, lease)?;
             return self.landed(slot, wake);
         }
         if delay <= 0 {
@@ -356,7 +358,7 @@ impl Partition<'_> {
             // A message that rests knows of a lease only where that was given back, and nobody has had it since.
             let holds = match kind.list {
                 LEASED => self.r(record, R::Due)?.cast_signed() > now,
-                DELAYED => fence == Fence::Last(lease),
+                DELAYED | USED_UP => fence == Fence::Last(lease),
                 list => list == BUSY,
             };
             if self.r(record, R::Lease)? != lease || !holds {
@@ -497,6 +499,12 @@ impl Partition<'_> {
         };
         let kind = self.kind(record)?;
         let was = if kind.list == BUSY { kind.origin } else { kind.list };
+        // Of one that has no place in its group's order.
+        let group = match was {
+            FOLLOWER => self.r(record, R::Lease)?,
+            USED_UP => self.r(record, R::Due)?,
+            _ => 0,
+        };
         self.unlink(slot, record)?;
         self.clear_timer(slot, record)?;
         let priority = usize::from(entry.priority).min(PRIORITIES - 1);
@@ -504,9 +512,9 @@ impl Partition<'_> {
         self.set_place(record, entry.tid)?;
         self.set_r(record, R::Due, entry.deliver_at.unwrap_or(i64::MIN).cast_unsigned())?;
         self.set_half(record, R::Attempts, true, entry.attempts)?;
-        if was == FOLLOWER || (was == USED_UP && self.r(record, R::Lease)? != 0) {
+        if group != 0 {
             // What the caller knows of it may lack the group.
-            let entry = self.entry(record, self.r(record, R::Lease)?)?;
+            let entry = self.entry(record, group)?;
             self.erase(slot, record)?;
             return self.return_follower(slot, &entry, now, wake);
         }

@@ -5,8 +5,9 @@
 //! when a reader comes upon it in line because `max_attempts` was lowered. Who buries it sets it aside like any message that
 //! a transaction changes; should that transaction be rolled back, it stands there again.
 //!
-//! In its record the lease's number gives way to the hash of its group, by which it finds its place again where
-//! `max_attempts` is raised.
+//! In its record the time gives way to the hash of its group, by which it finds its place again where `max_attempts` is raised.
+//! The lease's number stays only where a rollback has given the lease back: its worker may still say why
+//! ([`Fence::Last`](super::Fence::Last)).
 
 use super::group::Put;
 use super::layout::{BUSY, LEASED, Partition, Q, R, USED_UP, g};
@@ -45,12 +46,12 @@ impl Partition<'_> {
 
     /// Takes a message, which is in no list, out of the order of its group, and notes the group in its record.
     fn leave_group(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
+        self.set_r(record, R::Lease, 0)?;
         let group = self.group_of(record)?;
         if group == 0 {
-            return self.set_r(record, R::Lease, 0);
+            return self.set_r(record, R::Due, 0);
         }
-        self.set_r(record, R::Lease, self.r(group, g::HASH)?)?;
+        self.set_r(record, R::Due, self.r(group, g::HASH)?)?;
         let kind = self.kind(record)?;
         self.set_kind(record, Kind { owner: 0, ..kind })?;
         self.advance(slot, group, self.r(record, R::MsgId)?.cast_signed(), now, wake)
@@ -61,8 +62,7 @@ impl Partition<'_> {
         let record = if room { self.record_for(slot, now)? } else { None };
         let Some(record) = record else { return Ok(Put::NoRoom) };
         self.fill(slot, record, entry)?;
-        self.set_r(record, R::Lease, entry.group)?;
-        self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
+        self.set_r(record, R::Due, entry.group)?;
         self.link(slot, record, USED_UP, false)?;
         Ok(Put::In)
     }
@@ -132,10 +132,13 @@ impl Partition<'_> {
         for _ in 0..self.list(slot, USED_UP)?.2.min(self.records as u64) {
             let (record, _, _) = self.list(slot, USED_UP)?;
             self.unlink(slot, record)?;
-            let (attempts, group) = (self.half(record, R::Attempts, true)?, self.r(record, R::Lease)?);
+            let (attempts, group) = (self.half(record, R::Attempts, true)?, self.r(record, R::Due)?);
             if self.is_used_up(slot, attempts)? {
                 self.link(slot, record, USED_UP, false)?;
-            } else if group == 0 {
+                continue;
+            }
+            self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
+            if group == 0 {
                 self.line_up(slot, record, true, wake)?;
             } else {
                 let entry = self.entry(record, group)?;

@@ -182,7 +182,10 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
         priority: kind.priority,
         timed: kind.timed,
         group: match kind.owner {
-            0 if outside => p.r(record, R::Lease).unwrap(),
+            0 if outside => {
+                let follower = kind.list == BUSY && kind.origin == FOLLOWER;
+                p.r(record, if follower { R::Lease } else { R::Due }).unwrap()
+            }
             0 => 0,
             owner => p.r(owner, g::HASH).unwrap(),
         },
