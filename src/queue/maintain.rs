@@ -121,6 +121,7 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         index.set_maintenance(slot, reached)?;
         Ok(reached)
     })?;
+    reconcile::count_again(queue)?;
     let (mut whole, mut locked) = (true, false);
     // What is leased or delayed for ever would keep its place in memory.
     bury::expire(queue, deadline)?;

@@ -131,6 +131,13 @@ pub(super) fn prepare() {
     PENDING.with_borrow_mut(|pending| pending.items.reserve(CHUNK));
 }
 
+/// Whether the end of this transaction changes what is counted of a queue.
+pub(super) fn is_waiting(key: QueueKey) -> bool {
+    PENDING.with_borrow(|pending| {
+        pending.items.iter().any(|item| item.key == key && !matches!(item.action, Action::Leased { .. }))
+    })
+}
+
 /// Remembers an action until the end of the transaction.
 pub(super) fn remember(key: QueueKey, action: Action) {
     if matches!(action, Action::Created | Action::Dropped | Action::Altered(_)) {

@@ -1,7 +1,7 @@
 //! Finding what has changed in a queue's table behind the index's back: by COPY, a restore, replication, an UPDATE or DELETE
 //! by hand.
 
-use super::{Queue, stats};
+use super::{Queue, pending, stats};
 use crate::error::Error;
 use crate::segment::rows::{Latest, OpenTable};
 use crate::segment::scan::{Order, Scanned};
@@ -33,11 +33,17 @@ pub(super) fn queue(queue: &Queue, reached: &mut Maintenance, deadline: i64, who
         queue.index(|index, slot| index.start_counting(slot))?;
     }
     found += look_for_gone(queue, deadline, whole)?;
-    // With the tables' owners' rights, as all of maintenance.
-    if queue.index(|index, slot| index.should_count(slot, server::now()))? {
+    Ok(found)
+}
+
+/// Counts the tables again where that is due, with their owners' rights, as all of maintenance; before the visit has changed
+/// any row.
+pub(super) fn count_again(queue: &Queue) -> Result<(), Error> {
+    let due = queue.index(|index, slot| index.should_count(slot, server::now()))?;
+    if due && !pending::is_waiting(queue.key) {
         stats::recount(queue)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Compares the messages in the index with the rows of the queue's table: what has vanished behind the index's back, or has

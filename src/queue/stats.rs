@@ -1,6 +1,6 @@
 //! What a queue has seen and holds.
 
-use super::{Queue, bury};
+use super::{Queue, bury, pending};
 use crate::error::Error;
 use crate::segment::call::{Rows, Value};
 use crate::segment::catalog::{self, Privilege};
@@ -52,6 +52,7 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
 
 /// Counts the rows of a queue's tables.
 pub(super) fn recount(queue: &Queue) -> Result<Counters, Error> {
+    let pending = pending::is_waiting(queue.key);
     let counting = queue.index(|index, slot| index.start_counting(slot))?;
     let started = server::now();
     let found = count(queue)?;
@@ -59,8 +60,9 @@ pub(super) fn recount(queue: &Queue) -> Result<Counters, Error> {
         let now = server::now();
         index.counted(slot, counting, found, now.saturating_sub(started), now)?;
         let counters = index.counters(slot)?;
-        if server::in_recovery() {
-            // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion.
+        if server::in_recovery() || pending {
+            // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion. What
+            // this transaction has done was seen already, and is counted when it commits.
             index.start_counting(slot)?;
         }
         Ok(counters)

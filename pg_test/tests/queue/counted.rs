@@ -88,3 +88,29 @@ fn rows_that_the_memory_does_not_hold_are_counted_out() -> Result<()> {
     ensure!(counts(&mut client)? == [0; 5], "{:?}", counts(&mut client)?);
     Ok(())
 }
+
+#[test]
+fn what_a_transaction_has_done_is_counted_once() -> Result<()> {
+    for end in ["COMMIT", "ROLLBACK"] {
+        for count in ["SELECT enough.queue_stats('q')", "SELECT enough.maintain()"] {
+            let (_database, mut client, mut other) = made(OPTIONS)?;
+            client.batch_execute("BEGIN; SELECT enough.queue_send('q', '1') FROM generate_series(1, 3)")?;
+            client.batch_execute(count)?;
+            client.batch_execute("SELECT enough.queue_send('q', '1', delay => '1 hour')")?;
+            client.batch_execute(count)?;
+            client.batch_execute(end)?;
+            let due = if end == "COMMIT" { [3, 0, 1, 0, 0] } else { [0; 5] };
+            ensure!(counts(&mut other)? == due, "{end} after {count}: {:?}", counts(&mut other)?);
+            // A message that ends in the transaction that counts.
+            client.batch_execute("SELECT enough.queue_send('q', '1'); SELECT enough.queue_stats('q')")?;
+            let read = queue::read(&mut client, "q", 1)?;
+            client.batch_execute("BEGIN")?;
+            client.execute("SELECT enough.queue_archive('q', $1)", &[&read[0].msg_id])?;
+            client.batch_execute(&format!("{count}; {end}"))?;
+            let (ready, leased) = (due[0] + 1, 0);
+            let due = if end == "COMMIT" { [ready - 1, leased, due[2], 0, 1] } else { [ready - 1, 1, due[2], 0, 0] };
+            ensure!(counts(&mut other)? == due, "{end} after {count}: {:?}, not {due:?}", counts(&mut other)?);
+        }
+    }
+    Ok(())
+}
