@@ -48,6 +48,7 @@ const ORDERS: [Order; 3] = [
             ],
             &["queue/group.rs", "queue/identity.rs", "queue/mod.rs", "queue/window.rs"],
             &["queue/lease.rs", "queue/used_up.rs"],
+            &["queue/marks.rs", "queue/registry.rs", "queue/timers.rs", "queue/wait.rs"],
         ],
     },
     Order {
