@@ -62,7 +62,7 @@ fn scan(
 ) -> Result<(), Error> {
     let mut failure = None;
     table.scan(&Latest::of_others(), Order::Group(key), range, |scanned| match scanned {
-        Scanned::Message(entry) => each(entry),
+        Scanned::Message(entry, _) => each(entry),
         Scanned::Deleted(entry) => match queue.index(|index, slot| index.knows(slot, entry.msg_id)) {
             Ok(known) => {
                 if !known {

@@ -103,7 +103,7 @@ fn one(queue: &Queue, order: Order, from: i64, deadline: i64) -> Result<(i64, Op
     let mut last = i64::MIN;
     let range = Range { after: if from == 0 { i64::MIN } else { from }, end: i64::MAX };
     table.scan(&Latest::of_others(), order, range, |scanned| {
-        let Scanned::Message(entry) = scanned else { return true };
+        let Scanned::Message(entry, _) = scanned else { return true };
         let place = match order {
             Order::Number | Order::Group(_) => entry.msg_id,
             Order::Time => entry.deliver_at.unwrap_or(i64::MIN),

@@ -37,8 +37,8 @@ pub(super) fn refill(queue: &Queue, table: &OpenTable<'_>, refill: &Refill) -> R
         numbers: None,
         times: None,
     };
-    // What is due goes first: it may have come due before the others were sent. Where not all of that has been brought, the
-    // others wait for another refill.
+    // What is due first: the others find their places behind it by when they were sent. Where not all of that has been
+    // brought, they wait for another refill.
     let now = server::now();
     if let Some(times) = refill.times {
         progress.scan(Order::Time, times)?;
@@ -73,8 +73,8 @@ struct Progress<'q, 't> {
     passed: u64,
     /// Whether a row found no room in the index.
     refused: bool,
-    /// Rows, each with whether this transaction has deleted it.
-    batch: Vec<(Entry, bool)>,
+    /// Rows, each with when it was sent; `None` where this transaction has deleted it.
+    batch: Vec<(Entry, Option<i64>)>,
     /// How far the scans have come, by number and by time; `i64::MAX` for the end of the range.
     numbers: Option<i64>,
     times: Option<i64>,
@@ -102,8 +102,9 @@ impl Progress<'_, '_> {
     /// Takes in a row; whether the scan is to go on.
     fn step(&mut self, order: Order, scanned: Scanned<'_>) -> Result<bool, Error> {
         match scanned {
-            Scanned::Message(entry) | Scanned::Deleted(entry) => {
-                self.batch.push((*entry, matches!(scanned, Scanned::Deleted(_))));
+            Scanned::Message(entry, _) | Scanned::Deleted(entry) => {
+                let sent = if let Scanned::Message(_, sent) = scanned { Some(sent) } else { None };
+                self.batch.push((*entry, sent));
                 self.passed += u64::from(order == Order::Time && entry.deliver_at.is_some_and(|at| at > self.soon));
                 let far = order == Order::Time && self.passed >= self.limit;
                 if self.batch.len() < BATCH && !far {
@@ -147,18 +148,20 @@ impl Progress<'_, '_> {
             let (now, mut new) = (server::now(), 0);
             others.clear();
             passed.clear();
-            for (entry, deleted) in &batch {
-                if *deleted {
+            for (entry, sent) in &batch {
+                let Some(sent) = *sent else {
                     // One that is known is set aside for this transaction, most likely.
                     if !index.knows(slot, entry.msg_id)? {
                         passed.push(*entry);
                     }
                     continue;
-                }
+                };
                 if index.comes_second(slot, entry, now)? {
                     return Ok((new, Some((*entry, false))));
                 }
-                match index.found(slot, entry, now, wake)? {
+                // It stands behind what was due when it was sent, and before what has come due since.
+                let since = if entry.deliver_at.is_none() { sent.min(now) } else { now };
+                match index.found(slot, entry, since, wake)? {
                     Found::Brought => new += 1,
                     Found::Known => {}
                     Found::Other => others.push(entry.msg_id),

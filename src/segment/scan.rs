@@ -92,6 +92,7 @@ impl OpenTable<'_> {
                     }
                     _ => {}
                 }
+                let sent = number(ENQUEUED_AT) as i64;
                 let entry = Entry {
                     msg_id: number(MSG_ID) as i64,
                     tid: tid_of((*tuple).t_self),
@@ -99,9 +100,10 @@ impl OpenTable<'_> {
                     attempts: (number(ATTEMPTS) as i32).max(0) as u32,
                     deliver_at,
                     group: group_number(columns.get(GROUP_KEY).map(|key| payload(key))),
-                    tag: tag(tuple, number(ENQUEUED_AT) as i64),
+                    tag: tag(tuple, sent),
                 };
-                let scanned = if deleted_here(tuple) { Scanned::Deleted(&entry) } else { Scanned::Message(&entry) };
+                let scanned =
+                    if deleted_here(tuple) { Scanned::Deleted(&entry) } else { Scanned::Message(&entry, sent) };
                 if !each(scanned) {
                     break;
                 }
@@ -115,8 +117,8 @@ impl OpenTable<'_> {
 /// What a scan has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scanned<'e> {
-    /// A row that belongs to the order.
-    Message(&'e Entry),
+    /// A row that belongs to the order, and when it was sent.
+    Message(&'e Entry, i64),
     /// One that this transaction has deleted, and that is back where it is rolled back.
     Deleted(&'e Entry),
     /// In the order of the numbers of all: a row with a delivery time, with that number.

@@ -231,7 +231,7 @@ impl Partition<'_> {
             // Others that have come so have taken its place before.
             let known = self.flags(group)? & flag::FIRST != 0;
             self.replace_head(slot, group, head, entry, known)?;
-            self.stand(slot, head, entry.deliver_at, now, wake)?;
+            self.place(slot, head, entry.deliver_at, now, wake)?;
             return Ok(Put::In);
         }
         self.follow(group, entry)?;
@@ -269,7 +269,7 @@ impl Partition<'_> {
         let kind = self.kind(record)?;
         self.set_kind(record, Kind { owner: group, ..kind })?;
         self.set_half(group, g::HEAD, true, record)?;
-        self.stand(slot, record, entry.deliver_at, now, wake)
+        self.place(slot, record, entry.deliver_at, now, wake)
     }
 
     /// An earlier message takes the head's place and record, which is in no list; what was the head is the next message,
@@ -289,14 +289,6 @@ impl Partition<'_> {
         // A prober looks behind the number of before.
         self.set_kind(group, Kind { origin: kind.origin & !flag::KNOWN | known, owner: 0, ..kind })?;
         self.count(slot, Q::TimedOutside, i64::from(before.deliver_at.is_some()))
-    }
-
-    /// Puts a head in line that is in no list.
-    fn stand(&self, slot: u32, head: u32, deliver_at: Option<i64>, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        match deliver_at.filter(|&at| at > now) {
-            Some(_) => self.delay(slot, head, now, wake),
-            None => self.append(slot, head, now, wake),
-        }
     }
 
     /// The head with the number `left` has left for good, and its record is free: the next message's turn.
@@ -368,7 +360,7 @@ impl Partition<'_> {
         self.clear_timer(slot, record)?;
         self.replace_head(slot, group, record, &next, false)?;
         self.brought(slot, next.deliver_at.is_some())?;
-        self.stand(slot, record, next.deliver_at, now, wake)?;
+        self.place(slot, record, next.deliver_at, now, wake)?;
         Ok(true)
     }
 
@@ -465,7 +457,7 @@ impl Partition<'_> {
         self.replace_head(slot, group, record, earlier, false)?;
         self.brought(slot, earlier.deliver_at.is_some())?;
         self.set_flags(group, self.flags(group)? | flag::FIRST)?;
-        self.stand(slot, record, earlier.deliver_at, now, wake)?;
+        self.place(slot, record, earlier.deliver_at, now, wake)?;
         self.landed(slot, wake)?;
         Ok(Yielded::Overtaken)
     }

@@ -17,7 +17,7 @@ const RUNS: u32 = 1 << 31;
 /// What [`Q::FirstDue`] says where no timer runs.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// Timers that run out, at the most, to let one message in line behind them.
+/// Timers that run out, at the most, before one message is brought.
 const AHEAD: usize = 8;
 
 /// Where a link is.
@@ -257,25 +257,35 @@ impl Partition<'_> {
         Ok(self.first_due(slot)? > now)
     }
 
-    /// Puts a message, which is in no list, in line behind all that is due by `now`. Where more is due than one call should
-    /// let run out, the message waits among it, as if it were due now: so it stays behind it.
+    /// Puts a message, which is in no list, at its place by time: behind all that is due by `now`, or, where it has a delivery
+    /// time, among the timers; be that over, too, so that what comes due stands in line in the order of the times.
     #[inline]
-    pub(super) fn append(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.first_due(slot)? <= now {
-            return self.append_behind(slot, record, now, wake);
+    pub(super) fn place(
+        &self,
+        slot: u32,
+        record: u32,
+        deliver_at: Option<i64>,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        if deliver_at.is_some() {
+            return self.delay(slot, record, now, wake);
         }
-        self.line_up(slot, record, false, wake)
-    }
-
-    #[cold]
-    fn append_behind(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        if self.expire(slot, now, AHEAD, wake)? {
+        if self.first_due(slot)? > now {
             return self.line_up(slot, record, false, wake);
         }
-        if !self.kind(record)?.timed {
-            self.set_r(record, R::Due, now.cast_unsigned())?;
-        }
-        self.delay(slot, record, now, wake)
+        // As if it came due now, or, so that the numbers don't decide, a moment later; but one that has become the head of its group
+        // because another's lease ran out is for the same read. Nothing else runs out here: this may come of that.
+        let moment = i64::from(self.kind(record)?.owner == 0);
+        self.set_r(record, R::Due, now.saturating_add(moment).cast_unsigned())?;
+        self.delay(slot, record, now, wake)?;
+        self.wake_one(slot, wake).map(drop)
+    }
+
+    /// Lets a few timers run out that are due: for who brings a message that has its place behind them.
+    #[inline]
+    pub(super) fn expire_before(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if self.first_due(slot)? > now { Ok(()) } else { self.expire(slot, now, AHEAD, wake).map(drop) }
     }
 
     /// Lets a message, which is in no list, wait until its time `Due`.

@@ -237,6 +237,7 @@ impl Partition<'_> {
             self.supersede(slot, record, now, wake)?;
             self.start_counting(slot)?;
         }
+        self.expire_before(slot, now, wake)?;
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
         // What has come due and isn't in the index goes first: a refill brings it, and then this one.
         let second = !delayed && self.q_i64(slot, Q::Horizon)? < now;
@@ -297,11 +298,7 @@ impl Partition<'_> {
             return Ok(false);
         };
         self.fill(slot, record, entry)?;
-        if entry.deliver_at.is_some_and(|at| at > now) {
-            self.delay(slot, record, now, wake)?;
-        } else {
-            self.append(slot, record, now, wake)?;
-        }
+        self.place(slot, record, entry.deliver_at, now, wake)?;
         Ok(true)
     }
 
@@ -370,11 +367,14 @@ impl Partition<'_> {
         Ok(self.lookup(slot, msg_id)?.is_some())
     }
 
-    /// A message that the refill's scan found.
+    /// A message that the refill's scan found; `now`: at the latest when it was sent, where it has no delivery time.
     pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Found, Corrupt> {
         if let Some(record) = self.lookup(slot, entry.msg_id)? {
             let same = self.tag(slot, record)?.matches(entry.tag);
             return Ok(if same { Found::Known } else { Found::Other });
+        }
+        if entry.deliver_at.is_none() {
+            self.expire_before(slot, now, wake)?;
         }
         Ok(match self.bring(slot, entry, now, wake)? {
             Put::In => {

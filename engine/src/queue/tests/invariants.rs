@@ -36,6 +36,8 @@ impl Queue {
 
     pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
         let holding = &shape[&slot];
+        // What was dropped for lack of room comes back at another time than its own.
+        self.due.retain(|id, _| holding.messages.contains_key(id) || !self.tags.contains_key(id));
         self.note_replaced(holding);
         self.by_hand.retain(|id| self.tags.get(id) != self.rows.get(id).map(|row| &row.tag));
         self.attempts.retain(|id, _| holding.messages.contains_key(id));
@@ -55,7 +57,7 @@ impl Queue {
                 DELAYED => {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
                     // Behind what else was due when it came.
-                    let behind = message.due <= now && !message.timed;
+                    let behind = message.due <= now + 1 && !message.timed;
                     assert!(
                         row.is_none() || behind || due == Some(message.due),
                         "message {id} is delayed until {due:?}"

@@ -1,9 +1,9 @@
 //! What is due before another message was sent comes before it.
 
 use super::check::walk;
-use super::rules::{NOW, SECOND, entry, fresh};
+use super::rules::{NOW, OPTIONS, SECOND, entry, fresh};
 use crate::queue::layout::DELAYED;
-use crate::queue::{Entry, Partition, Wake};
+use crate::queue::{Entry, Options, Partition, Wake};
 use crate::words::allocate;
 
 fn send(p: &Partition<'_>, slot: u32, entry: &Entry, now: i64) {
@@ -94,9 +94,9 @@ fn where_more_is_due_than_one_send_lets_run_out_the_order_is_the_same() {
     // Due after those.
     send(&p, slot, &delayed(4000, now + 3020), now);
     send(&p, slot, &entry(4001), now + 3030);
-    assert_eq!(p.seen(slot, 3009, now + 3030).unwrap().unwrap().state, crate::queue::State::Ready);
+    assert_eq!(p.seen(slot, 3009, now + 3031).unwrap().unwrap().state, crate::queue::State::Ready);
     let expected: Vec<i64> = (0..3010).chain([4000, 4001]).collect();
-    assert_eq!(numbers(&p, slot, now + 3030, 5000), expected);
+    assert_eq!(numbers(&p, slot, now + 3031, 5000), expected);
 }
 
 #[test]
@@ -129,6 +129,43 @@ fn a_message_waits_for_what_is_due_and_not_in_the_index() {
         assert_eq!(p.knows(slot, later.msg_id), Ok(false), "a refill brings what is due before it");
     }
     assert!(p.outlook(slot, 1, now).unwrap().refill);
+}
+
+#[test]
+fn a_refill_puts_what_is_due_where_it_belongs_by_time() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.distrust(slot).unwrap();
+    p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
+    let found = |entry: &Entry, sent| p.found(slot, entry, sent, &mut Wake::default()).unwrap();
+    for (id, due) in [(1, 30), (2, 10), (3, 50)] {
+        found(&delayed(id, NOW + due), NOW + 100);
+    }
+    for (id, sent) in [(4, 5), (5, 10), (6, 29), (7, 31), (8, 60)] {
+        found(&entry(id), NOW + sent);
+    }
+    p.end_refill(slot, 1, Some(i64::MAX), Some(i64::MAX), &mut Wake::default()).unwrap();
+    assert_eq!(numbers(&p, slot, NOW + 100, 9), [4, 2, 5, 6, 1, 7, 3, 8]);
+}
+
+#[test]
+fn the_next_of_thousands_of_groups_come_at_once_when_their_first_are_used_up() {
+    let words = allocate(1 << 17);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, Options { max_attempts: 1, ..OPTIONS }, NOW).unwrap();
+    let groups = 2000_i64;
+    for id in 0..2 * groups {
+        send(&p, slot, &Entry { group: 1 + (id % groups).cast_unsigned(), ..entry(id) }, NOW);
+    }
+    let taken = read(&p, slot, NOW, 5000);
+    assert_eq!(taken.len(), groups as usize);
+    for id in groups..2 * groups {
+        let next = Entry { group: 1 + (id % groups).cast_unsigned(), ..entry(id) };
+        p.offer_next(slot, &next, 1).unwrap();
+    }
+    assert_eq!(numbers(&p, slot, NOW + 60 * SECOND, 5000), (groups..2 * groups).collect::<Vec<_>>());
 }
 
 #[test]

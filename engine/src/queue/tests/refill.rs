@@ -97,7 +97,12 @@ impl World<'_> {
                 continue;
             }
             let (mut wake, mut other) = (Wake::default(), None);
-            let found = self.p.found(slot, &entry, self.now, &mut wake).unwrap();
+            let sent = queue
+                .committed
+                .get(&entry.msg_id)
+                .filter(|_| entry.deliver_at.is_none())
+                .map_or(self.now, |sent| sent.0);
+            let found = self.p.found(slot, &entry, sent, &mut wake).unwrap();
             if found == Found::NoRoom {
                 run.reached = place - 1;
                 run.over = true;
@@ -176,6 +181,9 @@ impl World<'_> {
             while !self.queues[q].rows.is_empty() {
                 rounds += 1;
                 assert!(rounds < 2000, "{:?} are never delivered", self.queues[q].rows.keys());
+                // What came behind something that was due is due a moment later.
+                self.now += 1;
+                self.expire(self.p.records);
                 if self.read(q, 10) == 0 {
                     self.refill(q);
                 }
