@@ -11,6 +11,7 @@ mod dedup;
 mod ending;
 mod groups;
 mod identity;
+mod idle;
 mod isolation;
 mod lease;
 mod limits;

@@ -90,6 +90,15 @@ fn what_a_reader_gave_back_comes_before_what_is_sent_after_that() -> Result<()> 
         client.execute("SELECT enough.queue_extend('q', $1, '0')", &[&id])?;
         Ok(())
     })?;
+    // As if it had not been delivered.
+    for delay in ["0", "100 ms"] {
+        comes_first(|client| {
+            let id = send(client, "a")?;
+            queue::read(client, "q", 1)?;
+            client.execute(&format!("SELECT enough.queue_release('q', $1, '{delay}')"), &[&id])?;
+            Ok(())
+        })?;
+    }
     // By a rollback, after which it rests for the backoff.
     comes_first(|client| {
         send(client, "a")?;

@@ -1,0 +1,130 @@
+//! Waiting costs nothing: those that wait sleep until there is something for them.
+
+use crate::wait::sleeper;
+use anyhow::{Context, Result, ensure};
+use enough_pg_test::queue;
+use enough_pg_test::server::Database;
+use serde_json::json;
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How often a process has gone to sleep.
+fn sleeps(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).context("a count")?;
+    Ok(line.split_whitespace().last().context("a number")?.parse()?)
+}
+
+fn all_sleeps(pids: &[u32]) -> Result<u64> {
+    pids.iter().map(|&pid| sleeps(pid)).sum()
+}
+
+#[test]
+fn waiting_readers_are_not_woken_by_what_comes_due_in_another_queue() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q'), enough.queue_create('other')")?;
+    let mut readers = Vec::new();
+    for _ in 0..20 {
+        readers.push(sleeper(&database, "queue_read('q', wait => '1 hour')")?);
+    }
+    let pids: Vec<u32> = readers.iter().map(|(_, pid)| *pid).collect();
+    let before = all_sleeps(&pids)?;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        client.batch_execute("SELECT enough.queue_send('other', '1', delay => '10 ms')")?;
+        sleep(Duration::from_millis(10));
+        client.batch_execute("SELECT enough.queue_pop('other', 10)")?;
+    }
+    // The server itself wakes all sessions now and then: where a database is dropped, for one.
+    let woken = all_sleeps(&pids)? - before;
+    ensure!(woken <= 200, "20 sessions that wait for nothing woke up {woken} times in two seconds");
+    queue::send_numbers(&mut client, "q", 20)?;
+    for (reader, _) in readers {
+        ensure!(reader.join().expect("a reader panicked")?.len() == 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_delay_in_a_queue_wakes_one_of_those_that_wait_and_not_all() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    let readers =
+        (0..20).map(|_| sleeper(&database, "queue_pop('q', wait => '1 hour')")).collect::<Result<Vec<_>>>()?;
+    let pids: Vec<u32> = readers.iter().map(|(_, pid)| *pid).collect();
+    let before = all_sleeps(&pids)?;
+    client.batch_execute("SELECT enough.queue_send('q', '1', delay => '300 ms')")?;
+    sleep(Duration::from_millis(900));
+    let done = readers.iter().filter(|(reader, _)| reader.is_finished()).count();
+    ensure!(done == 1, "{done} have got the message");
+    // One goes to sleep until then; it gets the message, or another one does, which it wakes.
+    let woken: u64 = pids.iter().map(|&pid| sleeps(pid).unwrap_or(0)).sum::<u64>().saturating_sub(before);
+    ensure!(woken <= 12, "{woken} wake-ups for one message");
+    queue::send_numbers(&mut client, "q", 19)?;
+    for (reader, _) in readers {
+        ensure!(reader.join().expect("a reader panicked")?.len() == 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_watch_is_kept_whoever_leaves() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    for round in 0..10 {
+        let (last, _) = sleeper(&database, "queue_pop('q', wait => '1 hour')")?;
+        let (first, pid) = sleeper(&database, "queue_pop('q', wait => '1 hour')")?;
+        client.batch_execute("SELECT enough.queue_send('q', '1', delay => '200 ms')")?;
+        // One of the two looks when it is due. It goes away in one way or another.
+        match round % 3 {
+            0 => drop(client.execute("SELECT pg_cancel_backend($1)", &[&i32::try_from(pid)?])?),
+            1 => drop(client.execute("SELECT pg_terminate_backend($1)", &[&i32::try_from(pid)?])?),
+            _ => drop(queue::send(&mut client, "q", &json!("at once"))?),
+        }
+        let got = first.join().expect("a reader panicked");
+        ensure!(got.is_ok() == (round % 3 == 2), "{got:?}");
+        let began = Instant::now();
+        ensure!(last.join().expect("a reader panicked")?.len() == 1);
+        ensure!(began.elapsed() < Duration::from_secs(5), "nobody looked for {:?}", began.elapsed());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lease_that_is_made_shorter_is_waited_for() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    let sent = queue::send(&mut client, "q", &json!(1))?;
+    queue::receive(&mut client, "queue_read('q', 1, '1 hour')")?;
+    let (reader, _) = sleeper(&database, "queue_read('q', wait => '1 hour')")?;
+    client.execute("SELECT enough.queue_extend('q', $1, '200 ms')", &[&sent])?;
+    let began = Instant::now();
+    ensure!(queue::ids(&reader.join().expect("a reader panicked")?) == [sent]);
+    ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    Ok(())
+}
+
+#[test]
+fn more_readers_than_one_commit_wakes_all_get_theirs() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    // Their messages are delayed, and come due all at once.
+    let readers =
+        (0..80).map(|_| sleeper(&database, "queue_pop('q', wait => '1 hour')")).collect::<Result<Vec<_>>>()?;
+    client.batch_execute(
+        "SELECT count(enough.queue_send('q', '1', deliver_at => t)) FROM generate_series(1, 80), \
+         (SELECT clock_timestamp() + '300 ms' AS t) AS due",
+    )?;
+    let began = Instant::now();
+    for (reader, _) in readers {
+        ensure!(reader.join().expect("a reader panicked")?.len() == 1);
+    }
+    ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    Ok(())
+}
