@@ -84,7 +84,7 @@ fn a_delay_in_a_queue_wakes_one_of_those_that_wait_and_not_all() -> Result<()> {
 
 #[test]
 fn the_watch_is_kept_whoever_leaves() -> Result<()> {
-    let (_server, database) = alone()?;
+    let database = Database::new()?;
     let mut client = database.client()?;
     client.batch_execute("SELECT enough.queue_create('q')")?;
     for round in 0..10 {
@@ -103,6 +103,21 @@ fn the_watch_is_kept_whoever_leaves() -> Result<()> {
         ensure!(last.join().expect("a reader panicked")?.len() == 1);
         ensure!(began.elapsed() < Duration::from_secs(5), "nobody looked for {:?}", began.elapsed());
     }
+    Ok(())
+}
+
+#[test]
+fn a_shorter_delay_that_comes_later_is_not_waited_for_as_long_as_the_longer_one() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q'), enough.queue_send('q', '\"late\"', delay => '1 hour')")?;
+    let (reader, _) = sleeper(&database, "queue_pop('q', wait => '1 hour')")?;
+    client.batch_execute("SELECT enough.queue_send('q', '\"later\"', delay => '1 minute')")?;
+    client.batch_execute("SELECT enough.queue_send('q', '\"soon\"', delay => '200 ms')")?;
+    let began = Instant::now();
+    let read = reader.join().expect("a reader panicked")?;
+    ensure!(read.len() == 1 && read[0].message == json!("soon"), "{read:?}");
+    ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     Ok(())
 }
 

@@ -167,6 +167,35 @@ fn thousands_that_are_due_come_before_the_next_one() -> Result<()> {
 }
 
 #[test]
+fn what_comes_due_together_comes_in_the_order_of_its_times() -> Result<()> {
+    let (_database, mut client) = made()?;
+    client.batch_execute(
+        "SELECT enough.queue_send('q', to_jsonb(n), deliver_at => t + (n * 7 % 101) * '1 ms'::interval) \
+         FROM generate_series(1, 100) AS n, (SELECT clock_timestamp() AS t) AS begin",
+    )?;
+    sleep(REST);
+    send(&mut client, "last")?;
+    let read = queue::receive(&mut client, "queue_read('q', 1000)")?;
+    let times: Vec<i64> = read.iter().filter_map(|message| message.message.as_i64()).map(|n| n * 7 % 101).collect();
+    ensure!(times.len() == 100 && times.is_sorted(), "{times:?}");
+    ensure!(read.last().is_some_and(|message| message.message == json!("last")));
+    Ok(())
+}
+
+#[test]
+fn dead_letters_come_back_in_their_order() -> Result<()> {
+    let (_database, mut client, _) = queue::made(", max_attempts => 1")?;
+    let sent = queue::send_numbers(&mut client, "q", 100)?;
+    queue::read(&mut client, "q", 100)?;
+    client.execute("SELECT enough.queue_fail('q', msg_id) FROM unnest($1::bigint[]) AS msg_id", &[&sent])?;
+    let back: i64 = client.query_one("SELECT enough.queue_redrive('q')", &[])?.get(0);
+    ensure!(back == 100, "{back}");
+    let read = queue::read(&mut client, "q", 100)?;
+    ensure!(queue::ids(&read) == sent, "{:?}", queue::ids(&read));
+    Ok(())
+}
+
+#[test]
 fn what_is_due_comes_first_after_a_restart_too() -> Result<()> {
     let mut server = start(&options()?)?;
     let database = Database::on(&server)?;
