@@ -338,10 +338,12 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// Puts a message, which is in no list, before all ready ones of its priority.
+    /// Puts a message, which is in no list, at the front of its priority's ready ones: of those that were delivered before, or
+    /// of the others.
     fn line_up_first(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
-        self.link(slot, record, 2 * priority + 1, true)?;
+        let turn = self.half(record, R::Attempts, true)? > 0;
+        self.link(slot, record, 2 * priority + usize::from(turn), true)?;
         self.wake_one(slot, wake)?;
         Ok(())
     }

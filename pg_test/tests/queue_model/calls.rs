@@ -182,7 +182,7 @@ impl History<'_, '_> {
                 // Fails where it isn't used up.
                 history.model.bury(session, span, first)?;
             }
-            history.model.send(session, id, payload, (0, None, Some(key)), None)
+            history.model.send(session, span, id, payload, (0, None, Some(key)), None)
         })
     }
 

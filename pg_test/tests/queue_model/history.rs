@@ -237,7 +237,7 @@ impl<'s, 'd> History<'s, 'd> {
             ensure!(rows.len() == payloads.len(), "{} numbers for {} messages", rows.len(), payloads.len());
             let due = (delay > 0).then_some(Bounds { least: span.from + delay, most: span.to + delay });
             for (row, payload) in rows.iter().zip(payloads) {
-                history.model.send(session, number(row, 0)?, payload, (priority, group, None), due)?;
+                history.model.send(session, span, number(row, 0)?, payload, (priority, group, None), due)?;
             }
             Ok(())
         })

@@ -88,6 +88,8 @@ pub(crate) struct Message {
     pub(crate) given_back: Option<i64>,
     /// The session whose open transaction has deleted, archived, failed or buried it.
     pub(crate) ending: Option<usize>,
+    /// A moment before which it wasn't sent; of one that came by hand, which the index hasn't been told of, `i64::MAX`.
+    pub(crate) began: i64,
     /// It has waited in its place since its sender's commit: never leased, delayed or set aside.
     pub(crate) fresh: bool,
     /// How many commits there had been when it was first leased.
@@ -112,9 +114,20 @@ impl Message {
             lease: None,
             given_back: None,
             ending: None,
+            began: i64::MAX,
             fresh: false,
             leased_at: None,
         }
+    }
+
+    /// Whether it had come due, its last lease or its rest being over, before another one was sent.
+    pub(crate) fn was_due_before(&self, other: &Message) -> bool {
+        let leased = self.lease.is_some_and(|lease| lease.until.most >= other.began);
+        self.began <= other.began
+            && self.changed.most < other.sent
+            && self.due.most < other.began
+            && self.ending.is_none()
+            && !leased
     }
 
     /// Whether it has been delivered as often as it may be (`most`), and its last lease is over.

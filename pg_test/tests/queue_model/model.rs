@@ -274,6 +274,7 @@ impl Model {
     pub(crate) fn send(
         &mut self,
         session: usize,
+        span: Span,
         id: i64,
         payload: i64,
         (priority, group, dedup): (i16, Option<u8>, Option<u8>),
@@ -298,6 +299,7 @@ impl Model {
                 lease: None,
                 given_back: None,
                 ending: None,
+                began: span.from,
                 fresh: due.is_none(),
                 leased_at: None,
             },
@@ -615,14 +617,16 @@ impl Model {
 }
 
 /// Higher priorities come first, and of one priority those first that were sent and committed first, as far as they wait
-/// in their places.
+/// in their places. What was due before another was sent comes before it.
 fn in_order(before: &BTreeMap<i64, Message>, due: &[i64], left: &[i64], rows: &[Delivery]) -> Result<()> {
     let overtakes = |first: i64, second: i64| {
         // `first` came, and `second`, which was ready, did not, or later.
         let (a, b) = (&before[&first], &before[&second]);
-        let older = b.sent < a.sent && second < first && a.fresh && b.fresh && a.group.or(b.group).is_none();
+        let alone = a.group.or(b.group).is_none();
+        let older = b.sent < a.sent && second < first && a.fresh && b.fresh && alone;
+        let due_before = a.fresh && alone && b.was_due_before(a);
         // A group's turn comes when its first message has come into the index, whatever its priority.
-        (b.priority > a.priority && b.group.is_none()) || (b.priority == a.priority && older)
+        (b.priority > a.priority && b.group.is_none()) || (b.priority == a.priority && (older || due_before))
     };
     for (place, row) in rows.iter().enumerate() {
         let later = rows[place + 1..].iter().map(|row| row.id).filter(|id| due.contains(id));

@@ -113,6 +113,24 @@ fn leases_that_run_out_together_come_back_in_the_order_of_their_messages() {
 }
 
 #[test]
+fn what_a_reader_does_not_see_goes_back_to_its_place() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    for id in 1..=3 {
+        send(&p, slot, &entry(id), NOW);
+    }
+    let first = read(&p, slot, NOW, 1)[0];
+    let hidden = read(&p, slot, NOW, 2);
+    for (id, lease) in hidden.into_iter().rev() {
+        p.put_back(slot, id, lease, NOW, &mut Wake::default()).unwrap();
+    }
+    // Behind one that was delivered and comes back.
+    p.extend(slot, first.0, Some(first.1), NOW, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(numbers(&p, slot, NOW, 9), [1, 2, 3]);
+}
+
+#[test]
 fn a_message_waits_for_what_is_due_and_not_in_the_index() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
