@@ -239,8 +239,9 @@ impl Partition<'_> {
         }
         self.expire_before(slot, now, wake)?;
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
-        // What has come due and isn't in the index goes first: a refill brings it, and then this one.
-        let second = !delayed && self.q_i64(slot, Q::Horizon)? < now;
+        // What has come due and isn't in the index goes first: a refill brings it, and then this one. One of a higher priority
+        // doesn't wait for that: readers refill when nothing is ready, so they would take lower ones before it.
+        let second = !delayed && entry.priority == 0 && self.q_i64(slot, Q::Horizon)? < now;
         if entry.group != 0 {
             // A first one of its group from beyond the frontier is left to a refill, which meets the earlier ones first.
             if (reached && !second) || self.has_group(slot, entry.group)? {

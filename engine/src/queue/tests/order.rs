@@ -142,10 +142,13 @@ fn a_message_waits_for_what_is_due_and_not_in_the_index() {
         send(&p, slot, &delayed(id, NOW + id), NOW);
     }
     let now = NOW + SECOND;
-    for later in [Entry { priority: 9, ..entry(id + 1) }, entry(id + 2), Entry { group: 7, ..entry(id + 3) }] {
+    for later in [entry(id + 1), Entry { group: 7, ..entry(id + 2) }] {
         send(&p, slot, &later, now);
         assert_eq!(p.knows(slot, later.msg_id), Ok(false), "a refill brings what is due before it");
     }
+    let higher = Entry { priority: 9, ..entry(id + 3) };
+    send(&p, slot, &higher, now);
+    assert_eq!(p.knows(slot, higher.msg_id), Ok(true), "lower ones that are ready would go before it");
     assert!(p.outlook(slot, 1, now).unwrap().refill);
 }
 
