@@ -121,13 +121,10 @@ impl Partition<'_> {
     /// have kept watch. What others are owed (see [`Wake`]) they get as well.
     #[inline]
     pub fn watch(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        match self.watchman(slot)? {
-            None => Ok(()),
-            Some((last, alarm)) => self.watch_by(slot, last, alarm, now, wake),
-        }
+        if self.list(slot, WAITING)?.2 > 0 { self.watch_by_one(slot, now, wake) } else { Ok(()) }
     }
 
-    fn watch_by(&self, slot: u32, last: u32, alarm: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    fn watch_by_one(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.paused(slot)? {
             return Ok(());
         }
@@ -141,6 +138,8 @@ impl Partition<'_> {
                 }
             }
         }
+        // Whom it was owed to isn't there any more.
+        let Some((last, alarm)) = self.watchman(slot)? else { return Ok(()) };
         if self.limits_rate(slot)? && self.ready(slot)?.min(self.allowance(slot, now)?) > 0 {
             // The time has come for more than one.
             self.wake_one(slot, wake)?;

@@ -432,7 +432,9 @@ impl Partition<'_> {
             }
             let kind = self.kind(record)?;
             // What was delivered, or is in an open transaction's hands, the row knows less of.
-            let by_row = (kind.list < READY || kind.list == DELAYED) && self.r(record, R::Lease)? == 0;
+            let waits = kind.list < READY || kind.list == DELAYED;
+            let by_row =
+                waits && self.r(record, R::Lease)? == 0 && self.half(record, R::Attempts, true)? <= entry.attempts;
             let due = kind.timed.then_some(self.r(record, R::Due)?.cast_signed());
             if !by_row || (entry.deliver_at, usize::from(entry.priority)) == (due, kind.priority) {
                 return Ok(Found::Known);

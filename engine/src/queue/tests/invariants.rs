@@ -31,6 +31,14 @@ impl Queue {
                 self.known_again(id);
             }
         }
+        for (id, message) in &holding.messages {
+            // A group may remember the deliveries of a follower that is out of the index.
+            if !self.tags.contains_key(id) && message.attempts > 0 {
+                let most = self.deliveries.get(id).copied().unwrap_or(0);
+                assert!(message.attempts <= most, "message {id}: {} of {most} deliveries", message.attempts);
+                self.attempts.insert(*id, message.attempts);
+            }
+        }
         self.tags = holding.messages.iter().map(|(id, message)| (*id, message.tag)).collect();
     }
 

@@ -260,3 +260,17 @@ fn a_refill_brings_nothing_before_what_is_due_and_was_left_out_since_it_began() 
     use Step::*;
     replay(1, 934, &[Wait(0), Due(0, 14), Refill(0), StartRefill(0), Due(0, 22), Scan(0, 2)]);
 }
+
+#[test]
+fn a_group_remembers_the_deliveries_of_a_follower_that_comes_into_line_again() {
+    use Step::*;
+    let steps = [Send(0, 0, None, 7, 1), Send(0, 0, None, 7, 1), LimitAttempts(0, 1), Read(0, 1), GiveBack(0, 0, 0)];
+    replay(1, 1276, &[&steps[..], &[Read(0, 1), LimitAttempts(0, 2)]].concat());
+}
+
+#[test]
+fn what_is_in_line_again_keeps_its_deliveries_where_its_row_is_compared() {
+    use Step::*;
+    let steps = [Due(0, 2), LimitAttempts(0, 1), Refill(0), Read(0, 1), GiveBack(0, 0, 0), LimitAttempts(0, 2)];
+    replay(1, 424, &[&steps[..], &[Reconcile(0)]].concat());
+}

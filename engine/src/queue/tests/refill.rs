@@ -121,6 +121,8 @@ impl World<'_> {
                 }
             }
             self.woke(&wake);
+            // What gives way to one row may be brought back by the next one.
+            self.queues[q].note_replaced(&walk(&self.p)[&slot]);
             if let Some(row) = other.and_then(|id| self.queues[q].rows.get(&id).copied()) {
                 self.meet(q, &row, false);
             }

@@ -197,6 +197,25 @@ fn what_a_full_wake_list_has_no_place_for_is_owed() {
 }
 
 #[test]
+fn who_keeps_watch_may_be_the_last_that_is_owed_a_wake_up() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    for process in 0..70 {
+        p.wait(slot, process, NOW, i64::MAX).unwrap().unwrap();
+    }
+    let mut wake = Wake::default();
+    for id in 1..=70 {
+        p.sent(slot, &entry(id), NOW, &mut wake).unwrap();
+    }
+    assert_eq!((wake.processes().len(), take(&p, slot, NOW, 64).len()), (64, 64));
+    let mut wake = Wake::default();
+    p.watch(slot, NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [64, 65, 66, 67, 68, 69]);
+    walk(&p);
+}
+
+#[test]
 fn the_rate_lets_more_than_one_go_at_a_time() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
