@@ -7,10 +7,10 @@
 //! other function of the same name fits it as well.
 
 use crate::error::Error;
-use crate::segment::catalog;
-use crate::segment::guard::notice;
-use crate::segment::savepoint::attempt;
-use crate::segment::sql::{Parameter, each_row, read_rows, run, text};
+use crate::pg::catalog;
+use crate::pg::guard::notice;
+use crate::pg::savepoint::attempt;
+use crate::pg::spi::{Parameter, each_row, read_rows, run, text};
 use pgrx::PgSqlErrorCode as Code;
 
 /// What all statements begin with that send a message.

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, in one type, and the one place where each gets its SQLSTATE, message, detail and hint.
 //!
-//! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`segment/guard.rs`), the error
+//! Every function of the extension returns `Result<_, Error>`; where it goes back to SQL (`pg/guard.rs`), the error
 //! becomes a report.
 
 use enough_engine::words::Corrupt;

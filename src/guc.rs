@@ -1,7 +1,7 @@
 //! All settings of the extension. The prefix `enough.` is reserved.
 //!
 //! The four sizes are read once, when the segment is made; how they are defined, and why they aren't a session's, is in
-//! `segment/settings.rs`.
+//! `shmem/settings.rs`.
 
 use pgrx::guc::GucSetting;
 use std::ffi::CStr;

@@ -9,12 +9,13 @@
 //! | [`cache`] | values with a TTL, in the segment alone |
 //! | [`rate_limit`] | limiter states, in the segment alone |
 //! | [`maintenance`] | what time asks for and no call has done yet |
-//! | [`segment`] | the shared memory, and every call of the server's C interface |
+//! | [`shmem`] | the shared memory segment: found, laid out, locked |
+//! | [`pg`] | the boundary to PostgreSQL: safe calls of its C interface |
 //! | [`cron`] | statements that `pg_cron` runs |
 //! | [`error`] | what can go wrong, with its SQLSTATE |
 //! | [`guc`] | the settings |
 //!
-//! Dependencies point one way: a capability's `sql.rs` → the capability → `segment` → the crate `enough_engine`, which
+//! Dependencies point one way: a capability's `sql.rs` → the capability → `shmem` → `pg`; the crate `enough_engine`, below all,
 //! has the data structures and knows nothing of PostgreSQL. A capability never imports another one.
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -25,9 +26,10 @@ mod cron;
 mod error;
 mod guc;
 mod maintenance;
+mod pg;
 mod queue;
 mod rate_limit;
-mod segment;
+mod shmem;
 
 use pgrx::prelude::*;
 
@@ -42,11 +44,19 @@ extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"
 extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"]);
 extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 
+/// What takes effect at the end of transactions.
+static PARTICIPANTS: pg::xact::Participants = pg::xact::Participants {
+    queue: &queue::pending::PARTICIPANT,
+    cache: &cache::PARTICIPANT,
+    cache_write: cache::commit_writes,
+};
+
 /// Called by the server when it loads the library: at its start where `pg_enough` is preloaded, else when a session
 /// first calls one of its functions.
 #[pg_guard]
 #[allow(non_snake_case, reason = "the server looks for this name")]
 pub extern "C-unwind" fn _PG_init() {
     cache::settings::define();
-    segment::init();
+    pg::xact::init(&PARTICIPANTS);
+    shmem::init();
 }

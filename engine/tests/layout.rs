@@ -10,7 +10,7 @@ const BEHAVIOUR: [(&str, &[&str]); 18] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
     ("cache/fence.rs", &["MOST_HOLDERS"]),
-    ("cache/glimpse.rs", &["LOOKED_AT"]),
+    ("cache/optimistic.rs", &["LOOKED_AT"]),
     ("cache/layout.rs", &["MAX_VALUE", "MIN_WORDS"]),
     ("cache/names.rs", &["MAX_NAME"]),
     ("cache/write.rs", &["WORK"]),

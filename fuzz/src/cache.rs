@@ -62,7 +62,7 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
             7 => p.hold(fence).and_then(|epoch| p.let_go(fence, epoch, Some(Moment { time: now, ended: 1 }))).map(drop),
             8 => p.refuses(key(number), DATABASE, &Tags::default(), Moment::default(), |_| false).map(drop),
             _ => {
-                if let Some(seen) = p.glimpse(key(number), || now) {
+                if let Some(seen) = p.read_optimistic(key(number), || now) {
                     seen.copy(&mut vec![0; seen.len.min(1 << 20)]);
                 }
                 p.check().map(drop)

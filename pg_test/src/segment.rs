@@ -1,6 +1,6 @@
 //! The shared memory of a server, seen from outside: the file of a dynamic segment, and what its header says.
 //!
-//! Offsets follow `src/segment/layout.rs` of the extension; a test that finds another layout version there fails and has
+//! Offsets follow `src/shmem/layout.rs` of the extension; a test that finds another layout version there fails and has
 //! to be brought up to date with it.
 
 use anyhow::{Context, Result, bail, ensure};

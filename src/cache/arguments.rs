@@ -1,14 +1,16 @@
 //! The arguments that the cache's functions share.
 
+use super::clock;
 use super::key::Key;
+use super::settings;
 use super::store;
 use super::transactional::Mode;
-use super::{pending, settings};
 use crate::error::{Error, required, required_elements};
-use crate::segment::call::{Buffer, Call, Time, Value};
-use crate::segment::encoding::shown;
-use crate::segment::memory::PgVec;
-use crate::segment::{Region, Segment, server};
+use crate::pg::encoding::shown;
+use crate::pg::fmgr::{Buffer, Call, Time, Value};
+use crate::pg::memory::PgVec;
+use crate::pg::server;
+use crate::shmem::{Region, Segment};
 use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
@@ -125,7 +127,7 @@ pub(super) fn fitting<'v>(segment: &Segment, value: &'v [u8]) -> Result<&'v [u8]
 pub(super) fn end(ttl: Option<Time>) -> Option<u64> {
     let expiry = match ttl {
         None => return Some(NEVER),
-        Some(Time::Micros(micros @ 1..)) => pending::now().checked_add(micros.unsigned_abs()),
+        Some(Time::Micros(micros @ 1..)) => clock::now().checked_add(micros.unsigned_abs()),
         _ => None,
     };
     expiry.filter(|&expiry| expiry < END_OF_TIME)
@@ -149,7 +151,7 @@ pub(super) fn expiry(argument: &'static str, ttl: Option<Time>) -> Result<u64, E
 
 /// When a value that a standby caches now is to be over at the latest.
 pub(super) fn latest_on_standby() -> u64 {
-    pending::now().saturating_add(settings::standby_ttl())
+    clock::now().saturating_add(settings::standby_ttl())
 }
 
 pub(super) fn mode(name: Option<&[u8]>) -> Result<Mode, Error> {

@@ -3,16 +3,18 @@
 //! Of what others have committed they are carried out at once, and stay when the transaction rolls back; of what this
 //! transaction itself has written they wait for the commit with it.
 
+use super::clock::now;
 use super::fence::{self, Origin};
 use super::jsonb::number;
 use super::key::Key;
 use super::log::{Effect, Own};
-use super::pending::{self, now};
+use super::pending;
 use super::store::{self, Count, Offer};
 use super::transactional::{View, view};
 use crate::error::Error;
-use crate::segment::call::Buffer;
-use crate::segment::{Segment, server};
+use crate::pg::fmgr::Buffer;
+use crate::pg::server;
+use crate::shmem::Segment;
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use std::num::IntErrorKind;
 

@@ -1,6 +1,6 @@
 //! Read through: what isn't cached is computed by a query, by one session, while others wait for it.
 //!
-//! A session whose turn it is ([`Turn`]) looks once more, then runs the query and stores the value. Those who come
+//! A session whose turn it is ([`KeyLock`]) looks once more, then runs the query and stores the value. Those who come
 //! meanwhile take an expired value that is still kept, if they may, or wait until the turn has ended, and look again: all at
 //! once, and where there is still nothing one after the other, each computing if the one before it failed.
 //!
@@ -12,6 +12,7 @@
 //! Of a value that is too large to be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
+use super::clock;
 use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::Effect;
@@ -19,10 +20,11 @@ use super::store::Note;
 use super::transactional;
 use super::{jsonb, pending, store};
 use crate::error::Error;
-use crate::segment::call::{Buffer, Jsonb};
-use crate::segment::savepoint::attempt;
-use crate::segment::turn::Turn;
-use crate::segment::{Segment, query, server};
+use crate::pg::fmgr::{Buffer, Jsonb};
+use crate::pg::key_lock::KeyLock;
+use crate::pg::savepoint::attempt;
+use crate::pg::{query, server};
+use crate::shmem::Segment;
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use std::cell::RefCell;
@@ -93,7 +95,7 @@ pub fn fetch(
     fetch: &Fetch<'_>,
     life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
-    if let Some(found) = transactional::get_or_make(segment, key.hash, pending::now())? {
+    if let Some(found) = transactional::get_or_make(segment, key.hash, clock::now())? {
         return Ok(found);
     }
     let own = pending::concerns(key.hash);
@@ -118,7 +120,7 @@ fn make(
     if !pending::concerns(key.hash) {
         let note = store::note(segment, key.hash)?;
         if fetch.stale_if_error > 0 {
-            older = store::look(segment, key.hash, pending::now(), fetch.stale_if_error)?;
+            older = store::look(segment, key.hash, clock::now(), fetch.stale_if_error)?;
         }
         if note == Some(Note::Failed)
             && let Some(older) = older
@@ -148,7 +150,7 @@ fn make(
         Some(older) => match attempt(query) {
             Ok(value) => value,
             Err(failure) if failure.may_be_answered() => {
-                store::put_note(segment, key.hash, Note::Failed, pending::now() + FAILED_FOR)?;
+                store::put_note(segment, key.hash, Note::Failed, clock::now() + FAILED_FOR)?;
                 end(turn);
                 failure.warn("cache_fetch() returns an expired value, because its query has failed");
                 return Ok(older);
@@ -164,7 +166,7 @@ fn make(
     if value.len() > store::largest_value(segment)? {
         store::count(segment, key.hash, |cache, stripe| cache.count_uncached(stripe))?;
         if !transactional {
-            store::put_note(segment, key.hash, Note::TooLarge, over.min(pending::now() + LARGE_FOR))?;
+            store::put_note(segment, key.hash, Note::TooLarge, over.min(clock::now() + LARGE_FOR))?;
         }
         end(turn);
     } else if transactional {
@@ -174,7 +176,7 @@ fn make(
         }
     } else {
         let request = Reservation::kept(value.len(), fetch.tags, (until > over).then_some(over));
-        let mut reservation = store::reserve(segment, key, value, request, pending::now())?;
+        let mut reservation = store::reserve(segment, key, value, request, clock::now())?;
         let item = Item { key: key.hash, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.
         store::publish(segment, &mut reservation, &item, &Origin::at(since))?;
@@ -183,7 +185,7 @@ fn make(
     Ok((buffer, Kind::Json))
 }
 
-fn end(turn: Option<Turn>) {
+fn end(turn: Option<KeyLock>) {
     if let Some(turn) = turn {
         turn.end();
     }
@@ -191,24 +193,24 @@ fn end(turn: Option<Turn>) {
 
 enum Outcome {
     Found(Buffer, Kind),
-    Turn(Turn),
+    Turn(KeyLock),
 }
 
 /// Waits for this session's turn to compute, unless there is a value before.
 fn await_turn(segment: &Segment, key: KeyHash, stale_for: u64) -> Result<Outcome, Error> {
-    let look = |stale_for| store::look(segment, key, pending::now(), stale_for);
-    let turn = if let Some(turn) = Turn::at_once(key) {
+    let look = |stale_for| store::look(segment, key, clock::now(), stale_for);
+    let turn = if let Some(turn) = KeyLock::try_acquire(key) {
         turn
     } else {
         if let (1.., Some((buffer, kind))) = (stale_for, look(stale_for)?) {
             return Ok(Outcome::Found(buffer, kind));
         }
         store::count(segment, key, |cache, stripe| cache.count_wait(stripe))?;
-        Turn::wait_for_others(key);
+        KeyLock::wait_for_others(key);
         if let Some((buffer, kind)) = look(0)? {
             return Ok(Outcome::Found(buffer, kind));
         }
-        Turn::after_others(key)
+        KeyLock::acquire(key)
     };
     // Whoever had the turn before may have put it there.
     if let Some((buffer, kind)) = look(0)? {

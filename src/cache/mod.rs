@@ -12,15 +12,17 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `sql.rs`, `arguments.rs` | arguments in, rows out |
+//! | `functions.rs`, `arguments.rs` | arguments in, rows out |
 //! | `settings.rs` | its settings |
-//! | `short.rs` | get and set in their plain cases |
+//! | `fast_path.rs` | get and set in their plain cases |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
 //! | `atomic.rs` | changes that depend on what is there |
 //! | `log/` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
 //! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
+//! | `removal.rs` | the removals of a transaction, carried out under fences |
+//! | `clock.rs` | the time as the engine counts it |
 //! | `tables.rs` | tables whose changes end entries |
 //! | `key.rs`, `names.rs` | keys, and listing those whose text is kept |
 //! | `store.rs` | what is committed: the calls into the segment |
@@ -28,16 +30,18 @@
 
 mod arguments;
 mod atomic;
+mod clock;
+mod fast_path;
 mod fence;
 mod fetch;
+mod functions;
 mod jsonb;
 mod key;
 mod log;
 mod names;
 mod pending;
+mod removal;
 pub mod settings;
-mod short;
-mod sql;
 mod store;
 mod tables;
 mod transactional;
@@ -45,7 +49,7 @@ mod transactional;
 pub use pending::{PARTICIPANT, commit_writes};
 
 use crate::error::Error;
-use crate::segment::segment;
+use crate::shmem::segment;
 
 /// Frees the memory of entries that have expired or been cleared, for maintenance. Until `deadline` (microseconds of
 /// the server's clock); how many entries were removed, and whether it got to the end.

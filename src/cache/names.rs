@@ -3,11 +3,13 @@
 //! The cache is looked at bucket by bucket, a few under each hold of a lock, so that nobody waits long. Whoever is there all
 //! the time is met; what comes or goes meanwhile may be or not.
 
+use super::clock;
 use super::transactional;
 use super::{pending, settings, store};
 use crate::error::Error;
-use crate::segment::memory::PgVec;
-use crate::segment::{Region, Segment, server};
+use crate::pg::memory::PgVec;
+use crate::pg::server;
+use crate::shmem::{Region, Segment};
 use enough_engine::cache::Named;
 use enough_engine::hash::KeyHash;
 
@@ -108,7 +110,7 @@ fn each_committed(
             // Before the lock is taken.
             some.names.reserve(room);
             some.met.reserve(room / 64);
-            let now = pending::now();
+            let now = clock::now();
             let (mut fits, mut more) = (true, true);
             for _ in 0..BUCKETS {
                 let before = (some.met.len(), some.names.len());
@@ -150,7 +152,7 @@ pub fn list(segment: &Segment, prefix: &[u8], after: Option<&[u8]>, most: usize)
     let mut keys = Keys::default();
     let is_wanted = |name: &[u8]| name.starts_with(prefix) && after.is_none_or(|after| name > after);
     pending::names(|hash, name, len, expiry| {
-        if is_wanted(name) && !pending::is_over(expiry, pending::now()) {
+        if is_wanted(name) && !clock::is_over(expiry, clock::now()) {
             keys.met.reserve(1);
             keys.names.reserve(name.len());
             keys.add(hash, name, len, expiry);
@@ -181,7 +183,7 @@ pub fn delete(segment: &Segment, prefix: &[u8]) -> Result<i64, Error> {
             own.push(hash);
         }
     });
-    let (mut deleted, now) = (0, pending::now());
+    let (mut deleted, now) = (0, clock::now());
     let mut delete = |hash| -> Result<(), Error> {
         deleted += i64::from(transactional::delete(segment, hash, now)?);
         Ok(())

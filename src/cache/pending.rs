@@ -4,21 +4,24 @@
 //! publishes it. Small values it copies itself. Neither can fail. Whatever goes wrong between the two leaves the key
 //! absent rather than with an older value. Removals are carried out before the commit, under fences ([`fence`]).
 
+use super::clock::now;
 use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
+use super::removal;
 use super::store;
 use crate::error::Error;
-use crate::segment::call::Buffer;
-use crate::segment::process::Process;
-use crate::segment::xact::{self, Joined, Participant};
-use crate::segment::{Segment, known, segment, server};
-use enough_engine::cache::{Item, Kind, NEVER, Reservation, Tags};
+use crate::pg::backend_local::BackendLocal;
+use crate::pg::fmgr::Buffer;
+use crate::pg::server;
+use crate::pg::xact::{self, Enlisted, Participant};
+use crate::shmem::{Segment, known, segment};
+use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefMut;
 
-static LOG: Process<Log> = Process::new(Log::new());
+static LOG: BackendLocal<Log> = BackendLocal::new(Log::new());
 
 /// The log of this session's transaction. Nobody who has it calls anybody who wants it.
 fn log() -> RefMut<'static, Log> {
@@ -27,7 +30,7 @@ fn log() -> RefMut<'static, Log> {
 
 /// Whether nothing waits for the commit: the usual state of those who only read.
 pub fn is_empty() -> bool {
-    !xact::is_joined() || log().is_empty()
+    !xact::is_enlisted() || log().is_empty()
 }
 
 /// What this transaction has made of a key; `None` for nothing.
@@ -71,14 +74,14 @@ pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Erro
     let mut log = log();
     set_limits(&mut log)?;
     let joined = match effect {
-        Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => Joined::CacheWrite,
-        _ => Joined::Cache,
+        Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => Enlisted::CacheWrite,
+        _ => Enlisted::Cache,
     };
     if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
         log.since = Some(fence::since());
     }
     log.write(key.into(), xact::current(), effect);
-    xact::join(joined);
+    xact::enlist(joined);
     Ok(())
 }
 
@@ -101,7 +104,7 @@ pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option
         log.since = Some(fence::since());
     }
     log.put_value(key, xact::current(), kind, expiry, value);
-    xact::join(Joined::CacheWrite);
+    xact::enlist(Enlisted::CacheWrite);
     Some(())
 }
 
@@ -110,7 +113,7 @@ pub fn end(what: Removed) -> Result<(), Error> {
     let mut log = log();
     set_limits(&mut log)?;
     // Before anything is changed: the log may become a removal of more than this.
-    xact::join(Joined::Cache);
+    xact::enlist(Enlisted::Cache);
     log.mark(xact::current(), what);
     Ok(())
 }
@@ -138,7 +141,7 @@ pub fn commit_writes() {
 }
 
 fn carry_out(segment: &Segment, log: &mut Log, origin: &Origin<'_>, now: impl Fn() -> u64 + Copy) {
-    let bucket = |key| store::fetch_bucket(segment, key);
+    let bucket = |key| store::prefetch_bucket(segment, key);
     let entry = |key| store::fetch_entry(segment, key);
     log.each_effective(bucket, entry, |log, write, reservation| {
         // An error says that the partition was damaged and is empty now: then the key is absent, too.
@@ -206,7 +209,7 @@ impl Participant for Pending {
         }
         Self::reserve(segment, &mut log)?;
         if log.removes {
-            fence::begin_removals(segment, &mut log);
+            removal::begin(segment, &mut log);
         }
         Ok(())
     }
@@ -220,7 +223,7 @@ impl Participant for Pending {
             carry_out(segment, &mut log, &Origin { since, own: &own }, || now);
             log.fences = own;
             Self::release(segment, &mut log);
-            fence::end_removals(segment, &mut log, true);
+            removal::end(segment, &mut log, true);
         }
         log.forget();
     }
@@ -229,7 +232,7 @@ impl Participant for Pending {
         let mut log = log();
         if let (false, Ok(segment)) = (log.is_empty(), segment()) {
             Self::release(segment, &mut log);
-            fence::end_removals(segment, &mut log, false);
+            removal::end(segment, &mut log, false);
         }
         log.forget();
     }
@@ -275,14 +278,4 @@ fn apply(
         Action::Delete | Action::Taken => Ok(true),
         Action::Touch => store::touch(segment, key, now(), write.expiry),
     }
-}
-
-/// The server's clock as the engine counts: microseconds since `PostgreSQL`'s epoch.
-pub fn now() -> u64 {
-    u64::try_from(server::now()).unwrap_or(0)
-}
-
-/// Whether `expiry` has come.
-pub fn is_over(expiry: u64, now: u64) -> bool {
-    expiry != NEVER && expiry <= now
 }

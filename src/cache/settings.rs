@@ -1,6 +1,6 @@
 //! The cache's settings that may change while the server runs.
 
-use crate::segment::settings::Switch;
+use crate::shmem::settings::Switch;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 /// In milliseconds.

@@ -4,15 +4,16 @@
 //! shared and once, unless the value is larger than what was allocated for it. A set takes it exclusively twice: to
 //! reserve memory, and to publish.
 
+use super::clock;
 use super::fence::{self, Origin};
 use super::jsonb::number;
 use super::key::Key;
 use super::log::Limits;
-use super::pending;
 use crate::error::Error;
 use crate::guc::Size;
-use crate::segment::call::Buffer;
-use crate::segment::{Partition, Region, Segment, server};
+use crate::pg::fmgr::Buffer;
+use crate::pg::server;
+use crate::shmem::{Partition, Region, Segment};
 use enough_engine::cache::{Found, Item, Kind, Named, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
@@ -29,19 +30,6 @@ pub const FILL_AT_ONCE: usize = 4096;
 
 /// Entries or runs looked at under one exclusive lock by the walks over everything.
 const WALK: u32 = 256;
-
-/// Which of the counters' stripes this process uses.
-#[inline]
-pub fn stripe() -> usize {
-    static STRIPE: AtomicUsize = AtomicUsize::new(0);
-    let known = STRIPE.load(Relaxed);
-    if known != 0 {
-        return known;
-    }
-    let own = std::process::id() as usize;
-    STRIPE.store(own, Relaxed);
-    own
-}
 
 /// What [`largest_value`] has found; 0 before.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -87,7 +75,7 @@ fn count_hit(segment: &Segment) {
         hits.fetch_add(1, Relaxed);
         return;
     }
-    let (own, partitions) = (stripe(), segment.partitions(Region::Cache));
+    let (own, partitions) = (server::stripe(), segment.partitions(Region::Cache));
     let home = partitions.get(own % partitions.len().max(1));
     if let Some(hits) = home.and_then(|home| Cache::hits(home.words(), own / partitions.len())) {
         hits.fetch_add(1, Relaxed);
@@ -97,9 +85,9 @@ fn count_hit(segment: &Segment) {
 
 /// The value under a key, without a lock, if it is of that kind, small and in frequent use.
 #[inline(always)]
-pub fn glimpse(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
-    let found = segment.place_of(Region::Cache, key)?.glimpse(|words| {
-        let found = Cache::open(words).ok()?.glimpse(key, pending::now)?;
+pub fn read_optimistic(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
+    let found = segment.place_of(Region::Cache, key)?.read_optimistic(|words| {
+        let found = Cache::open(words).ok()?.read_optimistic(key, clock::now)?;
         if found.kind != kind || found.len > FILL_AT_ONCE {
             return None;
         }
@@ -113,17 +101,17 @@ pub fn glimpse(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
 
 /// Lets the processor fetch what a [`put`] will touch.
 #[inline(always)]
-pub fn fetch(segment: &Segment, key: KeyHash) {
-    fetch_bucket(segment, key);
+pub fn prefetch(segment: &Segment, key: KeyHash) {
+    prefetch_bucket(segment, key);
     fetch_entry(segment, key);
 }
 
 /// Of that, what is known without a look at the memory: the lock and the bucket.
 #[inline(always)]
-pub fn fetch_bucket(segment: &Segment, key: KeyHash) {
+pub fn prefetch_bucket(segment: &Segment, key: KeyHash) {
     let Some(partition) = segment.place_of(Region::Cache, key) else { return };
     if let Some(bucket) = Cache::bucket_place(partition.words(), key) {
-        partition.fetch(bucket);
+        partition.prefetch(bucket);
     }
 }
 
@@ -132,7 +120,7 @@ pub fn fetch_bucket(segment: &Segment, key: KeyHash) {
 pub fn fetch_entry(segment: &Segment, key: KeyHash) {
     let Some(partition) = segment.place_of(Region::Cache, key) else { return };
     if let Some(entry) = Cache::entry_place(partition.words(), key) {
-        partition.fetch_more(entry);
+        partition.prefetch_lines(entry);
     }
 }
 
@@ -151,12 +139,12 @@ pub fn read(
         let found = partition.shared(|words| {
             let cache = Cache::open(words)?;
             let Some(found) = cache.find(key, now)? else {
-                cache.count_miss(stripe());
+                cache.count_miss(server::stripe());
                 return Ok(None);
             };
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
-                cache.count_hit(stripe());
+                cache.count_hit(server::stripe());
                 let slide = slide.filter(|(kind, _)| *kind == found.kind);
                 slid = slide.map_or(Ok(true), |(_, expiry)| cache.slide(found, expiry))?;
             }
@@ -217,7 +205,7 @@ fn noted(key: KeyHash) -> KeyHash {
 
 /// The note of a key.
 pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
-    let now = pending::now();
+    let now = clock::now();
     let byte = partition(segment, key).shared(|words| {
         let cache = Cache::open(words)?;
         let mut byte = [0];
@@ -232,13 +220,13 @@ pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
 /// Keeps a note of a key until then.
 pub fn put_note(segment: &Segment, key: KeyHash, note: Note, until: u64) -> Result<(), Error> {
     let item = Item { key: noted(key), database: server::database(), expiry: until, kind: Kind::Bytes };
-    put(segment, &item, None, &[note as u8], &Origin::at(server::moment()), pending::now).map(drop)
+    put(segment, &item, None, &[note as u8], &Origin::at(server::moment()), clock::now).map(drop)
 }
 
 /// Counts something in a key's partition.
 pub fn count(segment: &Segment, key: KeyHash, what: fn(&Cache<'_>, usize)) -> Result<(), Error> {
     partition(segment, key).shared(|words| {
-        what(&Cache::open(words)?, stripe());
+        what(&Cache::open(words)?, server::stripe());
         Ok(())
     })
 }
@@ -257,12 +245,12 @@ pub fn take(segment: &Segment, key: KeyHash, kind: Kind, now: u64) -> Result<Opt
         let found = partition.exclusive(|words| {
             let cache = Cache::open(words)?;
             let Some(found) = cache.find(key, now)? else {
-                cache.count_miss(stripe());
+                cache.count_miss(server::stripe());
                 return Ok(None);
             };
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
-                cache.count_hit(stripe());
+                cache.count_hit(server::stripe());
                 // Another kind is refused, so it stays.
                 if found.kind == kind {
                     cache.remove(key, now)?;
@@ -504,7 +492,7 @@ pub fn add(segment: &Segment, key: Key<'_>, by: i64, new: Option<u64>, now: u64)
             // A number may have come with two bytes more than it needs.
             let mut bytes = [0; number::LONGEST + 2];
             let Some(expiry) = found.map(|found| found.expiry).or(new) else {
-                cache.count_miss(stripe());
+                cache.count_miss(server::stripe());
                 return Ok(Count::Absent);
             };
             let old = match found {
@@ -564,7 +552,7 @@ pub fn touch(segment: &Segment, key: KeyHash, now: u64, expiry: u64) -> Result<b
 /// Frees what has expired or been cleared, a little under each lock. Stops at `deadline` (microseconds of the server's
 /// clock); true where it got to the end.
 pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
-    let now = pending::now();
+    let now = clock::now();
     for partition in segment.partitions_from_any(Region::Cache) {
         let mut passed = 0;
         let mut step = |words| {

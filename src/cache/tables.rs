@@ -6,9 +6,9 @@
 use super::log::Removed;
 use super::{arguments, pending};
 use crate::error::Error;
-use crate::segment::call::{Call, Value};
-use crate::segment::segment;
-use crate::segment::trigger::Trigger;
+use crate::pg::fmgr::{Call, Value};
+use crate::pg::trigger::Trigger;
+use crate::shmem::segment;
 
 /// A part of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,15 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
+use super::clock::{is_over, now};
 use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::{Effect, Own, Seen};
-use super::pending::{self, is_over, now};
+use super::pending;
 use super::store::{self, Offer};
 use crate::error::Error;
-use crate::segment::call::Buffer;
-use crate::segment::{Segment, server};
+use crate::pg::fmgr::Buffer;
+use crate::pg::server;
+use crate::shmem::Segment;
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 
@@ -49,7 +51,7 @@ pub(super) fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Er
     Ok(View::Committed { touched })
 }
 
-/// The value under a key; `now` as [`pending::now`] tells it.
+/// The value under a key; `now` as [`clock::now`] tells it.
 #[inline]
 pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {

@@ -6,9 +6,9 @@
 //! | `tasks.rs` | the tasks of `maintain()`, in their order |
 //! | `schedule.rs` | running it by `pg_cron` |
 //! | `status.rs` | where the segment lives and how it is |
-//! | `sql.rs` | arguments in, rows out |
+//! | `functions.rs` | arguments in, rows out |
 
+mod functions;
 mod schedule;
-mod sql;
 mod status;
 mod tasks;

@@ -2,7 +2,7 @@
 
 use crate::cron::{self, Instead, MAINTAIN, MAINTAIN_IN_SHELL};
 use crate::error::Error;
-use crate::segment::sql::Parameter;
+use crate::pg::spi::Parameter;
 
 const JOB: &str = "pg_enough maintenance";
 

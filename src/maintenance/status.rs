@@ -1,9 +1,10 @@
 //! Where the segment lives, how it was found and how it is.
 
 use crate::error::Error;
+use crate::pg::server;
 use crate::queue;
-use crate::segment::settings::{self, Configured};
-use crate::segment::{Region, segment, server};
+use crate::shmem::{self, Configured};
+use crate::shmem::{Region, segment};
 
 /// Leases in more than so many percent of the queues' memory are warned of.
 const MUCH: u64 = 80;
@@ -20,7 +21,7 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
     ];
     let mut warnings = Vec::new();
     let mut pending = Vec::new();
-    for Configured { size, bytes, pending: at_restart } in settings::configured()? {
+    for Configured { size, bytes, pending: at_restart } in shmem::configured()? {
         let used = segment.sizes.of(size);
         items.push((format!("{}_bytes", size.name().trim_start_matches("enough.")), used.to_string()));
         if at_restart || bytes != used {
@@ -42,7 +43,7 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
         let partitions = segment.partitions(region);
         let name = region.name().replace(' ', "_");
         items.push((format!("{name}_partitions"), partitions.len().to_string()));
-        let resets: u64 = partitions.iter().map(crate::segment::Partition::resets).sum();
+        let resets: u64 = partitions.iter().map(crate::shmem::Partition::resets).sum();
         items.push((format!("{name}_resets"), resets.to_string()));
         if resets > 0 {
             warnings.push(format!("{} memory was found damaged {resets} times and was emptied", region.name()));

@@ -1,12 +1,12 @@
 //! The tasks of `maintain()`. Each stops at the deadline and says whether it came to its end; many sessions may run them
 //! at once. None holds a lock of the segment for longer than a batch of rows.
 //!
-//! Queues come in turns (`queue/maintain.rs`), those first that have waited longest, each for its share of the time. What isn't
+//! Queues come in turns (`queue/upkeep/maintain.rs`), those first that have waited longest, each for its share of the time. What isn't
 //! about single queues gets an eighth of the time each, so that no number of queues keeps it from being done.
 
 use crate::error::Error;
-use crate::queue::maintain::{self, Unfinished, Work};
-use crate::segment::server;
+use crate::pg::server;
+use crate::queue::upkeep::maintain::{self, Unfinished, Work};
 use crate::{cache, cron, queue, rate_limit};
 
 /// What a task did.
@@ -32,7 +32,7 @@ type Task = (&'static str, fn(i64) -> Result<(i64, bool), Error>);
 
 /// What isn't about single queues.
 const TASKS: [Task; 4] = [
-    ("queue_forget", queue::archive::forget_dropped),
+    ("queue_forget", queue::cleanup::forget_dropped),
     ("cache_expired", |deadline| cache::sweep(deadline).map(counted)),
     ("rate_limit_expired", |deadline| rate_limit::sweep(deadline).map(counted)),
     ("cron_notes", |_| cron::trim_notes().map(|items| (items, true))),

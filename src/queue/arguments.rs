@@ -5,8 +5,8 @@
 //! error: a batch of nothing answers nothing.
 
 use crate::error::{Error, required_elements};
-use crate::segment::call::{Array, Text, Time};
-use crate::segment::memory::PgVec;
+use crate::pg::fmgr::{Array, Text, Time};
+use crate::pg::memory::PgVec;
 
 pub(super) const MILLISECOND: i64 = 1_000;
 pub(super) const SECOND: i64 = 1_000_000;

@@ -2,11 +2,12 @@
 //!
 //! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
-use super::archive::forget;
-use super::partition;
 use crate::error::Error;
-use crate::segment::memory::PgVec;
-use crate::segment::{segment, server, wait, xact};
+use crate::pg::memory::PgVec;
+use crate::pg::{latch, server, xact};
+use crate::queue::index::forget;
+use crate::queue::index::partition;
+use crate::shmem::segment;
 use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Range, Tag, Taken, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
@@ -144,7 +145,7 @@ pub(super) fn remember(key: QueueKey, action: Action) {
         // Later it can't be had (`segment::attach`); without it nobody has anything to be told.
         let _ = segment();
     }
-    xact::join(xact::Joined::Queue);
+    xact::enlist(xact::Enlisted::Queue);
     let savepoint = xact::current();
     PENDING.with_borrow_mut(|pending| {
         pending.items.push(Item { savepoint, key, action });
@@ -201,7 +202,7 @@ pub(super) fn forget_leased(key: QueueKey, given_back: &[Taken]) {
 }
 
 fn hold(key: QueueKey, held: Held) {
-    xact::join(xact::Joined::Queue);
+    xact::enlist(xact::Enlisted::Queue);
     PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
 }
 
@@ -274,7 +275,7 @@ fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wa
                     }
                     Ok(count)
                 });
-                wait::wake(wake.processes());
+                latch::wake(wake.processes());
                 match outcome {
                     Ok(count) => done += count.max(1),
                     // The partition was damaged and is empty now: refills find everything.
@@ -367,7 +368,7 @@ fn wake_all(key: QueueKey) {
             let index = Index::new(words);
             index.find(key)?.map_or(Ok(true), |slot| index.wake_all(slot, &mut wake))
         });
-        wait::wake(wake.processes());
+        latch::wake(wake.processes());
         // Where the partition was damaged nobody has a place in it any more.
         if all.unwrap_or(true) {
             return;
@@ -387,7 +388,7 @@ fn roll_back(items: &mut PgVec<Item>, keep: usize) {
 
 fn give_up_all() {
     let held = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.held));
-    let process = wait::process();
+    let process = latch::process();
     for (key, what) in held {
         let mut wake = Wake::default();
         let Ok(partition) = partition(key) else { return };
@@ -406,7 +407,7 @@ fn give_up_all() {
                 }
             }
         });
-        wait::wake(wake.processes());
+        latch::wake(wake.processes());
     }
 }
 

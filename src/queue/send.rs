@@ -1,20 +1,19 @@
 //! Sending: rows into the table, and at commit into the index.
 
 use super::pending::{Action, remember};
-use super::{Queue, bury, missing, require_write};
 use crate::error::Error;
-use crate::segment::call::Text;
-use crate::segment::catalog::{Privilege, row_security};
-use crate::segment::memory::PgVec;
-use crate::segment::sql::{Parameter, as_owner_of, each_row_kept, read_rows, text_bytes};
-use crate::segment::table::NewRow;
-use crate::segment::{segment, server};
-use enough_engine::queue::{Entry, Tag, Tid};
-use pgrx::pg_sys;
-use pgrx::spi::SpiHeapTupleData;
-
-/// What the index has to know of a row, for [`entry_of`].
-pub(super) const ENTRY: &str = "msg_id, deliver_at, attempts, priority, ctid, group_key, enqueued_at, xmin";
+use crate::pg::catalog::{Privilege, row_security};
+use crate::pg::fmgr::Text;
+use crate::pg::memory::PgVec;
+use crate::pg::server;
+use crate::pg::spi::{Parameter, as_owner_of, each_row_kept, read_rows};
+use crate::queue::consume::bury;
+use crate::queue::entry::ENTRY;
+use crate::queue::entry::entry_of;
+use crate::queue::handle::{Queue, require_write};
+use crate::queue::heap::table::NewRow;
+use crate::queue::name::missing;
+use enough_engine::queue::Entry;
 
 /// How often a message is tried to be sent whose dedup key is taken by one that can't be found.
 const TRIES: usize = 10;
@@ -176,22 +175,4 @@ fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> R
         },
     )?;
     Ok(sent)
-}
-
-/// The columns [`ENTRY`] of a row that an INSERT has written, or an UPDATE.
-pub(super) fn entry_of(row: &SpiHeapTupleData<'_>, updated: bool) -> Result<Entry, Error> {
-    let writer = row.get::<pg_sys::TransactionId>(8)?.filter(|_| !updated);
-    let enqueued_at = row.get::<pgrx::datum::TimestampWithTimeZone>(7)?.map_or(0, i64::from);
-    let deliver_at = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?;
-    let place = row.get::<pg_sys::ItemPointerData>(5)?.unwrap_or_default();
-    let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
-    Ok(Entry {
-        msg_id: row.get::<i64>(1)?.unwrap_or(0),
-        tid: Tid { block, offset },
-        priority: row.get::<i16>(4)?.unwrap_or(0).clamp(0, 9) as u8,
-        attempts: row.get::<i32>(3)?.unwrap_or(0).max(0).cast_unsigned(),
-        deliver_at: deliver_at.map(i64::from),
-        group: segment()?.group(text_bytes(row, 6)?),
-        tag: Tag::new(enqueued_at, writer.map(u32::from)),
-    })
 }

@@ -4,8 +4,9 @@
 //! order in which they lie in the segment. Everybody else holds one and waits for none, so nobody waits in a circle.
 
 use crate::error::Error;
-use crate::segment::encoding::shown;
-use crate::segment::{Partition, Region, segment, server};
+use crate::pg::encoding::shown;
+use crate::pg::server;
+use crate::shmem::{Partition, Region, segment};
 use enough_engine::limiter::all::{Claim, request_all};
 use enough_engine::limiter::{Decision, Limit};
 use enough_engine::words::{Corrupt, Words};

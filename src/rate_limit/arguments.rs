@@ -2,8 +2,9 @@
 
 use super::MAX_KEY;
 use crate::error::{Error, required};
-use crate::segment::call::{Array, Call, Time, Value};
-use crate::segment::encoding::shown;
+use crate::pg::encoding::shown;
+use crate::pg::fmgr::{Array, Call, Time, Value};
+use crate::pg::row::{Micros, RowKind};
 use enough_engine::limiter::{Algorithm, Decision, Limit, MAX_PERIOD, MAX_REQUESTS, OutOfRange};
 use std::borrow::Cow;
 
@@ -153,3 +154,6 @@ pub(super) fn bounded(micros: u64) -> i64 {
 pub(super) fn seconds(micros: u64) -> u64 {
     micros.div_ceil(1_000_000)
 }
+
+/// What `rate_limit` returns: allowed, remaining, `retry_after`, `reset_after`.
+pub(super) static ROW: RowKind<(bool, i64, Option<Micros>, Micros)> = RowKind::new();

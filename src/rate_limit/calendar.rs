@@ -3,9 +3,9 @@
 //! The server computes it, because it knows the time zones. A session asks it once a window.
 
 use crate::error::Error;
-use crate::segment::process::Process;
-use crate::segment::server;
-use crate::segment::sql::{Parameter, read_rows};
+use crate::pg::backend_local::BackendLocal;
+use crate::pg::server;
+use crate::pg::spi::{Parameter, read_rows};
 use enough_engine::limiter::{Limit, MAX_PERIOD, MIN_PERIOD};
 
 /// What a window may be.
@@ -15,7 +15,7 @@ pub(super) const UNITS: [&str; 5] = ["hour", "day", "week", "month", "year"];
 type Window = (Vec<u8>, Vec<u8>, i64, i64);
 
 /// Windows that this session has asked for.
-static KNOWN: Process<Vec<Window>> = Process::new(Vec::new());
+static KNOWN: BackendLocal<Vec<Window>> = BackendLocal::new(Vec::new());
 
 /// The most that a session remembers.
 const MOST_KNOWN: usize = 16;

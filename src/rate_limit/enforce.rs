@@ -8,8 +8,8 @@ use super::by::Policy;
 use super::headers::{self, Fields, push_string, to_json};
 use super::policy::valid_name;
 use crate::error::Error;
-use crate::segment::call::{Call, Time, Value};
-use crate::segment::raise::Raised;
+use crate::pg::fmgr::{Call, Time, Value};
+use crate::pg::raise::Raised;
 use enough_engine::limiter::{Decision, Limit, Request};
 
 crate::export!(enough_rate_limit_enforce = rate_limit_enforce, enough_rate_limit_enforce_by = rate_limit_enforce_by);

@@ -9,7 +9,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `sql.rs`, `short.rs` | the functions that say by their arguments what is allowed, and the fast path of `rate_limit` |
+//! | `functions.rs`, `fast_path.rs` | the functions that say by their arguments what is allowed, and the fast path of `rate_limit` |
 //! | `all.rs` | several keys at once |
 //! | `policy.rs` | defining policies: their table |
 //! | `by.rs` | asking by a policy |
@@ -23,14 +23,15 @@ mod arguments;
 mod by;
 mod calendar;
 mod enforce;
+mod fast_path;
+mod functions;
 mod headers;
 mod policy;
-mod short;
-mod sql;
 mod stats;
 
 use crate::error::Error;
-use crate::segment::{Region, segment, server};
+use crate::pg::server;
+use crate::shmem::{Region, segment};
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Decision, Limit, Request};

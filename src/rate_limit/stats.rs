@@ -2,9 +2,9 @@
 
 use super::policy::{is_there, note_of, tables_fit, valid_name};
 use crate::error::Error;
-use crate::segment::call::{Call, Rows, Value};
-use crate::segment::sql::{read_rows, text_bytes};
-use crate::segment::{Region, segment};
+use crate::pg::fmgr::{Call, Rows, Value};
+use crate::pg::spi::{read_rows, text_bytes};
+use crate::shmem::{Region, segment};
 use enough_engine::limiter::table::{PolicyStats, Stats, Table};
 
 crate::export!(enough_rate_limit_stats = rate_limit_stats);

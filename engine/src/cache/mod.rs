@@ -5,7 +5,7 @@
 //! [`Partition::copy`], [`Partition::names`], [`Partition::count_hit`], [`Partition::count_miss`], [`Partition::stats`]) and
 //! [`Partition::fill`], which writes only what its caller has reserved, are for holders of the *shared* lock; everything
 //! else is for the holder of the *exclusive* lock. Each call does a bounded amount of work; what may need more says so
-//! with [`Progress::More`], so that the caller can let others in between. [`Partition::glimpse`] needs no lock, but a
+//! with [`Progress::More`], so that the caller can let others in between. [`Partition::read_optimistic`] needs no lock, but a
 //! version that tells whether anybody has written meanwhile.
 //!
 //! # A write in two halves
@@ -33,9 +33,9 @@ mod entry;
 mod evict;
 mod expiry;
 mod fence;
-mod glimpse;
 mod layout;
 mod names;
+mod optimistic;
 mod stats;
 mod table;
 mod tags;
@@ -49,9 +49,9 @@ use crate::words::Words;
 pub use check::Census;
 pub use entry::{Found, Item, Kind, NEVER};
 pub use fence::{Moment, Removal};
-pub use glimpse::Glimpse;
 pub use layout::{MAX_VALUE, Partition};
 pub use names::{MAX_NAME, Named};
+pub use optimistic::OptimisticRead;
 pub use stats::Stats;
 pub use tags::{MAX_TAGS, Tags};
 pub use write::{Progress, Reservation};

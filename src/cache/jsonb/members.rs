@@ -2,7 +2,7 @@
 
 use super::{COUNT, IS_END, LENGTH, OBJECT, ONE_SCALAR, TYPE, TYPE_CONTAINER, TYPE_NUMERIC, word};
 use crate::error::Error;
-use crate::segment::memory::PgVec;
+use crate::pg::memory::PgVec;
 
 /// The members of an object that haven't been looked at yet.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ mod tests {
     use super::super::null;
     use super::members;
     use crate::error::Error;
-    use crate::segment::memory::PgVec;
+    use crate::pg::memory::PgVec;
 
     type Parsed = Result<Vec<(Vec<u8>, Vec<u8>)>, Error>;
 

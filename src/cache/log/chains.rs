@@ -1,7 +1,9 @@
 //! Hash chains through a list whose elements are added and taken away at its end.
 
-use super::KEPT;
-use crate::segment::memory::PgVec;
+use crate::pg::memory::PgVec;
+
+/// What a session keeps allocated between transactions, in writes: what it gives back, the next one faults in again.
+pub(super) const KEPT: usize = 1024;
 
 /// A place in a list, counted from 1; 0 for none.
 pub(super) type Link = u32;

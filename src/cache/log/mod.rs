@@ -19,14 +19,12 @@ mod tests;
 
 use super::fence::Fence;
 use super::key::Key;
-use crate::segment::memory::PgVec;
-use chains::{Chains, Link};
+use crate::pg::memory::PgVec;
+use chains::{Chains, KEPT, Link};
 use enough_engine::cache::{Kind, Moment, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 
-/// What a session keeps allocated between transactions, in writes: what it gives back, the next one faults in again.
-const KEPT: usize = 1024;
 /// The same of values, in bytes.
 const KEPT_BYTES: usize = 256 << 10;
 /// Bytes of replaced values that aren't worth the work of getting rid of them.

@@ -286,9 +286,9 @@ fn counters_count() {
     assert_eq!((stats.entries, stats.value_bytes, stats.bytes_used), (1, 3, 128));
 }
 
-/// What [`Partition::glimpse`] shows of a key at `now`.
-fn glimpse(partition: &Partition<'_>, number: u64, now: u64) -> Option<(Vec<u8>, Kind)> {
-    let seen = partition.glimpse(key(number), || now)?;
+/// What [`Partition::read_optimistic`] shows of a key at `now`.
+fn read_optimistic(partition: &Partition<'_>, number: u64, now: u64) -> Option<(Vec<u8>, Kind)> {
+    let seen = partition.read_optimistic(key(number), || now)?;
     let mut out = vec![0; seen.len];
     seen.copy(&mut out);
     Some((out, seen.kind))
@@ -300,14 +300,14 @@ fn the_plain_case_is_seen_without_the_lock_once_it_is_in_frequent_use() {
     let partition = formatted(&words);
     let content = value(1, 1, 150);
     set(&partition, &Item { kind: Kind::Bytes, ..item(1, 1000) }, &content, 0).expect("sound");
-    assert_eq!(glimpse(&partition, 1, 10), None, "it has yet to be marked as used");
+    assert_eq!(read_optimistic(&partition, 1, 10), None, "it has yet to be marked as used");
     for _ in 0..3 {
         assert_eq!(get(&partition, key(1), 10), Ok(Some(content.clone())));
     }
-    assert_eq!(glimpse(&partition, 1, 10), Some((content.clone(), Kind::Bytes)));
-    assert_eq!(glimpse(&partition, 1, 1000), None, "it is over");
-    assert_eq!(glimpse(&partition, 2, 10), None);
+    assert_eq!(read_optimistic(&partition, 1, 10), Some((content.clone(), Kind::Bytes)));
+    assert_eq!(read_optimistic(&partition, 1, 1000), None, "it is over");
+    assert_eq!(read_optimistic(&partition, 2, 10), None);
     partition.clear(DATABASE + 1).expect("sound");
-    assert_eq!(glimpse(&partition, 1, 10), None, "a clearing may have ended it");
+    assert_eq!(read_optimistic(&partition, 1, 10), None, "a clearing may have ended it");
     assert_eq!(get(&partition, key(1), 10), Ok(Some(content)));
 }

@@ -11,7 +11,7 @@ fn exercise(partition: &Partition<'_>, random: &mut Random, held: Option<Reserva
     for round in 0..8 {
         let number = random.below(20);
         let now = random.next() >> random.below(64);
-        if let Some(seen) = partition.glimpse(key(number), || now) {
+        if let Some(seen) = partition.read_optimistic(key(number), || now) {
             seen.copy(&mut vec![0; seen.len.min(1 << 20)]);
         }
         if let Some(found) = partition.find(key(number), now)? {

@@ -69,7 +69,7 @@ pub(super) fn set(partition: &Partition<'_>, item: &Item, value: &[u8], now: u64
 }
 
 pub(super) fn get(partition: &Partition<'_>, key: KeyHash, now: u64) -> Result<Option<Vec<u8>>, Corrupt> {
-    let seen = partition.glimpse(key, || now).map(|seen| {
+    let seen = partition.read_optimistic(key, || now).map(|seen| {
         let mut out = vec![0; seen.len];
         seen.copy(&mut out);
         out

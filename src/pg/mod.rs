@@ -1,0 +1,52 @@
+//! The boundary to PostgreSQL: every call of the server's C interface is in here, behind safe functions, but for the shared
+//! memory ([`shmem`](crate::shmem)) and a queue's tables ([`queue::heap`](crate::queue)).
+//!
+//! # Rules
+//! * A call that may raise an ERROR runs within pgrx's guard, which makes a panic of it; nothing that has to be dropped is
+//!   held across one that doesn't. `unguarded.rs` has those that can't raise one, each with the reason.
+//! * No ERROR is caught but in a savepoint of its own (`savepoint.rs`), and none is raised while an `LWLock` is held.
+//! * Memory that grows with what a user does is the server's (`memory.rs`); text is in the database's encoding until
+//!   somebody is to read it (`encoding.rs`).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `fmgr.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
+//! | `guard.rs`, `raise.rs` | errors and panics on their way into the server; errors with a SQLSTATE of the extension's own |
+//! | `spi.rs`, `query.rs` | statements of the extension's own; a query that the user has given |
+//! | `xact.rs`, `savepoint.rs` | what happens at commit, abort and their savepoints; work in a savepoint of its own |
+//! | `latch.rs` | sleeping until another session wakes this one |
+//! | `key_lock.rs` | one session at work for a key, while others wait for it |
+//! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, roles, interrupts |
+//! | `relation.rs` | open relations, and new entries in their indexes |
+//! | `own.rs` | whether the extension's own tables still have their columns |
+//! | `trigger.rs` | what a trigger tells |
+//! | `encoding.rs`, `jsonb.rs` | text between the database's encoding and Rust's; whether two jsonb values are equal |
+//! | `memory.rs`, `reserve.rs` | lists that grow with what a user does, and what is left for errors when memory isn't |
+//! | `backend_local.rs` | variables of this process |
+//! | `unguarded.rs` | calls of the server that can't fail, without a guard |
+
+#![allow(unsafe_code, reason = "the server's C interface")]
+#![allow(clippy::cast_ptr_alignment, reason = "the server aligns what it allocates")]
+
+pub mod backend_local;
+pub mod catalog;
+pub mod encoding;
+pub mod fmgr;
+pub mod guard;
+pub mod jsonb;
+pub mod key_lock;
+pub mod latch;
+pub mod memory;
+pub mod own;
+pub mod query;
+pub mod raise;
+pub mod relation;
+mod reserve;
+pub mod row;
+pub mod savepoint;
+pub mod server;
+pub mod spi;
+pub mod trigger;
+pub mod unguarded;
+pub mod value;
+pub mod xact;

@@ -1,0 +1,84 @@
+//! Relation relations, and what is done to them past the executor whatever they hold.
+
+use super::catalog;
+use super::encoding::decode;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::CStr;
+
+// OIDs of types, which never change.
+pub const INT2: u32 = pg_sys::INT2OID.to_u32();
+pub const INT4: u32 = pg_sys::INT4OID.to_u32();
+pub const INT8: u32 = pg_sys::INT8OID.to_u32();
+pub const TEXT: u32 = pg_sys::TEXTOID.to_u32();
+pub const JSONB: u32 = pg_sys::JSONBOID.to_u32();
+pub const TIMESTAMPTZ: u32 = pg_sys::TIMESTAMPTZOID.to_u32();
+
+/// An open relation, closed when dropped. Where rows are looked at or changed the lock stays until the transaction ends,
+/// as the server does it; else it goes with the value, so that a session that waits for messages hinders nobody.
+pub struct Relation(pub pg_sys::Relation, u32);
+
+impl Relation {
+    /// `None` where the table is gone.
+    pub fn table(relation: u32, mode: i32) -> Option<Self> {
+        // SAFETY: any OID may be asked for.
+        let table = unsafe { pg_sys::try_table_open(Oid::from(relation), mode) };
+        (!table.is_null()).then(|| Relation(table, pg_sys::NoLock))
+    }
+
+    /// For what the catalogs say of it.
+    pub fn facts_of_table(relation: u32) -> Option<Self> {
+        Self::table(relation, catalog::lock_mode(false)).map(|mut table| {
+            table.1 = pg_sys::AccessShareLock;
+            table
+        })
+    }
+
+    /// For writing into it.
+    pub fn index(index: Oid) -> Self {
+        // SAFETY: as above.
+        Relation(unsafe { pg_sys::index_open(index, pg_sys::RowExclusiveLock as _) }, pg_sys::NoLock)
+    }
+
+    /// For reading by it.
+    pub fn index_to_read(index: Oid) -> Self {
+        // SAFETY: as above.
+        Relation(unsafe { pg_sys::index_open(index, pg_sys::AccessShareLock as _) }, pg_sys::AccessShareLock)
+    }
+
+    /// The relation's name, for messages.
+    pub fn name(&self) -> String {
+        // SAFETY: an open relation has a name, which is a C string.
+        unsafe { decode(CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()).to_bytes()).into_owned() }
+    }
+
+    pub fn descriptor(&self) -> pg_sys::TupleDesc {
+        // SAFETY: an open relation has a descriptor.
+        unsafe { (*self.0).rd_att }
+    }
+}
+
+impl Drop for Relation {
+    fn drop(&mut self) {
+        // SAFETY: opened by this value. `relation_close` serves tables and indexes alike.
+        unsafe { pg_sys::relation_close(self.0, self.1 as _) };
+    }
+}
+
+/// # Safety
+/// `info` belongs to `index`, an index of `table` with so many columns, which has none but these values, and `place` is where the row was just inserted.
+pub unsafe fn insert_into_index<const COLUMNS: usize>(
+    index: &Relation,
+    info: *mut pg_sys::IndexInfo,
+    table: &Relation,
+    mut values: [Datum; COLUMNS],
+    place: &mut pg_sys::ItemPointerData,
+    unique: bool,
+) {
+    use pg_sys::IndexUniqueCheck as Check;
+    let check = if unique { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
+    let mut nulls = [false; COLUMNS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::index_insert(index.0, values.as_mut_ptr(), nulls.as_mut_ptr(), place, table.0, check, false, info);
+    }
+}

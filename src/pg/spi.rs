@@ -1,0 +1,323 @@
+//! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
+
+use super::encoding::{decode, encode, encode_c};
+use super::fmgr::{Jsonb, Text, payload};
+use super::relation::{JSONB, TIMESTAMPTZ};
+use super::value::{Value, copied};
+use super::{catalog, server};
+use crate::error::Error;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::prelude::*;
+use pgrx::spi;
+use pgrx::spi::OwnedPreparedStatement;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::rc::Rc;
+
+/// A parameter of a statement.
+#[derive(Clone, Copy)]
+pub enum Parameter<'p> {
+    /// `bigint`
+    I64(i64),
+    /// `bigint`, or NULL
+    OptionalI64(Option<i64>),
+    /// `int`
+    I32(i32),
+    /// `int`, or NULL
+    OptionalI32(Option<i32>),
+    /// `boolean`, or NULL
+    OptionalBool(Option<bool>),
+    /// `smallint`
+    I16(i16),
+    /// `text`
+    Text(&'p str),
+    /// `text`, or NULL
+    OptionalText(Option<&'p str>),
+    /// `text` as it came, or NULL
+    TextArgument(Option<Text<'p>>),
+    /// `text`, by its bytes in the database's encoding
+    Bytes(&'p [u8]),
+    /// `text` of a row, or NULL
+    TextOfRow(Option<Datum>),
+    /// `jsonb` of a row, or NULL
+    JsonOfRow(Option<Datum>),
+    /// `bigint[]`
+    Numbers(&'p [i64]),
+    /// An array of a column's values in rows, whose type has that OID: `timestamptz`, `text` or `jsonb`
+    Column(&'p [Option<Datum>], u32),
+    /// `jsonb[]`
+    Jsons(&'p [Option<Jsonb<'p>>]),
+    /// `timestamptz`, in microseconds since PostgreSQL's epoch
+    Instant(Option<i64>),
+    /// `double precision`: a number of microseconds to multiply an interval with
+    Micros(Option<i64>),
+    /// `jsonb`
+    Json(Option<Jsonb<'p>>),
+}
+
+impl<'p> Parameter<'p> {
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 285 years, which is more than any option takes")]
+    fn datum(&self) -> DatumWithOid<'p> {
+        match *self {
+            // SAFETY: as the row's columns are.
+            Parameter::TextOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) },
+            // SAFETY: as the row's columns are.
+            Parameter::JsonOfRow(value) => unsafe { DatumWithOid::new(value, pg_sys::JSONBOID) },
+            Parameter::Bytes(bytes) => text_datum(Some(copied(bytes))),
+            Parameter::Numbers(numbers) => numbers.to_vec().into(),
+            Parameter::Column(values, element) => array(values.iter().copied(), element),
+            Parameter::Jsons(values) => array(values.iter().map(|value| value.map(Jsonb::datum)), JSONB),
+            Parameter::I64(value) => value.into(),
+            Parameter::OptionalI64(value) => value.into(),
+            Parameter::I32(value) => value.into(),
+            Parameter::OptionalI32(value) => value.into(),
+            Parameter::OptionalBool(value) => value.into(),
+            Parameter::I16(value) => value.into(),
+            Parameter::Text(value) => text_datum(Some(copied(&encode(value)))),
+            Parameter::OptionalText(value) => text_datum(value.map(|value| copied(&encode(value)))),
+            // SAFETY: the type belongs to the value: a number of microseconds is what a timestamptz is.
+            Parameter::Instant(value) => unsafe { DatumWithOid::new(value, pg_sys::TIMESTAMPTZOID) },
+            Parameter::Micros(value) => value.map(|micros| micros as f64).into(),
+            Parameter::TextArgument(value) => text_datum(value.map(Text::datum)),
+            // SAFETY: as above.
+            Parameter::Json(value) => unsafe { DatumWithOid::new(value.map(Jsonb::datum), pg_sys::JSONBOID) },
+        }
+    }
+}
+
+/// A `text`, which lives as long as the call.
+fn text_datum<'p>(value: Option<Datum>) -> DatumWithOid<'p> {
+    // SAFETY: the callers pass a text.
+    unsafe { DatumWithOid::new(value, pg_sys::TEXTOID) }
+}
+
+/// An array of values of a type that is as wide as a word, `timestamptz`, or a varlena.
+fn array<'p>(values: impl ExactSizeIterator<Item = Option<Datum>>, element: u32) -> DatumWithOid<'p> {
+    let count = values.len() as i32;
+    let (mut items, mut nulls) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
+    for value in values {
+        items.push(value.unwrap_or(Datum::null()));
+        nulls.push(value.is_none());
+    }
+    let (wide, align) = if element == TIMESTAMPTZ { (8, b'd') } else { (-1, b'i') };
+    let element = Oid::from(element);
+    // SAFETY: as many values as are said, of that type, which the callers pass; the server copies them.
+    unsafe {
+        let array = pg_sys::construct_md_array(
+            items.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            [count].as_mut_ptr(),
+            [1].as_mut_ptr(),
+            element,
+            wide,
+            wide > 0,
+            align as std::ffi::c_char,
+        );
+        DatumWithOid::new(Some(Datum::from(array)), pg_sys::get_array_type(element))
+    }
+}
+
+impl From<spi::Error> for Error {
+    fn from(error: spi::Error) -> Self {
+        Error::Internal { problem: format!("a statement of its own failed: {error}") }
+    }
+}
+
+/// Runs a statement that may write, and gives each row to `each`.
+pub fn each_row(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    Spi::connect_mut(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        all(client.update(&*encode_c(statement), None, &parameters)?, each)
+    })
+}
+
+/// The most plans that a session keeps.
+const MOST_KEPT: usize = 64;
+
+thread_local! {
+    static KEPT: RefCell<HashMap<String, Rc<OwnedPreparedStatement>>> = RefCell::default();
+}
+
+/// The same with a plan that is kept for the session: for an INSERT of values, which has one plan whatever the tables
+/// hold. One that searches a table would be kept with a plan for how large the table was.
+pub fn each_row_kept(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    Spi::connect_mut(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        let plan = kept(client, statement, &parameters)?;
+        all(client.update(&*plan, None, &parameters)?, each)
+    })
+}
+
+/// A statement's plan, kept for the session.
+fn kept(
+    client: &spi::SpiClient<'_>,
+    statement: &str,
+    parameters: &[DatumWithOid<'_>],
+) -> Result<Rc<OwnedPreparedStatement>, Error> {
+    let known = KEPT.with_borrow(|kept| kept.get(statement).cloned());
+    if let Some(plan) = known {
+        return Ok(plan);
+    }
+    let types: Vec<PgOid> = parameters.iter().map(|parameter| parameter.oid().into()).collect();
+    let plan = Rc::new(client.prepare_mut(&*encode_c(statement), &types)?.keep());
+    KEPT.with_borrow_mut(|kept| {
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.insert(statement.into(), Rc::clone(&plan));
+    });
+    Ok(plan)
+}
+
+/// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, so that it runs on a
+/// standby too, and sees everything that is committed by now.
+pub fn read_rows(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    with_latest_snapshot(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        all(client.select(&*encode_c(statement), None, &parameters)?, each)
+    })
+}
+
+/// The same with a plan that is kept for the session: for a look-up by a primary key.
+pub fn read_rows_kept(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    with_latest_snapshot(|client| {
+        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
+        let plan = kept(client, statement, &parameters)?;
+        all(client.select(&*plan, None, &parameters)?, each)
+    })
+}
+
+fn with_latest_snapshot<R>(work: impl FnOnce(&spi::SpiClient<'_>) -> Result<R, Error>) -> Result<R, Error> {
+    struct Active;
+    impl Drop for Active {
+        fn drop(&mut self) {
+            // SAFETY: pushed below. After an ERROR the server clears away what is left, whichever that is.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+    if server::in_parallel_mode() {
+        // The server allows no new snapshot then.
+        return Err(Error::Parallel { what: "look into a table of pg_enough".into() });
+    }
+    // A statement that only reads takes the snapshot that is active, which may be as old as the call's own statement.
+    // SAFETY: no preconditions.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let _active = Active;
+    Spi::connect(work)
+}
+
+/// A column of an answer's row, from 1 on, as it is; to be copied before the next statement.
+pub fn column(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Value<'static>, Error> {
+    struct Raw(Datum);
+    impl FromDatum for Raw {
+        unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _type: Oid) -> Option<Self> {
+            (!is_null).then_some(Raw(datum))
+        }
+    }
+    impl IntoDatum for Raw {
+        fn into_datum(self) -> Option<Datum> {
+            Some(self.0)
+        }
+
+        fn type_oid() -> Oid {
+            Oid::INVALID
+        }
+
+        fn is_compatible_with(_other: Oid) -> bool {
+            true
+        }
+    }
+    Ok(row.get::<Raw>(number)?.map_or(Value::Null, |raw| Value::Raw(raw.0)))
+}
+
+/// A text of an answer's row, for people.
+pub fn text(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<String>, Error> {
+    Ok(text_bytes(row, number)?.map(|bytes| decode(bytes).into_owned()))
+}
+
+/// A text of an answer's row, in the database's encoding.
+pub fn text_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
+    Ok(match column(row, number)? {
+        // SAFETY: the caller asks for a text; it lives as long as the answer.
+        Value::Raw(datum) => Some(unsafe { payload(datum) }),
+        _ => None,
+    })
+}
+
+fn all(
+    table: spi::SpiTupleTable<'_>,
+    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let count = table.len();
+    for row in table {
+        each(&row)?;
+    }
+    Ok(count)
+}
+
+/// Runs a statement for its effect; the answer is how many rows it returned or changed.
+pub fn run(statement: &str, parameters: &[Parameter<'_>]) -> Result<usize, Error> {
+    each_row(statement, parameters, |_| Ok(()))
+}
+
+/// Runs a statement whose parts are in the database's encoding, because they name what may have any name.
+pub fn run_bytes(statement: &[&[u8]]) -> Result<usize, Error> {
+    let statement =
+        CString::new(statement.concat()).map_err(|_| Error::Internal { problem: "a name with a zero byte".into() })?;
+    Spi::connect_mut(|client| all(client.update(&*statement, None, &[])?, |_| Ok(())))
+}
+
+/// Does `work` with the rights of a relation's owner, as the server does for foreign keys. Only statements of the
+/// extension's own run in it, by names that are qualified.
+pub fn as_owner_of<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    as_owner(relation, 0, work)
+}
+
+/// The same for work that nobody has asked for on this very relation, such as maintenance: nothing of the owner's is put off
+/// to where the caller's rights are back, as the server has it for VACUUM.
+pub fn as_owner_restricted<R>(relation: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    as_owner(relation, pg_sys::SECURITY_RESTRICTED_OPERATION, work)
+}
+
+fn as_owner<R>(relation: u32, restricted: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    struct Restore(Oid, i32);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: what `GetUserIdAndSecContext` answered.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
+        }
+    }
+    let owner = catalog::owner_of(relation).ok_or_else(|| Error::NotReady {
+        problem: "a table of pg_enough was dropped by another session".into(),
+        hint: "Call again: the next call says which.".into(),
+    })?;
+    let (mut user, mut context) = (Oid::INVALID, 0);
+    // SAFETY: both are variables of this process; an ERROR restores them too, with the transaction or savepoint.
+    let _restore = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let within =
+            context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS | restricted) as i32;
+        pg_sys::SetUserIdAndSecContext(owner, within);
+        Restore(user, context)
+    };
+    work()
+}

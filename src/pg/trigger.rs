@@ -1,0 +1,81 @@
+//! Calls by triggers: what has happened, and to which rows.
+
+use super::fmgr::Call;
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+
+/// What a function is told when a trigger calls it.
+pub struct Trigger<'c> {
+    data: *const pg_sys::TriggerData,
+    lifetime: PhantomData<&'c ()>,
+}
+
+/// A row as it was, or as it is now.
+#[derive(Clone, Copy)]
+pub struct TriggerRow<'c> {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+    lifetime: PhantomData<&'c ()>,
+}
+
+impl<'c> Call<'c> {
+    /// The trigger that calls; `None` where nobody does.
+    pub fn trigger(&self) -> Option<Trigger<'c>> {
+        // SAFETY: the context of a call is a node of the server's, or NULL.
+        unsafe {
+            let context = self.context();
+            let is_one = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
+            is_one.then_some(Trigger { data: context.cast(), lifetime: PhantomData })
+        }
+    }
+}
+
+impl<'c> Trigger<'c> {
+    /// The `index`-th argument of CREATE TRIGGER, in the database's encoding.
+    pub fn argument(&self, index: usize) -> Option<&'c [u8]> {
+        // SAFETY: the trigger's description has as many arguments as it says, and lives as long as the call.
+        unsafe {
+            let trigger = &*(*self.data).tg_trigger;
+            (index < usize::try_from(trigger.tgnargs).unwrap_or(0))
+                .then(|| CStr::from_ptr(*trigger.tgargs.add(index)).to_bytes())
+        }
+    }
+
+    /// The row before and after the change, where the trigger runs for each row.
+    pub fn rows(&self) -> Option<[Option<TriggerRow<'c>>; 2]> {
+        // SAFETY: the server fills in what belongs to the event.
+        unsafe {
+            let data = &*self.data;
+            if data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+                return None;
+            }
+            let descriptor = (*data.tg_relation).rd_att;
+            let row = |tuple: pg_sys::HeapTuple| {
+                (!tuple.is_null()).then_some(TriggerRow { tuple, descriptor, lifetime: PhantomData })
+            };
+            Some(match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+                pg_sys::TRIGGER_EVENT_INSERT => [None, row(data.tg_trigtuple)],
+                pg_sys::TRIGGER_EVENT_UPDATE => [row(data.tg_trigtuple), row(data.tg_newtuple)],
+                _ => [row(data.tg_trigtuple), None],
+            })
+        }
+    }
+}
+
+impl<'c> TriggerRow<'c> {
+    /// The text of a column, in the database's encoding: as the server prints it, empty for NULL. `None` where there is no
+    /// column of that name.
+    pub fn text(self, column: &[u8]) -> Option<&'c [u8]> {
+        let column = CString::new(column).ok()?;
+        // SAFETY: a row and its own descriptor; what is returned lies in the call's memory.
+        unsafe {
+            let number = pg_sys::SPI_fnumber(self.descriptor, column.as_ptr());
+            if number <= 0 {
+                return None;
+            }
+            let text = pg_sys::SPI_getvalue(self.tuple, self.descriptor, number);
+            Some(if text.is_null() { &[] } else { CStr::from_ptr(text).to_bytes() })
+        }
+    }
+}

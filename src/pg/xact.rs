@@ -1,0 +1,195 @@
+//! What happens at the end of transactions and savepoints.
+//!
+//! A capability whose calls take effect at commit is a [`Participant`]: it keeps what waits in this process's memory
+//! and calls [`enlist`] when there is something. Fallible work belongs into `pre_commit`; `commit` only flips what was
+//! prepared: the transaction is durable by then, and an ERROR would take the server down. So a panic in `commit` or
+//! `abort` is caught here and becomes a WARNING: what it leaves undone is a lost hint, never lost data.
+
+use super::guard::{guarded, message};
+use crate::error::Error;
+use pgrx::pg_sys::{self, SubTransactionId};
+use pgrx::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// What a capability does at the end of transactions in which it has something to do.
+pub trait Participant: Sync {
+    /// What the user knows it as, for the error of `PREPARE TRANSACTION`.
+    fn name(&self) -> &'static str;
+    /// Whether something waits for the end of this transaction.
+    fn waiting(&self) -> bool;
+    /// The transaction is about to commit; an error aborts it.
+    fn pre_commit(&self) -> Result<(), Error>;
+    /// The transaction has committed and its rows are visible.
+    fn commit(&self);
+    /// The transaction has been rolled back.
+    fn abort(&self);
+    /// A savepoint was released (or a PL/pgSQL block with an EXCEPTION clause ended well): what belonged to `from`
+    /// belongs to `to` now.
+    fn merge(&self, from: SubTransactionId, to: SubTransactionId);
+    /// A savepoint was rolled back: what belonged to it is undone.
+    fn undo(&self, from: SubTransactionId);
+}
+
+/// Who may have enlisted, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Enlisted {
+    /// The queue.
+    Queue = 1,
+    /// The cache.
+    Cache = 2,
+    /// The cache, with values that wait for nothing but the commit.
+    CacheWrite = 4,
+}
+
+/// The participants, as the root of the library names them.
+pub struct Participants {
+    /// Has enlisted as [`Enlisted::Queue`].
+    pub queue: &'static dyn Participant,
+    /// Has enlisted as [`Enlisted::Cache`] or [`Enlisted::CacheWrite`].
+    pub cache: &'static dyn Participant,
+    /// The commit of a transaction that only [`Enlisted::CacheWrite`] has enlisted: it can't fail.
+    pub cache_write: fn(),
+}
+
+/// Set once, when the library is loaded.
+static PARTICIPANTS: OnceLock<&'static Participants> = OnceLock::new();
+
+/// Who has enlisted the current transaction: the callbacks below run at the end of each transaction of this session, also
+/// of those that don't know `pg_enough`.
+static ENLISTED: AtomicU8 = AtomicU8::new(0);
+
+/// Says that something waits for the end of this transaction.
+#[inline]
+pub fn enlist(who: Enlisted) {
+    ENLISTED.store(ENLISTED.load(Relaxed) | who as u8, Relaxed);
+}
+
+/// Whether anybody has enlisted the current transaction.
+#[inline]
+pub fn is_enlisted() -> bool {
+    ENLISTED.load(Relaxed) != 0
+}
+
+/// Whether anybody but `who` has enlisted the current transaction.
+#[inline]
+pub fn is_enlisted_by_others_than(who: Enlisted) -> bool {
+    ENLISTED.load(Relaxed) & !(who as u8) != 0
+}
+
+fn participants(enlisted: u8) -> impl Iterator<Item = &'static dyn Participant> {
+    let all = PARTICIPANTS.get().into_iter().flat_map(|all| {
+        [(Enlisted::Queue as u8, all.queue), (Enlisted::Cache as u8 | Enlisted::CacheWrite as u8, all.cache)]
+    });
+    all.filter(move |(bits, _)| enlisted & bits != 0).map(|(_, participant)| participant)
+}
+
+/// The savepoint that the current call belongs to.
+#[inline]
+pub fn current() -> SubTransactionId {
+    // SAFETY: reads a variable of this process.
+    unsafe { super::unguarded::GetCurrentSubTransactionId() }
+}
+
+/// Registers the callbacks; once, when the library is loaded.
+pub fn init(all: &'static Participants) {
+    // A second time nothing is set: there is one table of them.
+    let _ = PARTICIPANTS.set(all);
+    // SAFETY: the callbacks stay where they are as long as the process lives: libraries are never unloaded.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(savepoint_ends), std::ptr::null_mut());
+    }
+}
+
+/// For steps that come too late for an ERROR.
+fn run_infallible(enlisted: u8, step: impl Fn(&dyn Participant)) {
+    for participant in participants(enlisted) {
+        // SAFETY: variables of this process.
+        let holdoff = unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(participant))) else { continue };
+        // An ERROR of the server's sets these to 0, while the end of a transaction goes on holding off interrupts.
+        // SAFETY: as above.
+        unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) = holdoff };
+        let (name, why) = (participant.name(), message(panic));
+        warning!("pg_enough: a step at the end of the transaction failed; the {name} recovers: {why}");
+    }
+}
+
+/// Called at the end of every transaction of a session that has loaded the library: without a guard, because most of
+/// them have nothing to do here, or small values for the cache, which can't fail.
+unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent as E;
+    const WRITE: u8 = Enlisted::CacheWrite as u8;
+    match (ENLISTED.load(Relaxed), event) {
+        (0, _) | (WRITE, E::XACT_EVENT_PRE_COMMIT) => {}
+        (WRITE, E::XACT_EVENT_COMMIT) => {
+            ENLISTED.store(0, Relaxed);
+            if let Some(all) = PARTICIPANTS.get() {
+                (all.cache_write)();
+            }
+        }
+        // SAFETY: with the server's own arguments.
+        (enlisted, _) => unsafe { joined_transaction_ends(enlisted, event, arg) },
+    }
+}
+
+#[cold]
+unsafe fn joined_transaction_ends(enlisted: u8, event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent as E;
+    let work = move || match event {
+        E::XACT_EVENT_PRE_COMMIT | E::XACT_EVENT_PRE_PREPARE => {
+            for participant in participants(enlisted) {
+                let outcome = if event == E::XACT_EVENT_PRE_COMMIT {
+                    participant.pre_commit()
+                } else if participant.waiting() {
+                    Err(Error::Prepared { what: participant.name() })
+                } else {
+                    Ok(())
+                };
+                outcome?;
+            }
+            Ok(())
+        }
+        E::XACT_EVENT_COMMIT => {
+            ENLISTED.store(0, Relaxed);
+            run_infallible(enlisted, |participant| participant.commit());
+            Ok(())
+        }
+        // After PREPARE nothing waits, or it would have been refused above.
+        E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => {
+            ENLISTED.store(0, Relaxed);
+            run_infallible(enlisted, |participant| participant.abort());
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    // SAFETY: this is the last frame before the server's.
+    unsafe { guarded(work) }
+}
+
+/// The same for savepoints.
+unsafe extern "C-unwind" fn savepoint_ends(
+    event: pg_sys::SubXactEvent::Type,
+    own: SubTransactionId,
+    parent: SubTransactionId,
+    _arg: *mut std::ffi::c_void,
+) {
+    use pg_sys::SubXactEvent as E;
+    let enlisted = ENLISTED.load(Relaxed);
+    if enlisted == 0 {
+        return;
+    }
+    let work = move || {
+        match event {
+            E::SUBXACT_EVENT_COMMIT_SUB => run_infallible(enlisted, |participant| participant.merge(own, parent)),
+            E::SUBXACT_EVENT_ABORT_SUB => run_infallible(enlisted, |participant| participant.undo(own)),
+            _ => {}
+        }
+        Ok(())
+    };
+    // SAFETY: this is the last frame before the server's.
+    unsafe { guarded(work) }
+}

@@ -1,0 +1,25 @@
+//! What becomes of a message once it is read: leased, finished, failed, delivered again.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `read.rs` | leasing messages, and waiting for them |
+//! | `refill.rs` | rows of the table brought into the index |
+//! | `groups.rs` | the next message of a group |
+//! | `claim.rs` | the right to end a message: by its lease, or while nobody holds it |
+//! | `finish.rs` | deleting and archiving |
+//! | `fail.rs`, `release.rs` | failing: a retry, or the archive; giving back unused |
+//! | `batch.rs` | many messages ended by one call |
+//! | `bury.rs` | messages that have been delivered as often as they may be |
+//! | `purge.rs`, `redrive.rs` | all of a queue's messages removed; dead ones delivered again |
+
+pub(in crate::queue) mod batch;
+pub(in crate::queue) mod bury;
+pub(in crate::queue) mod claim;
+pub(in crate::queue) mod fail;
+pub(in crate::queue) mod finish;
+pub(in crate::queue) mod groups;
+pub(in crate::queue) mod purge;
+pub(in crate::queue) mod read;
+pub(in crate::queue) mod redrive;
+pub(in crate::queue) mod refill;
+pub(in crate::queue) mod release;

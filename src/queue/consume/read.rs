@@ -1,0 +1,459 @@
+//! Reading: leases from the index, rows from the table; refilling the index from the table; waiting.
+//!
+//! A reader takes messages out of the index under the partition's lock, lets go of it, and looks at each row. It goes to
+//! the table for more only when the index runs dry while the table may hold more; then one reader refills, and whoever
+//! needs the outcome waits for it, so that no read comes back empty while messages are ready.
+
+use super::claim::permitted;
+use super::{bury, finish, groups, refill};
+use crate::error::Error;
+use crate::pg::catalog::{self, Privilege};
+use crate::pg::fmgr::{Rows, Value};
+use crate::pg::spi::{Parameter, as_owner_of, each_row};
+use crate::pg::{latch, server};
+use crate::queue::entry::{ENTRY, entry_of};
+use crate::queue::handle::Queue;
+use crate::queue::heap::rows::{OpenTable, Row, fixed_snapshot};
+use crate::queue::name::missing;
+use crate::queue::pending::{self, Action, remember};
+use enough_engine::queue::{Outlook, Taken, Yielded};
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Messages leased under one hold of the lock.
+const LEASES: usize = 256;
+/// Timers that one read lets run out.
+const TIMERS: usize = 256;
+/// How long a reader sleeps at the most while another one refills.
+const REFILL_SLEEP: i64 = 10_000;
+/// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
+const CONTENDED_SLEEP: i64 = 20_000;
+/// How long it sleeps at the most where what is ready isn't for its snapshot to see: it has no place among those that wait.
+const HIDDEN_SLEEP: i64 = 1_000_000;
+/// A client that has waited for so long may be gone.
+const LONG: i64 = 50_000;
+/// So many messages that aren't for this transaction are enough for one look.
+const MOST_HIDDEN: usize = 1024;
+
+/// What a read wants.
+pub(in crate::queue) struct Wish {
+    /// At most so many messages.
+    pub qty: usize,
+    /// How long the leases last, in microseconds; `None` for the queue's own.
+    pub timeout: Option<i64>,
+    /// How long to wait for the first message, in microseconds.
+    pub wait: i64,
+    /// Delete what is read, in the same transaction.
+    pub delete: bool,
+    /// For errors.
+    pub function: &'static str,
+}
+
+/// Reads messages into `rows`.
+pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
+    queue.require(Privilege::Consume)?;
+    if server::in_recovery() || (wish.delete && !server::may_write()) {
+        return Err(Error::ReadOnly { function: wish.function });
+    }
+    if !server::may_write() && queue.index(|index, slot| index.durable_attempts(slot))? {
+        // Nobody would know of the delivery after a crash.
+        return Err(Error::ReadOnly { function: wish.function });
+    }
+    let mut deadline = None;
+    let waited = Cell::new(false);
+    loop {
+        if wish.wait > 0 {
+            latch::forget_wake_ups();
+        }
+        let current = Queue::open_locked(queue.name.as_bytes(), wish.delete)?;
+        if current.table.relation != queue.table.relation {
+            return Err(missing(&queue.name));
+        }
+        let deadline = if let Some(deadline) = deadline {
+            deadline
+        } else {
+            let now = server::now();
+            if now.saturating_sub(server::statement_began()) > LONG {
+                // It may have waited for a lock on the table, and its client have given up.
+                latch::check_client();
+            }
+            *deadline.insert(now.saturating_add(wish.wait))
+        };
+        let mut reader = Reader {
+            queue: &current,
+            wish,
+            began: None,
+            given: Vec::new(),
+            ends: i64::MAX,
+            repeats: false,
+            table: None,
+            hidden: Vec::new(),
+            contended: false,
+            used_up: false,
+            durable: false,
+            waited: &waited,
+        };
+        let outlook = reader.attempt(rows)?;
+        reader.put_back_hidden()?;
+        if outlook.is_none() || server::now() >= deadline {
+            if outlook.is_some() && waited.get() {
+                reader.retire()?;
+            }
+            // Not before: a reader that waits has nothing open that others would wait for.
+            return if reader.used_up { bury::bury_some(&current) } else { Ok(()) };
+        }
+        // Without a lock on the table, so that it can be altered, cleaned and dropped while this session sleeps.
+        reader.unlock();
+        catalog::unlock(current.table.relation, wish.delete);
+        reader.sleep(deadline)?;
+    }
+}
+
+#[allow(clippy::struct_excessive_bools, reason = "each says something else")]
+struct Reader<'q> {
+    queue: &'q Queue,
+    wish: &'q Wish,
+    /// When it first looked: what runs out later is left to other reads.
+    began: Option<i64>,
+    /// What it has given to the caller so far, and when the first of those leases runs out: from then on another session may
+    /// have made them ready again, and nobody is to get a message twice by one call.
+    given: Vec<i64>,
+    ends: i64,
+    /// It has met one of those again.
+    repeats: bool,
+    /// Opened when the first row is looked at.
+    table: Option<OpenTable<'q>>,
+    /// Leased, but not for this transaction to have: given back at the end, for others.
+    hidden: Vec<Taken>,
+    /// Some of the hidden ones are only hidden while another transaction is changing their rows.
+    contended: bool,
+    /// Messages wait to be buried.
+    used_up: bool,
+    /// Each delivery is noted in the row.
+    durable: bool,
+    /// Whether this session has stood in the queue's list of waiting ones.
+    waited: &'q Cell<bool>,
+}
+
+impl<'q> Reader<'q> {
+    fn table(&mut self) -> Result<&OpenTable<'q>, Error> {
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => self.queue.open_table(self.wish.delete)?,
+        };
+        Ok(self.table.insert(table))
+    }
+
+    fn unlock(&mut self) {
+        if let Some(table) = self.table.take() {
+            table.unlock();
+        }
+    }
+
+    /// Reads what is there now. `None` when something was read; else how the queue stands.
+    fn attempt(&mut self, rows: &mut Rows<'_>) -> Result<Option<Outlook>, Error> {
+        let mut got = 0;
+        let mut taken: Vec<Taken> = Vec::new();
+        loop {
+            let want = (self.wish.qty - got).min(LEASES);
+            taken.clear();
+            taken.reserve(want);
+            let outlook = self.take(want, &mut taken)?;
+            let any = !taken.is_empty();
+            got += self.deliver_all(&taken, rows)?;
+            if self.repeats {
+                return Ok(None);
+            }
+            if got == self.wish.qty {
+                // With messages ready, what the table may hold besides is delayed ones that have come due.
+                if outlook.refill && outlook.ready > 0 {
+                    self.refill(&outlook)?;
+                }
+                return Ok(None);
+            }
+            let more_due = outlook.next.is_some_and(|next| self.began.is_some_and(|began| next <= began));
+            if outlook.paused {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
+            if outlook.refill {
+                if !any && !self.refill(&outlook)? {
+                    if got == 0 && self.used_up {
+                        // To bury them makes room.
+                        return Ok(Some(outlook));
+                    }
+                    return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
+                }
+            } else if !any && !more_due && outlook.ready == 0 {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
+            // Rows that turned out to be gone, timers that are due, a refill: look again.
+            if self.hidden.len() >= MOST_HIDDEN {
+                return Ok(if got > 0 { None } else { Some(outlook) });
+            }
+            server::check_for_interrupts();
+        }
+    }
+
+    fn take(&mut self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
+        let (outlook, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
+            let now = server::now();
+            taken.clear();
+            index.expire(slot, *self.began.get_or_insert(now), TIMERS, wake)?;
+            let timeout = match self.wish.timeout {
+                Some(timeout) => timeout,
+                None => index.options(slot)?.visibility_timeout,
+            };
+            index.take(slot, latch::process(), now, want, timeout, taken, wake)?;
+            index.delivered(slot, taken.len())?;
+            let outlook = index.outlook(slot, 1, now)?;
+            if outlook.refill && !taken.is_empty() {
+                // This session leaves with what it has; the next one that waits may refill.
+                index.pass_on(slot, wake)?;
+            }
+            if !taken.is_empty() {
+                index.watch(slot, now, wake)?;
+            }
+            Ok((outlook, index.has_used_up(slot)?, index.durable_attempts(slot)?))
+        })?;
+        self.used_up |= used_up;
+        self.durable = durable;
+        if !taken.is_empty() && self.waited.get() {
+            pending::left();
+        }
+        Ok(outlook)
+    }
+
+    /// This session has waited, and goes away with nothing: another one keeps watch in its place.
+    fn retire(&self) -> Result<(), Error> {
+        self.queue.index_and_wake(|index, slot, wake| index.watch(slot, server::now(), wake))?;
+        pending::left();
+        Ok(())
+    }
+
+    /// Gives leased messages to the caller; how many there were to give.
+    fn deliver_all(&mut self, taken: &[Taken], rows: &mut Rows<'_>) -> Result<usize, Error> {
+        for one in taken {
+            // Before any row is looked at: an error gives them all back.
+            let (msg_id, lease, attempts) = (one.msg_id, one.lease, one.attempts);
+            remember(self.queue.key, Action::Leased { msg_id, lease, attempts });
+        }
+        let mut got = 0;
+        let repeated = self.repeated(taken);
+        self.repeats = !repeated.is_empty();
+        for one in taken {
+            if repeated.contains(&one.msg_id) {
+                self.hidden.push(*one);
+            } else if self.deliver(one, rows)? {
+                got += 1;
+                if self.wish.qty > 1 {
+                    self.given.push(one.msg_id);
+                    self.ends = self.ends.min(one.until);
+                }
+            }
+        }
+        let missed = taken.len() - got;
+        if missed > 0 {
+            self.queue.index(|index, slot| index.not_delivered(slot, missed, server::now()))?;
+        }
+        Ok(got)
+    }
+
+    /// Those of them that have been given already.
+    fn repeated(&self, taken: &[Taken]) -> HashSet<i64> {
+        if self.given.is_empty() || server::now() < self.ends {
+            return HashSet::new();
+        }
+        let taken: HashSet<i64> = taken.iter().map(|one| one.msg_id).collect();
+        self.given.iter().copied().filter(|id| taken.contains(id)).collect()
+    }
+
+    /// Gives one leased message to the caller; false where there was nothing to give.
+    fn deliver(&mut self, taken: &Taken, rows: &mut Rows<'_>) -> Result<bool, Error> {
+        let Some(row) = self.table()?.fetch(taken.msg_id, taken.tid) else {
+            return self.vanished(taken, None).map(|()| false);
+        };
+        if !taken.tag.matches(row.tag()) {
+            return self.vanished(taken, Some(&row)).map(|()| false);
+        }
+        let shown = (!fixed_snapshot() || self.table()?.shown(&row))
+            && (self.queue.table.plain || permitted(self.queue, row.msg_id)?);
+        if !shown {
+            self.hidden.push(*taken);
+            return Ok(false);
+        }
+        if row.deliver_at.is_some_and(|at| at > server::now()) {
+            if row.is_own() {
+                // By this transaction, which may be rolled back.
+                self.hidden.push(*taken);
+            } else {
+                self.postpone(&row)?;
+            }
+            return Ok(false);
+        }
+        if (self.wish.delete || self.durable) && row.is_being_changed() {
+            // A read doesn't wait for other transactions: others may get it later.
+            self.contended = true;
+            self.hidden.push(*taken);
+            return Ok(false);
+        }
+        if taken.may_overtake && groups::look_for_earlier(self.queue, self.table()?, taken, &row)? == Yielded::Overtaken
+        {
+            return Ok(false);
+        }
+        if let Some(after) = taken.find_next {
+            groups::look_for_next(self.queue, self.table()?, &row, after)?;
+        }
+        if self.wish.delete {
+            let queue = self.queue;
+            if !finish::delete(queue, self.table()?, taken.msg_id, Some(taken.lease))? {
+                return Ok(false);
+            }
+        } else if !self.note_delivery(taken, &row)? {
+            self.contended = true;
+            self.hidden.push(*taken);
+            return Ok(false);
+        }
+        let leased = |value| if self.wish.delete { Value::Null } else { value };
+        rows.push(&[
+            Value::I64(taken.msg_id),
+            Value::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX)),
+            Value::Instant(row.enqueued_at),
+            leased(Value::Instant(taken.until)),
+            leased(Value::I64(taken.lease.cast_signed())),
+            Value::I16(row.priority),
+            Value::or_null(row.group_key, Value::Raw),
+            Value::or_null(row.headers, Value::Raw),
+            Value::or_null(row.message, Value::Raw),
+        ])?;
+        Ok(true)
+    }
+
+    /// A leased message has no row any more, or another row has its number.
+    fn vanished(&mut self, taken: &Taken, other: Option<&Row>) -> Result<(), Error> {
+        if self.queue.table.own_storage || self.table()?.is_there_for_others(taken.msg_id, taken.tag) {
+            // By this transaction, which may be rolled back.
+            self.hidden.push(*taken);
+            return Ok(());
+        }
+        self.queue.index_and_wake(|index, slot, wake| {
+            index.drop_leased(slot, taken.msg_id, taken.lease, server::now(), wake)
+        })?;
+        other.map_or(Ok(()), |row| self.queue.meet(row))
+    }
+
+    /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
+    fn postpone(&self, row: &Row) -> Result<(), Error> {
+        let entry = row.entry();
+        self.queue.index_and_wake(|index, slot, wake| {
+            let now = server::now();
+            index.drop_message(slot, row.msg_id, entry.tag, now, wake)?;
+            index.stray(slot, &entry, now, wake)
+        })?;
+        Ok(())
+    }
+
+    /// From the second delivery on the number of deliveries is durable, or from the first one where the queue has it so;
+    /// where this transaction may write and nobody else is changing the row. False where it must be, and can't.
+    fn note_delivery(&self, taken: &Taken, row: &Row) -> Result<bool, Error> {
+        if (taken.attempts < 2 && !self.durable) || !server::may_write() {
+            return Ok(true);
+        }
+        if !self.queue.table.plain {
+            // For the others the memory's count must do: triggers and policies would have a say in each.
+            return if self.durable { self.note_by_executor(taken) } else { Ok(true) };
+        }
+        let Some(writer) = self.queue.open_for_notes()? else { return Ok(!self.durable) };
+        let Some(tid) = writer.write_attempts(row, taken.attempts) else { return Ok(!self.durable) };
+        self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, tid))?;
+        Ok(true)
+    }
+
+    /// As the table's owner, because a consumer needn't have UPDATE.
+    fn note_by_executor(&self, taken: &Taken) -> Result<bool, Error> {
+        let statement = format!(
+            "UPDATE {} SET attempts = $2 WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING {ENTRY}",
+            self.queue.relation("q_")
+        );
+        let attempts = Parameter::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX));
+        let mut noted = None;
+        as_owner_of(self.queue.table.relation, || {
+            each_row(&statement, &[Parameter::I64(taken.msg_id), attempts], |row| {
+                noted = Some(entry_of(row, true)?);
+                Ok(())
+            })
+        })?;
+        let Some(entry) = noted else { return Ok(false) };
+        self.queue.index(|index, slot| index.moved(slot, taken.msg_id, taken.lease, entry.tid))?;
+        Ok(true)
+    }
+
+    fn put_back_hidden(&self) -> Result<(), Error> {
+        for taken in self.hidden.iter().rev() {
+            let now = server::now();
+            self.queue
+                .index_and_wake(|index, slot, wake| index.put_back(slot, taken.msg_id, taken.lease, now, wake))?;
+        }
+        pending::forget_leased(self.queue.key, &self.hidden);
+        Ok(())
+    }
+
+    /// Brings more messages from the table into the index, or waits for who does. False where not a single one found room.
+    fn refill(&mut self, outlook: &Outlook) -> Result<bool, Error> {
+        let process = latch::process();
+        let gone = outlook.refiller.filter(|&other| other == process || !latch::is_alive(other));
+        let refill = self.queue.index(|index, slot| index.start_refill(slot, process, server::now(), gone))?;
+        let Some(refill) = refill else {
+            latch::forget_wake_ups();
+            self.sleep_in_place(|now| now.saturating_add(REFILL_SLEEP))?;
+            return Ok(true);
+        };
+        let queue = self.queue;
+        pending::refilling(queue.key);
+        let room = refill::refill(queue, self.table()?, &refill)?;
+        pending::refilled();
+        Ok(room)
+    }
+
+    /// Sleeps until there may be something to read.
+    fn sleep(&self, deadline: i64) -> Result<(), Error> {
+        if !self.hidden.is_empty() {
+            // What is ready isn't for this transaction's snapshot to see, or being changed by another.
+            let left = deadline.saturating_sub(server::now());
+            latch::sleep(left.min(if self.contended { CONTENDED_SLEEP } else { HIDDEN_SLEEP }));
+            return Ok(());
+        }
+        self.sleep_in_place(|now| deadline.min(now.saturating_add(latch::patience(now))))
+    }
+
+    /// Sleeps until the time that `until` says, at the longest, while this session stands in the queue's list of waiting ones;
+    /// not at all where there is something to read by now. Both are decided under the same lock, so that no wake-up is
+    /// missed.
+    fn sleep_in_place(&self, until: impl Fn(i64) -> i64) -> Result<(), Error> {
+        let process = latch::process();
+        let (now, idle, place) = self.queue.index(|index, slot| {
+            let now = server::now();
+            let outlook = index.outlook(slot, 1, now)?;
+            // What is due while another session refills is that session's to find.
+            let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
+            let wanted = outlook.refill && outlook.refiller.is_none();
+            let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
+            let place = if idle { index.wait(slot, process, now, until(now))? } else { None };
+            Ok((now, idle, place))
+        })?;
+        if !idle {
+            return Ok(());
+        }
+        let Some(place) = place else {
+            // No room for another waiting session: look again soon.
+            latch::sleep(REFILL_SLEEP);
+            return Ok(());
+        };
+        pending::waiting(self.queue.key, place.record);
+        self.waited.set(true);
+        latch::sleep(place.alarm.saturating_sub(now));
+        // Whoever was woken has what it was woken for to see to: an error on the way to the next look passes that on.
+        self.queue.index(|index, slot| index.leave(slot, place.record, process))?;
+        Ok(())
+    }
+}

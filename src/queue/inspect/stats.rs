@@ -1,0 +1,157 @@
+//! What a queue has seen and holds.
+
+use crate::error::Error;
+use crate::pg::catalog::{self, Privilege};
+use crate::pg::fmgr::{Rows, Value};
+use crate::pg::spi::{as_owner_of, read_rows, read_rows_kept, text};
+use crate::pg::{own, server};
+use crate::queue::consume::bury;
+use crate::queue::handle::Queue;
+use crate::queue::pending;
+use crate::shmem::{Region, segment};
+use enough_engine::queue::{Counters, Partition as Index};
+
+/// The names of all queues.
+pub(in crate::queue) fn names() -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    own::check(c"queue", &own::QUEUE_READ)?;
+    read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
+        names.extend(text(row, 1)?);
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// Adds a queue's row. The counts of rows are exact from the first call on: that one counts, later ones cost nothing.
+pub(in crate::queue) fn describe(queue: &Queue, rows: &mut Rows<'_>) -> Result<(), Error> {
+    bury::expire(queue, i64::MAX)?;
+    let counters = counters(queue)?;
+    let options = queue.index(|index, slot| index.options(slot))?;
+    let live = counters.live.unwrap_or(0);
+    rows.push(&[
+        Value::Bytes(queue.name.as_bytes()),
+        Value::I64((live - counters.leased - counters.delayed - counters.used_up).max(0)),
+        Value::I64(counters.leased),
+        Value::I64(counters.delayed),
+        // Nobody has buried some of them yet.
+        Value::I64(counters.dead.saturating_add(counters.used_up)),
+        Value::I64(counters.archived),
+        Value::or_null(oldest_ready(queue)?, Value::Interval),
+        Value::I64(counters.sent),
+        Value::I64(counters.delivered),
+        Value::I64(counters.finished),
+        Value::I64(counters.failed),
+        Value::Bool(options.paused),
+    ])
+}
+
+fn counters(queue: &Queue) -> Result<Counters, Error> {
+    let known = queue.index(|index, slot| index.counters(slot))?;
+    if known.live.is_some() {
+        return Ok(known);
+    }
+    recount(queue)
+}
+
+/// Counts the rows of a queue's tables.
+pub(in crate::queue) fn recount(queue: &Queue) -> Result<Counters, Error> {
+    let pending = pending::is_waiting(queue.key);
+    let counting = queue.index(|index, slot| index.start_counting(slot))?;
+    let started = server::now();
+    let found = count(queue)?;
+    queue.index(|index, slot| {
+        let now = server::now();
+        index.counted(slot, counting, found, now.saturating_sub(started), now)?;
+        let counters = index.counters(slot)?;
+        if server::in_recovery() || pending {
+            // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion. What
+            // this transaction has done was seen already, and is counted when it commits.
+            index.start_counting(slot)?;
+        }
+        Ok(counters)
+    })
+}
+
+/// Counts rows: live, delayed, done and dead. Whoever may read the queue's table may see its counts, those of the archive
+/// among them, so each table is counted with its owner's rights.
+fn count(queue: &Queue) -> Result<[i64; 4], Error> {
+    let live = format!(
+        "SELECT pg_catalog.count(*) AS one, pg_catalog.count(*) FILTER (WHERE deliver_at OPERATOR(pg_catalog.>) \
+                pg_catalog.clock_timestamp()) AS other FROM {}",
+        queue.relation("q_")
+    );
+    let ended = format!(
+        "SELECT pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'done') AS one, \
+                pg_catalog.count(*) FILTER (WHERE outcome OPERATOR(pg_catalog.=) 'dead') AS other FROM {}",
+        queue.relation("a_")
+    );
+    let pair = |owner: u32, statement: &str| {
+        let mut counts = [0; 2];
+        as_owner_of(owner, || {
+            read_rows(statement, &[], |row| {
+                counts = [row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0)];
+                Ok(())
+            })
+        })?;
+        Ok::<_, Error>(counts)
+    };
+    let (table, archive) = (queue.table.relation, queue.table.archive);
+    if archive != 0 {
+        // It may have been dropped by hand, or be about to be.
+        catalog::lock(archive, false);
+    }
+    if catalog::same_owner(table, archive) {
+        // By one snapshot: a message that is archived meanwhile is counted once.
+        let mut counts = [0; 4];
+        as_owner_of(table, || {
+            read_rows(
+                &format!("SELECT l.one, l.other, a.one, a.other FROM ({live}) AS l, ({ended}) AS a"),
+                &[],
+                |row| {
+                    for (count, number) in counts.iter_mut().zip(1..) {
+                        *count = row.get::<i64>(number)?.unwrap_or(0);
+                    }
+                    Ok(())
+                },
+            )
+        })?;
+        return Ok(counts);
+    }
+    let [live, delayed] = pair(table, &live)?;
+    let [done, dead] = if catalog::relation_exists(archive) { pair(archive, &ended)? } else { [0; 2] };
+    Ok([live, delayed, done, dead])
+}
+
+/// How much of its memory the fullest partition uses for leases, in percent.
+pub fn leased_percent() -> Result<u64, Error> {
+    let mut most = 0;
+    for partition in segment()?.partitions(Region::Queue) {
+        let (leased, places) = partition.shared(|words| Index::new(words).leased_places())?;
+        most = most.max(leased * 100 / places.max(1));
+    }
+    Ok(most)
+}
+
+/// How long the oldest ready message has been in the table, in microseconds.
+fn oldest_ready(queue: &Queue) -> Result<Option<i64>, Error> {
+    let heads = queue.index(|index, slot| index.heads(slot))?;
+    let table = queue.open_table(false)?;
+    let sent = heads.iter().flatten().filter_map(|&(msg_id, tid)| table.fetch(msg_id, tid)).map(|row| row.enqueued_at);
+    Ok(sent.min().map(|oldest| server::now().saturating_sub(oldest).max(0)))
+}
+
+/// Whether the current role may see a queue's counters: who may read its table, and monitors (`sql/access.sql`).
+pub(in crate::queue) fn visible(queue: &Queue) -> bool {
+    queue.may(Privilege::Observe) || is_monitor().unwrap_or(false)
+}
+
+/// Fails where the current role may not see a queue's counters.
+pub(in crate::queue) fn require_visible(queue: &Queue) -> Result<(), Error> {
+    if visible(queue) { Ok(()) } else { queue.require(Privilege::Observe) }
+}
+
+/// Whether the current role may see the statistics of the other capabilities.
+fn is_monitor() -> Result<bool, Error> {
+    let statement = "SELECT WHERE pg_catalog.has_function_privilege('enough.cache_stats()', 'EXECUTE')";
+    Ok(read_rows_kept(statement, &[], |_| Ok(()))? > 0)
+}

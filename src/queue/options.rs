@@ -1,0 +1,66 @@
+//! The rows of `enough.queue`: which queues there are, and their options.
+
+use super::name::missing;
+use crate::error::Error;
+use crate::pg::catalog;
+use crate::pg::own;
+use crate::pg::spi::as_owner_of;
+use crate::pg::spi::{Parameter, read_rows, read_rows_kept};
+use enough_engine::queue::Options;
+
+/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last one is NULL where the table is of
+/// a version that hasn't got it.
+pub(in crate::queue) const OPTIONS: &str = "\
+    (EXTRACT(EPOCH FROM visibility_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, max_attempts, \
+    (EXTRACT(EPOCH FROM retry_backoff) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (EXTRACT(EPOCH FROM retry_backoff_max) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (EXTRACT(EPOCH FROM archive_for) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, paused, max_in_flight, max_rate, \
+    (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'durable_attempts')::pg_catalog.bool";
+
+pub(in crate::queue) fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
+    let limit = |column| Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()));
+    Ok(Options {
+        visibility_timeout: row.get::<i64>(1)?.unwrap_or(0),
+        // 0: as often as it takes.
+        max_attempts: row.get::<i32>(2)?.filter(|&most| most > 0).map_or(u32::MAX, i32::cast_unsigned),
+        retry_backoff: row.get::<i64>(3)?.unwrap_or(0),
+        retry_backoff_max: row.get::<i64>(4)?.unwrap_or(0),
+        archive_for: row.get::<i64>(5)?.unwrap_or(i64::MAX),
+        paused: row.get::<bool>(6)?.unwrap_or(false),
+        max_in_flight: limit(7)?,
+        max_rate: limit(8)?,
+        rate_period: row.get::<i64>(9)?.unwrap_or(0),
+        durable_attempts: row.get::<bool>(10)?.unwrap_or(false),
+    })
+}
+
+/// A queue's options from `enough.queue`.
+pub(in crate::queue) fn load_options(name: &str) -> Result<Options, Error> {
+    own::check(c"queue", &own::QUEUE_READ)?;
+    let mut found = None;
+    read_rows(
+        &format!("SELECT {OPTIONS} FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1"),
+        &[Parameter::Text(name)],
+        |row| {
+            found = Some(options_of(row)?);
+            Ok(())
+        },
+    )?;
+    found.ok_or_else(|| missing(name))
+}
+
+/// Does `work` with the rights of the registry's owner: whoever may make or drop a queue's tables may do so, and the list of
+/// queues follows.
+pub(in crate::queue) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    own::check(c"queue", &own::QUEUE_READ)?;
+    // Afterwards: to look at the table takes in what others have committed, and it may be another one by then.
+    let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
+    as_owner_of(registry, work)
+}
+
+/// Whether `enough.queue` has a row of that name.
+pub(in crate::queue) fn has_row(name: &str) -> Result<bool, Error> {
+    let statement = "SELECT FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1";
+    in_registry(|| Ok(read_rows_kept(statement, &[Parameter::Text(name)], |_| Ok(()))? > 0))
+}
