@@ -11,6 +11,7 @@
 //! | [`maintenance`] | what time asks for and no call has done yet |
 //! | [`shmem`] | the shared memory segment: found, laid out, locked |
 //! | [`pg`] | the boundary to PostgreSQL: safe calls of its C interface |
+//! | [`capability`] | what makes a capability, in one place |
 //! | [`cron`] | statements that `pg_cron` runs |
 //! | [`error`] | what can go wrong, with its SQLSTATE |
 //! | [`guc`] | the settings |
@@ -22,6 +23,7 @@
 compile_error!("pg_enough needs a 64-bit machine: the segment's words are 64-bit atomics that processes share");
 
 mod cache;
+mod capability;
 mod cron;
 mod error;
 mod guc;
@@ -31,6 +33,7 @@ mod queue;
 mod rate_limit;
 mod shmem;
 
+use capability::Capability;
 use pgrx::prelude::*;
 
 pgrx::pg_module_magic!();
@@ -44,12 +47,14 @@ extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"
 extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["queue"]);
 extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 
-/// What takes effect at the end of transactions.
-static PARTICIPANTS: pg::xact::Participants = pg::xact::Participants {
-    queue: &queue::pending::PARTICIPANT,
-    cache: &cache::PARTICIPANT,
-    cache_write: cache::commit_writes,
-};
+/// The capabilities, in the order in which they lie in the segment: `docs/adding-a-capability.md`.
+static CAPABILITIES: [&Capability; 3] = [&queue::CAPABILITY, &cache::CAPABILITY, &rate_limit::CAPABILITY];
+const _: () = assert!(queue::REGION.0 == 0 && cache::REGION.0 == 1 && rate_limit::REGION.0 == 2);
+const _: () = shmem::version::check(&[
+    enough_engine::queue::LAYOUT,
+    enough_engine::cache::LAYOUT,
+    enough_engine::limiter::LAYOUT,
+]);
 
 /// Called by the server when it loads the library: at its start where `pg_enough` is preloaded, else when a session
 /// first calls one of its functions.
@@ -57,6 +62,7 @@ static PARTICIPANTS: pg::xact::Participants = pg::xact::Participants {
 #[allow(non_snake_case, reason = "the server looks for this name")]
 pub extern "C-unwind" fn _PG_init() {
     cache::settings::define();
-    pg::xact::init(&PARTICIPANTS);
+    capability::init(&CAPABILITIES);
+    pg::xact::init(CAPABILITIES.iter().map(|capability| capability.participant));
     shmem::init();
 }

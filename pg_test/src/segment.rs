@@ -107,7 +107,7 @@ impl SegmentFile {
     /// The words of all partitions.
     pub fn parts(&self) -> Result<Vec<Part>> {
         /// The number of the header's word where the regions are described, by four words each.
-        const REGIONS: u64 = 11;
+        const REGIONS: u64 = 23;
         let mut parts = Vec::new();
         for region in 0..3 {
             let at = REGIONS + 4 * region;

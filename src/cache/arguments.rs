@@ -5,12 +5,13 @@ use super::key::Key;
 use super::settings;
 use super::store;
 use super::transactional::Mode;
+use crate::cache::settings::REGION;
 use crate::error::{Error, required, required_elements};
 use crate::pg::encoding::shown;
 use crate::pg::fmgr::{Buffer, Call, Time, Value};
 use crate::pg::memory::PgVec;
 use crate::pg::server;
-use crate::shmem::{Region, Segment};
+use crate::shmem::Segment;
 use enough_engine::cache::{Kind, MAX_TAGS, NEVER, Tags};
 use enough_engine::hash::KeyHash;
 
@@ -33,7 +34,7 @@ pub(super) fn hashed(segment: &Segment, key: &[u8]) -> Result<KeyHash, Error> {
             hint: "Hash what identifies the entry, with sha256() or the like, and use that.",
         });
     }
-    Ok(segment.hash(Region::Cache, key))
+    Ok(segment.hash(REGION, key))
 }
 
 /// The same for a key that is to get a value.
@@ -85,7 +86,7 @@ pub(super) fn hashed_tag(segment: &Segment, tag: &[u8]) -> Result<u64, Error> {
     let mut named = [0; LONGEST_TAG + 1];
     let (named, _) = named.split_at_mut(tag.len() + 1);
     named[1..].copy_from_slice(tag);
-    Ok(segment.hash(Region::Cache, named).high)
+    Ok(segment.hash(REGION, named).high)
 }
 
 /// The tags of a new entry.

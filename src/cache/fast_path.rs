@@ -6,10 +6,11 @@
 use super::arguments::{self, LONGEST_KEY};
 use super::key::Key;
 use super::{pending, settings, store};
+use crate::cache::settings::REGION;
 use crate::pg::fmgr::{Call, FastResult};
 use crate::pg::server;
-use crate::pg::xact::{self, Enlisted};
-use crate::shmem::{Region, Segment, known};
+use crate::pg::xact;
+use crate::shmem::{Segment, known};
 use enough_engine::cache::Kind;
 use enough_engine::hash::KeyHash;
 
@@ -17,7 +18,7 @@ use enough_engine::hash::KeyHash;
 #[inline(always)]
 fn key<'c>(call: &Call<'c>, segment: &Segment) -> Option<(KeyHash, &'c [u8])> {
     let key = call.plain_bytes(0).filter(|key| key.len() <= LONGEST_KEY)?;
-    Some((segment.hash(Region::Cache, key), key))
+    Some((segment.hash(REGION, key), key))
 }
 
 /// The value of a small entry without tags that is in frequent use, in a transaction that has written nothing.
@@ -35,7 +36,7 @@ fn value(call: &Call<'_>, kind: Kind) -> Option<FastResult> {
 #[inline(always)]
 fn keep(call: &Call<'_>, kind: Kind) -> Option<FastResult> {
     // On a standby a TTL has rules, and every transaction is read-only.
-    if xact::is_enlisted_by_others_than(Enlisted::CacheWrite) || server::is_read_only() {
+    if xact::is_enlisted_by_others_than(pending::WRITES) || server::is_read_only() {
         return None;
     }
     let segment = known()?;

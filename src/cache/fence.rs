@@ -9,8 +9,9 @@
 //! was made from the old ones. So it is carried out before the commit, under fences that refuse every value until
 //! the commit callback raises them to its moment, when the rows are visible. See [`enough_engine::cache::Removal`].
 
+use crate::cache::settings::REGION;
 use crate::pg::server;
-use crate::shmem::{Region, Segment};
+use crate::shmem::Segment;
 use enough_engine::cache::{Moment, Partition as Cache, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
@@ -102,7 +103,7 @@ pub fn refuses(
 
 #[cold]
 fn is_own(segment: &Segment, own: &[Fence], key: KeyHash, slot: u32) -> bool {
-    let partition = key.partition(segment.partitions(Region::Cache).len()) as u32;
+    let partition = key.partition(segment.partitions(REGION).len()) as u32;
     own.binary_search_by_key(&(partition, slot), |fence| (fence.partition, fence.slot)).is_ok()
 }
 

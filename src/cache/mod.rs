@@ -46,10 +46,23 @@ mod store;
 mod tables;
 mod transactional;
 
-pub use pending::{PARTICIPANT, commit_writes};
+pub use settings::REGION;
 
+use crate::capability::Capability;
 use crate::error::Error;
 use crate::shmem::segment;
+
+/// The cache.
+pub static CAPABILITY: Capability = Capability {
+    name: "cache",
+    wait_event: c"EnoughCache",
+    sizes: &settings::SIZES,
+    smallest_partition: settings::smallest_partition,
+    format: |words, made| enough_engine::cache::format(words, made.floor),
+    keeps_waiters: false,
+    participant: Some(&pending::PARTICIPANT),
+    tasks: &[("cache_expired", |deadline| sweep(deadline).map(|(items, whole)| (items.cast_signed(), whole)))],
+};
 
 /// Frees the memory of entries that have expired or been cleared, for maintenance. Until `deadline` (microseconds of
 /// the server's clock); how many entries were removed, and whether it got to the end.

@@ -6,10 +6,11 @@
 use super::clock;
 use super::transactional;
 use super::{pending, settings, store};
+use crate::cache::settings::REGION;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::server;
-use crate::shmem::{Region, Segment};
+use crate::shmem::Segment;
 use enough_engine::cache::Named;
 use enough_engine::hash::KeyHash;
 
@@ -102,7 +103,7 @@ fn each_committed(
 ) -> Result<(), Error> {
     let mut some = Keys::default();
     let mut room = ROOM;
-    for partition in segment.partitions(Region::Cache) {
+    for partition in segment.partitions(REGION) {
         let mut bucket = 0;
         loop {
             server::check_for_interrupts();
@@ -135,7 +136,7 @@ fn each_committed(
             let names = &*some.names;
             let ours = |met: &Met| {
                 let name = names.get(met.at..met.at + met.name_len).unwrap_or_default();
-                segment.hash(Region::Cache, name) == met.hash
+                segment.hash(REGION, name) == met.hash
             };
             some.met.retain(ours);
             each(&some)?;

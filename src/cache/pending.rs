@@ -9,6 +9,7 @@ use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
 use super::removal;
+use super::settings::REGION;
 use super::store;
 use crate::error::Error;
 use crate::pg::backend_local::BackendLocal;
@@ -59,6 +60,10 @@ pub fn names(mut each: impl FnMut(KeyHash, &[u8], usize, u64)) {
     }
 }
 
+/// With what the cache enlists: whatever waits for the commit, and values that wait for nothing but it.
+const ENLISTED: Enlisted = Enlisted::of(REGION.0);
+pub(super) const WRITES: Enlisted = Enlisted::writes_of(REGION.0);
+
 /// Whether this transaction has invalidated anything.
 pub fn has_marks() -> bool {
     log().has_marks()
@@ -74,8 +79,8 @@ pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Erro
     let mut log = log();
     set_limits(&mut log)?;
     let joined = match effect {
-        Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => Enlisted::CacheWrite,
-        _ => Enlisted::Cache,
+        Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => WRITES,
+        _ => ENLISTED,
     };
     if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
         log.since = Some(fence::since());
@@ -104,7 +109,7 @@ pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option
         log.since = Some(fence::since());
     }
     log.put_value(key, xact::current(), kind, expiry, value);
-    xact::enlist(Enlisted::CacheWrite);
+    xact::enlist(WRITES);
     Some(())
 }
 
@@ -113,7 +118,7 @@ pub fn end(what: Removed) -> Result<(), Error> {
     let mut log = log();
     set_limits(&mut log)?;
     // Before anything is changed: the log may become a removal of more than this.
-    xact::enlist(Enlisted::Cache);
+    xact::enlist(ENLISTED);
     log.mark(xact::current(), what);
     Ok(())
 }
@@ -226,6 +231,10 @@ impl Participant for Pending {
             removal::end(segment, &mut log, true);
         }
         log.forget();
+    }
+
+    fn commit_writes(&self) {
+        commit_writes();
     }
 
     fn abort(&self) {

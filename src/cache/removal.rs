@@ -3,8 +3,9 @@
 use super::fence::{self, Fence};
 use super::log::{Action, Log, Removed};
 use super::store;
+use crate::cache::settings::REGION;
 use crate::pg::server;
-use crate::shmem::{Region, Segment};
+use crate::shmem::Segment;
 use enough_engine::cache::{Partition as Cache, Removal};
 use enough_engine::words::Corrupt;
 
@@ -14,7 +15,7 @@ const CHUNK: usize = 256;
 /// Carries out the removals of a transaction that is about to commit, and holds their fences.
 pub fn begin(segment: &Segment, log: &mut Log) {
     let mut fences = std::mem::take(&mut log.fences);
-    let partitions = segment.partitions(Region::Cache);
+    let partitions = segment.partitions(REGION);
     let slot = |removal| {
         let words = partitions.first().map_or(0, |partition| partition.words().len());
         Cache::fence_in(words, removal).unwrap_or(0)
@@ -51,14 +52,14 @@ fn each_run(
 ) -> bool {
     let mut sound = true;
     for run in fences.chunk_by_mut(|a, b| a.partition == b.partition).flat_map(|run| run.chunks_mut(CHUNK)) {
-        let Some(partition) = segment.partitions(Region::Cache).get(run[0].partition as usize) else { continue };
+        let Some(partition) = segment.partitions(REGION).get(run[0].partition as usize) else { continue };
         sound &= partition.exclusive(|words| work(&Cache::open(words)?, run)).is_ok();
     }
     sound
 }
 
 fn remove(segment: &Segment, log: &Log) {
-    for partition in segment.partitions(Region::Cache) {
+    for partition in segment.partitions(REGION) {
         for marks in log.marks.chunks(CHUNK) {
             // An error says that the partition was damaged and is empty now.
             let _ = partition.exclusive(|words| {

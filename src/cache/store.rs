@@ -9,11 +9,12 @@ use super::fence::{self, Origin};
 use super::jsonb::number;
 use super::key::Key;
 use super::log::Limits;
+use super::settings;
+use crate::cache::settings::REGION;
 use crate::error::Error;
-use crate::guc::Size;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
-use crate::shmem::{Partition, Region, Segment};
+use crate::shmem::{Partition, Segment};
 use enough_engine::cache::{Found, Item, Kind, Named, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
@@ -47,8 +48,8 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
         return Ok(known);
     }
     // All partitions are of one size, and there is at least one.
-    let mut largest = segment.sizes.of(Size::CacheMaxValue);
-    if let Some(partition) = segment.partitions(Region::Cache).first() {
+    let mut largest = segment.sizes.of(REGION, settings::MAX_VALUE);
+    if let Some(partition) = segment.partitions(REGION).first() {
         largest = largest.min(partition.shared(|words| Ok(Cache::open(words)?.largest_value()))?);
     }
     LARGEST.store(largest, Relaxed);
@@ -57,13 +58,13 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
 
 /// What a transaction's log may be at most: as much as the cache holds.
 pub(super) fn limits(segment: &Segment) -> Limits {
-    let partitions = segment.partitions(Region::Cache);
+    let partitions = segment.partitions(REGION);
     let words = partitions.first().map_or(0, |partition| partition.words().len());
     Limits { bytes: partitions.len() * words * size_of::<u64>(), tags: Cache::tag_records(words) }
 }
 
 fn partition(segment: &Segment, key: KeyHash) -> &Partition {
-    segment.partition_of(Region::Cache, key)
+    segment.partition_of(REGION, key)
 }
 
 /// Where this process counts its hits. One place for those of all partitions, which is a cache line less to be fetched
@@ -75,7 +76,7 @@ fn count_hit(segment: &Segment) {
         hits.fetch_add(1, Relaxed);
         return;
     }
-    let (own, partitions) = (server::stripe(), segment.partitions(Region::Cache));
+    let (own, partitions) = (server::stripe(), segment.partitions(REGION));
     let home = partitions.get(own % partitions.len().max(1));
     if let Some(hits) = home.and_then(|home| Cache::hits(home.words(), own / partitions.len())) {
         hits.fetch_add(1, Relaxed);
@@ -86,7 +87,7 @@ fn count_hit(segment: &Segment) {
 /// The value under a key, without a lock, if it is of that kind, small and in frequent use.
 #[inline(always)]
 pub fn read_optimistic(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Buffer> {
-    let found = segment.place_of(Region::Cache, key)?.read_optimistic(|words| {
+    let found = segment.place_of(REGION, key)?.read_optimistic(|words| {
         let found = Cache::open(words).ok()?.read_optimistic(key, clock::now)?;
         if found.kind != kind || found.len > FILL_AT_ONCE {
             return None;
@@ -109,7 +110,7 @@ pub fn prefetch(segment: &Segment, key: KeyHash) {
 /// Of that, what is known without a look at the memory: the lock and the bucket.
 #[inline(always)]
 pub fn prefetch_bucket(segment: &Segment, key: KeyHash) {
-    let Some(partition) = segment.place_of(Region::Cache, key) else { return };
+    let Some(partition) = segment.place_of(REGION, key) else { return };
     if let Some(bucket) = Cache::bucket_place(partition.words(), key) {
         partition.prefetch(bucket);
     }
@@ -118,7 +119,7 @@ pub fn prefetch_bucket(segment: &Segment, key: KeyHash) {
 /// And what the bucket leads to.
 #[inline(always)]
 pub fn fetch_entry(segment: &Segment, key: KeyHash) {
-    let Some(partition) = segment.place_of(Region::Cache, key) else { return };
+    let Some(partition) = segment.place_of(REGION, key) else { return };
     if let Some(entry) = Cache::entry_place(partition.words(), key) {
         partition.prefetch_lines(entry);
     }
@@ -553,7 +554,7 @@ pub fn touch(segment: &Segment, key: KeyHash, now: u64, expiry: u64) -> Result<b
 /// clock); true where it got to the end.
 pub fn sweep(segment: &Segment, deadline: i64) -> Result<bool, Error> {
     let now = clock::now();
-    for partition in segment.partitions_from_any(Region::Cache) {
+    for partition in segment.partitions_from_any(REGION) {
         let mut passed = 0;
         let mut step = |words| {
             let cache = Cache::open(words)?;
@@ -578,7 +579,7 @@ pub fn names(partition: &Partition, bucket: usize, now: u64, mut each: impl FnMu
 /// The counters of all partitions, added up.
 pub fn stats(segment: &Segment) -> Result<Stats, Error> {
     let mut sum = Stats::default();
-    for partition in segment.partitions(Region::Cache) {
+    for partition in segment.partitions(REGION) {
         sum += partition.shared(|words| Cache::open(words)?.stats())?;
     }
     Ok(sum)

@@ -1,10 +1,11 @@
 //! Where the segment lives, how it was found and how it is.
 
+use crate::capability::Region;
 use crate::error::Error;
 use crate::pg::server;
 use crate::queue;
+use crate::shmem::segment;
 use crate::shmem::{self, Configured};
-use crate::shmem::{Region, segment};
 
 /// Leases in more than so many percent of the queues' memory are warned of.
 const MUCH: u64 = 80;
@@ -21,11 +22,11 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
     ];
     let mut warnings = Vec::new();
     let mut pending = Vec::new();
-    for Configured { size, bytes, pending: at_restart } in shmem::configured()? {
-        let used = segment.sizes.of(size);
-        items.push((format!("{}_bytes", size.name().trim_start_matches("enough.")), used.to_string()));
+    for Configured { region, number, name, bytes, pending: at_restart } in shmem::configured()? {
+        let used = segment.sizes.of(region, number);
+        items.push((format!("{}_bytes", name.trim_start_matches("enough.")), used.to_string()));
         if at_restart || bytes != used {
-            pending.push(size.name());
+            pending.push(name);
         }
     }
     if !pending.is_empty() {
@@ -39,7 +40,7 @@ pub(super) fn items() -> Result<Vec<(String, String)>, Error> {
             "leases use {leased} % of a part of enough.queue_memory; once they use all of it, reads fail with 53400: raise it"
         ));
     }
-    for region in [Region::Queue, Region::Cache, Region::RateLimit] {
+    for region in Region::all() {
         let partitions = segment.partitions(region);
         let name = region.name().replace(' ', "_");
         items.push((format!("{name}_partitions"), partitions.len().to_string()));

@@ -4,10 +4,11 @@
 //! Queues come in turns (`queue/upkeep/maintain.rs`), those first that have waited longest, each for its share of the time. What isn't
 //! about single queues gets an eighth of the time each, so that no number of queues keeps it from being done.
 
+use crate::capability::{self, Task};
 use crate::error::Error;
 use crate::pg::server;
 use crate::queue::upkeep::maintain::{self, Unfinished, Work};
-use crate::{cache, cron, queue, rate_limit};
+use crate::{cron, queue};
 
 /// What a task did.
 pub(super) struct Outcome {
@@ -28,25 +29,15 @@ const STOPPED: &str = "stopped at max_duration; the next run goes on";
 /// The most queues, or findings, that a note names.
 const NAMED: usize = 10;
 
-type Task = (&'static str, fn(i64) -> Result<(i64, bool), Error>);
-
-/// What isn't about single queues.
-const TASKS: [Task; 4] = [
-    ("queue_forget", queue::cleanup::forget_dropped),
-    ("cache_expired", |deadline| cache::sweep(deadline).map(counted)),
-    ("rate_limit_expired", |deadline| rate_limit::sweep(deadline).map(counted)),
-    ("cron_notes", |_| cron::trim_notes().map(|items| (items, true))),
-];
-
-fn counted((items, whole): (u64, bool)) -> (i64, bool) {
-    (i64::try_from(items).unwrap_or(i64::MAX), whole)
-}
+/// What isn't about single queues: the tasks of the capabilities, and this.
+const OWN: Task = ("cron_notes", |_| cron::trim_notes().map(|items| (items, true)));
 
 /// Runs them all, for `max_duration` microseconds at the most.
 pub(super) fn run(max_duration: i64) -> Result<Vec<Outcome>, Error> {
     let deadline = server::now().saturating_add(max_duration);
-    let mut others = Vec::with_capacity(TASKS.len());
-    for (task, work) in TASKS {
+    let tasks: Vec<Task> = capability::all().iter().flat_map(|one| one.tasks).copied().chain([OWN]).collect();
+    let mut others = Vec::with_capacity(tasks.len());
+    for &(task, work) in &tasks {
         let started = server::now();
         let share = started.saturating_add(max_duration / 8).min(deadline);
         let (items, whole) = if started > share || max_duration == 0 { (0, false) } else { work(share)? };
@@ -57,7 +48,7 @@ pub(super) fn run(max_duration: i64) -> Result<Vec<Outcome>, Error> {
     let mut outcomes = visit_queues(deadline)?;
     outcomes.push(check()?);
     // What had more to do than its share, if there is time left.
-    for (outcome, (_, work)) in others.iter_mut().zip(TASKS).filter(|(outcome, _)| outcome.note.is_some()) {
+    for (outcome, (_, work)) in others.iter_mut().zip(&tasks).filter(|(outcome, _)| outcome.note.is_some()) {
         let started = server::now();
         if started < deadline {
             let (items, whole) = work(deadline)?;

@@ -11,7 +11,7 @@ use pgrx::pg_sys::{self, SubTransactionId};
 use pgrx::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 /// What a capability does at the end of transactions in which it has something to do.
 pub trait Participant: Sync {
@@ -23,6 +23,10 @@ pub trait Participant: Sync {
     fn pre_commit(&self) -> Result<(), Error>;
     /// The transaction has committed and its rows are visible.
     fn commit(&self);
+    /// The same where it has enlisted with nothing but writes ([`Enlisted::writes_of`]), without `pre_commit`. Can't fail.
+    fn commit_writes(&self) {
+        self.commit();
+    }
     /// The transaction has been rolled back.
     fn abort(&self);
     /// A savepoint was released (or a PL/pgSQL block with an EXCEPTION clause ended well): what belonged to `from`
@@ -32,39 +36,36 @@ pub trait Participant: Sync {
     fn undo(&self, from: SubTransactionId);
 }
 
-/// Who may have enlisted, as bits.
+/// Who may have enlisted, as bits: by its number, and once more for writes that wait for nothing but the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Enlisted {
-    /// The queue.
-    Queue = 1,
-    /// The cache.
-    Cache = 2,
-    /// The cache, with values that wait for nothing but the commit.
-    CacheWrite = 4,
+pub struct Enlisted(u16);
+
+/// Participants have a number below this.
+const MOST: u8 = 8;
+
+impl Enlisted {
+    /// The participant of that number.
+    pub const fn of(number: u8) -> Self {
+        Enlisted(1 << number)
+    }
+
+    /// The same, with nothing but writes that [`Participant::commit_writes`] carries out.
+    pub const fn writes_of(number: u8) -> Self {
+        Enlisted(1 << (number + MOST))
+    }
 }
 
-/// The participants, as the root of the library names them.
-pub struct Participants {
-    /// Has enlisted as [`Enlisted::Queue`].
-    pub queue: &'static dyn Participant,
-    /// Has enlisted as [`Enlisted::Cache`] or [`Enlisted::CacheWrite`].
-    pub cache: &'static dyn Participant,
-    /// The commit of a transaction that only [`Enlisted::CacheWrite`] has enlisted: it can't fail.
-    pub cache_write: fn(),
-}
-
-/// Set once, when the library is loaded.
-static PARTICIPANTS: OnceLock<&'static Participants> = OnceLock::new();
+/// The participants by their numbers; set once, when the library is loaded.
+static PARTICIPANTS: OnceLock<Vec<Option<&'static dyn Participant>>> = OnceLock::new();
 
 /// Who has enlisted the current transaction: the callbacks below run at the end of each transaction of this session, also
 /// of those that don't know `pg_enough`.
-static ENLISTED: AtomicU8 = AtomicU8::new(0);
+static ENLISTED: AtomicU16 = AtomicU16::new(0);
 
 /// Says that something waits for the end of this transaction.
 #[inline]
 pub fn enlist(who: Enlisted) {
-    ENLISTED.store(ENLISTED.load(Relaxed) | who as u8, Relaxed);
+    ENLISTED.store(ENLISTED.load(Relaxed) | who.0, Relaxed);
 }
 
 /// Whether anybody has enlisted the current transaction.
@@ -76,14 +77,12 @@ pub fn is_enlisted() -> bool {
 /// Whether anybody but `who` has enlisted the current transaction.
 #[inline]
 pub fn is_enlisted_by_others_than(who: Enlisted) -> bool {
-    ENLISTED.load(Relaxed) & !(who as u8) != 0
+    ENLISTED.load(Relaxed) & !who.0 != 0
 }
 
-fn participants(enlisted: u8) -> impl Iterator<Item = &'static dyn Participant> {
-    let all = PARTICIPANTS.get().into_iter().flat_map(|all| {
-        [(Enlisted::Queue as u8, all.queue), (Enlisted::Cache as u8 | Enlisted::CacheWrite as u8, all.cache)]
-    });
-    all.filter(move |(bits, _)| enlisted & bits != 0).map(|(_, participant)| participant)
+fn participants(enlisted: u16) -> impl Iterator<Item = &'static dyn Participant> {
+    let all = PARTICIPANTS.get().into_iter().flatten().enumerate();
+    all.filter(move |(number, _)| (enlisted | enlisted >> MOST) & 1 << number != 0).filter_map(|(_, one)| *one)
 }
 
 /// The savepoint that the current call belongs to.
@@ -94,9 +93,9 @@ pub fn current() -> SubTransactionId {
 }
 
 /// Registers the callbacks; once, when the library is loaded.
-pub fn init(all: &'static Participants) {
+pub fn init(all: impl IntoIterator<Item = Option<&'static dyn Participant>>) {
     // A second time nothing is set: there is one table of them.
-    let _ = PARTICIPANTS.set(all);
+    let _ = PARTICIPANTS.set(all.into_iter().collect());
     // SAFETY: the callbacks stay where they are as long as the process lives: libraries are never unloaded.
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
@@ -105,7 +104,7 @@ pub fn init(all: &'static Participants) {
 }
 
 /// For steps that come too late for an ERROR.
-fn run_infallible(enlisted: u8, step: impl Fn(&dyn Participant)) {
+fn run_infallible(enlisted: u16, step: impl Fn(&dyn Participant)) {
     for participant in participants(enlisted) {
         // SAFETY: variables of this process.
         let holdoff = unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
@@ -122,22 +121,24 @@ fn run_infallible(enlisted: u8, step: impl Fn(&dyn Participant)) {
 /// them have nothing to do here, or small values for the cache, which can't fail.
 unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent as E;
-    const WRITE: u8 = Enlisted::CacheWrite as u8;
+    /// Whether nothing but writes waits.
+    const fn writes_only(enlisted: u16) -> bool {
+        enlisted.trailing_zeros() >= MOST as u32
+    }
     match (ENLISTED.load(Relaxed), event) {
-        (0, _) | (WRITE, E::XACT_EVENT_PRE_COMMIT) => {}
-        (WRITE, E::XACT_EVENT_COMMIT) => {
+        (0, _) => {}
+        (enlisted, E::XACT_EVENT_PRE_COMMIT) if writes_only(enlisted) => {}
+        (enlisted, E::XACT_EVENT_COMMIT) if writes_only(enlisted) => {
             ENLISTED.store(0, Relaxed);
-            if let Some(all) = PARTICIPANTS.get() {
-                (all.cache_write)();
-            }
+            participants(enlisted).for_each(Participant::commit_writes);
         }
         // SAFETY: with the server's own arguments.
-        (enlisted, _) => unsafe { joined_transaction_ends(enlisted, event, arg) },
+        (enlisted, _) => unsafe { enlisted_transaction_ends(enlisted, event, arg) },
     }
 }
 
 #[cold]
-unsafe fn joined_transaction_ends(enlisted: u8, event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+unsafe fn enlisted_transaction_ends(enlisted: u16, event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
     use pg_sys::XactEvent as E;
     let work = move || match event {
         E::XACT_EVENT_PRE_COMMIT | E::XACT_EVENT_PRE_PREPARE => {

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::pg::spi::text_bytes;
-use crate::shmem::segment;
+use crate::queue::heap::table::group_number;
 use enough_engine::queue::Entry;
 use enough_engine::queue::Tag;
 use enough_engine::queue::Tid;
@@ -25,7 +25,7 @@ pub(in crate::queue) fn entry_of(row: &SpiHeapTupleData<'_>, updated: bool) -> R
         priority: row.get::<i16>(4)?.unwrap_or(0).clamp(0, 9) as u8,
         attempts: row.get::<i32>(3)?.unwrap_or(0).max(0).cast_unsigned(),
         deliver_at: deliver_at.map(i64::from),
-        group: segment()?.group(text_bytes(row, 6)?),
+        group: group_number(text_bytes(row, 6)?),
         tag: Tag::new(enqueued_at, writer.map(u32::from)),
     })
 }

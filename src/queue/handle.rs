@@ -7,6 +7,7 @@ use crate::pg::spi::as_owner_of;
 use crate::pg::{latch, own, server};
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::heap::table::QueueTable;
+use crate::queue::index::REGION;
 use crate::queue::index::partition;
 use crate::queue::name::LONGEST_NAME;
 use crate::queue::name::missing;
@@ -15,7 +16,7 @@ use crate::queue::name::valid_name;
 use crate::queue::options;
 use crate::queue::options::load_options;
 use crate::queue::pending;
-use crate::shmem::{Partition, Region};
+use crate::shmem::Partition;
 use enough_engine::queue::{Partition as Index, QueueKey, Storage, Wake};
 use enough_engine::words::Corrupt;
 use std::cell::{Cell, RefCell};
@@ -243,7 +244,7 @@ impl Queue {
                 None => self.attach(partition)?,
             }
         }
-        Err(Error::Damaged { region: Region::Queue.name() })
+        Err(Error::Damaged { region: REGION.name() })
     }
 
     /// The same, and wakes the sessions that `work` has put on its list.

@@ -1,17 +1,21 @@
 //! Where the index of a queue lies, and taking a queue out of it.
 
+use crate::capability::Region;
 use crate::error::Error;
 use crate::pg::{latch, server};
-use crate::shmem::{Partition, Region, segment};
+use crate::shmem::{Partition, segment};
 use enough_engine::queue::{Partition as Index, QueueKey, Wake};
+
+/// The place of the queues in the segment.
+pub const REGION: Region = Region(0);
 
 /// Records freed under one hold of a lock.
 pub(in crate::queue) const RECORDS: usize = 1024;
 
 /// The partition that a queue belongs to.
 pub(in crate::queue) fn partition(key: QueueKey) -> Result<&'static Partition, Error> {
-    let partitions = segment()?.partitions(Region::Queue);
-    partitions.get(key.partition(partitions.len())).ok_or(Error::Damaged { region: Region::Queue.name() })
+    let partitions = segment()?.partitions(REGION);
+    partitions.get(key.partition(partitions.len())).ok_or(Error::Damaged { region: REGION.name() })
 }
 
 /// Takes a queue out of the index, in steps.

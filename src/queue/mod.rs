@@ -35,5 +35,41 @@ mod send;
 pub mod upkeep;
 
 pub use admin::check;
+pub use index::REGION;
 pub use inspect::stats;
 pub use upkeep::cleanup;
+
+use crate::capability::{Capability, Made};
+use crate::guc::{KIB_IN_MIB, Size};
+use enough_engine::hash::key_hash;
+use enough_engine::words::Words;
+use pgrx::guc::GucSetting;
+
+static SIZES: [Size; 1] = [Size {
+    name: c"enough.queue_memory",
+    short: c"Memory for the index of the queues, a hard cap.",
+    long: c"Read once, when the shared memory is made: after the next start of the server. The messages are in tables.",
+    setting: GucSetting::<i32>::new(8 * KIB_IN_MIB),
+    least: 16,
+}];
+
+/// The queues.
+pub static CAPABILITY: Capability = Capability {
+    name: "queue",
+    wait_event: c"EnoughQueue",
+    sizes: &SIZES,
+    // Below this a partition would be too small to hold the leases of one busy queue.
+    smallest_partition: |_| 8 << 20,
+    format,
+    keeps_waiters: true,
+    participant: Some(&pending::PARTICIPANT),
+    tasks: &[("queue_forget", cleanup::forget_dropped)],
+};
+
+fn format(words: Words<'_>, made: &Made) {
+    // Another number for each partition of each segment, and for each time that one is made empty.
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&made.now.to_ne_bytes());
+    place[8..].copy_from_slice(&words.as_ptr().addr().to_ne_bytes());
+    enough_engine::queue::format(words, key_hash(made.secret, 0, u32::from(index::REGION.0), &place).high);
+}

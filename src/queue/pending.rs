@@ -2,6 +2,7 @@
 //!
 //! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
+use super::index::REGION;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::{latch, server, xact};
@@ -60,6 +61,9 @@ pub(super) enum Ending {
     /// Its row was deleted with all others, and counted with them.
     Purged,
 }
+
+/// With what the queues enlist.
+const ENLISTED: xact::Enlisted = xact::Enlisted::of(REGION.0);
 
 #[derive(Debug, Clone, Copy)]
 struct Item {
@@ -145,7 +149,7 @@ pub(super) fn remember(key: QueueKey, action: Action) {
         // Later it can't be had (`segment::attach`); without it nobody has anything to be told.
         let _ = segment();
     }
-    xact::enlist(xact::Enlisted::Queue);
+    xact::enlist(ENLISTED);
     let savepoint = xact::current();
     PENDING.with_borrow_mut(|pending| {
         pending.items.push(Item { savepoint, key, action });
@@ -202,7 +206,7 @@ pub(super) fn forget_leased(key: QueueKey, given_back: &[Taken]) {
 }
 
 fn hold(key: QueueKey, held: Held) {
-    xact::enlist(xact::Enlisted::Queue);
+    xact::enlist(ENLISTED);
     PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
 }
 

@@ -6,7 +6,8 @@
 use crate::error::Error;
 use crate::pg::encoding::shown;
 use crate::pg::server;
-use crate::shmem::{Partition, Region, segment};
+use crate::rate_limit::REGION;
+use crate::shmem::{Partition, segment};
 use enough_engine::limiter::all::{Claim, request_all};
 use enough_engine::limiter::{Decision, Limit};
 use enough_engine::words::{Corrupt, Words};
@@ -15,8 +16,8 @@ use enough_engine::words::{Corrupt, Words};
 /// [`request_all`] gives them.
 pub(super) fn request(keys: &[&[u8]], limits: &[Limit], cost: u32) -> Result<(bool, Vec<Decision>), Error> {
     let segment = segment()?;
-    let partitions = segment.partitions(Region::RateLimit);
-    let hashes: Vec<_> = keys.iter().map(|key| segment.hash(Region::RateLimit, key)).collect();
+    let partitions = segment.partitions(REGION);
+    let hashes: Vec<_> = keys.iter().map(|key| segment.hash(REGION, key)).collect();
     let mut places: Vec<_> = hashes.iter().map(|hash| hash.partition(partitions.len())).collect();
     let ours = places.clone();
     places.sort_unstable();

@@ -11,7 +11,8 @@ use crate::pg::encoding::shown;
 use crate::pg::fmgr::{Call, Time, Value};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, read_rows_kept, text_bytes};
-use crate::shmem::{Region, segment};
+use crate::rate_limit::REGION;
+use crate::shmem::segment;
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::{Question, Rule, Table};
 use enough_engine::limiter::{Decision, Request};
@@ -98,8 +99,8 @@ impl Policy {
     ) -> Result<R, Error> {
         let segment = segment()?;
         let policy = note_of(segment, &self.name);
-        let hash = segment.hash(Region::RateLimit, &[&self.name[..], &[0], key].concat());
-        let partition = segment.partition_of(Region::RateLimit, hash);
+        let hash = segment.hash(REGION, &[&self.name[..], &[0], key].concat());
+        let partition = segment.partition_of(REGION, hash);
         partition.exclusive(|words| work(Table::open(words)?, hash, policy, server::now()))
     }
 }

@@ -8,7 +8,8 @@ use super::arguments::{ROW, algorithm_named, bounded};
 use crate::pg::fmgr::{Call, FastResult, Time};
 use crate::pg::row::Micros;
 use crate::pg::server;
-use crate::shmem::{Region, known};
+use crate::rate_limit::REGION;
+use crate::shmem::known;
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Limit, MAX_REQUESTS, Request};
 
@@ -17,8 +18,8 @@ use enough_engine::limiter::{Limit, MAX_REQUESTS, Request};
 pub(super) fn rate_limit(call: &Call<'_>) -> Option<FastResult> {
     let key = call.plain_bytes(0).filter(|key| key.len() <= MAX_KEY)?;
     let segment = known()?;
-    let hash = segment.hash(Region::RateLimit, key);
-    let partition = segment.place_of(Region::RateLimit, hash)?;
+    let hash = segment.hash(REGION, key);
+    let partition = segment.place_of(REGION, hash)?;
     partition.prefetch(Table::place_of(partition.words(), hash));
     let unsigned = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok());
     let Some(Time::Micros(period)) = call.interval(2) else { return None };

@@ -29,13 +29,40 @@ mod headers;
 mod policy;
 mod stats;
 
+use crate::capability::{Capability, Region};
 use crate::error::Error;
+use crate::guc::{KIB_IN_MIB, READ_ONCE, Size};
 use crate::pg::server;
-use crate::shmem::{Region, segment};
+use crate::shmem::segment;
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::Table;
-use enough_engine::limiter::{Decision, Limit, Request};
+use enough_engine::limiter::{self, Decision, Limit, Request};
 use enough_engine::words::Corrupt;
+use pgrx::guc::GucSetting;
+
+/// Its place in the segment.
+pub const REGION: Region = Region(2);
+
+static SIZES: [Size; 1] = [Size {
+    name: c"enough.rate_limit_memory",
+    short: c"Memory for the state of rate limits, a hard cap.",
+    long: READ_ONCE,
+    setting: GucSetting::<i32>::new(8 * KIB_IN_MIB),
+    least: 64,
+}];
+
+/// The rate limiter.
+pub static CAPABILITY: Capability = Capability {
+    name: "rate limit",
+    wait_event: c"EnoughRateLimit",
+    sizes: &SIZES,
+    smallest_partition: |_| 64 << 10,
+    format: |words, _| limiter::format(words),
+    keeps_waiters: false,
+    // What a request consumes isn't given back by a rollback.
+    participant: None,
+    tasks: &[("rate_limit_expired", |deadline| sweep(deadline).map(|(items, whole)| (items.cast_signed(), whole)))],
+};
 
 /// The longest key, in bytes.
 const MAX_KEY: usize = 512;
@@ -47,8 +74,8 @@ const SWEEP_STEP: u32 = 1024;
 #[inline]
 fn with_key<R>(key: &[u8], work: impl Fn(Table<'static>, KeyHash, i64) -> Result<R, Corrupt>) -> Result<R, Error> {
     let segment = segment()?;
-    let hash = segment.hash(Region::RateLimit, key);
-    let partition = segment.partition_of(Region::RateLimit, hash);
+    let hash = segment.hash(REGION, key);
+    let partition = segment.partition_of(REGION, hash);
     partition.exclusive(|words| work(Table::open(words)?, hash, server::now()))
 }
 
@@ -81,8 +108,8 @@ fn unblock(key: &[u8]) -> Result<bool, Error> {
 /// For how many more microseconds `key` is blocked; 0 if it isn't. Without a lock where nothing in its partition is.
 fn block_left(key: &[u8]) -> Result<u64, Error> {
     let segment = segment()?;
-    let hash = segment.hash(Region::RateLimit, key);
-    let partition = segment.partition_of(Region::RateLimit, hash);
+    let hash = segment.hash(REGION, key);
+    let partition = segment.partition_of(REGION, hash);
     if !Table::may_have_blocks(partition.words()) {
         return Ok(0);
     }
@@ -98,7 +125,7 @@ fn reset(key: &[u8]) -> Result<bool, Error> {
 /// were removed, and whether it got to the end.
 pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
     let mut removed = 0;
-    for partition in segment()?.partitions_from_any(Region::RateLimit) {
+    for partition in segment()?.partitions_from_any(REGION) {
         let mut next = Some(0);
         while let Some(start) = next {
             if server::now() >= deadline {

@@ -12,7 +12,8 @@ use crate::pg::fmgr::{Call, Text, Time, Value};
 use crate::pg::own;
 use crate::pg::server::{self, is_time_zone};
 use crate::pg::spi::{Parameter, as_owner_of, column, each_row, read_rows, run};
-use crate::shmem::{Region, Segment, segment};
+use crate::rate_limit::REGION;
+use crate::shmem::{Segment, segment};
 use enough_engine::hash::KeyHash;
 use enough_engine::limiter::table::{MAX_RULES, Table};
 use enough_engine::limiter::{Algorithm, Limit, MAX_PERIOD, MAX_REQUESTS};
@@ -287,7 +288,7 @@ pub(super) fn tables_fit() -> Result<(), Error> {
 
 /// What a policy's counters are known by.
 pub(super) fn note_of(segment: &Segment, policy: &[u8]) -> KeyHash {
-    segment.hash(Region::RateLimit, &[&[0], policy].concat())
+    segment.hash(REGION, &[&[0], policy].concat())
 }
 
 /// Keeps what was consumed under a policy for as long as a rule of `period` microseconds, which it gets now, may want it.
@@ -295,7 +296,7 @@ pub(super) fn hold(policy: &[u8], period: u64) -> Result<(), Error> {
     let segment = segment()?;
     let note = note_of(segment, policy);
     let until = server::now().saturating_add_unsigned(period);
-    for partition in segment.partitions(Region::RateLimit) {
+    for partition in segment.partitions(REGION) {
         partition.exclusive(|words| Table::open(words)?.hold(note, until))?;
     }
     Ok(())

@@ -4,7 +4,8 @@ use super::policy::{is_there, note_of, tables_fit, valid_name};
 use crate::error::Error;
 use crate::pg::fmgr::{Call, Rows, Value};
 use crate::pg::spi::{read_rows, text_bytes};
-use crate::shmem::{Region, segment};
+use crate::rate_limit::REGION;
+use crate::shmem::segment;
 use enough_engine::limiter::table::{PolicyStats, Stats, Table};
 
 crate::export!(enough_rate_limit_stats = rate_limit_stats);
@@ -70,7 +71,7 @@ fn count(number: u64) -> Value<'static> {
 /// How full the limiter's memory is, and what was counted since it was made.
 fn whole() -> Result<Stats, Error> {
     let mut sum = Stats::default();
-    for partition in segment()?.partitions(Region::RateLimit) {
+    for partition in segment()?.partitions(REGION) {
         sum = sum + partition.shared(|words| Table::open(words)?.stats())?;
     }
     Ok(sum)
@@ -81,7 +82,7 @@ fn of_policy(policy: &[u8]) -> Result<PolicyStats, Error> {
     let segment = segment()?;
     let note = note_of(segment, policy);
     let mut sum = PolicyStats::default();
-    for partition in segment.partitions(Region::RateLimit) {
+    for partition in segment.partitions(REGION) {
         sum = sum + partition.shared(|words| Table::open(words)?.policy_stats(note))?;
     }
     Ok(sum)

@@ -19,10 +19,10 @@
 //! server's heavyweight locks, which an ERROR releases as it should.
 
 use super::configured;
-use super::layout::{Header, MAGIC, PartitionHead, Plan, Region, Registry};
+use super::layout::{Header, MAGIC, PartitionHead, Plan, Registry, Sizes};
 use super::version::LAYOUT_VERSION;
+use crate::capability::{self, Made};
 use crate::error::Error;
-use crate::guc::Sizes;
 use crate::pg::key_lock::KeyLock;
 use crate::pg::{catalog, guard, server};
 use enough_engine::cache::Moment;
@@ -273,10 +273,10 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
     let (now, secret) = (server::now(), [random(), random()]);
     // SAFETY: the caller's promise; the plan's places lie inside its size. A tranche's number is the server's to give.
     unsafe {
-        let regions = plan.regions.map(|mut place| {
+        let mut regions = plan.regions;
+        for place in regions.iter_mut().take(capability::all().len()) {
             place.tranche = pg_sys::LWLockNewTrancheId() as u64;
-            place
-        });
+        }
         base.cast::<Header>().write(Header {
             magic: MAGIC,
             layout: LAYOUT_VERSION,
@@ -286,9 +286,11 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
             created_at: now,
             sizes: plan.sizes,
             regions,
-            told: plan.sizes.0.map(|size| AtomicU64::new(size as u64)),
+            told: plan.sizes.0.map(|own| own.map(|size| AtomicU64::new(size as u64))),
         });
-        for (region, place) in Region::ALL.into_iter().zip(regions) {
+        // Nothing has been removed from what is only being made.
+        let made = Made { secret, now, floor: Moment::default() };
+        for (capability, place) in capability::all().iter().zip(regions) {
             for partition in 0..place.partitions as usize {
                 let head = base.add(place.offset as usize + partition * place.stride());
                 let words = head.add(size_of::<PartitionHead>()).cast::<AtomicU64>();
@@ -297,8 +299,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
                 (&raw mut (*head).resets).write(AtomicU64::new(0));
                 pg_sys::LWLockInitialize(&raw mut (*head).lock, place.tranche as i32);
                 let words = std::slice::from_raw_parts(words, place.words as usize);
-                // Nothing has been removed from what is only being made.
-                region.format(words, secret, now, Moment::default());
+                (capability.format)(words, &made);
             }
         }
     }

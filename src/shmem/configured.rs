@@ -1,14 +1,20 @@
 //! What the configuration says of the sizes of the segment; why the file is read stands in `settings.rs`.
 
+use super::layout::Sizes;
+use crate::capability::Region;
 use crate::error::Error;
-use crate::guc::{self, Size, Sizes};
+use crate::guc;
 use crate::pg::spi::{as_owner_of, read_rows, text};
 use pgrx::pg_sys;
 use std::ffi::{CString, c_int};
 
 /// What the configuration says of a size.
 pub struct Configured {
-    pub size: Size,
+    pub region: Region,
+    /// Which of its capability's settings.
+    pub number: usize,
+    /// The setting's name.
+    pub name: &'static str,
     /// In bytes.
     pub bytes: usize,
     /// The server itself says that the value waits for its restart.
@@ -29,25 +35,34 @@ pub fn configured() -> Result<Vec<Configured>, Error> {
     as_owner_of(pg_sys::RelationRelationId.to_u32(), || {
         read_rows(CONFIGURED, &[], |row| {
             let (name, file) = (text(row, 1)?, text(row, 4)?);
-            let Some(size) = name.and_then(|name| Size::named(&name)) else { return Ok(()) };
+            let Some((region, number, name)) = name.and_then(|name| named(&name)) else { return Ok(()) };
             let shown = row.get::<i32>(2)?.unwrap_or(0);
             let kilobytes = file.and_then(|file| parsed(&file)).unwrap_or(shown);
             let pending = row.get::<bool>(3)?.unwrap_or(false);
-            configured.push(Configured { size, bytes: guc::bytes(kilobytes), pending });
+            configured.push(Configured { region, number, name, bytes: guc::bytes(kilobytes), pending });
             Ok(())
         })
     })?;
-    configured.sort_by_key(|one| one.size as usize);
+    configured.sort_by_key(|one| (one.region.0, one.number));
     Ok(configured)
 }
 
 /// The sizes of a segment that is to be made.
 pub(super) fn sizes() -> Result<Sizes, Error> {
     let mut sizes = Sizes::shown();
-    for Configured { size, bytes, .. } in configured()? {
-        sizes.0[size as usize] = bytes;
+    for Configured { region, number, bytes, .. } in configured()? {
+        sizes.0[usize::from(region.0)][number] = bytes;
     }
     Ok(sizes)
+}
+
+/// The size of that name.
+fn named(name: &str) -> Option<(Region, usize, &'static str)> {
+    Region::all().find_map(|region| {
+        let sizes = region.capability()?.sizes;
+        let number = sizes.iter().position(|size| size.name().eq_ignore_ascii_case(name))?;
+        Some((region, number, sizes[number].name()))
+    })
 }
 
 /// A size as the file has it, in kilobytes.

@@ -31,10 +31,9 @@ mod configured;
 mod layout;
 mod segment;
 pub mod settings;
-mod version;
+pub mod version;
 
 pub use configured::{Configured, configured};
-pub use layout::Region;
 pub use segment::{Partition, Segment, known, segment};
 
 /// Defines the settings, and asks for the segment where the library is preloaded; once, when it is loaded.

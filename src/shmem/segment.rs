@@ -1,9 +1,10 @@
 //! The segment as this process sees it, and its partitions with their locks; the rules stand in [`shmem`](super).
 
 use super::attach::{self, Found};
-use super::layout::{Header, PartitionHead, Region};
+use super::layout::{Header, PartitionHead, Sizes};
+use crate::capability::{MOST, Made, Region};
 use crate::error::Error;
-use crate::guc::{Size, Sizes};
+use crate::guc::SIZES;
 use crate::pg::{latch, server, unguarded};
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::words::{Corrupt, Words};
@@ -23,8 +24,8 @@ pub struct Segment {
     pub found: Found,
     /// When it was made, in microseconds since PostgreSQL's epoch.
     pub created_at: i64,
-    regions: [Vec<Partition>; 3],
-    told: &'static [AtomicU64; Size::ALL.len()],
+    regions: [Vec<Partition>; MOST],
+    told: &'static [[AtomicU64; SIZES]; MOST],
 }
 
 /// A part of a region with its own lock.
@@ -74,7 +75,7 @@ impl Segment {
     unsafe fn at(base: *mut u8, found: Found) -> Self {
         // SAFETY: the header lies at the start of every segment; of what is written to it later all are atomics.
         let header: &'static Header = unsafe { &*base.cast::<Header>() };
-        let regions = [0, 1, 2].map(|index| {
+        let regions = std::array::from_fn(|index| {
             let place = header.regions[index];
             (0..place.partitions as usize)
                 .map(|partition| {
@@ -84,7 +85,7 @@ impl Segment {
                         let head = base.add(place.offset as usize + partition * place.stride());
                         let words = head.add(size_of::<PartitionHead>()).cast::<AtomicU64>();
                         let words = std::slice::from_raw_parts(words, place.words as usize);
-                        Partition { region: Region::ALL[index], head: head.cast(), words }
+                        Partition { region: Region(index as u8), head: head.cast(), words }
                     }
                 })
                 .collect()
@@ -104,20 +105,15 @@ impl Segment {
 
     /// Whether the log is to be told that a size would be another one, in bytes, were the segment made now: the first time
     /// that anybody asks with that value.
-    pub(super) fn tell_of_size(&self, size: Size, now: usize) -> bool {
-        let told = self.told[size as usize].swap(now as u64, Relaxed);
-        told != now as u64 && now != self.sizes.of(size)
+    pub(super) fn tell_of_size(&self, region: Region, number: usize, now: usize) -> bool {
+        let told = self.told[usize::from(region.0)][number].swap(now as u64, Relaxed);
+        told != now as u64 && now != self.sizes.of(region, number)
     }
 
     /// The partitions of a region.
     #[inline]
     pub fn partitions(&self, region: Region) -> &[Partition] {
-        let [queue, cache, rate_limit] = &self.regions;
-        match region {
-            Region::Queue => queue,
-            Region::Cache => cache,
-            Region::RateLimit => rate_limit,
-        }
+        self.regions.get(usize::from(region.0)).map_or(&[], Vec::as_slice)
     }
 
     /// The same, beginning with any of them: work that is stopped before its end comes to all of them in the course of time.
@@ -130,12 +126,7 @@ impl Segment {
     /// What `key` of this session's database is known by in `region`.
     #[inline]
     pub fn hash(&self, region: Region, key: &[u8]) -> KeyHash {
-        key_hash(self.secret, self.database, region as u32, key)
-    }
-
-    /// What a group of messages is known by in the queues' index: a number above 0, or 0 for no group.
-    pub fn group(&self, key: Option<&[u8]>) -> u64 {
-        key.map_or(0, |key| self.hash(Region::Queue, key).high.max(1))
+        key_hash(self.secret, self.database, u32::from(region.0), key)
     }
 
     /// The partition that a key belongs to, for those who must not panic.
@@ -277,9 +268,10 @@ impl Partition {
     fn reset(&self) {
         // Who works on a partition has found the segment.
         let secret = known().map_or([0; 2], |segment| segment.secret);
-        self.region.format(self.words, secret, server::now(), server::moment());
+        let Some(capability) = self.region.capability() else { return };
+        (capability.format)(self.words, &Made { secret, now: server::now(), floor: server::moment() });
         self.head().count_reset();
-        if self.region == Region::Queue {
+        if capability.keeps_waiters {
             // Nobody is in a list of waiting sessions any more.
             latch::wake_everybody();
         }

@@ -12,34 +12,54 @@
 
 use super::attach::Found;
 use super::segment::known;
-use crate::guc::{self, Size};
+use crate::capability::{self, MOST, Region};
+use crate::guc::{self, SIZES};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_int, c_void};
+
+/// A hook for each size that there may be.
+static HOOKS: [unsafe extern "C-unwind" fn(c_int, *mut c_void); MOST * SIZES] = [
+    assigned::<0>,
+    assigned::<1>,
+    assigned::<2>,
+    assigned::<3>,
+    assigned::<4>,
+    assigned::<5>,
+    assigned::<6>,
+    assigned::<7>,
+    assigned::<8>,
+    assigned::<9>,
+    assigned::<10>,
+    assigned::<11>,
+    assigned::<12>,
+    assigned::<13>,
+    assigned::<14>,
+    assigned::<15>,
+];
 
 /// Defines the sizes and reserves the prefix of all settings; once, when the library is loaded.
 pub(super) fn init() {
     // SAFETY: a variable of this process.
     let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
-    let hooks: [unsafe extern "C-unwind" fn(c_int, *mut c_void); Size::ALL.len()] =
-        [assigned::<0>, assigned::<1>, assigned::<2>, assigned::<3>];
-    for (size, hook) in Size::ALL.into_iter().zip(hooks) {
-        let definition = size.definition();
-        // SAFETY: the hook doesn't panic.
-        unsafe {
-            GucRegistry::define_int_guc_with_hooks(
-                definition.name,
-                definition.short,
-                definition.long,
-                &definition.setting,
-                definition.least,
-                i32::MAX,
-                if preloading { GucContext::Postmaster } else { GucContext::Sighup },
-                GucFlags::UNIT_KB,
-                None,
-                Some(hook),
-                None,
-            );
+    for (region, capability) in capability::all().iter().enumerate() {
+        for (number, size) in capability.sizes.iter().enumerate() {
+            // SAFETY: the hook doesn't panic.
+            unsafe {
+                GucRegistry::define_int_guc_with_hooks(
+                    size.name,
+                    size.short,
+                    size.long,
+                    &size.setting,
+                    size.least,
+                    i32::MAX,
+                    if preloading { GucContext::Postmaster } else { GucContext::Sighup },
+                    GucFlags::UNIT_KB,
+                    None,
+                    HOOKS.get(region * SIZES + number).copied(),
+                    None,
+                );
+            }
         }
     }
     // What has the prefix and isn't defined by now is a slip of the pen: a warning names it, and it is refused from here on.
@@ -49,11 +69,14 @@ pub(super) fn init() {
 
 /// Called by the server when a size gets a value: when it is defined, and in every session when the configuration has been
 /// reloaded. The first session that sees a new value writes it to the log.
-unsafe extern "C-unwind" fn assigned<const SIZE: usize>(kilobytes: c_int, _extra: *mut c_void) {
+unsafe extern "C-unwind" fn assigned<const HOOK: usize>(kilobytes: c_int, _extra: *mut c_void) {
     let Some(segment) = known().filter(|segment| segment.found == Found::Dynamic) else { return };
-    let (size, new) = (Size::ALL[SIZE], guc::bytes(kilobytes));
-    if segment.tell_of_size(size, new) {
-        let (name, new, old) = (size.name(), guc::written(new), guc::written(segment.sizes.of(size)));
+    let (region, number, new) = (Region((HOOK / SIZES) as u8), HOOK % SIZES, guc::bytes(kilobytes));
+    let size = region.capability().and_then(|capability| capability.sizes.get(number));
+    if let Some(size) = size
+        && segment.tell_of_size(region, number, new)
+    {
+        let (name, new, old) = (size.name(), guc::written(new), guc::written(segment.sizes.of(region, number)));
         pgrx::log!(
             "parameter \"{name}\" changed to \"{new}\", the shared memory keeps {old} until the server is restarted"
         );

@@ -55,6 +55,7 @@ const ORDERS: [Order; 3] = [
             &["cache", "queue", "rate_limit"],
             &["cron"],
             &["shmem"],
+            &["capability"],
             &["pg"],
             &["guc"],
             &["error"],

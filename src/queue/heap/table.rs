@@ -7,6 +7,7 @@ use super::shape::{Fit, Role, fit, has_columns, is_exact};
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::relation::Relation;
+use crate::queue::index::REGION;
 use crate::shmem::segment;
 use enough_engine::queue::{Storage, Tid};
 use pgrx::pg_sys::{self, Oid};
@@ -124,9 +125,10 @@ impl QueueTable {
 }
 
 /// What a group is known by in the index; 0 for none.
-pub(super) fn group_number(key: Option<&[u8]>) -> u64 {
+pub(in crate::queue) fn group_number(key: Option<&[u8]>) -> u64 {
     // Whoever looks at rows has found the segment before; were it not so, all groups would be taken for one.
-    segment().map_or(1, |segment| segment.group(key))
+    let number = |key| segment().map_or(1, |segment| segment.hash(REGION, key).high.max(1));
+    key.map_or(0, number)
 }
 
 fn has_own_storage(table: &Relation) -> bool {

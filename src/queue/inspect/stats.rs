@@ -7,8 +7,9 @@ use crate::pg::spi::{as_owner_of, read_rows, read_rows_kept, text};
 use crate::pg::{own, server};
 use crate::queue::consume::bury;
 use crate::queue::handle::Queue;
+use crate::queue::index::REGION;
 use crate::queue::pending;
-use crate::shmem::{Region, segment};
+use crate::shmem::segment;
 use enough_engine::queue::{Counters, Partition as Index};
 
 /// The names of all queues.
@@ -125,7 +126,7 @@ fn count(queue: &Queue) -> Result<[i64; 4], Error> {
 /// How much of its memory the fullest partition uses for leases, in percent.
 pub fn leased_percent() -> Result<u64, Error> {
     let mut most = 0;
-    for partition in segment()?.partitions(Region::Queue) {
+    for partition in segment()?.partitions(REGION) {
         let (leased, places) = partition.shared(|words| Index::new(words).leased_places())?;
         most = most.max(leased * 100 / places.max(1));
     }

@@ -5,9 +5,10 @@ use crate::pg::catalog;
 use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_restricted, each_row};
 use crate::queue::handle::Queue;
+use crate::queue::index::REGION;
 use crate::queue::index::forget;
 use crate::queue::pending::{Action, remember};
-use crate::shmem::{Region, segment};
+use crate::shmem::segment;
 use enough_engine::queue::Partition as Index;
 
 /// Archive rows deleted by one statement.
@@ -89,7 +90,7 @@ fn delete_some(queue: &Queue, outcome: &str, from: i64, until: i64) -> Result<(i
 /// Forgets queues of this database whose tables are gone, and those of databases that are gone.
 pub fn forget_dropped(deadline: i64) -> Result<(i64, bool), Error> {
     let mut forgotten = 0;
-    for partition in segment()?.partitions(Region::Queue) {
+    for partition in segment()?.partitions(REGION) {
         let mut keys = Vec::new();
         let mut from = 0;
         while let Some((key, next)) = partition.exclusive(|words| Index::new(words).key_from(from))? {

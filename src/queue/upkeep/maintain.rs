@@ -10,9 +10,10 @@ use crate::pg::spi::as_owner_of;
 use crate::queue::admin::sequence;
 use crate::queue::consume::bury;
 use crate::queue::handle::{Queue, is_operator};
+use crate::queue::index::REGION;
 use crate::queue::inspect::stats;
 use crate::queue::name::relation;
-use crate::shmem::{Region, segment};
+use crate::shmem::segment;
 use enough_engine::queue::{Partition as Index, QueueKey};
 use std::rc::Rc;
 
@@ -65,7 +66,7 @@ pub fn queues() -> Result<Vec<String>, Error> {
 
 fn visited(relation: u32) -> Result<i64, Error> {
     let key = QueueKey { database: server::database(), relation };
-    let partitions = segment()?.partitions(Region::Queue);
+    let partitions = segment()?.partitions(REGION);
     let Some(partition) = partitions.get(key.partition(partitions.len())) else { return Ok(0) };
     partition.shared(|words| {
         let index = Index::new(words);
