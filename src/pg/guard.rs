@@ -75,6 +75,10 @@ unsafe extern "C-unwind" fn keep(frame: *mut c_void) {
     // SAFETY: the frame outlives its place in the list of callbacks. The copy is made as a handler of the error would, in
     // memory that isn't the error's own.
     unsafe {
+        // In a critical section nothing may be allocated. An error there is a PANIC, and everything else only a message.
+        if pg_sys::CritSectionCount > 0 {
+            return;
+        }
         let frame = &mut *frame.cast::<Frame>();
         if unguarded::geterrcode() == Code::ERRCODE_OUT_OF_MEMORY as c_int {
             // What pgrx has of it must do.

@@ -1,5 +1,5 @@
 //! The boundary to PostgreSQL: every call of the server's C interface is in here, behind safe functions, but for the shared
-//! memory ([`shmem`](crate::shmem)) and a queue's tables ([`queue::heap`](crate::queue)).
+//! memory ([`shmem`](crate::shmem)) and the values of a queue's rows ([`queue::heap`](crate::queue)).
 //!
 //! # Rules
 //! * A call that may raise an ERROR runs within pgrx's guard, which makes a panic of it; nothing that has to be dropped is
@@ -17,7 +17,7 @@
 //! | `latch.rs` | sleeping until another session wakes this one |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
 //! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, roles, interrupts |
-//! | `relation.rs` | open relations, and new entries in their indexes |
+//! | `table/` | plain tables, past the executor |
 //! | `own.rs` | whether the extension's own tables still have their columns |
 //! | `trigger.rs` | what a trigger tells |
 //! | `encoding.rs`, `jsonb.rs` | text between the database's encoding and Rust's; whether two jsonb values are equal |
@@ -40,12 +40,12 @@ pub mod memory;
 pub mod own;
 pub mod query;
 pub mod raise;
-pub mod relation;
 mod reserve;
 pub mod row;
 pub mod savepoint;
 pub mod server;
 pub mod spi;
+pub mod table;
 pub mod trigger;
 pub mod unguarded;
 pub mod value;

@@ -2,8 +2,8 @@
 //! or dropped one, and a new library may meet the tables of an old version.
 
 use super::catalog;
-use super::relation::{INT2, INT4, INT8, JSONB, Relation, TEXT, TIMESTAMPTZ};
 use super::row::column;
+use super::table::relation::{INT2, INT4, INT8, JSONB, Relation, TEXT, TIMESTAMPTZ};
 use crate::error::Error;
 use pgrx::pg_sys;
 use std::cell::RefCell;

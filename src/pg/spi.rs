@@ -2,7 +2,7 @@
 
 use super::encoding::{decode, encode, encode_c};
 use super::fmgr::{Jsonb, Text, payload};
-use super::relation::{JSONB, TIMESTAMPTZ};
+use super::table::relation::{JSONB, TIMESTAMPTZ};
 use super::value::{Value, copied};
 use super::{catalog, server};
 use crate::error::Error;

@@ -15,7 +15,7 @@ use crate::queue::admin::{alter, create, grant, rename, schedule};
 use crate::queue::consume::batch::Batch;
 use crate::queue::consume::{claim, fail, finish, purge, read, redrive, release};
 use crate::queue::handle::Queue;
-use crate::queue::heap::table::NewRow;
+use crate::queue::heap::insert::NewRow;
 use crate::queue::inspect::{look, stats};
 use crate::queue::name::valid_name_of;
 use std::rc::Rc;

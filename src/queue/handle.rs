@@ -114,13 +114,13 @@ impl Queue {
     pub fn open_locked(name: &[u8], write: bool) -> Result<Rc<Queue>, Error> {
         for _ in 0..TRIES {
             let queue = Self::open(name)?;
-            catalog::lock(queue.table.relation, write);
+            catalog::lock(queue.table.live.relation, write);
             // It may have been changed, or dropped, while this session waited for the lock.
             if queue.is_current()? {
                 queue.tell_storage()?;
                 return Ok(queue);
             }
-            catalog::unlock(queue.table.relation, write);
+            catalog::unlock(queue.table.live.relation, write);
         }
         Err(Error::NotReady {
             problem: format!("the table of queue \"{}\" keeps being changed", decode_start(name, LONGEST_NAME)),
@@ -131,9 +131,9 @@ impl Queue {
     /// Tells the index where the table's rows are, once; for a session that has a lock on it.
     pub(in crate::queue) fn tell_storage(&self) -> Result<(), Error> {
         // Storage of this transaction's own is nobody else's, and may be given up again.
-        if !self.told.get() && !self.table.own_storage {
+        if !self.told.get() && !self.table.live.own_storage {
             let table = self.open_table(false)?;
-            let storage = Storage { empty: table.is_empty(), ..self.table.storage };
+            let storage = Storage { empty: table.is_empty(), ..self.table.storage() };
             table.unlock();
             self.index_and_wake(|index, slot, wake| index.set_storage(slot, storage, wake))?;
             self.told.set(true);
@@ -146,8 +146,8 @@ impl Queue {
         if self.relcache_epoch == catalog::relcache_epoch() {
             return Ok(true);
         }
-        Ok(relation("q_", &self.name) == Some(self.table.relation)
-            && QueueTable::read(self.table.relation, self.table.archive)?.is_some_and(|now| now == self.table))
+        Ok(relation("q_", &self.name) == Some(self.table.live.relation)
+            && QueueTable::read(self.table.live.relation, self.table.archive)?.is_some_and(|now| now == self.table))
     }
 
     /// The table, opened for writing by a reader; `None` where it has been changed since the reader has locked it.
@@ -161,7 +161,7 @@ impl Queue {
         if self.may(privilege) {
             return Ok(());
         }
-        if !catalog::relation_exists(self.table.relation) {
+        if !catalog::relation_exists(self.table.live.relation) {
             // Dropped since it was looked up.
             return Err(missing(&self.name));
         }
@@ -178,13 +178,13 @@ impl Queue {
 
     /// Whether the current role has the privilege.
     pub fn may(&self, privilege: Privilege) -> bool {
-        catalog::has_privilege(self.table.relation, privilege)
+        catalog::has_privilege(self.table.live.relation, privilege)
     }
 
     /// Does `work` with the archive: with the rights of its owner, because the table's privileges are the queue's; with the
     /// caller's own where policies decide what it sees.
     pub(in crate::queue) fn in_archive<R>(&self, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-        if catalog::row_security(self.table.relation) {
+        if catalog::row_security(self.table.live.relation) {
             own::check_archive(self.table.archive)?;
             return work();
         }
@@ -205,7 +205,7 @@ impl Queue {
 
     /// Whether both of its tables have the same owner.
     pub(in crate::queue) fn has_one_owner(&self) -> bool {
-        catalog::same_owner(self.table.relation, self.table.archive)
+        catalog::same_owner(self.table.live.relation, self.table.archive)
     }
 
     /// Fails where a statement that moves rows from one of its tables to the other has no role to run as.

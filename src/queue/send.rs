@@ -11,7 +11,7 @@ use crate::queue::consume::bury;
 use crate::queue::entry::ENTRY;
 use crate::queue::entry::entry_of;
 use crate::queue::handle::{Queue, require_write};
-use crate::queue::heap::table::NewRow;
+use crate::queue::heap::insert::NewRow;
 use crate::queue::name::missing;
 use enough_engine::queue::Entry;
 
@@ -23,11 +23,11 @@ pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -
     queue.require(Privilege::Send)?;
     require_write(function)?;
     let keyed = rows.iter().any(|row| row.dedup_key.is_some());
-    if keyed && rows.len() > 1 && queue.table.has_sequence() {
+    if keyed && rows.len() > 1 && queue.table.live.has_sequence() {
         return send_by_key(queue, rows);
     }
     let mut numbers = Vec::with_capacity(rows.len());
-    if keyed || !queue.table.plain {
+    if keyed || !queue.table.live.plain {
         for row in rows {
             numbers.push(match send_by_executor(queue, row, None)? {
                 Sent::Stored(entry) => {
@@ -57,9 +57,9 @@ enum Sent {
 /// Sends a batch with dedup keys. The messages have the numbers of their order, but the keys are taken in the order of
 /// theirs, so that two batches of the same keys wait for one another and never in a circle.
 fn send_by_key(queue: &Queue, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
-    let mut numbers: Vec<i64> = rows.iter().map(|_| queue.table.next_msg_id()).collect();
+    let mut numbers: Vec<i64> = rows.iter().map(|_| queue.table.live.next_number()).collect();
     let (mut by_executor, direct): (Vec<usize>, Vec<usize>) =
-        (0..rows.len()).partition(|&place| rows[place].dedup_key.is_some() || !queue.table.plain);
+        (0..rows.len()).partition(|&place| rows[place].dedup_key.is_some() || !queue.table.live.plain);
     by_executor.sort_by_key(|&place| rows[place].dedup_key.map(Text::payload));
     let mut stored = PgVec::with_capacity(rows.len());
     for place in by_executor {
@@ -100,7 +100,7 @@ fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Res
 
 /// Sends a message unless a live one has its dedup key; one that is used up gives way.
 fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
-    let relation = queue.table.relation;
+    let relation = queue.table.live.relation;
     for _ in 0..TRIES {
         // Waits for a transaction that is sending or finishing a message with the key.
         let insert = || insert_by_executor(queue, row, number);

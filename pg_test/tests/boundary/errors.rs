@@ -179,3 +179,24 @@ fn no_backtrace_reaches_a_client_or_the_log() -> Result<()> {
     }
     healthy(&log, false)
 }
+
+#[test]
+fn a_message_from_within_a_critical_section_is_only_told() -> Result<()> {
+    // A server with assertions goes down where anything is allocated there.
+    let mut server = server::start(&server::options()?)?;
+    server.configure("wal_recycle = off")?;
+    server.restart(xtask::server::Shutdown::Fast)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q'); SET log_min_messages = debug2")?;
+    // The server says so while it writes a record for which there is no file yet.
+    let message = "done creating and filling new WAL file";
+    let noise = "(SELECT to_jsonb(string_agg(md5(random()::text), '')) FROM generate_series(1, 20000 + 0 * n))";
+    // Within one call, more than the server's buffers for it hold.
+    client.batch_execute(&format!(
+        "SELECT enough.queue_send_batch('q', array_agg({noise})) FROM generate_series(1, 100) AS n"
+    ))?;
+    let log = server.log();
+    ensure!(log.contains(message), "nothing was said in a critical section");
+    healthy(&log, false)
+}

@@ -123,16 +123,19 @@ fn surroundings(lines: &[&str], number: usize) -> String {
 }
 
 /// What the server itself says when a function, or a table that an SQL function reads, is dropped between the parsing of a
-/// statement and its planning.
+/// statement and its planning, or the start of the function.
 fn is_servers_own(text: &str) -> bool {
-    text.contains("cache lookup failed for function") || text.contains("during inlining")
+    let contexts =
+        ["cache lookup failed for function", "during inlining", "SQL function \"queue_list\" during startup"];
+    contexts.into_iter().any(|context| text.contains(context))
 }
 
 /// What the server says of a function whose row type is dropped between the parsing and the execution of a statement: a row
 /// type is a relation to it.
 fn is_about_a_type(text: &str, function: &str) -> bool {
     const WITH_A_TYPE: [&str; 4] = ["queue_read", "queue_pop", "queue_peek", "queue_stats"];
-    text.starts_with("could not open relation with OID") && WITH_A_TYPE.contains(&function)
+    let lost = ["could not open relation with OID", "cache lookup failed for type"];
+    lost.into_iter().any(|lost| text.starts_with(lost)) && WITH_A_TYPE.contains(&function)
 }
 
 /// Lines of a log that no call may bring about.

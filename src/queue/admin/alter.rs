@@ -98,7 +98,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
 fn permitted(name: &[u8], function: &'static str, rewrites: bool) -> Result<Rc<Queue>, Error> {
     let queue = Queue::open(name)?;
     require_write(function)?;
-    if catalog::is_owner(queue.table.relation) || (!rewrites && is_operator()) {
+    if catalog::is_owner(queue.table.live.relation) || (!rewrites && is_operator()) {
         return Ok(queue);
     }
     let others = if rewrites { "" } else { ", and operators (enough.grant_to())," };

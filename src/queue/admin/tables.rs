@@ -5,9 +5,9 @@ use super::ddl::{change, change_exclusively};
 use super::sequence;
 use crate::error::Error;
 use crate::pg::catalog;
-use crate::pg::relation::{INT2, INT4, INT8, JSONB, TEXT, TIMESTAMPTZ};
 use crate::pg::spi::{Parameter, read_rows, run, run_bytes, text, text_bytes};
-use crate::queue::heap::columns::COLUMNS;
+use crate::pg::table::relation::{INT2, INT4, INT8, JSONB, TEXT, TIMESTAMPTZ};
+use crate::queue::heap::columns::{COUNT, DESIGN};
 use crate::queue::name::relation;
 
 /// The tables' prefixes.
@@ -166,8 +166,8 @@ fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
         },
     )?;
     let fits = if table == LIVE {
-        let live = COLUMNS.iter().map(|(name, kind)| (name.to_str().unwrap_or_default(), kind.to_u32()));
-        columns.len() >= COLUMNS.len()
+        let live = DESIGN.columns.iter().map(|column| (column.name.to_str().unwrap_or_default(), column.kind.to_u32()));
+        columns.len() >= COUNT
             && columns.iter().zip(live).all(|(column, expected)| (column.0.as_str(), column.1) == expected)
     } else {
         ARCHIVE_COLUMNS.iter().all(|&(name, kind)| columns.iter().any(|column| column.0 == name && column.1 == kind))

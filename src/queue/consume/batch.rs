@@ -10,9 +10,9 @@ use super::{fail, finish, release};
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::memory::PgVec;
-use crate::pg::relation::{JSONB, TEXT, TIMESTAMPTZ};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, each_row_kept};
+use crate::pg::table::relation::{JSONB, TEXT, TIMESTAMPTZ};
 use crate::queue::arguments::OnePerMessage;
 use crate::queue::consume::claim::Member;
 use crate::queue::handle::Queue;
@@ -109,7 +109,7 @@ impl Batch {
         one: impl Fn(&Member) -> Result<bool, Error>,
         taker: &mut impl Taker,
     ) -> Result<Done, Error> {
-        if !queue.table.plain {
+        if !queue.table.live.plain {
             return self.each(one);
         }
         let mut done = self.nothing_done();

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
 use crate::pg::spi::as_owner_of;
+use crate::pg::table::snapshot::fixed_snapshot;
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Missed, OpenTable, fixed_snapshot};
+use crate::queue::heap::rows::{Missed, OpenTable};
 use crate::queue::pending::{Ending, remember};
 use enough_engine::queue::{Aside, Busy, Tid};
 
@@ -98,7 +99,7 @@ fn bury_one(queue: &Queue, table: &OpenTable<'_>, one: &Aside) -> Result<bool, E
     };
     let movable = !row.is_being_changed()
         && (!fixed_snapshot() || table.shown(row))
-        && (queue.table.plain || permitted(queue, one.msg_id)?);
+        && (queue.table.live.plain || permitted(queue, one.msg_id)?);
     if movable && move_to_archive(queue, table, one.msg_id, claim, outcome(one.attempts))?.is_ok() {
         return Ok(true);
     }
@@ -131,13 +132,14 @@ pub(in crate::queue) fn bury_holder(queue: &Queue, msg_id: i64) -> Result<bool, 
         remember(queue.key, finished(msg_id, claim, Ending::Buried));
     }
     let attempts = claim.attempts.max(entry.attempts);
-    let moved = as_owner_of(queue.table.relation, || move_to_archive(queue, &table, msg_id, claim, outcome(attempts)))?;
+    let moved =
+        as_owner_of(queue.table.live.relation, || move_to_archive(queue, &table, msg_id, claim, outcome(attempts)))?;
     match moved {
         Ok(()) => Ok(true),
         Err(why) => {
             missed(queue, &table, msg_id, claim, why)?;
             // A trigger keeps it where it is.
-            Ok(queue.table.plain || why != Missed::Gone)
+            Ok(queue.table.live.plain || why != Missed::Gone)
         }
     }
 }

@@ -46,7 +46,7 @@ pub(in crate::queue) fn claim(
     msg_id: i64,
     fence: Fence,
 ) -> Result<Option<Claim>, Error> {
-    if !queue.table.plain && !permitted(queue, msg_id)? {
+    if !queue.table.live.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
     let mut claim = look(queue, table, msg_id, fence)?;
@@ -199,7 +199,7 @@ pub(in crate::queue) fn give_up(
     forget_finished(queue.key, msg_id);
     let tag = claim.tag.unwrap_or_default();
     // Where the table's storage is this transaction's own, or the row was deleted by hand, it may come back.
-    let gone = gone && !queue.table.own_storage && !table.is_there_for_others(msg_id, tag);
+    let gone = gone && !queue.table.live.own_storage && !table.is_there_for_others(msg_id, tag);
     queue.index_and_wake(|index, slot, wake| index.end_busy(slot, msg_id, tag, gone, server::now(), wake))
 }
 
@@ -214,7 +214,7 @@ pub(in crate::queue) fn missed(
     match missed {
         // The executor also finds nothing where a policy or a trigger keeps the row from this role: then the message
         // stays whose it is.
-        Missed::Gone => give_up(queue, table, msg_id, claim, queue.table.plain),
+        Missed::Gone => give_up(queue, table, msg_id, claim, queue.table.live.plain),
         Missed::Other => {
             give_up(queue, table, msg_id, claim, true)?;
             table.fetch(msg_id, Tid::default()).map_or(Ok(()), |row| queue.meet(&row))

@@ -85,7 +85,7 @@ impl Undelivered<'_> {
             remember(queue.key, self.action(expected, true, false));
         }
         let written =
-            if queue.table.plain { self.directly(table, claim) } else { self.by_executor(queue, table, claim)? };
+            if queue.table.live.plain { self.directly(table, claim) } else { self.by_executor(queue, table, claim)? };
         let entry = match written {
             Ok(entry) => entry,
             Err(why) => return Ok(Err(why)),
@@ -125,7 +125,7 @@ impl Undelivered<'_> {
             return Ok(Err(Missed::Other));
         }
         let mut found = Err(Missed::Gone);
-        as_owner_of(queue.table.relation, || {
+        as_owner_of(queue.table.live.relation, || {
             each_row(
                 &format!(
                     "UPDATE {} SET attempts = $2, deliver_at = $3, last_error = coalesce($4, last_error) \

@@ -52,7 +52,7 @@ pub(in crate::queue) fn remove(
     claim: Claim,
     ending: Ending,
 ) -> Result<Result<Row, Missed>, Error> {
-    let removed = if queue.table.plain {
+    let removed = if queue.table.live.plain {
         table.delete(msg_id, claim.tid, claim.tag)
     } else {
         match table.fetch(msg_id, claim.tid) {
@@ -84,7 +84,7 @@ pub(in crate::queue) fn extend(
     timeout: i64,
     lease: Option<u64>,
 ) -> Result<Option<i64>, Error> {
-    if !queue.table.plain && !permitted(queue, msg_id)? {
+    if !queue.table.live.plain && !permitted(queue, msg_id)? {
         return Ok(None);
     }
     let extended = queue.index_and_wake(|index, slot, wake| {
@@ -93,7 +93,7 @@ pub(in crate::queue) fn extend(
     })?;
     let Some(extended) = extended else { return Ok(None) };
     let row = table.fetch(msg_id, extended.tid);
-    if row.as_ref().is_some_and(|row| extended.tag.matches(row.tag())) || queue.table.own_storage {
+    if row.as_ref().is_some_and(|row| extended.tag.matches(row.tag())) || queue.table.live.own_storage {
         return Ok(Some(extended.until));
     }
     if table.is_there_for_others(msg_id, extended.tag) {

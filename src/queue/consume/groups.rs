@@ -2,9 +2,10 @@
 //! message is missed is said in `enough_engine`, `queue/group.rs`.
 
 use crate::error::Error;
+use crate::pg::table::snapshot::Latest;
 use crate::pg::{latch, server};
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Latest, OpenTable, Row};
+use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::heap::scan::{Order, Scanned};
 use crate::queue::pending::passed_over;
 use enough_engine::queue::{Entry, Offered, Range, Taken, Yielded};

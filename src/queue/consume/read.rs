@@ -10,10 +10,11 @@ use crate::error::Error;
 use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::spi::{Parameter, as_owner_of, each_row};
+use crate::pg::table::snapshot::fixed_snapshot;
 use crate::pg::{latch, server};
 use crate::queue::entry::{ENTRY, entry_of};
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{OpenTable, Row, fixed_snapshot};
+use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::name::missing;
 use crate::queue::pending::{self, Action, remember};
 use enough_engine::queue::{Outlook, Taken, Yielded};
@@ -67,7 +68,7 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
             latch::forget_wake_ups();
         }
         let current = Queue::open_locked(queue.name.as_bytes(), wish.delete)?;
-        if current.table.relation != queue.table.relation {
+        if current.table.live.relation != queue.table.live.relation {
             return Err(missing(&queue.name));
         }
         let deadline = if let Some(deadline) = deadline {
@@ -105,7 +106,7 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
         }
         // Without a lock on the table, so that it can be altered, cleaned and dropped while this session sleeps.
         reader.unlock();
-        catalog::unlock(current.table.relation, wish.delete);
+        catalog::unlock(current.table.live.relation, wish.delete);
         reader.sleep(deadline)?;
     }
 }
@@ -277,7 +278,7 @@ impl<'q> Reader<'q> {
             return self.vanished(taken, Some(&row)).map(|()| false);
         }
         let shown = (!fixed_snapshot() || self.table()?.shown(&row))
-            && (self.queue.table.plain || permitted(self.queue, row.msg_id)?);
+            && (self.queue.table.live.plain || permitted(self.queue, row.msg_id)?);
         if !shown {
             self.hidden.push(*taken);
             return Ok(false);
@@ -331,7 +332,7 @@ impl<'q> Reader<'q> {
 
     /// A leased message has no row any more, or another row has its number.
     fn vanished(&mut self, taken: &Taken, other: Option<&Row>) -> Result<(), Error> {
-        if self.queue.table.own_storage || self.table()?.is_there_for_others(taken.msg_id, taken.tag) {
+        if self.queue.table.live.own_storage || self.table()?.is_there_for_others(taken.msg_id, taken.tag) {
             // By this transaction, which may be rolled back.
             self.hidden.push(*taken);
             return Ok(());
@@ -359,7 +360,7 @@ impl<'q> Reader<'q> {
         if (taken.attempts < 2 && !self.durable) || !server::may_write() {
             return Ok(true);
         }
-        if !self.queue.table.plain {
+        if !self.queue.table.live.plain {
             // For the others the memory's count must do: triggers and policies would have a say in each.
             return if self.durable { self.note_by_executor(taken) } else { Ok(true) };
         }
@@ -377,7 +378,7 @@ impl<'q> Reader<'q> {
         );
         let attempts = Parameter::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX));
         let mut noted = None;
-        as_owner_of(self.queue.table.relation, || {
+        as_owner_of(self.queue.table.live.relation, || {
             each_row(&statement, &[Parameter::I64(taken.msg_id), attempts], |row| {
                 noted = Some(entry_of(row, true)?);
                 Ok(())

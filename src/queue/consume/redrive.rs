@@ -38,7 +38,7 @@ pub(in crate::queue) fn dead(queue: &Queue, qty: i64, rows: &mut Rows<'_>) -> Re
 
 /// Moves dead letters back: those of `numbers`, or all. How many there were. One whose dedup key a live message has stays.
 pub(in crate::queue) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Result<i64, Error> {
-    if !row_security(queue.table.relation) {
+    if !row_security(queue.table.live.relation) {
         queue.require_one_owner()?;
     }
     // Also those that nobody has buried yet.

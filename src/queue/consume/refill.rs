@@ -4,9 +4,10 @@
 //! what that has sent comes at its commit, as any sender's, and what it has deleted is set aside, or noted as passed over.
 
 use crate::error::Error;
+use crate::pg::table::snapshot::Latest;
 use crate::pg::{latch, server};
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Latest, OpenTable};
+use crate::queue::heap::rows::OpenTable;
 use crate::queue::heap::scan::{Order, Scanned};
 use crate::queue::pending;
 use enough_engine::queue::{Entry, Found, Range, Refill, Tid};

@@ -1,29 +1,17 @@
 //! Scans of a queue's table by its indexes.
 
-use super::columns::{ATTEMPTS, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, PRIORITY};
-use super::rows::{Latest, OpenTable, scanned_by, shows, tag};
+use super::columns::{
+    ATTEMPTS, BY_GROUP, BY_NUMBER, BY_TIME, COUNT, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, PRIORITY,
+};
+use super::rows::{OpenTable, tag};
 use super::table::{group_number, tid_of};
 use crate::pg::fmgr::payload;
-use crate::pg::relation::Relation;
 use crate::pg::server;
+use crate::pg::table::relation::Relation;
+use crate::pg::table::rows::Tuple;
+use crate::pg::table::snapshot::{Latest, scanned_by, shows};
 use enough_engine::queue::{Entry, Range};
 use pgrx::pg_sys::{self, Datum, Oid};
-
-/// Whether this transaction has deleted a row that others still see, and has put no other version in its place.
-///
-/// # Safety
-/// `tuple` is a whole tuple, and visible to a snapshot.
-unsafe fn deleted_here(tuple: pg_sys::HeapTuple) -> bool {
-    // SAFETY: the caller's promise. A deleted row's place is its own; of an updated one it is that of the next version.
-    unsafe {
-        let header = (*tuple).t_data;
-        let mask = u32::from((*header).t_infomask);
-        let ended = mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY | pg_sys::HEAP_XMAX_IS_MULTI) == 0;
-        ended
-            && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmax)
-            && tid_of((*header).t_ctid) == tid_of((*tuple).t_self)
-    }
-}
 
 impl OpenTable<'_> {
     /// Reads rows in an order and a range, until `each` says that it has enough; whether it came to the range's end. In the
@@ -37,11 +25,11 @@ impl OpenTable<'_> {
         mut each: impl FnMut(Scanned<'_>) -> bool,
     ) -> bool {
         let (index, column, greater, most) = match order {
-            Order::Number => (self.facts.key_index, MSG_ID, pg_sys::F_INT8GT, pg_sys::F_INT8LE),
-            Order::Time => (self.facts.timed_index, DELIVER_AT, pg_sys::F_TIMESTAMPTZ_GT, pg_sys::F_TIMESTAMPTZ_LE),
-            Order::Group(_) => (self.facts.group_index, MSG_ID, pg_sys::F_INT8GT, pg_sys::F_INT8LE),
+            Order::Number => (BY_NUMBER, MSG_ID, pg_sys::F_INT8GT, pg_sys::F_INT8LE),
+            Order::Time => (BY_TIME, DELIVER_AT, pg_sys::F_TIMESTAMPTZ_GT, pg_sys::F_TIMESTAMPTZ_LE),
+            Order::Group(_) => (BY_GROUP, MSG_ID, pg_sys::F_INT8GT, pg_sys::F_INT8LE),
         };
-        let index = Relation::index_to_read(index);
+        let index = Relation::index_to_read(self.0.facts().indexes[index]);
         // SAFETY: the keys fit the index's columns; each tuple is read before the next is asked for.
         unsafe {
             let mut keys: [pg_sys::ScanKeyData; 3] = std::mem::zeroed();
@@ -65,7 +53,8 @@ impl OpenTable<'_> {
                 used += 1;
             }
             let (by, check) = scanned_by(snapshot.0);
-            let scan = pg_sys::systable_beginscan_ordered(self.table.0, index.0, by, used as i32, keys.as_mut_ptr());
+            let scan =
+                pg_sys::systable_beginscan_ordered(self.0.relation().0, index.0, by, used as i32, keys.as_mut_ptr());
             let mut ended = false;
             loop {
                 server::check_for_interrupts();
@@ -77,7 +66,8 @@ impl OpenTable<'_> {
                 if check && !shows(scan, snapshot.0) {
                     continue;
                 }
-                let columns = self.deform(tuple);
+                let row = Tuple::at(tuple);
+                let columns = self.0.deform::<COUNT>(row);
                 let number = |column| columns.get(column).map_or(0, Datum::value);
                 let deliver_at = columns.get(DELIVER_AT).map(|at| at.value() as i64);
                 match order {
@@ -97,15 +87,15 @@ impl OpenTable<'_> {
                 let sent = number(ENQUEUED_AT) as i64;
                 let entry = Entry {
                     msg_id: number(MSG_ID) as i64,
-                    tid: tid_of((*tuple).t_self),
+                    tid: tid_of(row.place()),
                     priority: (number(PRIORITY) as i16).clamp(0, 9) as u8,
                     attempts: (number(ATTEMPTS) as i32).max(0) as u32,
                     deliver_at,
                     group: group_number(columns.get(GROUP_KEY).map(|key| payload(key))),
-                    tag: tag(tuple, sent),
+                    tag: tag(row, sent),
                 };
                 let scanned =
-                    if deleted_here(tuple) { Scanned::Deleted(&entry) } else { Scanned::Message(&entry, sent) };
+                    if row.is_deleted_here() { Scanned::Deleted(&entry) } else { Scanned::Message(&entry, sent) };
                 if !each(scanned) {
                     break;
                 }

@@ -96,7 +96,7 @@ fn count(queue: &Queue) -> Result<[i64; 4], Error> {
         })?;
         Ok::<_, Error>(counts)
     };
-    let (table, archive) = (queue.table.relation, queue.table.archive);
+    let (table, archive) = (queue.table.live.relation, queue.table.archive);
     if archive != 0 {
         // It may have been dropped by hand, or be about to be.
         catalog::lock(archive, false);

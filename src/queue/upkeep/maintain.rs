@@ -110,7 +110,7 @@ fn visit_one(name: &str, deadline: i64) -> Result<Option<Visit>, Error> {
 
 fn visit_locked(name: &str, table: u32, deadline: i64) -> Result<Option<Visit>, Error> {
     let queue = Queue::open(name.as_bytes())?;
-    if queue.table.relation != table || !queue.is_current()? {
+    if queue.table.live.relation != table || !queue.is_current()? {
         return Ok(Some(Visit::locked()));
     }
     if !is_operator() && !catalog::is_owner(table) && !queue.may(Privilege::Consume) {
@@ -166,11 +166,11 @@ fn bury_all(queue: &Queue, deadline: i64, locked: &mut bool, failed: &mut Option
         return Ok(0);
     }
     // Kept until the transaction ends, because rows change.
-    if !catalog::try_lock(queue.table.relation, TableLock::Write) {
+    if !catalog::try_lock(queue.table.live.relation, TableLock::Write) {
         *locked = true;
         return Ok(0);
     }
-    match attempt(|| as_owner_of(queue.table.relation, || bury::bury(queue, i64::MAX, deadline))) {
+    match attempt(|| as_owner_of(queue.table.live.relation, || bury::bury(queue, i64::MAX, deadline))) {
         Ok(buried) => Ok(buried),
         Err(failure) => {
             *failed = Some(failure.answered()?.1);
@@ -182,7 +182,7 @@ fn bury_all(queue: &Queue, deadline: i64, locked: &mut bool, failed: &mut Option
 /// Moves a queue's sequence past the greatest number in its tables: identity sequences aren't replicated, so a subscriber that
 /// is promoted would give all its numbers again. How many sequences were moved.
 fn move_sequence(queue: &Queue, locked: &mut bool) -> Result<i64, Error> {
-    let (table, archive) = (queue.table.relation, queue.table.archive);
+    let (table, archive) = (queue.table.live.relation, queue.table.archive);
     // Each table is read with its owner's rights.
     let greatest = |relation: u32, prefix: &str| match relation {
         0 => Ok(None),

@@ -3,8 +3,9 @@
 
 use crate::error::Error;
 use crate::pg::server;
+use crate::pg::table::snapshot::Latest;
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Latest, OpenTable};
+use crate::queue::heap::rows::OpenTable;
 use crate::queue::heap::scan::{Order, Scanned};
 use crate::queue::inspect::stats;
 use crate::queue::pending;
@@ -80,7 +81,7 @@ fn look_for_gone(queue: &Queue, deadline: i64, whole: &mut bool) -> Result<i64, 
 fn forget_gone(queue: &Queue, table: &OpenTable<'_>, one: &Listed) -> Result<bool, Error> {
     let row = table.fetch(one.msg_id, one.tid);
     let there = row.as_ref().is_some_and(|row| one.tag.matches(row.tag()));
-    if there || queue.table.own_storage || table.is_there_for_others(one.msg_id, one.tag) {
+    if there || queue.table.live.own_storage || table.is_there_for_others(one.msg_id, one.tag) {
         return Ok(false);
     }
     queue.index_and_wake(|index, slot, wake| {

@@ -1,7 +1,8 @@
 //! Relation relations, and what is done to them past the executor whatever they hold.
 
-use super::catalog;
-use super::encoding::decode;
+use super::design::MOST_KEYS;
+use crate::pg::catalog;
+use crate::pg::encoding::decode;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
 
@@ -64,21 +65,35 @@ impl Drop for Relation {
     }
 }
 
-/// # Safety
-/// `info` belongs to `index`, an index of `table` with so many columns, which has none but these values, and `place` is where the row was just inserted.
-pub unsafe fn insert_into_index<const COLUMNS: usize>(
-    index: &Relation,
-    info: *mut pg_sys::IndexInfo,
-    table: &Relation,
-    mut values: [Datum; COLUMNS],
-    place: &mut pg_sys::ItemPointerData,
-    unique: bool,
-) {
-    use pg_sys::IndexUniqueCheck as Check;
-    let check = if unique { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
-    let mut nulls = [false; COLUMNS];
-    // SAFETY: the caller's promise.
-    unsafe {
-        pg_sys::index_insert(index.0, values.as_mut_ptr(), nulls.as_mut_ptr(), place, table.0, check, false, info);
+/// An index that is open for new entries, and what the server wants to know of it.
+pub struct Target(Relation, *mut pg_sys::IndexInfo);
+
+impl Target {
+    /// Opens it.
+    pub fn open(index: Oid) -> Self {
+        let index = Relation::index(index);
+        // SAFETY: the index is open.
+        let info = unsafe { pg_sys::BuildIndexInfo(index.0) };
+        Target(index, info)
+    }
+
+    /// Adds a row's entry.
+    ///
+    /// # Safety
+    /// It is an index of `table` whose columns have the types of the leading values, and the row was just put at `place`.
+    pub unsafe fn insert(
+        &self,
+        table: &Relation,
+        mut values: [Datum; MOST_KEYS],
+        place: &mut pg_sys::ItemPointerData,
+        unique: bool,
+    ) {
+        use pg_sys::IndexUniqueCheck as Check;
+        let Target(index, info) = self;
+        let check = if unique { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
+        let mut nulls = [false; MOST_KEYS];
+        let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+        // SAFETY: the caller's promise.
+        unsafe { pg_sys::index_insert(index.0, values, nulls, place, table.0, check, false, *info) };
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a queue's table is exactly as `queue_create` makes it, and which of its indexes serve for what.
+//! Whether a table is exactly its design, and which of its indexes serve for what.
 //!
 //! The way past the executor (`insert.rs`, `rows.rs`) does what the executor would do for such a table and nothing else, so
 //! everything that the executor would look at is compared here: columns with their collations, type modifiers and
@@ -9,79 +9,20 @@
 //! A table that isn't exactly so is written by the executor. It is still scanned by its indexes, so each scan needs one
 //! that has all rows in the scan's order, whatever else that index has.
 
-use super::columns::{
-    ATTEMPTS, COLUMNS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, MESSAGE, MOST_COLUMNS, MSG_ID, PRIORITY,
-};
-use crate::pg::relation::Relation;
+use super::design::{Design, Given, Index, MOST_COLUMNS, Range};
+use super::relation::Relation;
 use crate::pg::row::column;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
 use std::ffi::{CStr, c_char};
 
-/// The columns that can't be null.
-const NOT_NULL: [i16; 5] = [MSG_ID, ENQUEUED_AT, ATTEMPTS, PRIORITY, MESSAGE];
-/// The columns that every message is sent with. What the others get by default is up to the table.
-const SENT: [i16; 8] = [MSG_ID, ENQUEUED_AT, DELIVER_AT, PRIORITY, GROUP_KEY, DEDUP_KEY, HEADERS, MESSAGE];
-/// The columns whose texts are compared byte by byte.
-const BYTEWISE: [i16; 2] = [GROUP_KEY, DEDUP_KEY];
-
-/// What an index is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Messages by number.
-    Key,
-    /// Those with a delivery time, by that.
-    Timed,
-    /// Those of groups, by group and number.
-    Group,
-    /// One live message a deduplication key.
-    Dedup,
-}
-
-impl Role {
-    pub(super) const ALL: [Role; 4] = [Role::Key, Role::Timed, Role::Group, Role::Dedup];
-
-    /// The index's columns.
-    fn columns(self) -> &'static [i16] {
-        match self {
-            Role::Key => &[MSG_ID],
-            Role::Timed => &[DELIVER_AT],
-            Role::Group => &[GROUP_KEY, MSG_ID],
-            Role::Dedup => &[DEDUP_KEY],
-        }
-    }
-
-    /// The column that isn't NULL where a row is in the index; `None`: all rows are.
-    fn only_with(self) -> Option<i16> {
-        (self != Role::Key).then(|| self.columns()[0])
-    }
-
-    fn unique(self) -> bool {
-        matches!(self, Role::Key | Role::Dedup)
-    }
-
-    /// What somebody would write who has lost it.
-    pub(super) fn statement(self, table: &str) -> String {
-        let bytewise = |number: i16| if BYTEWISE.contains(&number) { " COLLATE \"C\"" } else { "" };
-        let names: Vec<_> =
-            self.columns().iter().map(|&number| format!("{}{}", name(number), bytewise(number))).collect();
-        let unique = if self.unique() { "UNIQUE " } else { "" };
-        let only = self.only_with().map_or_else(String::new, |number| format!(" WHERE {} IS NOT NULL", name(number)));
-        format!("CREATE {unique}INDEX ON enough.\"{table}\" ({}){only}", names.join(", "))
-    }
-}
-
-fn name(number: i16) -> &'static str {
-    COLUMNS[number as usize - 1].0.to_str().unwrap_or_default()
-}
-
-/// How well an index serves a [`Role`].
+/// How well an index serves in the place of one of the design's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     /// Not at all.
     No,
     /// It can be scanned, or keep keys apart; only the executor knows how to write it.
     Usable,
-    /// It is what `queue_create` makes.
+    /// It is what the design says.
     Exact,
 }
 
@@ -97,9 +38,9 @@ fn usual_order(kind: Oid) -> u32 {
     }
 }
 
-fn collation_of(number: i16) -> Oid {
-    let text = COLUMNS[number as usize - 1].1 == pg_sys::TEXTOID;
-    match (text, BYTEWISE.contains(&number)) {
+fn collation_of(design: &Design, number: i16) -> Oid {
+    let column = design.column(number);
+    match (column.kind == pg_sys::TEXTOID, column.bytewise) {
         (false, _) => Oid::INVALID,
         (true, true) => pg_sys::C_COLLATION_OID,
         (true, false) => pg_sys::DEFAULT_COLLATION_OID,
@@ -109,9 +50,9 @@ fn collation_of(number: i16) -> Oid {
 /// How well an index serves.
 ///
 /// # Safety
-/// `index` is an open index of a queue's table.
-pub(super) unsafe fn fit(index: &Relation, role: Role) -> Fit {
-    let wanted = role.columns();
+/// `index` is an open index of a table that [has the columns](has_columns).
+pub(super) unsafe fn fit(design: &Design, index: &Relation, role: &Index) -> Fit {
+    let wanted = role.columns;
     // SAFETY: the caller's promise; an index has as many column numbers as columns, and as many families, types,
     // collations and options as key columns.
     unsafe {
@@ -124,28 +65,28 @@ pub(super) unsafe fn fit(index: &Relation, role: Role) -> Fit {
         }
         let numbers = std::slice::from_raw_parts(shape.indkey.values.as_ptr(), all);
         let in_order = wanted.iter().enumerate().all(|(place, &number)| {
-            let kind = COLUMNS[number as usize - 1].1;
+            let kind = design.column(number).kind;
             numbers[place] == number
                 && (*relation.rd_opfamily.add(place)).to_u32() == usual_order(kind)
                 && *relation.rd_opcintype.add(place) == kind
-                && *relation.rd_indcollation.add(place) == collation_of(number)
+                && *relation.rd_indcollation.add(place) == collation_of(design, number)
                 // Ascending, NULLs last.
                 && *relation.rd_indoption.add(place) == 0
         });
         let predicate = pg_sys::RelationGetIndexPredicate(index.0);
-        let partial = match (role.only_with(), list(predicate)) {
-            (_, []) => false,
-            (Some(number), [only]) if is_not_null(*only, number) => true,
+        let partial = match list(predicate) {
+            [] => false,
+            [only] if role.partial && is_not_null(*only, wanted[0]) => true,
             _ => return Fit::No,
         };
         let keeps_apart = shape.indisunique && shape.indimmediate && keys == wanted.len();
-        if !in_order || role == Role::Dedup && !keeps_apart {
+        if !in_order || role.conflicts && !keeps_apart {
             return Fit::No;
         }
         let exact = all == wanted.len()
-            && partial == role.only_with().is_some()
-            && shape.indisunique == role.unique()
-            && shape.indisprimary == (role == Role::Key)
+            && partial == role.partial
+            && shape.indisunique == role.unique
+            && shape.indisprimary == std::ptr::eq(role, &raw const design.indexes[0])
             && shape.indimmediate
             && !shape.indisexclusion
             && !shape.indnullsnotdistinct;
@@ -157,24 +98,24 @@ pub(super) unsafe fn fit(index: &Relation, role: Role) -> Fit {
 ///
 /// # Safety
 /// `descriptor` is valid.
-pub(super) unsafe fn has_columns(descriptor: pg_sys::TupleDesc) -> bool {
+pub(super) unsafe fn has_columns(design: &Design, descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the caller's promise; the count is compared before each access. A name is a C string.
     unsafe {
-        (*descriptor).natts as usize >= COLUMNS.len()
-            && COLUMNS.iter().enumerate().all(|(place, (name, kind))| {
+        (*descriptor).natts as usize >= design.columns.len()
+            && design.columns.iter().enumerate().all(|(place, wanted)| {
                 let column = column(descriptor, place);
-                (*column).atttypid == *kind
+                (*column).atttypid == wanted.kind
                     && !(*column).attisdropped
-                    && CStr::from_ptr((*column).attname.data.as_ptr()) == *name
+                    && CStr::from_ptr((*column).attname.data.as_ptr()) == wanted.name
             })
     }
 }
 
-/// Whether there is nothing about the table, its indexes apart, that `queue_create` hasn't put there.
+/// Whether there is nothing about the table, its indexes apart, that the design doesn't say.
 ///
 /// # Safety
 /// `table` is open and [has the columns](has_columns).
-pub(super) unsafe fn is_exact(table: &Relation) -> bool {
+pub(super) unsafe fn is_exact(design: &Design, table: &Relation) -> bool {
     // SAFETY: the caller's promise; an open relation's fields are valid.
     unsafe {
         let form = &*(*table.0).rd_rel;
@@ -186,56 +127,67 @@ pub(super) unsafe fn is_exact(table: &Relation) -> bool {
             && !form.relrowsecurity
             && !form.relhassubclass
             && !form.relispartition
-            && has_exact_columns(table.descriptor())
-            && has_exact_constraints(table.descriptor())
+            && has_exact_columns(design, table.descriptor())
+            && has_exact_constraints(design, table.descriptor())
             && is_published_as_it_is(table)
     }
 }
 
 /// # Safety
 /// `descriptor` is that of a table that [has the columns](has_columns).
-unsafe fn has_exact_columns(descriptor: pg_sys::TupleDesc) -> bool {
+unsafe fn has_exact_columns(design: &Design, descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let all = (*descriptor).natts as usize;
-        (COLUMNS.len()..=MOST_COLUMNS).contains(&all)
+        let (own, all) = (design.columns.len(), (*descriptor).natts as usize);
+        (own..=MOST_COLUMNS).contains(&all)
             // An upgrade drops columns that a release no longer has; the server keeps their places.
-            && (COLUMNS.len()..all).all(|place| (*column(descriptor, place)).attisdropped)
-            && (1..).zip(COLUMNS).all(|(number, _)| {
+            && (own..all).all(|place| (*column(descriptor, place)).attisdropped)
+            && (1..).zip(design.columns).all(|(number, wanted)| {
                 let column = column(descriptor, number as usize - 1);
-                let identity = if number == MSG_ID { pg_sys::ATTRIBUTE_IDENTITY_BY_DEFAULT as c_char } else { 0 };
-                (*column).attnotnull == NOT_NULL.contains(&number)
+                let numbered = design.identity == Some(number);
+                let identity = if numbered { pg_sys::ATTRIBUTE_IDENTITY_BY_DEFAULT as c_char } else { 0 };
+                (*column).attnotnull == wanted.not_null
                     && (*column).atttypmod == -1
-                    && (*column).attcollation == collation_of(number)
+                    && (*column).attcollation == collation_of(design, number)
                     && (*column).attidentity == identity
                     && (*column).attgenerated == 0
             })
     }
 }
 
-/// Whether the only constraint that rows are checked for is the range of their priority, and what they get by default is
-/// what `insert.rs` gives them.
+/// Whether rows are checked for nothing but the design's range, and get by default what `insert.rs` gives them.
 ///
 /// # Safety
 /// `descriptor` is valid.
-unsafe fn has_exact_constraints(descriptor: pg_sys::TupleDesc) -> bool {
+unsafe fn has_exact_constraints(design: &Design, descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the caller's promise; both arrays are as long as said. What is in them was written by the server.
     unsafe {
-        let Some(constraints) = (*descriptor).constr.as_ref() else { return false };
+        let Some(constraints) = (*descriptor).constr.as_ref() else {
+            let zero = design.columns.iter().any(|column| column.given == Given::Zero);
+            return design.range.is_none() && !zero;
+        };
         let defaults = array(constraints.defval, constraints.num_defval);
-        let mut counted = false;
-        for default in defaults.iter().filter(|default| !SENT.contains(&default.adnum)) {
-            if default.adnum != ATTEMPTS || !is_number(pg_sys::stringToNode(default.adbin).cast(), 0) {
-                return false;
+        let mut zeros = 0;
+        for default in defaults {
+            match design.columns.get(default.adnum as usize - 1).map(|column| column.given) {
+                Some(Given::Always) => {}
+                Some(Given::Zero) if is_number(pg_sys::stringToNode(default.adbin).cast(), 0) => zeros += 1,
+                _ => return false,
             }
-            counted = true;
         }
-        let [check] = array(constraints.check, constraints.num_check) else { return false };
-        #[cfg(feature = "pg18")]
-        let enforced = check.ccenforced;
-        #[cfg(not(feature = "pg18"))]
-        let enforced = true;
-        counted && enforced && check.ccvalid && is_priority_range(pg_sys::stringToNode(check.ccbin).cast())
+        let wanted = design.columns.iter().filter(|column| column.given == Given::Zero).count();
+        let checked = match (array(constraints.check, constraints.num_check), &design.range) {
+            ([], None) => true,
+            ([check], Some(range)) => {
+                #[cfg(feature = "pg18")]
+                let enforced = check.ccenforced;
+                #[cfg(not(feature = "pg18"))]
+                let enforced = true;
+                enforced && check.ccvalid && is_range(pg_sys::stringToNode(check.ccbin).cast(), range)
+            }
+            _ => false,
+        };
+        zeros == wanted && checked
     }
 }
 
@@ -323,16 +275,16 @@ unsafe fn is_not_null(expression: *mut Node, number: i16) -> bool {
     }
 }
 
-/// Whether an expression is `priority >= 0 AND priority <= 9`, by the server's own operators.
+/// Whether an expression is that range of a column, by the server's own operators.
 ///
 /// # Safety
 /// As above.
-unsafe fn is_priority_range(expression: *mut Node) -> bool {
+unsafe fn is_range(expression: *mut Node, range: &Range) -> bool {
     // SAFETY: the caller's promise.
     let compares = |expression: *mut Node, function: u32, number: i32| unsafe {
         node::<pg_sys::OpExpr>(expression, NodeTag::T_OpExpr).is_some_and(|comparison| {
             let [left, right] = list(comparison.args) else { return false };
-            comparison.opfuncid.to_u32() == function && is_column(*left, PRIORITY) && is_number(*right, number)
+            comparison.opfuncid.to_u32() == function && is_column(*left, range.column) && is_number(*right, number)
         })
     };
     // SAFETY: the caller's promise.
@@ -340,8 +292,8 @@ unsafe fn is_priority_range(expression: *mut Node) -> bool {
         node::<pg_sys::BoolExpr>(expression, NodeTag::T_BoolExpr).is_some_and(|both| {
             let [least, most] = list(both.args) else { return false };
             both.boolop == pg_sys::BoolExprType::AND_EXPR
-                && compares(*least, pg_sys::F_INT24GE, 0)
-                && compares(*most, pg_sys::F_INT24LE, 9)
+                && compares(*least, pg_sys::F_INT24GE, range.least)
+                && compares(*most, pg_sys::F_INT24LE, range.most)
         })
     }
 }

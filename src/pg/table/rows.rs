@@ -1,0 +1,374 @@
+//! Rows that are there: found by place or key, locked, deleted, updated.
+
+use super::design::MOST_COLUMNS;
+use super::facts::PlainTable;
+use super::insert::keys;
+use super::relation::{Relation, Target};
+use super::snapshot::{is_serializable, scanned_by, shows, shows_slot};
+use crate::pg::catalog;
+use crate::pg::fmgr::Value;
+use pgrx::pg_sys::{self, Datum, ItemPointerData};
+use pgrx::varlena::{varatt_is_1b_e, varatt_is_4b_c};
+
+/// A copy of a version of a row, in the call's memory.
+#[derive(Clone, Copy)]
+pub struct Tuple(pg_sys::HeapTuple);
+
+impl Tuple {
+    /// # Safety
+    /// `tuple` is a whole tuple, for as long as this value is used.
+    pub unsafe fn at(tuple: pg_sys::HeapTuple) -> Self {
+        Tuple(tuple)
+    }
+
+    /// Where it is.
+    pub fn place(self) -> ItemPointerData {
+        // SAFETY: the tuple is whole.
+        unsafe { (*self.0).t_self }
+    }
+
+    /// Its bytes, without what is stored out of line.
+    pub fn size(self) -> usize {
+        // SAFETY: the tuple is whole.
+        unsafe { (*self.0).t_len as usize }
+    }
+
+    /// The transaction that has inserted the row; `None` where another version came before this one. The server leaves the
+    /// number in place when it freezes a row.
+    pub fn inserted_by(self) -> Option<pg_sys::TransactionId> {
+        // SAFETY: the tuple is whole.
+        unsafe {
+            let header = (*self.0).t_data;
+            let updated = u32::from((*header).t_infomask) & pg_sys::HEAP_UPDATED != 0;
+            (!updated).then(|| (*header).t_choice.t_heap.t_xmin)
+        }
+    }
+
+    /// Whether this transaction has written that version.
+    pub fn is_written_here(self) -> bool {
+        // SAFETY: the tuple is whole. The mark of a committed writer is never there while the writer is at work.
+        unsafe {
+            let header = (*self.0).t_data;
+            u32::from((*header).t_infomask) & pg_sys::HEAP_XMIN_COMMITTED == 0
+                && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin)
+        }
+    }
+
+    /// Whether this transaction has deleted the row, which others still see, and has put no other version in its place.
+    pub fn is_deleted_here(self) -> bool {
+        // SAFETY: the tuple is whole. A deleted row's place is its own; of an updated one it is that of the next version.
+        unsafe {
+            let header = (*self.0).t_data;
+            let mask = u32::from((*header).t_infomask);
+            let not_ended = pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY | pg_sys::HEAP_XMAX_IS_MULTI;
+            let (next, own) = ((*header).t_ctid, (*self.0).t_self);
+            mask & not_ended == 0
+                && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmax)
+                && next.ip_posid == own.ip_posid
+                && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (own.ip_blkid.bi_hi, own.ip_blkid.bi_lo)
+        }
+    }
+
+    /// Whether another transaction, which is still open, is changing the row or keeps others from it.
+    pub fn is_being_changed(self) -> bool {
+        // SAFETY: the tuple is whole. Who a mark in it stands for is asked for only where the mark is there.
+        unsafe {
+            let header = (*self.0).t_data;
+            let mask = u32::from((*header).t_infomask);
+            let other = (*header).t_choice.t_heap.t_xmax;
+            if mask & pg_sys::HEAP_XMAX_INVALID != 0 {
+                return false;
+            }
+            if mask & pg_sys::HEAP_XMAX_IS_MULTI != 0 {
+                return pg_sys::MultiXactIdIsRunning(other, mask & pg_sys::HEAP_XMAX_LOCK_ONLY != 0);
+            }
+            !pg_sys::TransactionIdIsCurrentTransactionId(other) && pg_sys::TransactionIdIsInProgress(other)
+        }
+    }
+}
+
+/// The values of a row's leading columns.
+pub struct Columns<const COLUMNS: usize> {
+    values: [Datum; COLUMNS],
+    nulls: [bool; COLUMNS],
+}
+
+impl<const COLUMNS: usize> Columns<COLUMNS> {
+    /// The value of the column with that number; `None` for NULL.
+    #[inline]
+    pub fn get(&self, column: i16) -> Option<Datum> {
+        let place = column as usize - 1;
+        (!self.nulls[place]).then(|| self.values[place])
+    }
+}
+
+/// A varlena that is neither compressed nor out of line, with the same value.
+///
+/// # Safety
+/// `datum` is a varlena; where it is out of line, its row is still there.
+pub unsafe fn fetched(datum: Datum) -> Datum {
+    let varlena = datum.cast_mut_ptr();
+    // SAFETY: the caller's promise. A guarded call for the few that are compressed or out of line.
+    unsafe {
+        if varatt_is_4b_c(varlena) || varatt_is_1b_e(varlena) {
+            return Datum::from(pg_sys::pg_detoast_datum_packed(varlena));
+        }
+    }
+    datum
+}
+
+/// A table while a call works on it.
+pub struct OpenTable<'t> {
+    facts: &'t PlainTable,
+    relation: Relation,
+    write: bool,
+    blocks: u32,
+}
+
+impl PlainTable {
+    /// The table, opened for looking at rows and changing them; `None` where it is gone.
+    pub fn open(&self, write: bool) -> Option<OpenTable<'_>> {
+        let relation = Relation::table(self.relation, catalog::lock_mode(write))?;
+        // SAFETY: the relation is open.
+        let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
+        Some(OpenTable { facts: self, relation, write, blocks })
+    }
+}
+
+impl OpenTable<'_> {
+    /// What the catalogs say of it.
+    pub fn facts(&self) -> &PlainTable {
+        self.facts
+    }
+
+    /// The open relation.
+    pub fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    /// Closes the table and releases its lock before the transaction ends; for callers that have changed nothing in it.
+    pub fn unlock(self) {
+        catalog::unlock(self.facts.relation, self.write);
+    }
+
+    /// Whether the table has no page at all.
+    pub fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
+
+    /// The values of a tuple of this table.
+    pub fn deform<const COLUMNS: usize>(&self, tuple: Tuple) -> Columns<COLUMNS> {
+        let columns = self.relation.descriptor();
+        // SAFETY: room for as many columns as the table has, of which the leading ones are wanted.
+        unsafe {
+            let count = (*columns).natts as usize;
+            if count == COLUMNS {
+                let (mut values, mut nulls) = ([Datum::null(); COLUMNS], [true; COLUMNS]);
+                pg_sys::heap_deform_tuple(tuple.0, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+                return Columns { values, nulls };
+            }
+            let (mut values, mut nulls) = (vec![Datum::null(); count], vec![true; count]);
+            pg_sys::heap_deform_tuple(tuple.0, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let value = |place| values.get(place).copied().unwrap_or(Datum::null());
+            let null = |place| nulls.get(place).copied().unwrap_or(true);
+            Columns { values: std::array::from_fn(value), nulls: std::array::from_fn(null) }
+        }
+    }
+
+    /// The row at a place, where the snapshot shows one there.
+    pub fn at_place(&self, snapshot: pg_sys::Snapshot, place: ItemPointerData) -> Option<Tuple> {
+        let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
+        // After TRUNCATE a place may lie beyond the table's end, where reading would be an error.
+        if block >= self.blocks || place.ip_posid == 0 {
+            return None;
+        }
+        // SAFETY: the block exists; an offset beyond its line pointers is answered by false. The tuple is copied while
+        // its buffer is pinned.
+        unsafe {
+            let mut tuple: pg_sys::HeapTupleData = std::mem::zeroed();
+            tuple.t_self = place;
+            let mut buffer = 0;
+            if !pg_sys::heap_fetch(self.relation.0, snapshot, &raw mut tuple, &raw mut buffer, false) {
+                return None;
+            }
+            let copy = pg_sys::heap_copytuple(&raw mut tuple);
+            pg_sys::ReleaseBuffer(buffer);
+            Some(Tuple(copy))
+        }
+    }
+
+    /// The row with a key, by the primary key's only column, where the snapshot shows one.
+    ///
+    /// # Safety
+    /// `key` fits that column.
+    pub unsafe fn by_key(&self, snapshot: pg_sys::Snapshot, mut key: pg_sys::ScanKeyData) -> Option<Tuple> {
+        // SAFETY: the caller's promise; the tuple is copied before the scan ends.
+        unsafe {
+            let (by, check) = scanned_by(snapshot);
+            let (table, index) = (self.relation.0, self.facts.indexes[0]);
+            let scan = pg_sys::systable_beginscan(table, index, true, by, 1, &raw mut key);
+            let mut tuple = pg_sys::systable_getnext(scan);
+            while check && !tuple.is_null() && !shows(scan, snapshot) {
+                tuple = pg_sys::systable_getnext(scan);
+            }
+            let row = (!tuple.is_null()).then(|| Tuple(pg_sys::heap_copytuple(tuple)));
+            pg_sys::systable_endscan(scan);
+            row
+        }
+    }
+
+    /// Whether the transaction's own snapshot shows this version of the row too: not an older one, whose change it can't
+    /// know of.
+    pub fn shown(&self, row: Tuple) -> bool {
+        // SAFETY: a call of a function has an active snapshot.
+        let snapshot = unsafe { pg_sys::GetActiveSnapshot() };
+        row.is_written_here()
+            || if is_serializable() {
+                self.shows_place(snapshot, row.place())
+            } else {
+                self.at_place(snapshot, row.place()).is_some()
+            }
+    }
+
+    /// Whether a snapshot shows the row that was just fetched from a place, without a predicate lock: it would soon be one
+    /// of the row's whole page.
+    fn shows_place(&self, snapshot: pg_sys::Snapshot, mut place: ItemPointerData) -> bool {
+        // SAFETY: the place is one of the table's; the slot is of the table's own kind.
+        unsafe {
+            let table = self.relation.0;
+            let Some(fetch) = (*(*table).rd_tableam).tuple_fetch_row_version else { return false };
+            let slot = pg_sys::table_slot_create(table, std::ptr::null_mut());
+            let any = &raw mut pg_sys::SnapshotAnyData;
+            let there = pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(table, &raw mut place, any, slot));
+            let shown = there && shows_slot(table, slot, snapshot);
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            shown
+        }
+    }
+
+    /// Locks a row that was just fetched; `TM_Ok` where it is locked, else what keeps it from that.
+    pub fn lock_row(
+        &self,
+        row: Tuple,
+        mode: pg_sys::LockTupleMode::Type,
+        others: pg_sys::LockWaitPolicy::Type,
+    ) -> pg_sys::TM_Result::Type {
+        // SAFETY: the row was just fetched from this table under a snapshot that keeps its place from being pruned. The
+        // buffer comes back pinned whatever the answer, and is released.
+        unsafe {
+            let mut tuple: pg_sys::HeapTupleData = std::mem::zeroed();
+            tuple.t_self = row.place();
+            let mut buffer = 0;
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            let command = pg_sys::GetCurrentCommandId(true);
+            let (table, tuple, buffer) = (self.relation.0, &raw mut tuple, &raw mut buffer);
+            let result = pg_sys::heap_lock_tuple(table, tuple, command, mode, others, false, buffer, &raw mut failure);
+            pg_sys::ReleaseBuffer(*buffer);
+            result
+        }
+    }
+
+    /// Deletes a row that was just fetched, waiting for any transaction that is changing it.
+    pub fn delete_row(&self, row: Tuple) -> pg_sys::TM_Result::Type {
+        // SAFETY: the row was just fetched from this table. What this very command inserted can't be deleted by it, so
+        // the command counter moves on first.
+        unsafe {
+            if row.is_written_here() {
+                pg_sys::CommandCounterIncrement();
+            }
+            let mut place = row.place();
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            pg_sys::heap_delete(
+                self.relation.0,
+                &raw mut place,
+                pg_sys::GetCurrentCommandId(true),
+                std::ptr::null_mut(),
+                true,
+                &raw mut failure,
+                false,
+            )
+        }
+    }
+
+    /// Writes columns, by their numbers, of a row that was just fetched, waiting for any transaction that is changing it;
+    /// where the new version is. No key of the table is changed.
+    pub fn update_row(
+        &self,
+        row: Tuple,
+        changes: &[(i16, Value<'_>)],
+    ) -> (pg_sys::TM_Result::Type, Option<ItemPointerData>) {
+        // SAFETY: the row was just fetched from this table, whose descriptor forms the new version; where the new
+        // version isn't on the same page, the indexes are told, as for any update.
+        unsafe {
+            if row.is_written_here() {
+                pg_sys::CommandCounterIncrement();
+            }
+            let columns = (*self.relation.descriptor()).natts as usize;
+            let mut values = vec![Datum::null(); columns];
+            let mut nulls = vec![false; columns];
+            let mut replace = vec![false; columns];
+            for &(column, value) in changes {
+                let (place, value) = (column as usize - 1, value.into_datum());
+                (values[place], nulls[place]) = (value.unwrap_or(Datum::null()), value.is_none());
+                replace[place] = true;
+            }
+            let new = pg_sys::heap_modify_tuple(
+                row.0,
+                self.relation.descriptor(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+                replace.as_mut_ptr(),
+            );
+            let mut place = row.place();
+            let mut failure: pg_sys::TM_FailureData = std::mem::zeroed();
+            let mut mode = pg_sys::LockTupleMode::LockTupleNoKeyExclusive;
+            let command = pg_sys::GetCurrentCommandId(true);
+            let none = std::ptr::null_mut();
+            #[cfg(feature = "pg15")]
+            let result = pg_sys::heap_update(
+                self.relation.0,
+                &raw mut place,
+                new,
+                command,
+                none,
+                true,
+                &raw mut failure,
+                &raw mut mode,
+            );
+            #[cfg(not(feature = "pg15"))]
+            let mut indexes = pg_sys::TU_UpdateIndexes::TU_None;
+            #[cfg(not(feature = "pg15"))]
+            let result = pg_sys::heap_update(
+                self.relation.0,
+                &raw mut place,
+                new,
+                command,
+                none,
+                true,
+                &raw mut failure,
+                &raw mut mode,
+                &raw mut indexes,
+            );
+            if result != pg_sys::TM_Result::TM_Ok {
+                return (result, None);
+            }
+            let heap_only = (*(*new).t_data).t_infomask2 & pg_sys::HEAP_ONLY_TUPLE as u16 != 0;
+            if !heap_only {
+                self.index_again(Tuple(new));
+            }
+            (result, Some((*new).t_self))
+        }
+    }
+
+    /// # Safety
+    /// `tuple` was just inserted into this table as a new version of a row.
+    unsafe fn index_again(&self, tuple: Tuple) {
+        let columns = self.deform::<MOST_COLUMNS>(tuple);
+        let mut place = tuple.place();
+        for (index, oid) in self.facts.design.indexes.iter().zip(self.facts.indexes) {
+            let Some(keys) = keys(index.columns, |column| columns.get(column)) else { continue };
+            // SAFETY: the caller's promise; the indexes are the table's own.
+            unsafe { Target::open(oid).insert(&self.relation, keys, &mut place, index.unique) };
+        }
+    }
+}
