@@ -1,5 +1,5 @@
-//! Every example of the README is run, in order and in one session, and what `psql` prints, errors included, is what the
-//! README shows. Where a line shows `…`, anything may stand.
+//! Every example of the README and of the recipes is run, in order and in one session each, and what `psql` prints, errors
+//! included, is what is shown. Where a line shows `…`, anything may stand.
 
 mod promises;
 mod reference;
@@ -11,9 +11,18 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _, pipe};
 use std::process::Stdio;
 
+/// Documents whose examples are pasted into `psql` from their beginning to their end, in an empty database each.
+const SESSIONS: [(&str, &str); 2] =
+    [("README.md", include_str!("../../../README.md")), ("docs/recipes.md", include_str!("../../../docs/recipes.md"))];
+
 #[test]
-fn examples_print_what_the_readme_shows() -> Result<()> {
-    let examples = examples(include_str!("../../../README.md"), "sql");
+fn examples_print_what_is_shown() -> Result<()> {
+    SESSIONS.into_iter().try_for_each(|(document, text)| session(text).with_context(|| document))
+}
+
+/// Runs the examples of a document.
+fn session(document: &str) -> Result<()> {
+    let examples = examples(document, "sql");
     ensure!(examples.len() >= 4, "only {} examples were found", examples.len());
     let without_output = examples.iter().find(|example| example.output.is_none());
     ensure!(without_output.is_none(), "no block of text with its output follows {without_output:?}");
@@ -48,7 +57,7 @@ fn targets(markdown: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn links_and_pictures_are_there() -> Result<()> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut documents = vec![root.join("README.md")];
+    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("SECURITY.md")];
     for dir in ["docs", "docs/drivers", "examples"] {
         for file in std::fs::read_dir(root.join(dir))? {
             documents.push(file?.path());
@@ -64,5 +73,20 @@ fn links_and_pictures_are_there() -> Result<()> {
         }
     }
     ensure!(found > 5, "only {found} links were found");
+    Ok(())
+}
+
+#[test]
+fn the_readme_is_short_and_promises_what_is_guaranteed() -> Result<()> {
+    let readme = include_str!("../../../README.md");
+    let lines = readme.lines().count();
+    ensure!(lines <= 250, "the README has {lines} lines");
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let guarantees = plain(include_str!("../../../docs/guarantees.md"));
+    let table = readme.split("\n## ").find(|section| section.starts_with("What it promises")).context("no promises")?;
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.rsplit(" | ").next()?.strip_suffix(" |")).collect();
+    ensure!(rows.len() > 10, "only {} promises", rows.len());
+    let unknown = rows.iter().find(|row| !guarantees.contains(&plain(row)));
+    ensure!(unknown.is_none(), "docs/guarantees.md doesn't say {unknown:?}");
     Ok(())
 }

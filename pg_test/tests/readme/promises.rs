@@ -1,4 +1,4 @@
-//! `docs/promises.md` has a row for each sentence that the README promises, and every test that it names is there.
+//! `docs/promises.md` has a row for each sentence of `docs/guarantees.md`, and every test that it names is there.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -9,10 +9,10 @@ fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The sentences under the README's "What it promises".
-fn promised(readme: &str) -> Result<Vec<String>> {
-    let section = readme.split_once("\n## What it promises\n").context("the README has no promises")?.1;
-    let section = section.split("\n### ").next().context("a section")?;
+/// The sentences under "What is promised" in the guarantees.
+fn promised(guarantees: &str) -> Result<Vec<String>> {
+    let section = guarantees.split_once("\n## What is promised\n").context("there are no promises")?.1;
+    let section = section.split("\n## ").next().context("a section")?;
     let mut sentences = Vec::new();
     for item in section.split("\n- ").flat_map(|item| item.split("\n\n")).flat_map(|item| item.split("**")) {
         // Every second part of `**Cache.** …` is a heading, which ends with the full stop of its own.
@@ -94,12 +94,12 @@ fn every_promise_has_tests() -> Result<()> {
         }
         ensure!(tests > 0, "{promise} has no test");
     }
-    let sentences = promised(&fs::read_to_string(workspace.join("README.md"))?)?;
-    ensure!(sentences.len() > 30, "only {} promises were found in the README", sentences.len());
+    let sentences = promised(&fs::read_to_string(workspace.join("docs/guarantees.md"))?)?;
+    ensure!(sentences.len() > 30, "only {} promises were found", sentences.len());
     for sentence in &sentences {
         ensure!(
             rows.iter().flat_map(|row| &row.quotes).any(|quote| sentence.starts_with(quote.as_str())),
-            "docs/promises.md has no row for the README's sentence: {sentence}"
+            "docs/promises.md has no row for the sentence: {sentence}"
         );
     }
     Ok(())
@@ -107,7 +107,7 @@ fn every_promise_has_tests() -> Result<()> {
 
 #[test]
 fn each_sentence_is_a_promise_of_its_own() -> Result<()> {
-    let readme = "# A\n\n## What it promises\n\n**Queue.**\n- One thing,\n  in 2.5 lines. `two` things.\n- Three.\n\n**Cache.** Four. Five e.g. this.\n\n### Not this\n\n- Six.\n";
-    assert_eq!(promised(readme)?, ["One thing, in 2.5 lines.", "`two` things.", "Three.", "Four.", "Five e.g. this."]);
+    let guarantees = "# A\n\n## What is promised\n\n**Queue.**\n- One thing,\n  in 2.5 lines. `two` things.\n- Three.\n\n**Cache.** Four. Five e.g. this.\n\n## Not this\n\n- Six.\n";
+    assert_eq!(promised(guarantees)?, ["One thing, in 2.5 lines.", "`two` things.", "Three.", "Four.", "Five e.g. this."]);
     Ok(())
 }
