@@ -105,8 +105,8 @@ const DURABLE: u64 = 16;
 pub(super) const OWED: u64 = 32;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
-const QUICK: u64 = 10_000;
-const PART: u64 = 100;
+const QUICK: u64 = 100_000;
+const PART: u64 = 20;
 
 impl Partition<'_> {
     fn key_bucket(&self, key: u64) -> usize {
