@@ -13,12 +13,13 @@ CREATE FUNCTION enough.queue_create(
     archive_for interval DEFAULT '7 days',
     unlogged boolean DEFAULT false,
     if_not_exists boolean DEFAULT false,
-    durable_attempts boolean DEFAULT false
+    durable_attempts boolean DEFAULT false,
+    ack text DEFAULT 'durable'
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -46,7 +47,8 @@ CREATE FUNCTION enough.queue_alter(
     rate_period interval DEFAULT NULL,
     archive_for interval DEFAULT NULL,
     unlogged boolean DEFAULT NULL,
-    durable_attempts boolean DEFAULT NULL
+    durable_attempts boolean DEFAULT NULL,
+    ack text DEFAULT NULL
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
 COMMENT ON FUNCTION enough.queue_alter IS
@@ -88,13 +90,14 @@ CREATE FUNCTION enough.queue_list() RETURNS TABLE (
     archive_for interval,
     unlogged boolean,
     paused boolean,
-    durable_attempts boolean
+    durable_attempts boolean,
+    ack text
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
     SELECT q.name, q.created_at, q.visibility_timeout, q.max_attempts, q.retry_backoff, q.retry_backoff_max,
            q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused,
-           q.durable_attempts
+           q.durable_attempts, q.ack
       FROM enough.queue AS q
       JOIN pg_catalog.pg_class AS c
         ON c.relname OPERATOR(pg_catalog.=) ('q_'::pg_catalog.text OPERATOR(pg_catalog.||) q.name)::pg_catalog.name

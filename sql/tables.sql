@@ -14,7 +14,8 @@ CREATE TABLE enough.queue (
     rate_period        interval NOT NULL,
     archive_for        interval,
     paused             boolean NOT NULL DEFAULT false,
-    durable_attempts   boolean NOT NULL DEFAULT false
+    durable_attempts   boolean NOT NULL DEFAULT false,
+    ack                text NOT NULL DEFAULT 'durable'
 );
 COMMENT ON TABLE enough.queue IS
 'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';

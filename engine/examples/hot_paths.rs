@@ -205,6 +205,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
         max_rate: 0,
         rate_period: SECOND,
         durable_attempts: false,
+        ack_async: false,
         archive_for: i64::MAX,
         paused: false,
     };

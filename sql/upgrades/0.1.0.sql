@@ -16,8 +16,10 @@ DROP FUNCTION enough.queue_schedules();
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
 DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
 
--- A queue may note every delivery.
-ALTER TABLE enough.queue ADD durable_attempts boolean NOT NULL DEFAULT false;
+-- A queue may note every delivery, and may not wait for the disk when messages are finished.
+ALTER TABLE enough.queue
+    ADD durable_attempts boolean NOT NULL DEFAULT false,
+    ADD ack text NOT NULL DEFAULT 'durable';
 
 -- A policy may have several rules.
 ALTER TABLE enough.rate_limit_policy

@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for those who write.
-pub static QUEUE: [Column; 12] = [
+pub static QUEUE: [Column; 13] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -45,6 +45,7 @@ pub static QUEUE: [Column; 12] = [
     (c"archive_for", INTERVAL),
     (c"paused", BOOL),
     (c"durable_attempts", BOOL),
+    (c"ack", TEXT),
 ];
 
 /// The columns of `enough.rate_limit_policy`.

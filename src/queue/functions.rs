@@ -1,13 +1,15 @@
 //! The queue's SQL functions: arguments in, rows out. Their SQL side, with defaults and comments, is `sql/queue.sql`.
 
+use super::ack::Step;
 use super::arguments::{
     DAY, HOUR, MILLISECOND, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key, limit,
     msg_ids, optional_duration, priority, quantity, whole,
 };
-use super::send;
+use super::{pending, send};
 use crate::error::{Error, required, required_elements};
 use crate::export;
 use crate::pg::catalog::Privilege;
+use crate::pg::encoding::decode_start;
 use crate::pg::fmgr::{Call, Time, Value};
 use crate::pg::memory::PgVec;
 use crate::pg::server;
@@ -95,8 +97,19 @@ fn create(call: &mut Call<'_>) -> Answer {
         unlogged: call.bool(9).unwrap_or(false),
         if_not_exists: call.bool(10).unwrap_or(false),
         durable_attempts: call.bool(11).unwrap_or(false),
+        ack: ack(call.bytes(12))?.unwrap_or("durable"),
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
+}
+
+/// How messages are acknowledged, as `enough.queue` has it.
+fn ack(given: Option<&[u8]>) -> Result<Option<&'static str>, Error> {
+    match given {
+        None => Ok(None),
+        Some(b"durable") => Ok(Some("durable")),
+        Some(b"async") => Ok(Some("async")),
+        Some(other) => Err(Error::invalid("ack", decode_start(other, 20), "\"durable\" or \"async\"")),
+    }
 }
 
 fn drop_queue(call: &mut Call<'_>) -> Answer {
@@ -178,7 +191,11 @@ fn read_some(call: &mut Call<'_>) -> Answer {
         function: "queue_read",
     };
     let mut rows = call.rows()?;
+    let step = Step::begin();
     read::read(&queue, &wish, &mut rows)?;
+    if pending::waits() {
+        step.has_read();
+    }
     Ok(rows.end())
 }
 
@@ -301,6 +318,7 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         unlogged: call.bool(9),
         paused: None,
         durable_attempts: call.bool(10),
+        ack: ack(call.bytes(11))?,
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

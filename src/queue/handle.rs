@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::pg::catalog::{self, Privilege};
 use crate::pg::encoding::decode_start;
 use crate::pg::spi::as_owner_of;
+use crate::pg::table::relation::Relation;
 use crate::pg::{latch, own, server};
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::heap::table::QueueTable;
@@ -201,6 +202,11 @@ impl Queue {
         }
         own::check_archive(self.table.archive)?;
         as_owner_of(self.table.archive, work)
+    }
+
+    /// Whether nothing but the row itself is written where one is put into the archive.
+    pub(in crate::queue) fn has_quiet_archive(&self) -> bool {
+        !Relation::has_triggers_or_rules(self.table.archive)
     }
 
     /// Whether both of its tables have the same owner.

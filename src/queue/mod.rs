@@ -14,11 +14,13 @@
 //! | `send.rs` | sending |
 //! | `consume/` | a message from the read to its end |
 //! | `pending.rs` | what waits for the end of the transaction |
+//! | `ack.rs` | acknowledgement that does not wait for the disk |
 //! | `heap/` | a queue's table, past the executor |
 //! | `admin/` | queues made, changed, renamed, dropped, granted, scheduled |
 //! | `inspect/` | how messages stand, and what a queue has seen |
 //! | `upkeep/` | maintenance |
 
+mod ack;
 mod admin;
 mod arguments;
 mod consume;

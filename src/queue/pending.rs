@@ -2,6 +2,7 @@
 //!
 //! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
+use super::ack;
 use super::index::REGION;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
@@ -141,6 +142,11 @@ pub(super) fn is_waiting(key: QueueKey) -> bool {
     PENDING.with_borrow(|pending| {
         pending.items.iter().any(|item| item.key == key && !matches!(item.action, Action::Leased { .. }))
     })
+}
+
+/// Whether anything waits for the end of this transaction.
+pub(super) fn waits() -> bool {
+    PENDING.with_borrow(|pending| !pending.items.is_empty())
 }
 
 /// Remembers an action until the end of the transaction.
@@ -427,15 +433,17 @@ impl xact::Participant for Queues {
     }
 
     fn waiting(&self) -> bool {
-        PENDING.with_borrow(|pending| !pending.items.is_empty())
+        waits()
     }
 
     fn pre_commit(&self) -> Result<(), Error> {
         PENDING.with_borrow_mut(Pending::join_passing);
+        ack::before_commit();
         Ok(())
     }
 
     fn commit(&self) {
+        ack::ended();
         let items = PENDING.with_borrow_mut(|pending| {
             // Leases stand; what is left must be told.
             pending.items.retain(|item| !matches!(item.action, Action::Leased { .. } | Action::Created));
@@ -450,6 +458,7 @@ impl xact::Participant for Queues {
     }
 
     fn abort(&self) {
+        ack::ended();
         give_up_all();
         let mut items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
         roll_back(&mut items, 0);

@@ -70,6 +70,8 @@ pub struct Claimed {
     pub attempts: u32,
     /// The next message of its group isn't known: who takes this one out of the queue looks for it first (`group.rs`).
     pub find_next: bool,
+    /// Whether its end needs to be on no disk when its transaction commits.
+    pub ack_async: bool,
 }
 
 /// A message that was set aside with others.
@@ -376,6 +378,7 @@ impl Partition<'_> {
             tag: self.tag(slot, record)?,
             attempts: self.half(record, R::Attempts, true)?,
             find_next: self.lacks_next(kind.owner)?,
+            ack_async: self.ack_async(slot)?,
         }))
     }
 
@@ -424,7 +427,8 @@ impl Partition<'_> {
             if entry.group != 0 {
                 let aside = self.put_follower_aside(slot, entry, now)?;
                 let find_next = aside && self.group_lacks_next(slot, entry.group)?;
-                let claimed = Claimed { tid: entry.tid, tag: entry.tag, attempts: entry.attempts, find_next };
+                let Entry { tid, tag, attempts, .. } = *entry;
+                let claimed = Claimed { tid, tag, attempts, find_next, ack_async: self.ack_async(slot)? };
                 return Ok(if aside { Busy::Yours(claimed) } else { Busy::Unknown });
             }
             // Put in to be set aside: there is nothing to wake up for.

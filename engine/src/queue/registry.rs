@@ -53,6 +53,8 @@ pub struct Options {
     pub rate_period: i64,
     /// Whether each delivery is noted in the row, also the first one.
     pub durable_attempts: bool,
+    /// Whether the end of a message needs to be on no disk when its transaction commits.
+    pub ack_async: bool,
 }
 
 /// What a queue has seen and holds.
@@ -103,6 +105,8 @@ pub(super) const MISCOUNTED: u64 = 8;
 const DURABLE: u64 = 16;
 /// More sessions were to be woken than have place in a list (`wait.rs`).
 pub(super) const OWED: u64 = 32;
+/// Acknowledgements needn't be on disk.
+const ASYNC: u64 = 64;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
 const QUICK: u64 = 100_000;
@@ -255,6 +259,7 @@ impl Partition<'_> {
             max_rate: self.q(slot, Q::Limits)? as u32,
             rate_period: self.q_i64(slot, Q::RatePeriod)?,
             durable_attempts: self.durable_attempts(slot)?,
+            ack_async: self.ack_async(slot)?,
         })
     }
 
@@ -274,8 +279,9 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
         self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
-        let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE);
-        for (set, flag) in [(options.paused, PAUSED), (options.durable_attempts, DURABLE)] {
+        let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE | ASYNC);
+        let options = [(options.paused, PAUSED), (options.durable_attempts, DURABLE), (options.ack_async, ASYNC)];
+        for (set, flag) in options {
             flags |= if set { flag } else { 0 };
         }
         self.set_q(slot, Q::Flags, flags)
@@ -303,6 +309,12 @@ impl Partition<'_> {
     #[inline]
     pub fn durable_attempts(&self, slot: u32) -> Result<bool, Corrupt> {
         Ok(self.q(slot, Q::Flags)? & DURABLE != 0)
+    }
+
+    /// Whether the end of a message needs to be on no disk when its transaction commits.
+    #[inline]
+    pub(super) fn ack_async(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Flags)? & ASYNC != 0)
     }
 
     pub(super) fn paused(&self, slot: u32) -> Result<bool, Corrupt> {
@@ -396,4 +408,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE, OWED];
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE, OWED, ASYNC];

@@ -123,7 +123,7 @@ impl Partition<'_> {
             }
         }
         let Aside { tid, tag, .. } = self.put_one_aside(slot, record)?;
-        Ok(Busy::Yours(Claimed { tid, tag, attempts, find_next: false }))
+        Ok(Busy::Yours(Claimed { tid, tag, attempts, find_next: false, ack_async: false }))
     }
 
     /// More deliveries are allowed than before: what isn't used up by that stands in line again. Nobody is woken.

@@ -52,6 +52,7 @@ const LEVELS: &[Argument] = &[
     ),
     Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
 ];
+const ACK: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
 const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
@@ -410,6 +411,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("unlogged", "false", &[NOT_NULL]),
             Argument("if_not_exists", "false", &[NOT_NULL]),
             Argument("durable_attempts", "false", &[NOT_NULL]),
+            Argument("ack", "'async'", &[NOT_NULL, ACK]),
         ],
         &[("'q', max_attempts => 0, if_not_exists => true", "22023")],
     ),
@@ -604,6 +606,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("archive_for", "'7 days'", &[NEGATIVE]),
             Argument("unlogged", "NULL", &[]),
             Argument("durable_attempts", "false", &[]),
+            Argument("ack", "'async'", &[ACK]),
         ],
         &[],
     ),

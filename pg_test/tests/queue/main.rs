@@ -1,5 +1,6 @@
 //! What a queue does, seen by a driver.
 
+mod ack;
 mod at_once;
 mod batches;
 mod cancel;

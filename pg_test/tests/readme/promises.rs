@@ -108,6 +108,9 @@ fn every_promise_has_tests() -> Result<()> {
 #[test]
 fn each_sentence_is_a_promise_of_its_own() -> Result<()> {
     let guarantees = "# A\n\n## What is promised\n\n**Queue.**\n- One thing,\n  in 2.5 lines. `two` things.\n- Three.\n\n**Cache.** Four. Five e.g. this.\n\n## Not this\n\n- Six.\n";
-    assert_eq!(promised(guarantees)?, ["One thing, in 2.5 lines.", "`two` things.", "Three.", "Four.", "Five e.g. this."]);
+    assert_eq!(
+        promised(guarantees)?,
+        ["One thing, in 2.5 lines.", "`two` things.", "Three.", "Four.", "Five e.g. this."]
+    );
     Ok(())
 }

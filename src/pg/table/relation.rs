@@ -46,6 +46,17 @@ impl Relation {
         Relation(unsafe { pg_sys::index_open(index, pg_sys::AccessShareLock as _) }, pg_sys::AccessShareLock)
     }
 
+    /// Whether statements on a table do more than what they say; true where it is gone.
+    pub fn has_triggers_or_rules(relation: u32) -> bool {
+        Self::facts_of_table(relation).is_none_or(|table| {
+            // SAFETY: an open relation has its row of the catalog.
+            unsafe {
+                let form = &*(*table.0).rd_rel;
+                form.relhastriggers || form.relhasrules
+            }
+        })
+    }
+
     /// The relation's name, for messages.
     pub fn name(&self) -> String {
         // SAFETY: an open relation has a name, which is a C string.

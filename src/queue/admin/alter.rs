@@ -25,6 +25,8 @@ pub(in crate::queue) struct Change {
     pub unlogged: Option<bool>,
     pub paused: Option<bool>,
     pub durable_attempts: Option<bool>,
+    /// `durable` or `async`.
+    pub ack: Option<&'static str>,
 }
 
 /// Changes a queue's options.
@@ -48,7 +50,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
         "UPDATE enough.queue SET {}, max_attempts = coalesce($3, max_attempts), {}, {}, {}, {}, {}, \
                 archive_for = CASE WHEN $9 IS NULL THEN archive_for \
                     WHEN $9 OPERATOR(pg_catalog.>) 0 THEN pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) END, \
-                paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts) \
+                paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack) \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -73,6 +75,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::Micros(change.archive_for),
                 Parameter::OptionalBool(change.paused),
                 Parameter::OptionalBool(change.durable_attempts),
+                Parameter::OptionalText(change.ack),
             ],
             |row| {
                 changed = Some(options_of(row)?);

@@ -4,7 +4,7 @@
 //! messages wait for one another and never in a circle. A message that is named twice is treated as by two calls, the earlier
 //! place first. The answer is in the caller's order.
 
-use super::claim::{Known, claim_known, missed};
+use super::claim::{Claim, Known, claim_known, missed};
 use super::finish::{ARCHIVED, REPLACE, finished, remove};
 use super::{fail, finish, release};
 use crate::error::Error;
@@ -13,6 +13,7 @@ use crate::pg::memory::PgVec;
 use crate::pg::server;
 use crate::pg::spi::{Parameter, each_row_kept};
 use crate::pg::table::relation::{JSONB, TEXT, TIMESTAMPTZ};
+use crate::queue::ack::Step;
 use crate::queue::arguments::OnePerMessage;
 use crate::queue::consume::claim::Member;
 use crate::queue::handle::Queue;
@@ -96,7 +97,13 @@ impl Batch {
     ) -> Result<Done, Error> {
         let one =
             |member: &Member| finish::archive(queue, table, member.msg_id, results.get(member.place), member.lease);
-        self.take_out(queue, table, Ending::Archived, one, &mut Archive { queue, table, results, rows: Vec::new() })
+        self.take_out(
+            queue,
+            table,
+            Ending::Archived,
+            one,
+            &mut Archive { queue, table, results, rows: Vec::new(), ack_async: false },
+        )
     }
 
     /// Deletes the rows of the messages, and gives them to `taker`. Where policies or triggers have a say, and where the
@@ -135,7 +142,7 @@ impl Batch {
                             Known::Claimed(claim) => match remove(queue, table, member.msg_id, *claim, ending)? {
                                 Ok(row) => {
                                     bytes += row.size();
-                                    taker.take(member, claim.attempts, row);
+                                    taker.take(member, *claim, row);
                                     true
                                 }
                                 Err(why) => {
@@ -180,8 +187,8 @@ impl Batch {
 
 /// What becomes of the rows that a batch deletes. What it takes of them is in memory until [`Self::flush`].
 trait Taker {
-    /// Takes a row, after so many deliveries that the index knows of.
-    fn take(&mut self, member: &Member, attempts: u32, row: Row);
+    /// Takes a row that has been deleted under a claim.
+    fn take(&mut self, member: &Member, claim: Claim, row: Row);
 
     /// Does what is to be done with the rows that were taken.
     fn flush(&mut self) -> Result<(), Error>;
@@ -189,7 +196,7 @@ trait Taker {
 
 /// The rows are gone.
 impl Taker for () {
-    fn take(&mut self, _: &Member, _: u32, _: Row) {}
+    fn take(&mut self, _: &Member, _: Claim, _: Row) {}
 
     fn flush(&mut self) -> Result<(), Error> {
         Ok(())
@@ -202,11 +209,14 @@ struct Archive<'b, 'c> {
     table: &'b OpenTable<'b>,
     results: &'b OnePerMessage<'c, Jsonb<'c>>,
     rows: Vec<(usize, u32, Row)>,
+    /// Of the queue, as the last claim has it.
+    ack_async: bool,
 }
 
 impl Taker for Archive<'_, '_> {
-    fn take(&mut self, member: &Member, attempts: u32, row: Row) {
-        self.rows.push((member.place, attempts, row));
+    fn take(&mut self, member: &Member, claim: Claim, row: Row) {
+        self.ack_async = claim.ack_async;
+        self.rows.push((member.place, claim.attempts, row));
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -225,6 +235,7 @@ impl Taker for Archive<'_, '_> {
         let dedups: Vec<Option<Datum>> = rows.iter().map(|(_, _, row)| self.table.kept(row).0).collect();
         let results: Vec<Option<Jsonb<'_>>> = rows.iter().map(|(place, _, _)| self.results.get(*place)).collect();
         let queue = self.queue;
+        let step = Step::begin();
         queue.as_archive_owner(|| {
             each_row_kept(
                 &format!(
@@ -249,6 +260,9 @@ impl Taker for Archive<'_, '_> {
                 |_| Ok(()),
             )
         })?;
+        if self.ack_async && queue.has_quiet_archive() {
+            step.has_finished();
+        }
         Ok(())
     }
 }

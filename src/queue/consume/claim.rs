@@ -14,6 +14,7 @@ const TRIES: usize = 10;
 
 /// The caller's claim on a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "what the index has answered, each of its own")]
 pub(in crate::queue) struct Claim {
     /// Whether it is set aside: not where another transaction has it, where the index has no room, or where nobody else can
     /// see its row yet.
@@ -30,6 +31,8 @@ pub(in crate::queue) struct Claim {
     pub attempts: u32,
     /// Who takes it out of the queue looks for the next of its group first.
     pub find_next: bool,
+    /// Whether its end needs to be on no disk when the transaction commits.
+    pub ack_async: bool,
 }
 
 /// Checks that the caller may finish messages of the queue at all.
@@ -80,8 +83,8 @@ enum Looked {
 impl Claim {
     /// On a message that is set aside.
     pub(in crate::queue) fn of(claimed: Claimed) -> Self {
-        let Claimed { tid, tag, attempts, find_next } = claimed;
-        Claim { busy: true, timed: false, group: 0, tid, tag: Some(tag), attempts, find_next }
+        let Claimed { tid, tag, attempts, find_next, ack_async } = claimed;
+        Claim { busy: true, timed: false, group: 0, tid, tag: Some(tag), attempts, find_next, ack_async }
     }
 
     /// On a message that isn't set aside, by its row.

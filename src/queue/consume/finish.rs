@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, each_row_kept, run};
+use crate::queue::ack::Step;
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{Missed, OpenTable, Row};
 use crate::queue::pending::{Action, Ending, remember};
@@ -53,7 +54,12 @@ pub(in crate::queue) fn remove(
     ending: Ending,
 ) -> Result<Result<Row, Missed>, Error> {
     let removed = if queue.table.live.plain {
-        table.delete(msg_id, claim.tid, claim.tag)
+        let step = Step::begin();
+        let deleted = table.delete(msg_id, claim.tid, claim.tag);
+        if claim.ack_async {
+            step.has_finished();
+        }
+        deleted
     } else {
         match table.fetch(msg_id, claim.tid) {
             None => Err(Missed::Gone),
@@ -170,6 +176,7 @@ pub(in crate::queue) fn move_to_archive(
         Outcome::Dead { error: None, attempts, .. } => ("dead", attempts, Parameter::TextOfRow(last_error), None),
         Outcome::Dead { error, attempts, .. } => ("dead", attempts, Parameter::TextArgument(error), None),
     };
+    let step = Step::begin();
     queue.as_archive_owner(|| {
         each_row_kept(
             &format!(
@@ -198,5 +205,8 @@ pub(in crate::queue) fn move_to_archive(
             |_| Ok(()),
         )
     })?;
+    if claim.ack_async && queue.has_quiet_archive() {
+        step.has_finished();
+    }
     Ok(Ok(()))
 }

@@ -17,6 +17,12 @@ impl Server {
         Ok(())
     }
 
+    /// Lets one of its processes stand still; it can still be killed.
+    pub fn pause(&self, pid: u32) -> Result<()> {
+        ensure!(process::children(self.pid()?).contains(&pid), "process {pid} isn't one of this server's");
+        process::signal(pid, Signal::SIGSTOP)
+    }
+
     /// Waits until the server accepts connections: after [`Server::backend_kill9`], only once it has gone down for
     /// recovery and come back.
     pub fn wait_until_up(&mut self) -> Result<()> {

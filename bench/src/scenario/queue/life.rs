@@ -62,6 +62,14 @@ pub(super) fn single(stage: &Stage) -> Result<Findings> {
             &mut [(Some(Target::AtLeast(target)), &mut pgmq), (None, &mut jobs), (None, &mut raw)];
         found.comparisons.extend(hold_all(&heading, &mut ours, references, stage.effort().rounds)?);
     }
+    // A message's life that waits for one commit.
+    stage.client()?.batch_execute("SELECT enough.queue_alter('life', ack => 'async')")?;
+    for clients in [1, 8] {
+        stage.settle()?;
+        let [mut ours, mut pgmq, ..] = sides.loads(stage, clients, &[])?;
+        let heading = heading("queue send + read + delete", clients, "durable but for ack => 'async'", 3.0);
+        found.comparisons.push(hold(&heading, &mut ours, &mut pgmq, stage.effort().rounds)?);
+    }
     found.notes.push(sides.left(stage)?);
     Ok(found)
 }

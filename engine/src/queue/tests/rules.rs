@@ -21,6 +21,7 @@ pub(super) const OPTIONS: Options = Options {
     max_rate: 0,
     rate_period: 0,
     durable_attempts: false,
+    ack_async: false,
 };
 
 /// The tag of every row here that isn't said to be another.
@@ -346,7 +347,8 @@ fn a_lease_stands_still_while_a_transaction_deletes() {
     let (p, slots) = fresh(&words, 1);
     send(&p, slots[0], [1]);
     let lease = take(&p, slots[0], NOW, 1)[0].lease;
-    let claimed = Claimed { tid: Tid { block: 7, offset: 1 }, tag: TAG, attempts: 1, find_next: false };
+    let claimed =
+        Claimed { tid: Tid { block: 7, offset: 1 }, tag: TAG, attempts: 1, find_next: false, ack_async: false };
     assert_eq!(p.start_busy(slots[0], 1, Some(lease), NOW), Ok(Busy::Yours(claimed)));
     let much_later = NOW + 3600 * SECOND;
     expire(&p, much_later);

@@ -1,0 +1,50 @@
+//! What this transaction has written to the WAL, and whether its commit waits for the disk.
+
+use pgrx::pg_sys;
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+/// The setting that a commit doesn't wait (`SYNCHRONOUS_COMMIT_OFF`).
+const OFF: c_int = 0;
+/// For [`SUSPENDED`]: nothing is suspended.
+const NONE: c_int = -1;
+
+/// The session's `synchronous_commit`, while it is replaced for one commit.
+static SUSPENDED: AtomicI32 = AtomicI32::new(NONE);
+
+/// How many WAL records this process has written so far.
+#[inline]
+pub fn records() -> i64 {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::pgWalUsage.wal_records }
+}
+
+/// Whether this transaction has got a number, as each does that writes a row.
+#[inline]
+pub fn has_transaction_id() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}
+
+/// Lets the commit that is about to be made not wait for the disk, nor for standbys; as `synchronous_commit = off` does.
+/// Until [`restore`].
+pub fn let_commit_not_wait() {
+    // SAFETY: a variable of this process, which the server reads when it commits. What it decides when the setting is
+    // assigned (how to wait for standbys) isn't asked for where this is off.
+    unsafe {
+        if pg_sys::synchronous_commit > OFF {
+            SUSPENDED.store(pg_sys::synchronous_commit, Relaxed);
+            pg_sys::synchronous_commit = OFF;
+        }
+    }
+}
+
+/// Gives `synchronous_commit` its value back; after the end of a transaction.
+#[inline]
+pub fn restore() {
+    let suspended = SUSPENDED.swap(NONE, Relaxed);
+    if suspended != NONE {
+        // SAFETY: a variable of this process.
+        unsafe { pg_sys::synchronous_commit = suspended };
+    }
+}
