@@ -151,6 +151,28 @@ COMMENT ON FUNCTION enough.queue_read IS
 For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
+CREATE FUNCTION enough.queue_read_any(
+    queues text[],
+    qty int DEFAULT 1,
+    visibility_timeout interval DEFAULT NULL,
+    wait interval DEFAULT '0'
+) RETURNS TABLE (
+    queue        text,
+    msg_id       bigint,
+    attempts     int,
+    enqueued_at  timestamptz,
+    leased_until timestamptz,
+    lease        bigint,
+    priority     smallint,
+    group_key    text,
+    headers      jsonb,
+    message      jsonb
+)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read_any';
+COMMENT ON FUNCTION enough.queue_read_any IS
+'Leases up to qty (1 to 10,000) ready messages of several queues (up to 10,000) to the caller and returns them, each with its queue: all that an earlier queue of the array has before those of a later one.
+Where none has a message ready, waits up to wait (0 to 1 hour) for the first of any of them, woken as by a read of that queue alone. Nothing for an empty array or NULL. The other arguments and errors are those of queue_read, of each queue; 54000 for more queues.';
+
 CREATE FUNCTION enough.queue_pop(queue text, qty int DEFAULT 1, wait interval DEFAULT '0')
 RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_pop';

@@ -2,8 +2,8 @@
 
 use super::ack::Step;
 use super::arguments::{
-    DAY, HOUR, MILLISECOND, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key, limit,
-    msg_ids, optional_duration, priority, quantity, whole,
+    DAY, HOUR, MILLISECOND, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key,
+    limit, msg_ids, optional_duration, priority, quantity, whole,
 };
 use super::{pending, send};
 use crate::error::{Error, required, required_elements};
@@ -29,6 +29,7 @@ export!(
     enough_queue_send = send_one,
     enough_queue_send_batch = send_batch,
     enough_queue_read = read_some,
+    enough_queue_read_any = read_any,
     enough_queue_pop = pop,
     enough_queue_delete = delete,
     enough_queue_delete_batch = delete_batch,
@@ -193,6 +194,40 @@ fn read_some(call: &mut Call<'_>) -> Answer {
     let mut rows = call.rows()?;
     let step = Step::begin();
     read::read(&queue, &wish, &mut rows)?;
+    if pending::waits() {
+        step.has_read();
+    }
+    Ok(rows.end())
+}
+
+fn read_any(call: &mut Call<'_>) -> Answer {
+    let given = call.text_array(0);
+    let names = given.iter().flat_map(|names| required_elements(names.iter(), "queues"));
+    let names: Vec<&[u8]> = names.collect::<Result<_, _>>()?;
+    if names.len() > MOST as usize {
+        let (size, limit, hint) = (names.len(), MOST as usize, "Split it into several calls.");
+        return Err(Error::TooLarge { what: "the list".into(), size, limit, unit: "queues", hint });
+    }
+    let mut queues: Vec<Rc<Queue>> = Vec::with_capacity(names.len());
+    for name in names {
+        let queue = Queue::open(name)?;
+        if !queues.iter().any(|other| other.name == queue.name) {
+            queues.push(queue);
+        }
+    }
+    let wish = read::Wish {
+        qty: quantity(call.i32(1), 1)?,
+        timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
+        wait: wait(call.interval(3))?,
+        delete: false,
+        function: "queue_read_any",
+    };
+    let mut rows = call.rows()?;
+    if queues.is_empty() {
+        return Ok(rows.end());
+    }
+    let step = Step::begin();
+    read::read_any(&queues, &wish, &mut rows)?;
     if pending::waits() {
         step.has_read();
     }

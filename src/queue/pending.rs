@@ -246,6 +246,11 @@ pub(super) fn waiting(key: QueueKey, place: u32) {
     hold(key, Held::Place(place));
 }
 
+/// The same at one more place, in another queue's list.
+pub(super) fn waiting_too(key: QueueKey, place: u32) {
+    hold(key, Held::Place(place));
+}
+
 /// The place has been left, and nobody needs to look in this session's stead.
 pub(super) fn left() {
     give_up(|held| matches!(held, Held::Place(_)));

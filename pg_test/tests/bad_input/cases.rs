@@ -471,6 +471,16 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function(
+        "queue_read_any",
+        &[
+            Argument("queues", "'{q}'", &[&[("'{nope}'", "42704"), ("'{q,NULL}'", "22004")]]),
+            Argument("qty", "1", &[QTY]),
+            Argument("visibility_timeout", "NULL", &[LEASE, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+            Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG]),
+        ],
+        &[],
+    ),
+    function(
         "queue_pop",
         &[OF_QUEUE, Argument("qty", "1", &[QTY]), Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG])],
         &[],

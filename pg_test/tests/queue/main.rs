@@ -1,6 +1,7 @@
 //! What a queue does, seen by a driver.
 
 mod ack;
+mod any;
 mod at_once;
 mod batches;
 mod cancel;

@@ -17,7 +17,7 @@ use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::name::missing;
 use crate::queue::pending::{self, Action, remember};
-use enough_engine::queue::{Outlook, Taken, Yielded};
+use enough_engine::queue::{Outlook, Place, Taken, Yielded};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -53,14 +53,7 @@ pub(in crate::queue) struct Wish {
 
 /// Reads messages into `rows`.
 pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
-    queue.require(Privilege::Consume)?;
-    if server::in_recovery() || (wish.delete && !server::may_write()) {
-        return Err(Error::ReadOnly { function: wish.function });
-    }
-    if !server::may_write() && queue.index(|index, slot| index.durable_attempts(slot))? {
-        // Nobody would know of the delivery after a crash.
-        return Err(Error::ReadOnly { function: wish.function });
-    }
+    require_read(queue, wish)?;
     let mut deadline = None;
     let waited = Cell::new(false);
     loop {
@@ -71,30 +64,8 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
         if current.table.live.relation != queue.table.live.relation {
             return Err(missing(&queue.name));
         }
-        let deadline = if let Some(deadline) = deadline {
-            deadline
-        } else {
-            let now = server::now();
-            if now.saturating_sub(server::statement_began()) > LONG {
-                // It may have waited for a lock on the table, and its client have given up.
-                latch::check_client();
-            }
-            *deadline.insert(now.saturating_add(wish.wait))
-        };
-        let mut reader = Reader {
-            queue: &current,
-            wish,
-            began: None,
-            given: Vec::new(),
-            ends: i64::MAX,
-            repeats: false,
-            table: None,
-            hidden: Vec::new(),
-            contended: false,
-            used_up: false,
-            durable: false,
-            waited: &waited,
-        };
+        let deadline = *deadline.get_or_insert_with(|| deadline_of(wish));
+        let mut reader = Reader::new(&current, wish, &waited);
         let outlook = reader.attempt(rows)?;
         reader.put_back_hidden()?;
         if outlook.is_none() || server::now() >= deadline {
@@ -109,6 +80,156 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
         catalog::unlock(current.table.live.relation, wish.delete);
         reader.sleep(deadline)?;
     }
+}
+
+/// Reads messages of several queues into `rows`, each with its queue's name: of an earlier one before those of a later one.
+/// Where none has any, waits for the first of any of them.
+pub(in crate::queue) fn read_any(queues: &[Rc<Queue>], wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
+    queues.iter().try_for_each(|queue| require_read(queue, wish))?;
+    let deadline = deadline_of(wish);
+    let waited = Cell::new(false);
+    // Queues that have woken this session, so that it has to see to what is ready in them.
+    let mut woken = vec![false; queues.len()];
+    loop {
+        if wish.wait > 0 {
+            latch::forget_wake_ups();
+        }
+        let (mut got, mut patience, mut used_up) = (0, i64::MAX, Vec::new());
+        for (queue, woken) in queues.iter().zip(&mut woken) {
+            if got == wish.qty {
+                // What it was woken for is another one's to read.
+                if std::mem::take(woken) {
+                    queue.index_and_wake(|index, slot, wake| index.pass_on(slot, wake))?;
+                }
+                continue;
+            }
+            let current = Queue::open_locked(queue.name.as_bytes(), wish.delete)?;
+            if current.table.live.relation != queue.table.live.relation {
+                return Err(missing(&queue.name));
+            }
+            if server::now().saturating_sub(server::statement_began()) > LONG {
+                // It may have waited for a lock on the table, or for long, and its client have given up.
+                latch::check_client();
+            }
+            let rest = Wish { qty: wish.qty - got, ..*wish };
+            let mut reader = Reader::new(&current, &rest, &waited);
+            reader.names = true;
+            match reader.attempt(rows) {
+                // What was read before is the caller's.
+                Err(Error::QueueMemory) if got > 0 => {}
+                attempted => drop(attempted?),
+            }
+            reader.put_back_hidden()?;
+            *woken = false;
+            got += reader.got;
+            if !reader.hidden.is_empty() {
+                patience = patience.min(reader.patience());
+            }
+            reader.unlock();
+            if reader.used_up {
+                used_up.push(Rc::clone(&current));
+            }
+            if reader.got == 0 {
+                catalog::unlock(current.table.live.relation, wish.delete);
+            }
+        }
+        if got > 0 || server::now() >= deadline {
+            return used_up.iter().try_for_each(|queue| bury::bury_some(queue));
+        }
+        stand_in_all(queues, deadline, patience, &mut woken)?;
+    }
+}
+
+/// Sleeps in the lists of all queues, `patience` microseconds at the most, until one of them may have something to read.
+/// Tells which have woken this session.
+fn stand_in_all(queues: &[Rc<Queue>], deadline: i64, patience: i64, woken: &mut [bool]) -> Result<(), Error> {
+    let process = latch::process();
+    let now = server::now();
+    let mut alarm = deadline.min(now.saturating_add(patience.min(latch::patience(now))));
+    let mut places = Vec::with_capacity(queues.len());
+    for queue in queues {
+        match stand(queue, process, |_| alarm)? {
+            Stand::In(place) => {
+                alarm = alarm.min(place.alarm);
+                pending::waiting_too(queue.key, place.record);
+                places.push(Some(place.record));
+            }
+            Stand::NoRoom => {
+                alarm = alarm.min(now.saturating_add(REFILL_SLEEP));
+                places.push(None);
+            }
+            Stand::NotIdle => {
+                alarm = now;
+                break;
+            }
+        }
+    }
+    let left = alarm.saturating_sub(server::now());
+    if left > 0 {
+        latch::sleep(left);
+    }
+    for ((queue, place), woken) in queues.iter().zip(places).zip(woken) {
+        let Some(place) = place else { continue };
+        *woken = queue.index_and_wake(|index, slot, wake| {
+            let there = index.leave(slot, place, process)?;
+            if there {
+                index.watch(slot, server::now(), wake)?;
+            }
+            Ok(!there)
+        })?;
+    }
+    pending::left();
+    Ok(())
+}
+
+/// What came of the wish to stand in a queue's list of waiting sessions.
+enum Stand {
+    /// It does.
+    In(Place),
+    /// The memory has no room for another one.
+    NoRoom,
+    /// There may be something to read.
+    NotIdle,
+}
+
+/// Puts this session into a queue's list of waiting ones, until the time that `until` says; not where there is something to
+/// read by now. Both are decided under the same lock, so that no wake-up is missed.
+fn stand(queue: &Queue, process: u32, until: impl Fn(i64) -> i64) -> Result<Stand, Error> {
+    queue.index(|index, slot| {
+        let now = server::now();
+        let outlook = index.outlook(slot, 1, now)?;
+        // What is due while another session refills is that session's to find.
+        let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
+        let wanted = outlook.refill && outlook.refiller.is_none();
+        let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
+        if !idle {
+            return Ok(Stand::NotIdle);
+        }
+        Ok(index.wait(slot, process, now, until(now))?.map_or(Stand::NoRoom, Stand::In))
+    })
+}
+
+/// When a read that begins now gives up.
+fn deadline_of(wish: &Wish) -> i64 {
+    let now = server::now();
+    if now.saturating_sub(server::statement_began()) > LONG {
+        // It may have waited for a lock on the table, and its client have given up.
+        latch::check_client();
+    }
+    now.saturating_add(wish.wait)
+}
+
+/// Fails where the session may not read the queue's messages.
+fn require_read(queue: &Queue, wish: &Wish) -> Result<(), Error> {
+    queue.require(Privilege::Consume)?;
+    if server::in_recovery() || (wish.delete && !server::may_write()) {
+        return Err(Error::ReadOnly { function: wish.function });
+    }
+    if !server::may_write() && queue.index(|index, slot| index.durable_attempts(slot))? {
+        // Nobody would know of the delivery after a crash.
+        return Err(Error::ReadOnly { function: wish.function });
+    }
+    Ok(())
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each says something else")]
@@ -135,9 +256,32 @@ struct Reader<'q> {
     durable: bool,
     /// Whether this session has stood in the queue's list of waiting ones.
     waited: &'q Cell<bool>,
+    /// Messages given to the caller.
+    got: usize,
+    /// Whether each is given with its queue's name before it.
+    names: bool,
 }
 
 impl<'q> Reader<'q> {
+    fn new(queue: &'q Queue, wish: &'q Wish, waited: &'q Cell<bool>) -> Self {
+        Reader {
+            queue,
+            wish,
+            began: None,
+            given: Vec::new(),
+            ends: i64::MAX,
+            repeats: false,
+            table: None,
+            hidden: Vec::new(),
+            contended: false,
+            used_up: false,
+            durable: false,
+            waited,
+            got: 0,
+            names: false,
+        }
+    }
+
     fn table(&mut self) -> Result<&OpenTable<'q>, Error> {
         let table = match self.table.take() {
             Some(table) => table,
@@ -253,6 +397,7 @@ impl<'q> Reader<'q> {
                 }
             }
         }
+        self.got += got;
         let missed = taken.len() - got;
         if missed > 0 {
             self.queue.index(|index, slot| index.not_delivered(slot, missed, server::now()))?;
@@ -316,7 +461,7 @@ impl<'q> Reader<'q> {
             return Ok(false);
         }
         let leased = |value| if self.wish.delete { Value::Null } else { value };
-        rows.push(&[
+        let message = [
             Value::I64(taken.msg_id),
             Value::I32(i32::try_from(taken.attempts).unwrap_or(i32::MAX)),
             Value::Instant(row.enqueued_at),
@@ -326,7 +471,13 @@ impl<'q> Reader<'q> {
             Value::or_null(row.group_key, Value::Raw),
             Value::or_null(row.headers, Value::Raw),
             Value::or_null(row.message, Value::Raw),
-        ])?;
+        ];
+        if self.names {
+            let [a, b, c, d, e, f, g, h, i] = message;
+            rows.push(&[Value::Bytes(self.queue.name.as_bytes()), a, b, c, d, e, f, g, h, i])?;
+        } else {
+            rows.push(&message)?;
+        }
         Ok(true)
     }
 
@@ -419,36 +570,29 @@ impl<'q> Reader<'q> {
     /// Sleeps until there may be something to read.
     fn sleep(&self, deadline: i64) -> Result<(), Error> {
         if !self.hidden.is_empty() {
-            // What is ready isn't for this transaction's snapshot to see, or being changed by another.
-            let left = deadline.saturating_sub(server::now());
-            latch::sleep(left.min(if self.contended { CONTENDED_SLEEP } else { HIDDEN_SLEEP }));
+            latch::sleep(deadline.saturating_sub(server::now()).min(self.patience()));
             return Ok(());
         }
         self.sleep_in_place(|now| deadline.min(now.saturating_add(latch::patience(now))))
     }
 
+    /// For how long to sleep where what is ready isn't for this transaction's snapshot to see, or being changed by another.
+    fn patience(&self) -> i64 {
+        if self.contended { CONTENDED_SLEEP } else { HIDDEN_SLEEP }
+    }
+
     /// Sleeps until the time that `until` says, at the longest, while this session stands in the queue's list of waiting ones;
-    /// not at all where there is something to read by now. Both are decided under the same lock, so that no wake-up is
-    /// missed.
+    /// not at all where there is something to read by now.
     fn sleep_in_place(&self, until: impl Fn(i64) -> i64) -> Result<(), Error> {
-        let process = latch::process();
-        let (now, idle, place) = self.queue.index(|index, slot| {
-            let now = server::now();
-            let outlook = index.outlook(slot, 1, now)?;
-            // What is due while another session refills is that session's to find.
-            let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
-            let wanted = outlook.refill && outlook.refiller.is_none();
-            let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
-            let place = if idle { index.wait(slot, process, now, until(now))? } else { None };
-            Ok((now, idle, place))
-        })?;
-        if !idle {
-            return Ok(());
-        }
-        let Some(place) = place else {
-            // No room for another waiting session: look again soon.
-            latch::sleep(REFILL_SLEEP);
-            return Ok(());
+        let (process, now) = (latch::process(), server::now());
+        let place = match stand(self.queue, process, until)? {
+            Stand::In(place) => place,
+            Stand::NotIdle => return Ok(()),
+            Stand::NoRoom => {
+                // Look again soon.
+                latch::sleep(REFILL_SLEEP);
+                return Ok(());
+            }
         };
         pending::waiting(self.queue.key, place.record);
         self.waited.set(true);
