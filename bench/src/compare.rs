@@ -8,9 +8,9 @@
 
 use crate::contest::{Comparison, Relation};
 use crate::findings::{Distribution, Figure, Series, Subject};
+use crate::number::number;
 use crate::report::Report;
 use crate::stats::{Estimate, Target};
-use crate::text::number;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

@@ -112,7 +112,7 @@ pub fn hold_all(
         }
         let shown = sides.iter().zip(&results);
         let shown: Vec<_> =
-            shown.map(|(side, results)| format!("{} {}", side.name(), crate::text::number(results[round]))).collect();
+            shown.map(|(side, results)| format!("{} {}", side.name(), crate::number::number(results[round]))).collect();
         let (title, conditions) = (&heading.title, &heading.conditions);
         eprintln!("    {title} ({conditions}), round {} of {rounds}: {}", round + 1, shown.join(", "));
     }

@@ -17,6 +17,7 @@
 //! | [`plot`] | pictures of saved results |
 //! | [`tool`] | both on the command line |
 //! | [`report`] | the JSON that is saved |
+//! | [`number`] | numbers as they are shown |
 //! | [`text`] | the tables that are printed |
 //!
 //! A new measurement is an entry in its suite's list in [`scenario`]; a new kind of load implements
@@ -28,6 +29,7 @@ pub mod findings;
 pub mod inside;
 pub mod machine;
 pub mod noop;
+pub mod number;
 pub mod peers;
 pub mod pgbench;
 pub mod plot;

@@ -5,6 +5,7 @@
 use anyhow::{Result, anyhow};
 use clap::Parser;
 use enough_bench::machine::Circumstances;
+use enough_bench::noop;
 use enough_bench::report::Report;
 use enough_bench::scenario::Suite;
 use enough_bench::stage::{Effort, Stage};
@@ -76,6 +77,7 @@ fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     let effort = Effort { rounds, seconds: arguments.seconds, quick: arguments.quick };
     let earlier = arguments.add_to.as_deref().map(Report::load).transpose()?;
     let stage = Stage::start(Pg::from_env()?, effort)?;
+    noop::compile(&stage)?;
     let circumstances = Circumstances::now(&stage)?;
     let measured = Suite::run(&stage, &scenarios)?;
     let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);

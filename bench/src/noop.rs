@@ -76,8 +76,9 @@ fn library(stage: &Stage) -> PathBuf {
     stage.dir().join("noop.so")
 }
 
-/// Compiles `noop.c` against the server's headers.
+/// Makes the functions' schema, and compiles `noop.c` against the server's headers; once a stage.
 pub fn compile(stage: &Stage) -> Result<()> {
+    stage.client()?.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
     let installation = stage.server().installation();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("noop.c");
     let config = installation.bin("pg_config");

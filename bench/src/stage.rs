@@ -1,6 +1,5 @@
 //! The server that all of it runs on: private, durable, with the extension created and nothing preloaded.
 
-use crate::noop;
 use anyhow::{Context, Result};
 use postgres::Client;
 use std::fs;
@@ -43,7 +42,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts the server, creates the extension and compiles the no-ops. The extension must be installed.
+    /// Starts the server and creates the extension. The extension must be installed.
     pub fn start(pg: Pg, effort: Effort) -> Result<Self> {
         let options = SETTINGS.iter().fold(ServerOptions::new(pg), |options, (name, value)| options.conf(name, value));
         let server = Server::start(&options)?;
@@ -51,8 +50,7 @@ impl Stage {
         fs::create_dir(&dir).with_context(|| format!("can't create {}", dir.display()))?;
         let stage = Self { server, dir, effort };
         stage.client_for("postgres")?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
-        stage.client()?.batch_execute(&format!("CREATE EXTENSION pg_enough; CREATE SCHEMA {}", noop::SCHEMA))?;
-        noop::compile(&stage)?;
+        stage.client()?.batch_execute("CREATE EXTENSION pg_enough")?;
         Ok(stage)
     }
 

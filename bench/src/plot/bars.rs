@@ -3,7 +3,7 @@
 //! Each group has its own scale, from nothing to the fastest in it: what matters is how the bars of a group compare, and
 //! the numbers stand beside them.
 
-use super::{
+use super::picture::{
     Area, BOTTOM, COLOURS, FAINT, INK, OURS, Picture, TOP, bold, done, picture, short, text, to_the_left, write,
 };
 use crate::contest::{Comparison, Relation, Side};

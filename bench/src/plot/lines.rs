@@ -1,9 +1,9 @@
 //! A rate over time, cost against a size, the distribution of a latency: a line a contender.
 
-use super::scale::Scale;
-use super::{
+use super::picture::{
     Area, BOTTOM, COLOURS, FAINT, GRID, INK, OURS, Picture, TOP, WIDTH, bold, done, picture, slug, text, write,
 };
+use super::scale::Scale;
 use crate::findings::{Distribution, Series, Subject};
 use crate::report::Report;
 use anyhow::Result;

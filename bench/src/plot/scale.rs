@@ -1,6 +1,6 @@
 //! An axis: linear from zero, or logarithmic.
 
-use super::short;
+use super::picture::short;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 

@@ -1,18 +1,15 @@
 //! The measurements themselves, by suite.
 
 mod cache;
+mod common;
 mod queue;
 mod rate_limit;
 
-use crate::contest::{Comparison, Heading, Relation, hold};
-use crate::findings::Findings;
-use crate::inside::Inside;
+pub use common::Scenario;
+
 use crate::machine;
-use crate::noop;
-use crate::pgbench::{Load, Pgbench};
 use crate::report::Measured;
-use crate::stage::{self, Stage};
-use crate::stats::Target;
+use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use std::time::Instant;
@@ -31,17 +28,6 @@ pub enum Suite {
     RateLimit,
     /// All of them but smoke, which is a part of them.
     All,
-}
-
-/// A measurement, selectable by its name.
-#[derive(Debug)]
-pub struct Scenario {
-    /// On the command line and in the results.
-    pub name: &'static str,
-    /// What is measured, in a line.
-    pub about: &'static str,
-    /// Measures it.
-    pub run: fn(&Stage) -> Result<Findings>,
 }
 
 /// What the project promises.
@@ -107,62 +93,4 @@ impl Suite {
         }
         Ok(results)
     }
-}
-
-/// Keys in use. Together with their 16 digits: what fits into the caches of a processor only in part.
-const KEYS: u32 = 10_000;
-
-/// pgbench's line that picks a key.
-const PICK_KEY: &str = "\\set key 4000000000000000 + random(0, 9999)\n";
-
-/// The key of the i-th call in SQL, another one each time.
-const NTH_KEY: &str = "(4000000000000000 + i % 10000)::text";
-
-/// How often a statement inside the server is repeated in a round.
-const REPEATS: u32 = 2;
-
-/// A function of the extension and its no-op, called in the same way by 8 clients.
-fn against_noop(stage: &Stage, title: &str, call: &str, variables: &[(&str, &str)]) -> Result<Comparison> {
-    const CLIENTS: usize = 8;
-    let ours = format!("{PICK_KEY}{call};\n");
-    let theirs = ours.replace("enough.", &format!("{}.", noop::SCHEMA));
-    let load = Load {
-        name: "pg_enough",
-        database: stage::DATABASE,
-        script: &ours,
-        variables,
-        clients: CLIENTS,
-        ..Load::default()
-    };
-    let mut ours = Pgbench::new(stage, load)?;
-    let mut noop = Pgbench::new(stage, Load { name: "no-op", script: &theirs, ..load })?;
-    let heading = Heading {
-        title: title.to_owned(),
-        conditions: format!("{CLIENTS} clients, prepared"),
-        unit: "calls/s".to_owned(),
-        relation: Relation::Ratio,
-        target: Some(Target::AtLeast(0.95)),
-    };
-    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
-}
-
-/// A statement that makes `calls` calls to a function of the extension, and the same with the no-op.
-fn inside(stage: &Stage, title: &str, conditions: &str, statement: &str, calls: u32) -> Result<Comparison> {
-    let mut ours = Inside::new(stage, "pg_enough", statement, calls, REPEATS)?;
-    let theirs = statement.replace("enough.", &format!("{}.", noop::SCHEMA));
-    let mut noop = Inside::new(stage, "no-op", &theirs, calls, REPEATS)?;
-    let heading = Heading {
-        title: format!("{title}, inside the server"),
-        conditions: conditions.to_owned(),
-        unit: "µs/call".to_owned(),
-        relation: Relation::Difference,
-        target: Some(Target::AtMost(0.3)),
-    };
-    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
-}
-
-/// A statement that calls `call`, which may use [`NTH_KEY`], `calls` times.
-fn in_one_statement(call: &str, calls: u32) -> String {
-    // A volatile function of a changing argument is called for every row: nothing is folded or remembered.
-    format!("SELECT count({call}) FROM generate_series(1, {calls}) AS i")
 }

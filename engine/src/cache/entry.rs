@@ -4,12 +4,12 @@
 //! the value follow in the same run and, past its end, in the continuation runs, each after that run's first word.
 
 use super::arena::{RUN, RunKind};
+use super::layout::MAX_TAGS;
 use super::layout::{
     BLOCK_WORDS, CLEARED, CLEARED_SLOTS, DELETES, ENTRIES, EXPIRATIONS, LAST_CLEARED, MAX_VALUE, Partition, SEQUENCE,
     TAGGED_CLEARED, VALUE_BYTES, at, high,
 };
-use super::names::name_words;
-use super::tags::{MAX_TAGS, Tags};
+use super::tags::Tags;
 use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, part};
@@ -360,3 +360,10 @@ pub(super) const LAYOUT: u64 = fingerprint![
     CHAIN, KEY_HIGH, KEY_LOW, EXPIRY, META, STAMP, LINKS, KIND_BYTES, KEPT, SLOT_SHIFT, USE_SHIFT, TAGS_SHIFT,
     TAGS_MASK, NAME_SHIFT, NAME_MASK, PREFIX, USE_MAX, NEVER
 ];
+
+/// Words of the name that an entry's META tells of.
+#[inline]
+pub(super) fn name_words(meta: u64) -> usize {
+    // One more than the length, or 0: both round to the same for no name.
+    ((meta >> NAME_SHIFT & NAME_MASK) as usize + 6) / 8
+}

@@ -10,19 +10,11 @@
 
 use super::entry::cleared_slot;
 use super::layout::{EPOCH, FENCE_SLOTS_PER_GROUP, FENCE_WORDS, FENCES_ENDED, FENCES_HELD, FENCES_TIME, Partition};
+use super::moment::Moment;
 use super::tags::Tags;
 use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::Corrupt;
-
-/// A moment, by two clocks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment {
-    /// Microseconds of the wall clock, which tells any two moments apart but may be set back.
-    pub time: u64,
-    /// How far the numbers of ended transactions had got: never set back, but it may stand still.
-    pub ended: u64,
-}
 
 /// What is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,12 @@
 //! The geometry follows from the number of words alone, so that no stored word can lead it astray. Block numbers count
 //! from the start of the partition; block 0 is the header's, so 0 serves as "none".
 
-use super::fence::Moment;
-use super::tags::MAX_TAGS;
+use super::moment::Moment;
 use crate::fingerprint;
 use crate::words::{Corrupt, Words, load, store, zero};
 
+/// Most tags that an entry can carry.
+pub const MAX_TAGS: usize = 8;
 /// Words of a block. A block is a cache line.
 pub(super) const BLOCK_WORDS: usize = 8;
 /// Bytes of a block.
@@ -270,6 +271,7 @@ pub(super) fn narrow(value: u64) -> Result<u32, Corrupt> {
 
 /// What of this file the layout version depends on.
 pub(super) const LAYOUT: u64 = fingerprint![
+    MAX_TAGS,
     BLOCK_WORDS,
     BLOCK_BYTES,
     MAX_BLOCKS,

@@ -34,6 +34,7 @@ mod evict;
 mod expiry;
 mod fence;
 mod layout;
+mod moment;
 mod names;
 mod optimistic;
 mod stats;
@@ -48,12 +49,13 @@ use crate::words::Words;
 
 pub use check::Census;
 pub use entry::{Found, Item, Kind, NEVER};
-pub use fence::{Moment, Removal};
-pub use layout::{MAX_VALUE, Partition};
+pub use fence::Removal;
+pub use layout::{MAX_TAGS, MAX_VALUE, Partition};
+pub use moment::Moment;
 pub use names::{MAX_NAME, Named};
 pub use optimistic::OptimisticRead;
 pub use stats::Stats;
-pub use tags::{MAX_TAGS, Tags};
+pub use tags::Tags;
 pub use write::{Progress, Reservation};
 
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.

@@ -14,13 +14,6 @@ pub const MAX_NAME: usize = 512;
 
 const _: () = assert!(MAX_NAME < NAME_MASK as usize);
 
-/// Words of the name that an entry's META tells of.
-#[inline]
-pub(super) fn name_words(meta: u64) -> usize {
-    // One more than the length, or 0: both round to the same for no name.
-    ((meta >> NAME_SHIFT & NAME_MASK) as usize + 6) / 8
-}
-
 /// What META says of a name.
 #[inline]
 pub(super) fn name_bits(name: Option<&[u8]>) -> u64 {

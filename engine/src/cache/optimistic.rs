@@ -7,12 +7,12 @@
 //! clearing may have ended, a key that isn't there, and an entry that is to be marked as used.
 
 use super::arena::{RUN, Run, RunKind};
+use super::entry::name_words;
 use super::entry::{
     CHAIN, EXPIRY, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, NEVER, STAMP, TAGS_MASK, TAGS_SHIFT, USE_MAX,
     USE_SHIFT, read_bytes,
 };
 use super::layout::{BLOCK_WORDS, LAST_CLEARED, Partition, at, high, low};
-use super::names::name_words;
 use crate::hash::KeyHash;
 use crate::words::Words;
 use std::sync::atomic::Ordering::Relaxed;

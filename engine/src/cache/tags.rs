@@ -5,12 +5,9 @@
 //! table of small sets; where a set is full its oldest record gives way to a *floor*, under which every tag of that set
 //! counts as invalidated: too many entries may end then, never too few.
 
-use super::layout::{BLOCK_WORDS, Partition, SEQUENCE};
+use super::layout::{BLOCK_WORDS, MAX_TAGS, Partition, SEQUENCE};
 use crate::fingerprint;
 use crate::words::Corrupt;
-
-/// Most tags that an entry can carry.
-pub const MAX_TAGS: usize = 8;
 
 /// Words of a set: its floor, a spare one, and records of two words each.
 const SET_WORDS: usize = 2 * BLOCK_WORDS;
@@ -95,4 +92,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![MAX_TAGS, SET_WORDS, FLOOR, RECORDS];
+pub(super) const LAYOUT: u64 = fingerprint![SET_WORDS, FLOOR, RECORDS];

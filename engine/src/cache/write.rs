@@ -5,12 +5,13 @@ use super::entry::{
     CHAIN, EXPIRY, Item, KEPT, KEY_HIGH, KEY_LOW, KIND_BYTES, Kind, META, NAME_SHIFT, PREFIX, SLOT_SHIFT, STAMP,
     TAGS_SHIFT, USE_MAX, USE_SHIFT, cleared_slot,
 };
+use super::layout::MAX_TAGS;
 use super::layout::{
     BLOCK_BYTES, BLOCK_WORDS, ENTRIES, EPOCH, EVICTIONS, FREE_BLOCKS, MAX_VALUE, NIL, Partition, RESERVED_BLOCKS,
     SEQUENCE, SETS, VALUE_BYTES, at, high, low, narrow, pair,
 };
 use super::names::name_bits;
-use super::tags::{MAX_TAGS, Tags};
+use super::tags::Tags;
 use crate::words::{Corrupt, Words, part};
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,7 +1,7 @@
 //! Several keys at once: either each of them grants the cost, or none does.
 
+use super::limit::{Decision, Limit, Request};
 use super::table::Table;
-use super::{Decision, Limit, Request};
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words};
 

@@ -4,7 +4,8 @@
 //! doesn't know every moment of that, so each part counts as consumed at the latest moment at which it can have been: then
 //! nothing is given back early, and a change never gives a fresh allowance. The caller keeps the new state at once.
 
-use super::{Algorithm, Limit, State, elapsed, token_bucket};
+use super::limit::{Algorithm, Limit, State, elapsed};
+use super::token_bucket;
 use crate::window::{STEPS, Steps, Window};
 
 /// What was consumed, by the latest moment at which it can have been; the oldest part first.

@@ -24,7 +24,7 @@
 //!
 //! No chain grows beyond [`MAX_CHAIN`]: an insert into a full one evicts from it.
 
-use super::{Algorithm, Limit, MAX_PERIOD};
+use super::limit::{Algorithm, Limit, MAX_PERIOD};
 use crate::fingerprint;
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, load, store, zero};

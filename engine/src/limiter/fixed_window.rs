@@ -1,7 +1,7 @@
 //! The fixed window: it opens at a key's first request and lasts a period; or it opens with the calendar's hour, day or
 //! the like, which the limit knows.
 
-use super::{Algorithm, Decision, Limit, State, elapsed};
+use super::limit::{Algorithm, Decision, Limit, State, elapsed};
 
 /// When the window closes that is open at `now`, and what was consumed in it; none where nothing was.
 ///

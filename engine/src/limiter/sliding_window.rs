@@ -3,7 +3,7 @@
 //! Most windows never consume more than 255 in a step before the running one. Those counts take a byte each, which is how
 //! a window fits into a cache line beside its key ([`Narrow`]). The plain grant works on that form as it is.
 
-use super::{Decision, Limit, Request, State};
+use super::limit::{Decision, Limit, Request, State};
 use crate::fingerprint;
 use crate::window::{STEPS, Window};
 

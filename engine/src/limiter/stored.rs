@@ -17,8 +17,8 @@ use super::entries::{
     BUCKET, CALENDAR, Entries, FIXED, OF_FIFTH, OF_FIRST, OF_FOURTH, OF_HIGH, OF_LOW, OF_NEXT, OF_TIME, OF_WHAT,
     PERIOD, SLIDING, WIDE, kind, kind_of, what,
 };
+use super::limit::{Limit, MIN_PERIOD, State, level};
 use super::sliding_window::Narrow;
-use super::{Limit, MIN_PERIOD, State, level};
 use crate::window::{STEPS, Steps, Window};
 use crate::words::Corrupt;
 

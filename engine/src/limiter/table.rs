@@ -17,9 +17,10 @@ use super::entries::{
     AT_WOULD_HAVE_DENIED, BUCKET, EXTENSION, Entries, FIXED, MAX_CHAIN, NOTE, OF_BLOCK, OF_FIRST, OF_FOURTH, OF_TIME,
     OF_WHAT, SLIDING, SLOT, Sought, capacity_in, half, kind, kind_of, rule_of, what,
 };
+use super::limit::{Algorithm, Decision, Limit, Request, State};
 use super::notes::Outcome;
 pub use super::notes::PolicyStats;
-use super::{Algorithm, Decision, Limit, Request, State, fixed_window, token_bucket};
+use super::{fixed_window, token_bucket};
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, load};
 

@@ -6,7 +6,7 @@
 //! ever rounded. `level` is that number as of `time`; units don't depend on `max_requests` and `burst`, which may thus
 //! differ from call to call. A level above the capacity has been booked ahead, see [`Limit::reserve`].
 
-use super::{Decision, LEVEL_BITS, Limit, State, divide, elapsed};
+use super::limit::{Decision, LEVEL_BITS, Limit, State, divide, elapsed};
 
 /// The level at `now`.
 #[inline]

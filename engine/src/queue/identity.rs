@@ -13,37 +13,8 @@
 
 use super::layout::{LISTS, Partition, Q, R, WAITING};
 use super::registry::REWRITTEN;
-use super::{Entry, Tid, Wake};
+use super::{Entry, Tag, Tid, Wake};
 use crate::words::Corrupt;
-
-/// What tells a row from another one that has, or had, the same number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tag {
-    /// Of when it was sent.
-    pub(super) sent: u16,
-    /// Of the transaction that inserted it; 0 where that isn't known.
-    pub(super) writer: u16,
-}
-
-impl Tag {
-    /// The tag of a row that was sent at `enqueued_at` and inserted by the transaction `writer`; `None` where an UPDATE has
-    /// written the version that is known.
-    #[allow(clippy::cast_possible_truncation, reason = "the lower bits differ most")]
-    pub fn new(enqueued_at: i64, writer: Option<u32>) -> Self {
-        Tag { sent: enqueued_at as u16, writer: writer.map_or(0, |writer| (writer as u16).max(1)) }
-    }
-
-    /// Whether both may be of one row.
-    #[inline]
-    pub fn matches(self, other: Tag) -> bool {
-        self.sent == other.sent && (self.writer == other.writer || self.writer == 0 || other.writer == 0)
-    }
-
-    /// Whether a row that was sent at `enqueued_at` may be the one that this tag was made of.
-    pub fn was_sent_at(self, enqueued_at: i64) -> bool {
-        self.sent == Tag::new(enqueued_at, None).sent
-    }
-}
 
 /// A table's storage, by its numbers in the catalogs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

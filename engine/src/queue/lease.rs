@@ -3,9 +3,11 @@
 use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R, READY, USED_UP};
 use super::records::Kind;
 use super::registry::MISCOUNTED;
-use super::used_up::PASSES;
 use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
+
+/// Messages that one read may find to be used up under one hold of the lock.
+const PASSES: usize = 64;
 
 /// A message that was read: leased to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

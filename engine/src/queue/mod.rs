@@ -29,12 +29,13 @@
 //! | `marks.rs` | how far the table has been read |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
+//! | `message.rs` | a message as the index knows it |
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back |
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
-//! | `wait.rs` | sessions that wait for a message |
+//! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
 mod clock;
@@ -45,6 +46,7 @@ mod lease;
 mod limits;
 mod look;
 mod marks;
+mod message;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -52,17 +54,20 @@ mod tests;
 mod timers;
 mod used_up;
 mod wait;
+mod wake;
 mod window;
 
 pub use group::{Offered, Yielded};
-pub use identity::{Storage, Tag};
+pub use identity::Storage;
 pub use layout::{PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Claimed, Extended, Fence, Taken};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
+pub use message::{Entry, Found, Tag, Tid};
 pub use registry::{Counters, Maintenance, Options, QueueKey};
-pub use wait::{Place, Wake};
-pub use window::{Entry, Found, Outlook, Refill};
+pub use wait::Place;
+pub use wake::Wake;
+pub use window::{Outlook, Refill};
 
 use crate::fingerprint;
 use crate::words::Words;
@@ -77,24 +82,4 @@ pub fn format(words: Words<'_>, random: u64) {
     let first_lease = (random >> 2).max(1);
     // A partition too small for its own head stays unusable: every call on it answers that it is corrupt.
     let _ = Partition::new(words).clear(first_lease);
-}
-
-/// The physical place of a row: a hint, checked against the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tid {
-    /// Block of the table.
-    pub block: u32,
-    /// Line pointer in the block, from 1 on.
-    pub offset: u16,
-}
-
-impl Tid {
-    fn pack(self) -> u64 {
-        u64::from(self.block) << 16 | u64::from(self.offset)
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "the fields' own widths")]
-    fn unpack(word: u64) -> Self {
-        Tid { block: (word >> 16) as u32, offset: word as u16 }
-    }
 }

@@ -16,8 +16,6 @@ use super::records::Kind;
 use super::{Entry, Wake};
 use crate::words::Corrupt;
 
-/// Messages that one read may find to be used up under one hold of the lock.
-pub(super) const PASSES: usize = 64;
 /// So many are brought in from the table; others stand in line, where a reader meets them.
 const BROUGHT: u64 = 256;
 

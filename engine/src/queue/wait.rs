@@ -4,56 +4,11 @@
 //! others sleep until they are woken, so a timer wakes one session and not all. Whoever comes later goes before it; whatever
 //! makes something come due earlier, or takes the watchman away, sees to it that there is one ([`Partition::watch`]).
 
+use super::Wake;
 use super::layout::{Partition, Q, R, WAITING};
 use super::records::Kind;
 use super::registry::OWED;
 use crate::words::Corrupt;
-
-/// Sessions to wake once the lock is released. Of fixed size, because under a lock nothing is allocated; for those that have
-/// no place in it the queue notes that it owes wake-ups.
-#[derive(Debug, Clone)]
-pub struct Wake {
-    processes: [u32; Self::MOST],
-    len: usize,
-    nobody: bool,
-}
-
-impl Default for Wake {
-    fn default() -> Self {
-        Wake { processes: [0; Self::MOST], len: 0, nobody: false }
-    }
-}
-
-impl Wake {
-    const MOST: usize = 64;
-
-    /// A list in which no session has a place: nobody is woken now.
-    pub(super) fn nobody() -> Self {
-        Wake { nobody: true, ..Wake::default() }
-    }
-
-    /// Whether no further session fits.
-    pub fn is_full(&self) -> bool {
-        self.nobody || self.len == Self::MOST
-    }
-
-    /// Whether so many are to be woken that others should wait for their turn.
-    pub(super) fn has_ended(&self) -> bool {
-        self.len == Self::MOST
-    }
-
-    pub(super) fn push(&mut self, process: u32) {
-        if let Some(place) = self.processes.get_mut(self.len) {
-            *place = process;
-            self.len += 1;
-        }
-    }
-
-    /// The process numbers.
-    pub fn processes(&self) -> &[u32] {
-        self.processes.get(..self.len).unwrap_or_default()
-    }
-}
 
 /// A place in a queue's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

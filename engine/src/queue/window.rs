@@ -5,7 +5,7 @@ use super::layout::{BUSY, DELAYED, Head, LEASED, PRIORITIES, Partition, Q, R, RE
 use super::marks::{Marks, NUMBERS, Range, TIMES};
 use super::records::Kind;
 use super::timers::NEVER;
-use super::{Tag, Tid, Wake};
+use super::{Entry, Found, Wake};
 use crate::words::Corrupt;
 
 /// A queue may keep so many messages, ready and leased, in the index before others may take its room.
@@ -16,25 +16,6 @@ const KEPT: usize = 16;
 const SOON: i64 = 60_000_000;
 /// The most that one refill brings, of ready and of delayed messages each.
 const REFILL: u64 = 4096;
-
-/// A message as a sender or a scan of the table knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number.
-    pub msg_id: i64,
-    /// Where its row is.
-    pub tid: Tid,
-    /// 0 to 9.
-    pub priority: u8,
-    /// Failed deliveries that the row knows of.
-    pub attempts: u32,
-    /// The delivery time in the row, in microseconds; a row without one is ready at once.
-    pub deliver_at: Option<i64>,
-    /// The hash of its group's key; 0 where it has none.
-    pub group: u64,
-    /// What tells its row from others of the number.
-    pub tag: Tag,
-}
 
 /// The marks that say whether a row is outside, and its place by them.
 pub(super) fn place(entry: &Entry) -> (Marks, i64) {
@@ -55,20 +36,6 @@ pub struct Outlook {
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
-}
-
-/// What became of a row that a refill's scan has found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// It is in the index now.
-    Brought,
-    /// It was in the index, or is behind the head of its group, which is.
-    Known,
-    /// There is no room: the scan should stop before it.
-    NoRoom,
-    /// The index has learnt the number from another row. Which one is there now, the caller's snapshot can't know: it looks
-    /// again, and lets the row that it finds [take its place](Partition::stray).
-    Other,
 }
 
 /// What a refill has to scan, and how much it may bring.

@@ -1,7 +1,7 @@
 //! The cache against functions that do nothing, tables, Redis and memcached.
 
-use super::super::{KEYS, NTH_KEY, PICK_KEY, REPEATS, Scenario, in_one_statement};
-use super::{CALLS, CALLS_IN_TRANSACTIONS, fill, in_transactions};
+use super::super::common::{KEYS, NTH_KEY, PICK_KEY, REPEATS, Scenario, in_one_statement};
+use super::common::{CALLS, CALLS_IN_TRANSACTIONS, fill, in_transactions};
 use crate::contest::{Contender, Heading, Relation, hold, hold_all};
 use crate::findings::{Figure, Findings, Subject};
 use crate::inside::Inside;

@@ -1,6 +1,6 @@
 //! Batches of a hundred messages: send, read and delete each in one call.
 
-use super::{MESSAGE, OURS, heading};
+use super::common::{MESSAGE, OURS, heading};
 use crate::contest::{Heading, hold};
 use crate::findings::Findings;
 use crate::peers::pgmq;

@@ -1,6 +1,7 @@
 //! What a message costs besides time: WAL, dead rows, memory; and how soon the index is back after a restart.
 
-use super::{MESSAGE, OURS, life};
+use super::common::{MESSAGE, OURS};
+use super::life;
 use crate::contest::Contender;
 use crate::findings::{Figure, Findings, Subject};
 use crate::peers::pgmq;

@@ -1,6 +1,6 @@
 //! What it costs to read one message, by how many are ready, with many leased and delayed besides.
 
-use super::{MESSAGE, OURS};
+use super::common::{MESSAGE, OURS};
 use crate::contest::{Contender, Heading, Relation, hold};
 use crate::findings::{Findings, Series, Subject};
 use crate::peers::pgmq;
@@ -48,7 +48,7 @@ pub(super) fn reading(stage: &Stage) -> Result<Findings> {
             side.warm_up()?;
             let rounds = (0..ROUNDS_OF_CURVE).map(|_| side.round()).collect::<Result<Vec<_>>>()?;
             let rate = Estimate::of(&rounds).context("no rounds")?.median;
-            eprintln!("    {depth} ready, {name}: {}", crate::text::number(rate));
+            eprintln!("    {depth} ready, {name}: {}", crate::number::number(rate));
             #[allow(clippy::cast_precision_loss, reason = "nobody has 2⁵³ messages")]
             points.push((depth as f64, rate));
         }

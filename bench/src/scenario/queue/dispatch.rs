@@ -1,6 +1,6 @@
 //! How soon a waiting reader has a message, and how many readers one message wakes.
 
-use super::{MESSAGE, OURS};
+use super::common::{MESSAGE, OURS};
 use crate::findings::{Distribution, Figure, Findings, Subject};
 use crate::peers::pgmq;
 use crate::stage::{self, Stage};

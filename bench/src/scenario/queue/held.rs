@@ -1,6 +1,7 @@
 //! The rate over time while something holds back VACUUM, so that no dead row goes away.
 
-use super::{MESSAGE, OURS, life};
+use super::common::{MESSAGE, OURS};
+use super::life;
 use crate::contest::{Comparison, Contender, Heading, Relation};
 use crate::findings::{Findings, Series, Subject};
 use crate::peers::pgmq;

@@ -1,6 +1,6 @@
 //! The whole life of messages, one at a time and in batches, against what does the same.
 
-use super::{MESSAGE, OURS, heading};
+use super::common::{MESSAGE, OURS, heading};
 use crate::contest::{Comparison, Contender, hold, hold_all};
 use crate::findings::Findings;
 use crate::peers::{job_table, pgmq, raw_table};

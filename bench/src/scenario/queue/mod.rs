@@ -1,6 +1,7 @@
 //! The queue.
 
 mod batch;
+mod common;
 mod cost;
 mod depth;
 mod dispatch;
@@ -8,14 +9,14 @@ mod held;
 mod life;
 mod pipeline;
 
-use super::Scenario;
-use crate::contest::{Comparison, Heading, Relation, hold};
+use super::common::Scenario;
+use crate::contest::{Comparison, hold};
 use crate::findings::Findings;
 use crate::peers::raw_table;
 use crate::pgbench::{Load, Pgbench};
 use crate::stage::{self, Stage};
-use crate::stats::Target;
 use anyhow::Result;
+use common::{MESSAGE, OURS, heading};
 
 /// What the queue promises.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -54,13 +55,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "rebuild", about: "the first read after a restart", run: cost::rebuild },
 ];
 
-/// What tables call the extension.
-const OURS: &str = "pg_enough";
-
-/// A message of common size.
-const MESSAGE: &str =
-    r#"{"order": 4711, "kind": "order.paid", "customer": "ada@example.org", "amount": 4200, "currency": "EUR"}"#;
-
 /// Sending against a raw INSERT, and a message's whole life against pgmq.
 pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
     Ok(Findings::from(vec![send(stage, 32)?, life::against_pgmq(stage, 8, 2.5)?]))
@@ -79,14 +73,4 @@ fn send(stage: &Stage, clients: usize) -> Result<Comparison> {
     let insert = format!("{};\n", raw_table::insert("send"));
     let mut insert = load("raw INSERT", &insert)?;
     hold(&heading("queue send", clients, "durable", 0.95), &mut ours, &mut insert, stage.effort().rounds)
-}
-
-fn heading(title: &str, clients: usize, durability: &str, target: f64) -> Heading {
-    Heading {
-        title: title.to_owned(),
-        conditions: format!("{clients} clients, {durability}"),
-        unit: "messages/s".to_owned(),
-        relation: Relation::Ratio,
-        target: Some(Target::AtLeast(target)),
-    }
 }

@@ -1,7 +1,7 @@
 //! From end to end: sessions that send one message a transaction, and one consumer that works through them in batches, as
 //! `PgQ` is meant to be used.
 
-use super::{MESSAGE, OURS};
+use super::common::{MESSAGE, OURS};
 use crate::contest::{Contender, Heading, Relation, hold_all};
 use crate::findings::Findings;
 use crate::peers::{pgmq, pgq};

@@ -1,6 +1,6 @@
 //! What becomes of a key's callers while a transaction that has used it stays open.
 
-use super::{OURS, check, load};
+use super::common::{FIRST_KEY, OURS, check, load};
 use crate::findings::{Figure, Findings, Series, Subject};
 use crate::peers::limit_table::{self, UPSERT};
 use crate::stage::Stage;
@@ -24,7 +24,7 @@ const LONGEST: f64 = 100.0;
 /// The callers' rate in each second, and the longest that a single caller has to wait.
 pub(super) fn open_transaction(stage: &Stage) -> Result<Findings> {
     let open = Duration::from_secs(stage.effort().either(10, 3));
-    limit_table::create(stage, super::FIRST_KEY, 1)?;
+    limit_table::create(stage, FIRST_KEY, 1)?;
     let mut found = Findings::default();
     let sides = [(OURS, check("'hot'"), Some(Target::AtMost(LONGEST))), (UPSERT, limit_table::upsert("'hot'"), None)];
     for (name, statement, target) in sides {

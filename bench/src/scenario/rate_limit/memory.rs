@@ -1,6 +1,6 @@
 //! How much memory a key takes, on a server of its own that gives the limiter 64 MB.
 
-use super::OURS;
+use super::common::OURS;
 use crate::findings::{Figure, Findings, Subject};
 use crate::stage::Stage;
 use crate::stats::Target;

@@ -1,17 +1,18 @@
 //! The rate limiter.
 
+mod common;
 mod held;
 mod memory;
 
-use super::{NTH_KEY, Scenario, against_noop, in_one_statement, inside};
+use super::common::{NTH_KEY, Scenario, against_noop, in_one_statement, inside};
 use crate::contest::{Contender, Heading, Relation, hold, hold_all};
 use crate::findings::Findings;
 use crate::noop::{self, Answer};
 use crate::peers::limit_table::{self, FOR_UPDATE, UPSERT};
-use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::stage::Stage;
 use crate::stats::Target;
 use anyhow::Result;
+use common::{FIRST_KEY, OURS, check, load};
 
 /// What the rate limiter promises.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -30,16 +31,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "memory", about: "bytes a key, and keys in 64 MB", run: memory::of_a_key },
 ];
 
-/// What tables call the extension.
-const OURS: &str = "pg_enough";
-
 /// Calls of one statement.
 const CALLS: u32 = 200_000;
 
-/// Keys of [`many_keys`], and the first of them.
+/// Keys of [`many_keys`].
 const KEYS: u32 = 100_000;
-const FIRST_KEY: u64 = 4_000_000_000_000_000;
-
 /// A check against a function that does nothing.
 pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
     noop::create(stage, "rate_limit", Answer::Limit)?;
@@ -50,11 +46,6 @@ pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
     ]))
 }
 
-/// A check as a client asks for it. `key` is an expression.
-fn check(key: &str) -> String {
-    format!("SELECT * FROM enough.rate_limit({key}, 1000000, '1 minute');\n")
-}
-
 fn heading(title: &str, clients: usize, target: Option<Target>) -> Heading {
     Heading {
         title: title.to_owned(),
@@ -63,10 +54,6 @@ fn heading(title: &str, clients: usize, target: Option<Target>) -> Heading {
         relation: Relation::Ratio,
         target,
     }
-}
-
-fn load<'a>(stage: &'a Stage, name: &'a str, script: &'a str, clients: usize) -> Result<Pgbench<'a>> {
-    Pgbench::new(stage, Load { name, database: stage::DATABASE, script, clients, ..Load::default() })
 }
 
 fn many_keys(stage: &Stage) -> Result<Findings> {
