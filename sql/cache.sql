@@ -204,7 +204,7 @@ CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate_by_trigger';
 COMMENT ON FUNCTION enough.cache_invalidate_by_trigger() IS
 'Removes all entries with the tag that is the trigger''s argument, or that it makes of the row.
-For the triggers that cache_tag_table() makes. Whoever writes the table needs no right on it. Fails with 55000 where the shared memory is not available.';
+For the triggers that cache_tag_table() makes. A role that writes the table needs no right on it. Fails with 55000 where the shared memory is not available.';
 
 CREATE FUNCTION enough.cache_tag_table(tbl regclass, tag text DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -261,7 +261,7 @@ END $$;
 COMMENT ON FUNCTION enough.cache_tag_table(regclass, text) IS
 'Makes every INSERT, UPDATE, DELETE and TRUNCATE on a table remove all cache entries with a tag.
 tag: the table''s own name, without its schema, if NULL. With names of columns between braces, as in ''user:{id}'', it is a tag for each row: a change of a row removes the entries with the tag that is made of the row as it was and as it is now (a column as its text, NULL as an empty one); the tag ''user:{id}'' itself goes with every change, and TRUNCATE removes all entries that have any tag, as does a change after a column was renamed. A brace itself is written twice. A table may have several tags.
-Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for whoever writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, and where replication applies it. Entries that were cached before do not have the tag. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
+Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for every role that writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, and where replication applies it. Entries that were cached before do not have the tag. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
 Fails with 22004 for a NULL table, 22023 for a brace alone, 42703 for a name that is no column''s, 54000 for a tag of more than 128 bytes, 42501 where the table is another''s, 42809 for what can have no such trigger, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_untag_table(tbl regclass) RETURNS void

@@ -1,4 +1,4 @@
--- Maintenance: what time asks for and no call has done yet.
+-- Maintenance: time-based housekeeping that no call has done yet.
 
 CREATE FUNCTION enough.maintain(
     max_duration interval DEFAULT '10 seconds',

@@ -33,7 +33,7 @@ CREATE FUNCTION enough.queue_rename(name text, new_name text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_rename';
 COMMENT ON FUNCTION enough.queue_rename IS
 'Gives a queue another name, with all that belongs to it: tables, indexes, sequence, options, and those of its schedules that the role may change.
-Returns nothing. Messages, leases, privileges and numbers stay; who waits for a message by the old name gets 42704. Where somebody has renamed a table by hand, does the rest. Needs to own both tables and CREATE on the schema enough.
+Returns nothing. Messages, leases, privileges and numbers stay; a read that waits by the old name gets 42704. Where somebody has renamed a table by hand, does the rest. Needs to own both tables and CREATE on the schema enough.
 Fails with 42704 (no such queue), 42710 (there is one of the new name), 22004 (NULL), 22023 (malformed name), 55P03 (other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_alter(
@@ -106,7 +106,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION enough.queue_list IS
 'Lists the queues of this database with their options.
-Returns a row a queue; NULL (of max_attempts: 0) is no limit. Whoever may use the schema may call it.';
+Returns a row a queue; NULL (of max_attempts: 0) is no limit. Every role that may use the schema may call it.';
 
 CREATE FUNCTION enough.queue_send(
     queue text,

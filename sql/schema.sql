@@ -1,6 +1,6 @@
 -- CREATE EXTENSION has made the schema already, as the control file says.
 
--- A database's owner who is no superuser and creates the extension gets the schema as it has the schema public: whoever owns
+-- A database's owner who is no superuser and creates the extension gets the schema as it has the schema public: the role that owns
 -- the database owns it. (By its name it would stay behind in what pg_dump writes when it is dropped.)
 DO $$
 BEGIN

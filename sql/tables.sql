@@ -19,7 +19,7 @@ CREATE TABLE enough.queue (
 );
 COMMENT ON TABLE enough.queue IS
 'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';
--- Whoever may use a queue has to know its options; payloads are in its own tables.
+-- A role that may use a queue has to know its options; payloads are in its own tables.
 GRANT SELECT ON enough.queue TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
 
@@ -48,7 +48,7 @@ CREATE TABLE enough.rate_limit_override (
 COMMENT ON TABLE enough.rate_limit_override IS
 'What single keys are allowed instead of the first rule''s max_requests; NULL: no limit. Written by rate_limit_policy_override() and rate_limit_policy_override_drop(); rate_limit_policy_drop() removes those of its policy.';
 
--- Whoever asks by a policy has to read it; who may write one is for the owner to grant.
+-- A role that asks by a policy has to read it; the right to write one is for the owner to grant.
 GRANT SELECT ON enough.rate_limit_policy, enough.rate_limit_override TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_policy', '');
 SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');

@@ -8,7 +8,7 @@
 //! | [`queue`] | durable messages in a table, with an index of what is ready, leased and delayed in the segment |
 //! | [`cache`] | values with a TTL, in the segment alone |
 //! | [`rate_limit`] | limiter states, in the segment alone |
-//! | [`maintenance`] | what time asks for and no call has done yet |
+//! | [`maintenance`] | time-based housekeeping that no call has done yet |
 //! | [`shmem`] | the shared memory segment: found, laid out, locked |
 //! | [`pg`] | the boundary to PostgreSQL: safe calls of its C interface |
 //! | [`capability`] | what makes a capability, in one place |

@@ -1,7 +1,7 @@
 //! Keyed 128-bit hashes. Inside the segment a key is known by its hash alone.
 //!
 //! SipHash-1-3 with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012) under a key
-//! from strong random that never leaves the segment: whoever chooses keys can't aim for a collision, and two keys
+//! from strong random that never leaves the segment: a client that chooses keys can't aim for a collision, and two keys
 //! collide by chance with a probability of n² / 2^129, 10^-20 at a billion keys.
 //!
 //! Written out here rather than taken from a crate, because what counts is its size: every call runs through it once,

@@ -2,7 +2,7 @@
 //!
 //! Each structure is a view over a slice of 64-bit words ([`words`]) plus a clock that the caller passes in. It never
 //! allocates, never blocks and never panics: the caller holds the lock of the slice, and an index that is out of
-//! bounds comes back as [`words::Corrupt`], upon which the caller formats that slice anew. Nothing here is the only
+//! bounds comes back as [`words::Corrupt`], upon which the caller formats that slice again. Nothing here is the only
 //! copy of anything durable, so formatting is always allowed.
 //!
 //! | module | structure |

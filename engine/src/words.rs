@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// One partition of the segment, or a part of one.
 pub type Words<'a> = &'a [AtomicU64];
 
-/// A word pointed outside of its structure: the partition's content can't be trusted and must be formatted anew.
+/// A word pointed outside of its structure: the partition's content can't be trusted and must be formatted again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corrupt;
 

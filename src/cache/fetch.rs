@@ -134,7 +134,7 @@ fn make(
                 Outcome::Turn(given) => turn = Some(given),
             }
         }
-        // Whoever had the turn before may have failed.
+        // The session that had the lock before may have failed.
         if older.is_some()
             && store::note(segment, key.hash)? == Some(Note::Failed)
             && let Some(older) = older
@@ -212,7 +212,7 @@ fn await_turn(segment: &Segment, key: KeyHash, stale_for: u64) -> Result<Outcome
         }
         KeyLock::acquire(key)
     };
-    // Whoever had the turn before may have put it there.
+    // The session that had the lock before may have put it there.
     if let Some((buffer, kind)) = look(0)? {
         turn.end();
         return Ok(Outcome::Found(buffer, kind));

@@ -1,6 +1,6 @@
 //! Listing keys, where entries keep their text.
 //!
-//! The cache is looked at bucket by bucket, a few under each hold of a lock, so that nobody waits long. Whoever is there all
+//! The cache is looked at bucket by bucket, a few under each hold of a lock, so that nobody waits long. A key that is there all
 //! the time is met; what comes or goes meanwhile may be or not.
 
 use super::clock;

@@ -1,4 +1,4 @@
-//! What time asks for and no call has done yet. Nothing depends on it for correctness: without it, memory and archives
+//! Time-based housekeeping that no call has done yet. Nothing depends on it for correctness: without it, memory and archives
 //! are cleaned later.
 //!
 //! | file | subject |

@@ -3,7 +3,7 @@
 
 use std::cell::{RefCell, RefMut};
 
-/// A variable of this process, for whoever isn't using it already.
+/// A variable of this process. Only one caller at a time gets it: a call within a call doesn't.
 pub struct BackendLocal<T>(RefCell<T>);
 
 // SAFETY: a server process runs the library's code in one thread: the server calls it in its own, and the library starts

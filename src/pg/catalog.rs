@@ -42,7 +42,7 @@ pub fn lock_mode(write: bool) -> i32 {
 }
 
 /// Locks a relation as reading or writing it does, until [`unlock`] or the transaction's end. What the catalogs say of it
-/// is known to this process afterwards, and whoever would change what matters to that waits.
+/// is known to this process afterwards, and a session that would change what matters to that waits.
 pub fn lock(relation: u32, write: bool) {
     // SAFETY: any OID may be locked.
     unsafe { pg_sys::LockRelationOid(Oid::from(relation), lock_mode(write)) };

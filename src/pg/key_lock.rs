@@ -1,6 +1,6 @@
 //! Turns: one session does something for a key while others wait for it, by the server's own locks.
 //!
-//! Those wake who waits, whatever becomes of the one at work (an error, a cancel, its end: each lets go of its locks),
+//! They wake a waiting session whatever becomes of the one at work (an error, a cancel, its end: each releases its locks),
 //! notice when sessions wait for one another in a circle, also by way of rows and tables, and show in `pg_locks` who
 //! waits for whom. They are advisory locks of a class of their own, so that a user's can't be meant.
 
@@ -12,7 +12,7 @@ use pgrx::pg_sys;
 const CLASS: u16 = u16::from_be_bytes(*b"en");
 
 /// This session's turn. It ends with the transaction, or savepoint, if not before: not when it is dropped, because an
-/// error may pass through while the server can't let go of locks.
+/// error may pass through while the server can't release locks.
 #[must_use]
 pub struct KeyLock {
     tag: pg_sys::LOCKTAG,

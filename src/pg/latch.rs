@@ -2,7 +2,7 @@
 //!
 //! Who sleeps for a client that is gone is woken by that, and its session ends before it could take anything.
 //!
-//! A wake-up may come for another reason or too late, so whoever sleeps looks for itself when it wakes; and no sleep is
+//! A wake-up may come for another reason or too late, so a sleeper looks for itself when it wakes; and no sleep is
 //! longer than [`patience`], so that a session isn't lost should a wake-up be.
 
 use super::{server, unguarded};
@@ -67,7 +67,7 @@ pub fn wake_everybody() {
 }
 
 /// Sleeps until woken, for `micros` microseconds at the most; ends the call where the user or the server asks for it, and the
-/// session where its client is gone: whoever wakes may take something for a client that is there. Whoever calls has
+/// session where its client is gone: a session that wakes takes something only for a client that is there. The caller has
 /// looked for work after the last [`forget_wake_ups`], and looks again.
 pub fn sleep(micros: i64) {
     // Rounded up: waking a moment before a timer runs out would be a turn for nothing.
@@ -107,7 +107,7 @@ fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
     /// `FeBeWaitSetSocketPos` (libpq.h)
     const SOCKET: i32 = 0;
     // SAFETY: the server's own set, at whose socket it wants to be told of something else each time that it waits; so it
-    // asks anew whenever it does, and needn't be restored.
+    // asks again whenever it does, and needn't be restored.
     unsafe {
         pg_sys::ModifyWaitEvent(set, SOCKET, pg_sys::WL_SOCKET_CLOSED, std::ptr::null_mut());
         let mut happened: pg_sys::WaitEvent = std::mem::zeroed();
@@ -119,8 +119,8 @@ fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
     }
 }
 
-/// Ends the session where its client has closed the connection, whatever `client_connection_check_interval` says: for who
-/// has waited and is about to take something. It may clear the latch, so whoever calls looks for work afterwards.
+/// Ends the session where its client has closed the connection, whatever `client_connection_check_interval` says: for a
+/// session that has waited and is about to take something. It may clear the latch, so the caller looks for work afterwards.
 pub fn check_client() {
     if client().is_none() {
         return;

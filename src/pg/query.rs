@@ -62,7 +62,7 @@ unsafe fn only_value() -> Result<Option<(Oid, Datum)>, Error> {
 /// # Safety
 /// `value` is a jsonb, and `memory` a memory context.
 unsafe fn kept(value: Datum, memory: pg_sys::MemoryContext) -> Buffer {
-    // SAFETY: the caller's promise. An ERROR in between leaves the context to the server, which sets it anew.
+    // SAFETY: the caller's promise. An ERROR in between leaves the context to the server, which sets it again.
     unsafe {
         let value = payload(value);
         let before = pg_sys::MemoryContextSwitchTo(memory);

@@ -1,6 +1,6 @@
 //! Errors with a SQLSTATE that isn't among the server's own, which the server's log doesn't get.
 //!
-//! A limit that is exceeded is an answer to the client and no fault of anything: whoever is denied a thousand times a
+//! A limit that is exceeded is an answer to the client and no fault of anything: a client that is denied a thousand times a
 //! second must not fill the disk with it. So such an error is raised here and not through pgrx, which knows the server's
 //! SQLSTATEs only.
 

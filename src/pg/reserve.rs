@@ -14,7 +14,7 @@ use std::sync::atomic::{
 
 /// See the top of this file.
 struct WithReserve {
-    /// Taken by whoever looks at the others.
+    /// Taken by the call that looks at the others.
     taken: AtomicBool,
     /// Bytes handed out since it was whole.
     used: AtomicUsize,

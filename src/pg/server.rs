@@ -1,4 +1,4 @@
-//! Small safe calls into the server: its clock, who asks, interrupts.
+//! Small safe calls into the server: its clock, the role and the database, interrupts.
 
 use super::unguarded;
 use enough_engine::cache::Moment;

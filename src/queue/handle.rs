@@ -47,7 +47,7 @@ thread_local! {
     static KNOWN: RefCell<Known> = RefCell::default();
 }
 
-/// How often a call begins anew because a queue's table was changed meanwhile.
+/// How often a call begins again because a queue's table was changed meanwhile.
 const TRIES: usize = 100;
 /// Why a name without a table is no queue.
 #[cold]

@@ -52,7 +52,7 @@ pub(in crate::queue) fn load_options(name: &str) -> Result<Options, Error> {
     found.ok_or_else(|| missing(name))
 }
 
-/// Does `work` with the rights of the registry's owner: whoever may make or drop a queue's tables may do so, and the list of
+/// Does `work` with the rights of the owner of `enough.queue`: a role that may make or drop a queue's tables may do so, and the list of
 /// queues follows.
 pub(in crate::queue) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     own::check(c"queue", &own::QUEUE_READ)?;

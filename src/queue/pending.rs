@@ -373,7 +373,7 @@ fn forget_all(items: &[Item], gone: impl Fn(&Action) -> bool) {
     }
 }
 
-/// Whoever waits looks again: the queue has other options now.
+/// Waiting sessions look again: the queue has other options now.
 fn wake_all(key: QueueKey) {
     loop {
         let mut wake = Wake::default();

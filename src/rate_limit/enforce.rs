@@ -1,7 +1,7 @@
 //! A denied request as an error: PT429, which `PostgREST` turns into HTTP 429, or PGRST, whose JSON also carries the fields
 //! of the response.
 //!
-//! The server's log doesn't get it: being denied is no fault, and whoever floods a limited function must not fill a disk.
+//! The server's log doesn't get it: being denied is no fault, and a client that floods a limited function must not fill a disk.
 
 use super::arguments::{amount, key, limit, seconds};
 use super::by::Policy;

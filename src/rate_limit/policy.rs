@@ -238,7 +238,7 @@ fn rate_limit_policy_drop(call: &mut Call<'_>) -> Result<Value<'static>, Error> 
         "DELETE FROM enough.rate_limit_policy WHERE name OPERATOR(pg_catalog.=) $1",
         &[Parameter::TextArgument(Some(name))],
     )?;
-    // Whoever may drop the policy may drop what belongs to it.
+    // A role that may drop the policy may drop what belongs to it.
     if dropped > 0
         && let Some(overrides) = catalog::relation_named(c"rate_limit_override")
     {

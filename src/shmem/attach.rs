@@ -3,7 +3,7 @@
 //! 1. `pg_enough` is in `shared_preload_libraries`: the segment is part of the server's main shared memory, requested
 //!    at its start.
 //! 2. Else it is a dynamic segment, whose handle is in the registry: a cache line in the slack of the main shared memory,
-//!    which `ShmemInitStruct` gives to whoever asks first, also long after the start.
+//!    which `ShmemInitStruct` gives to the session that asks first, also long after the start.
 //!
 //! Why the registry is in shared memory and not in a file or a table: it must live exactly as long as the segments
 //! do. The server drops both when it restarts after a crash; a file would outlive them, could be copied by a base
@@ -12,7 +12,7 @@
 //! `GetNamedDSMSegment`: it does the same for some versions only, and raises its errors under a lock of the server's.
 //!
 //! The registry is written once. A segment that it names and that can't be had any more is never replaced, because there
-//! may be sessions that have it: whoever comes later is told to restart the server. Whatever the registry says is checked
+//! may be sessions that have it: a session that comes later is told to restart the server. Whatever the registry says is checked
 //! against the segment's own header: magic, nonce, layout version, size.
 //!
 //! No lightweight lock is held here. Those who make the segment at the same moment wait for one another by one of the
@@ -59,7 +59,7 @@ impl Found {
 const MAIN: &std::ffi::CStr = c"pg_enough segment";
 const REGISTRY: &std::ffi::CStr = c"pg_enough registry";
 
-/// The preloaded segment. Set in the postmaster, inherited by every backend, set anew after a crash.
+/// The preloaded segment. Set in the postmaster, inherited by every backend, set again after a crash.
 static PRELOADED: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 
 static mut PREVIOUS_REQUEST_HOOK: pg_sys::shmem_request_hook_type = None;
@@ -242,7 +242,7 @@ fn create(bytes: usize) -> Result<*mut pg_sys::dsm_segment, Error> {
 fn registry() -> Result<&'static Registry, Error> {
     let mut known = false;
     let place = &raw mut known;
-    // SAFETY: named memory of the main segment stays until the server ends or makes its memory anew, which ends this
+    // SAFETY: named memory of the main segment stays until the server ends or makes its memory again, which ends this
     // process first. Nobody has to fill it: see `Registry`.
     let registry = refused(|| unsafe {
         pg_sys::ShmemInitStruct(REGISTRY.as_ptr(), size_of::<Registry>(), place).cast::<Registry>()

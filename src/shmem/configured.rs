@@ -29,7 +29,7 @@ const CONFIGURED: &str = "\
          WHERE pg_catalog.lower(f.name) OPERATOR(pg_catalog.=) s.name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1) END \
     FROM pg_catalog.pg_settings AS s WHERE s.name OPERATOR(pg_catalog.~~) 'enough.%' AND s.unit OPERATOR(pg_catalog.=) 'kB'";
 
-/// What the configuration says of all sizes, in their order. The file is the superuser's to read, and what is asked for is nobody's secret.
+/// What the configuration says of all sizes, in their order. Only a superuser may read the file; the sizes in it are no secret.
 pub fn configured() -> Result<Vec<Configured>, Error> {
     let mut configured = Vec::new();
     as_owner_of(pg_sys::RelationRelationId.to_u32(), || {

@@ -5,7 +5,7 @@
 //!   which takes those that it needs in the order in which they lie.
 //! * Under a lock nothing can fail: no palloc, no ereport, no detoasting, no hashing, no SPI, no panic. The structures
 //!   of the engine answer a violated bound with [`Corrupt`] instead.
-//! * An exclusive section makes the partition's version odd and, at its end, even again. Whoever takes the lock and finds
+//! * An exclusive section makes the partition's version odd and, at its end, even again. The next session that takes the lock and finds
 //!   it odd makes the partition empty first: nothing in it is the only copy of anything durable.
 //! * Errors: the server's error handling releases the lock of a section that an ERROR left; the version then stays odd.
 //! * Who only reads may do without the lock ([`Partition::read_optimistic`]): what was read counts if the version was even and

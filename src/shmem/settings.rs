@@ -8,7 +8,7 @@
 //! They are never settings of a session, because the segment is everybody's. But until the library is loaded the server
 //! takes them for anybody's: a session, a role or a database may give them values. When the library defines them the
 //! server drops such a value with a warning, and with it that of the configuration file, which it has replaced. So
-//! whoever makes the segment reads the file where the setting is left with its default.
+//! the session that makes the segment reads the file where the setting is left with its default.
 
 use super::attach::Found;
 use super::segment::known;

@@ -2,7 +2,7 @@
 //!
 //! A radix heap (Ahuja, Mehlhorn, Orlin and Tarjan, "Faster algorithms for the shortest path problem", 1990) over time in
 //! ticks of 65.536 ms: list `i` holds the entries whose tick first differs from the last tick looked at in bit `i`. When
-//! time moves on by a change in bit `d`, every list below `d` is due as a whole, list `d` is sorted anew, entry by
+//! time moves on by a change in bit `d`, every list below `d` is due as a whole, list `d` is sorted again, entry by
 //! entry and as work allows, and the lists above stay as they are. An entry moves only downward, so it moves a few
 //! times in its life, however long it is.
 //!
@@ -24,7 +24,7 @@ const TICK_SHIFT: u32 = 16;
 const LISTS: u32 = 64 - TICK_SHIFT;
 /// The list of entries that are due.
 const DUE: u32 = LISTS;
-/// The list that is being sorted anew.
+/// The list that is being sorted again.
 const PENDING: u32 = LISTS + 1;
 /// Number of anchors in use.
 pub(super) const ANCHOR_COUNT: u32 = LISTS + 2;

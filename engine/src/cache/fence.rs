@@ -1,6 +1,6 @@
 //! Fences: what keeps a value that was computed before a removal from being put back after it.
 //!
-//! Whoever removes a key, a tag or everything [holds](Partition::hold) its fence before others can see what it has
+//! A transaction that removes a key, a tag or everything [holds](Partition::hold) its fence before others can see what it has
 //! changed, and [lets go](Partition::let_go) of it afterwards, which raises the fence to that moment. While a fence is
 //! held, and where a value was computed before the moment it was raised to, [`Partition::refuses`] says so, and the
 //! value isn't published. So there is no instant at which an older value could come back.

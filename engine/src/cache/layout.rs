@@ -159,7 +159,7 @@ impl<'a> Partition<'a> {
     /// [`Self::MIN_WORDS`].
     pub fn format(words: Words<'a>, floor: Moment) -> Result<Self, Corrupt> {
         let partition = Self::geometry(words)?;
-        // Whoever holds a reservation from before must not take it for one of this epoch.
+        // A session that holds a reservation from before must not take it for one of this epoch.
         let epoch = load(words, EPOCH)?.wrapping_add(1);
         zero(words.get(..partition.first as usize * BLOCK_WORDS).ok_or(Corrupt)?);
         store(words, EPOCH, epoch)?;

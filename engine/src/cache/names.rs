@@ -1,7 +1,7 @@
 //! Names: the text of an entry's key, which else is known by its hash alone, for those who want to list what is there.
 //!
 //! A name lies between an entry's tags and its value. Entries are listed by buckets: an entry stays in its bucket as long as
-//! it lives, so whoever looks at one bucket after the other meets each that is there all the time, and none twice.
+//! it lives, so a walk from bucket to bucket meets each that is there all the time, and none twice.
 
 use super::entry::read_bytes;
 use super::entry::{EXPIRY, KEPT, META, NAME_MASK, NAME_SHIFT, tag_count};

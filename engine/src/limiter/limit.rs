@@ -20,7 +20,7 @@ pub enum Algorithm {
     SlidingWindow,
     /// A bucket of `burst` tokens, full at first, that is refilled at `max_requests` per period.
     TokenBucket,
-    /// A fixed window that opens when the calendar says so, whoever asks when; see [`Limit::calendar`].
+    /// A fixed window that opens when the calendar says so, whenever a request comes; see [`Limit::calendar`].
     Calendar,
 }
 

@@ -215,7 +215,7 @@ impl Partition<'_> {
         Ok(Put::In)
     }
 
-    /// Whether a head has never been delivered and is in nobody's hands: an earlier message may take its place.
+    /// Whether a head has never been delivered and is set aside by no transaction: an earlier message may take its place.
     fn untouched(&self, head: u32) -> Result<bool, Corrupt> {
         let list = self.kind(head)?.list;
         Ok((list < READY || list == DELAYED) && self.half(head, R::Attempts, true)? == 0)

@@ -246,7 +246,7 @@ impl<'a> Partition<'a> {
         self.set_q(slot, field, value.cast_unsigned())
     }
 
-    /// Counters never go below zero nor wrap around: they are for people, and a restart makes them anew.
+    /// Counters never go below zero nor wrap around: they are for people, and begin again with each restart.
     pub(super) fn count(&self, slot: u32, field: Q, by: i64) -> Result<(), Corrupt> {
         let value = self.q_i64(slot, field)?.saturating_add(by);
         self.set_q_i64(slot, field, value)

@@ -70,7 +70,7 @@ pub struct Claimed {
     pub tag: Tag,
     /// Deliveries so far.
     pub attempts: u32,
-    /// The next message of its group isn't known: who takes this one out of the queue looks for it first (`group.rs`).
+    /// The next message of its group isn't known: the session that takes this one out of the queue looks for it first (`group.rs`).
     pub find_next: bool,
     /// Whether its end needs to be on no disk when its transaction commits.
     pub ack_async: bool,
@@ -104,7 +104,7 @@ pub struct Extended {
 
 impl Partition<'_> {
     /// Leases up to `want` ready messages to `process`, as many as fit into what `taken` has reserved. Some that are used up
-    /// are put with the others of the kind on the way, and whoever waits for what they held up is woken. `now` is the time by the
+    /// are put with the others of the kind on the way, and sessions that wait for what they held up are woken. `now` is the time by the
     /// clock at this moment, under the lock.
     pub fn take(
         &self,
@@ -314,7 +314,7 @@ impl Partition<'_> {
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.uncount(record)?;
-        // The lease's time is nobody's any more, also where the message goes behind another of its group.
+        // The lease's time says nothing any more, also where the message goes behind another of its group.
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         if self.give_way(slot, record, now, wake)? {
             return self.landed(slot, wake);

@@ -1,7 +1,7 @@
 //! What a queue's options allow to be read now: messages in flight, and deliveries in a time.
 //!
 //! In flight is what is leased, also while an open transaction is finishing it. Deliveries are counted in a strict sliding
-//! window (see [`window`](crate::window)): in no trailing period are there more than allowed, whoever reads.
+//! window (see [`window`](crate::window)): in no trailing period are there more than allowed, over all readers.
 
 use super::layout::{BUSY, LEASED, Partition, Q};
 use super::{Options, Wake};
@@ -23,7 +23,7 @@ impl Rate {
     }
 }
 
-/// The steps of a period, which whoever writes into the table of options by hand may have put out of its range.
+/// The steps of a period, which an UPDATE of the table of options by hand may have put out of its range.
 fn steps(period: i64) -> Steps {
     Steps::of(u64::try_from(period).unwrap_or(0).clamp(MIN_PERIOD, MAX_PERIOD))
 }

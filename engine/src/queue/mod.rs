@@ -75,7 +75,7 @@ use crate::words::Words;
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
 pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT, timers::LAYOUT];
 
-/// Makes a partition empty. `random` says where the lease numbers start: anew each time, so that a lease from before the
+/// Makes a partition empty. `random` says where the lease numbers start: another place each time, so that a lease from before the
 /// segment was lost isn't taken for one of after it, whatever has become of the clock.
 pub fn format(words: Words<'_>, random: u64) {
     // Of 2^62 places to start at; from each of them the numbers stay positive as a `bigint`.

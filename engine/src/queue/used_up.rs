@@ -2,7 +2,7 @@
 //! bury them, and until somebody does they hold nothing: they aren't ready or in flight, and have no place in their groups.
 //!
 //! They stand in a list of their own. A message is put there when its last lease ends, when a scan of the table meets it, or
-//! when a reader comes upon it in line because `max_attempts` was lowered. Who buries it sets it aside like any message that
+//! when a reader comes upon it in line because `max_attempts` was lowered. The session that buries it sets it aside like any message that
 //! a transaction changes; should that transaction be rolled back, it stands there again.
 //!
 //! In its record the time gives way to the hash of its group, by which it finds its place again where `max_attempts` is raised.

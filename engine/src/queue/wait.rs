@@ -1,7 +1,7 @@
 //! Sessions that wait for a message: a list for each queue, first come, first woken.
 //!
 //! The last one in the list keeps **watch**: it looks when the queue's next timer runs out, or whatever else comes due. The
-//! others sleep until they are woken, so a timer wakes one session and not all. Whoever comes later goes before it; whatever
+//! others sleep until they are woken, so a timer wakes one session and not all. A session that comes later goes before it; whatever
 //! makes something come due earlier, or takes the watchman away, sees to it that there is one ([`Partition::watch`]).
 
 use super::Wake;

@@ -160,7 +160,7 @@ impl Partition<'_> {
     pub(super) fn leave_out(&self, slot: u32, entry: &Entry, wake: &mut Wake) -> Result<(), Corrupt> {
         let (marks, place) = place(entry);
         if place <= self.q_i64(slot, marks.mark)? {
-            // Whoever waits took it that everything up to the mark is in the index.
+            // A waiting session took it that everything up to the mark is in the index.
             self.wake_one(slot, wake)?;
         }
         self.lower(slot, marks, place.saturating_sub(1), place)

@@ -373,7 +373,7 @@ impl Log {
         }
     }
 
-    /// Bytes that it takes, or would if it were written anew.
+    /// Bytes that it takes, or would take if it were written again.
     fn size(&self) -> usize {
         self.used + self.writes.len() * size_of::<Write>() + self.marks.len() * size_of::<Mark>()
     }

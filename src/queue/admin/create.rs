@@ -152,7 +152,7 @@ pub(in crate::queue) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool,
             return Err(not_owner("dropping", name));
         }
         if found == [None; 2] {
-            // A row without tables is nobody's: whoever may make a queue of that name may remove it.
+            // A row without tables has no owner: a role that may make a queue of that name may remove it.
             require_create(name)?;
         }
         Ok(Some(found))

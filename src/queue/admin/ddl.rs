@@ -21,7 +21,7 @@ const LOCK_TIMEOUT: u32 = 1000;
 /// Waits until no other session's transaction is making, changing or dropping a queue of that name, and keeps others from
 /// it until this transaction ends. What was looked up in the catalogs before must be looked up again.
 pub(in crate::queue) fn lock_name(name: &str) {
-    // A name is nobody's secret, so its hash needs no key.
+    // A name is no secret, so its hash needs no key.
     KeyLock::acquire(key_hash([0; 2], server::database(), SPACE, name.as_bytes())).end_with_transaction();
     see_committed_catalogs();
 }

@@ -1,5 +1,5 @@
 //! Burying messages that are used up: delivered as often as they may be, and under no lease any more. They move to the
-//! archive in the transaction of whoever finds them, which may be a reader, a sender of their dedup key, maintenance or a
+//! archive in the transaction of the session that finds them, which may be a reader, a sender of their dedup key, maintenance or a
 //! redrive. Until then they hold nothing (`enough_engine`, `queue/used_up.rs`).
 
 use super::claim::{Claim, give_up, missed, permitted};

@@ -9,7 +9,7 @@ use crate::queue::heap::rows::{Missed, OpenTable};
 use crate::queue::pending::{forget_finished, is_changed_here};
 use enough_engine::queue::{Busy, Claimed, Entry, Fence, Tag, Tid};
 
-/// How often a claim is tried anew because another row has the number by now.
+/// How often a claim is tried again because another row has the number by now.
 const TRIES: usize = 10;
 
 /// The caller's claim on a message.

@@ -1,7 +1,7 @@
 //! Reading: leases from the index, rows from the table; refilling the index from the table; waiting.
 //!
-//! A reader takes messages out of the index under the partition's lock, lets go of it, and looks at each row. It goes to
-//! the table for more only when the index runs dry while the table may hold more; then one reader refills, and whoever
+//! A reader takes messages out of the index under the partition's lock, releases it, and looks at each row. It goes to
+//! the table for more only when the index runs dry while the table may hold more; then one reader refills, and any reader that
 //! needs the outcome waits for it, so that no read comes back empty while messages are ready.
 
 use super::claim::permitted;
@@ -597,7 +597,7 @@ impl<'q> Reader<'q> {
         pending::waiting(self.queue.key, place.record);
         self.waited.set(true);
         latch::sleep(place.alarm.saturating_sub(now));
-        // Whoever was woken has what it was woken for to see to: an error on the way to the next look passes that on.
+        // A session that was woken has to read what it was woken for; an error on the way to the next look passes that on.
         self.queue.index(|index, slot| index.leave(slot, place.record, process))?;
         Ok(())
     }

@@ -183,13 +183,13 @@ impl OpenTable<'_> {
         }
     }
 
-    /// Deletes a message's row (with `tag`, only that one's), waiting for whoever is changing it; the row as it was.
+    /// Deletes a message's row (with `tag`, only that one's), waiting for a transaction that is changing it; the row as it was.
     pub fn delete(&self, msg_id: i64, tid: Tid, tag: Option<Tag>) -> Result<Row, Missed> {
         let (row, ()) = self.change(msg_id, tid, tag, |row| (self.0.delete_row(row.tuple), ()))?;
         Ok(row)
     }
 
-    /// Writes columns (by number) of a message's row (with `tag`, only that one's), waiting for whoever is changing it; the row as it was, and its new
+    /// Writes columns (by number) of a message's row (with `tag`, only that one's), waiting for a transaction that is changing it; the row as it was, and its new
     /// place.
     pub fn update(
         &self,

@@ -56,7 +56,7 @@ impl QueueTable {
 
 /// What a group is known by in the index; 0 for none.
 pub(in crate::queue) fn group_number(key: Option<&[u8]>) -> u64 {
-    // Whoever looks at rows has found the segment before; were it not so, all groups would be taken for one.
+    // A call that looks at rows has found the segment before; were it not so, all groups would be taken for one.
     let number = |key| segment().map_or(1, |segment| segment.hash(REGION, key).high.max(1));
     key.map_or(0, number)
 }

@@ -65,7 +65,7 @@ pub(in crate::queue) fn recount(queue: &Queue) -> Result<Counters, Error> {
         index.counted(slot, counting, found, now.saturating_sub(started), now)?;
         let counters = index.counters(slot)?;
         if server::in_recovery() || pending {
-            // What the primary sends isn't counted here: each call counts anew, also the first one after a promotion. What
+            // What the primary sends isn't counted here: each call counts again, also the first one after a promotion. What
             // this transaction has done was seen already, and is counted when it commits.
             index.start_counting(slot)?;
         }
@@ -73,7 +73,7 @@ pub(in crate::queue) fn recount(queue: &Queue) -> Result<Counters, Error> {
     })
 }
 
-/// Counts rows: live, delayed, done and dead. Whoever may read the queue's table may see its counts, those of the archive
+/// Counts rows: live, delayed, done and dead. A role that may read the queue's table may see its counts, those of the archive
 /// among them, so each table is counted with its owner's rights.
 fn count(queue: &Queue) -> Result<[i64; 4], Error> {
     let live = format!(
@@ -141,7 +141,7 @@ fn oldest_ready(queue: &Queue) -> Result<Option<i64>, Error> {
     Ok(sent.min().map(|oldest| server::now().saturating_sub(oldest).max(0)))
 }
 
-/// Whether the current role may see a queue's counters: who may read its table, and monitors (`sql/access.sql`).
+/// Whether the current role may see a queue's counters: roles that may read its table, and monitors (`sql/access.sql`).
 pub(in crate::queue) fn visible(queue: &Queue) -> bool {
     queue.may(Privilege::Observe) || is_monitor().unwrap_or(false)
 }

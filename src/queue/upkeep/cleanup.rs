@@ -67,7 +67,7 @@ fn delete_some(queue: &Queue, outcome: &str, from: i64, until: i64) -> Result<(i
          SELECT pg_catalog.count(*), pg_catalog.max(finished_at) FROM gone"
     );
     let (mut rows, mut last) = (0, from);
-    // With the rights of the owner, who may have put triggers there.
+    // With the rights of the owner, which may have put triggers there.
     as_owner_restricted(queue.table.archive, || {
         each_row(
             &statement,
