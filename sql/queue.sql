@@ -132,12 +132,14 @@ CREATE FUNCTION enough.queue_send_batch(
     group_keys text[] DEFAULT NULL,
     dedup_keys text[] DEFAULT NULL,
     headers jsonb[] DEFAULT NULL,
-    deliver_at timestamptz DEFAULT NULL
+    deliver_at timestamptz DEFAULT NULL,
+    priorities int[] DEFAULT NULL,
+    delays interval[] DEFAULT NULL
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS
 'Sends up to 10,000 messages; none for an empty array or NULL, which is what array_agg() makes of no rows.
-Returns their msg_ids in input order. group_keys, dedup_keys, headers: one element a message. Dedup keys are taken in their own order, so that two batches never deadlock. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
+Returns their msg_ids in input order. group_keys, dedup_keys, headers, priorities, delays: one element a message; where one of the last two is NULL, priority or delay is for it, too. Dedup keys are taken in their own order, so that two batches never deadlock. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_read(
     queue text,
@@ -244,11 +246,12 @@ CREATE FUNCTION enough.queue_fail(
     msg_id bigint,
     error text DEFAULT NULL,
     retry_in interval DEFAULT NULL,
-    lease bigint DEFAULT NULL
+    lease bigint DEFAULT NULL,
+    dead boolean DEFAULT false
 ) RETURNS text
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_fail';
 COMMENT ON FUNCTION enough.queue_fail IS
-'Says that a delivery has failed, and why: the message rests for retry_in (0 to 10 years; NULL: retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max) and is delivered again, or is dead after max_attempts deliveries. The rest, the attempts and the error are durable.
+'Says that a delivery has failed, and why: the message rests for retry_in (0 to 10 years; NULL: retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max) and is delivered again, or is dead after max_attempts deliveries, or at once where dead is true and retry_in left out. The rest, the attempts and the error are durable.
 Returns ''retry'' or ''dead'', or NULL where there is no such message, or where lease is given and isn''t the current one. After a rollback of the reader''s transaction its lease still serves as long as the message rests and nobody else has had it. Until the transaction ends nobody else gets the message; a rollback leaves it as it was. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
@@ -257,11 +260,12 @@ CREATE FUNCTION enough.queue_fail_batch(
     msg_ids bigint[],
     leases bigint[] DEFAULT NULL,
     error text DEFAULT NULL,
-    retry_in interval DEFAULT NULL
+    retry_in interval DEFAULT NULL,
+    dead boolean DEFAULT false
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_fail_batch';
 COMMENT ON FUNCTION enough.queue_fail_batch IS
-'Says that the deliveries of up to 10,000 messages have failed, all for the same reason: each rests and is delivered again, or is dead, as by queue_fail.
+'Says that the deliveries of up to 10,000 messages have failed, all for the same reason: each rests and is delivered again, or is dead, as by queue_fail; with dead all are.
 Returns the msg_ids of those that failed, in the order of msg_ids: not of those that aren''t there, or whose lease isn''t the current one. leases: one element a message; NULL, the array or an element, is without a lease. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_fail; 22023 for leases of another length, 54000 for a larger batch.';
 
 CREATE FUNCTION enough.queue_release(queue text, msg_id bigint, delay interval DEFAULT '0', lease bigint DEFAULT NULL)

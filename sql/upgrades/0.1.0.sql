@@ -13,6 +13,8 @@ DROP FUNCTION enough.queue_create(text, interval, integer, interval, interval, i
 DROP FUNCTION enough.queue_alter(text, interval, integer, interval, interval, integer, integer, interval, interval, boolean);
 DROP FUNCTION enough.queue_list();
 DROP FUNCTION enough.queue_schedules();
+DROP FUNCTION enough.queue_fail(text, bigint, text, interval, bigint);
+DROP FUNCTION enough.queue_send_batch(text, jsonb[], interval, integer, text[], text[], jsonb[], timestamptz);
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
 DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
 

@@ -142,21 +142,31 @@ fn send_one(call: &mut Call<'_>) -> Answer {
 fn send_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
-    let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
-    let priority = priority(call.i32(3))?;
+    let (delay, deliver_at) = (call.interval(2), call.instant(7));
+    let for_all = (delivery(delay, deliver_at, enqueued_at)?, priority(call.i32(3))?);
     // As for `msg_ids`.
     let Some(messages) = call.jsonb_array(1) else { return all(call, &[]) };
     check_batch(messages.len())?;
     let groups = OnePerMessage::new(call.raw_text_array(4), "group_keys", messages.len())?;
     let dedups = OnePerMessage::new(call.raw_text_array(5), "dedup_keys", messages.len())?;
     let headers = OnePerMessage::new(call.jsonb_array(6), "headers", messages.len())?;
+    let priorities = OnePerMessage::new(call.i32_array(8), "priorities", messages.len())?;
+    let delays = OnePerMessage::new(call.interval_array(9), "delays", messages.len())?;
     let rows: PgVec<NewRow<'_>> = required_elements(messages.iter(), "messages")
         .enumerate()
         .map(|(place, message)| {
+            let own_delay = delays.get(place).map(|delay| delivery(Some(delay), deliver_at, enqueued_at));
+            let own_priority = priorities.get(place).map(|given| priority(Some(given)));
             Ok(NewRow {
                 enqueued_at,
-                deliver_at,
-                priority,
+                deliver_at: own_delay
+                    .transpose()
+                    .map_err(|error| error.of_element("delays", place))?
+                    .unwrap_or(for_all.0),
+                priority: own_priority
+                    .transpose()
+                    .map_err(|error| error.of_element("priorities", place))?
+                    .unwrap_or(for_all.1),
                 group_key: key(groups.get(place), "the group key")
                     .map_err(|error| error.of_element("group_keys", place))?,
                 dedup_key: key(dedups.get(place), "the dedup key")
@@ -292,13 +302,23 @@ fn archive_batch(call: &mut Call<'_>) -> Answer {
     all(call, &batch.archive(&queue, &table, &results)?.numbers())
 }
 
+/// What is to become of a message that has failed.
+fn then(retry_in: Option<Time>, dead: Option<bool>) -> Result<fail::Then, Error> {
+    let retry_in = optional_duration(retry_in, "retry_in", 0, TEN_YEARS)?;
+    match (dead.unwrap_or(false), retry_in) {
+        (false, retry_in) => Ok(fail::Then::Retry(retry_in)),
+        (true, None) => Ok(fail::Then::Die),
+        (true, Some(_)) => Err(Error::invalid("retry_in", "given together with dead", "left out where dead is true")),
+    }
+}
+
 fn fail_one(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let msg_id = required(call.i64(1), "msg_id")?;
-    let retry_in = optional_duration(call.interval(3), "retry_in", 0, TEN_YEARS)?;
+    let then = then(call.interval(3), call.bool(5))?;
     claim::require_consume(&queue, "queue_fail")?;
     let table = queue.open_table(true)?;
-    let fate = fail::fail(&queue, &table, msg_id, call.raw_text(2), retry_in, lease(call, 4))?;
+    let fate = fail::fail(&queue, &table, msg_id, call.raw_text(2), then, lease(call, 4))?;
     Ok(Value::or_null(fate, |fate| match fate {
         fail::Fate::Retry => Value::Bytes(b"retry"),
         fail::Fate::Dead => Value::Bytes(b"dead"),
@@ -308,10 +328,10 @@ fn fail_one(call: &mut Call<'_>) -> Answer {
 fn fail_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let batch = batch(call)?;
-    let retry_in = optional_duration(call.interval(4), "retry_in", 0, TEN_YEARS)?;
+    let then = then(call.interval(4), call.bool(5))?;
     claim::require_consume(&queue, "queue_fail_batch")?;
     let table = queue.open_table(true)?;
-    all(call, &batch.fail(&queue, &table, call.raw_text(3), retry_in)?.numbers())
+    all(call, &batch.fail(&queue, &table, call.raw_text(3), then)?.numbers())
 }
 
 fn release_one(call: &mut Call<'_>) -> Answer {

@@ -473,3 +473,22 @@ fn a_lease_that_another_has_followed_fails_nothing() -> Result<()> {
     ensure!(client.query_one(fail, &[&sent, &short[0].lease])?.get::<_, Option<&str>>(0).is_none(), "it ran out");
     Ok(())
 }
+
+#[test]
+fn a_failure_for_good_is_dead_at_once() -> Result<()> {
+    let (_database, mut client) = made("")?;
+    let sent = queue::send_numbers(&mut client, "q", 3)?;
+    queue::read(&mut client, "q", 3)?;
+    let fate: String =
+        client.query_one("SELECT enough.queue_fail('q', $1, 'no such user', dead => true)", &[&sent[0]])?.get(0);
+    ensure!(fate == "dead");
+    client.execute("SELECT enough.queue_fail_batch('q', $1, error => 'gone', dead => true)", &[&&sent[1..]])?;
+    let dead = "SELECT msg_id, attempts, error FROM enough.queue_dead('q') ORDER BY msg_id";
+    let dead: Vec<(i64, i32, String)> =
+        client.query(dead, &[])?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let expected: Vec<_> =
+        sent.iter().zip(["no such user", "gone", "gone"]).map(|(id, why)| (*id, 1, why.to_owned())).collect();
+    ensure!(dead == expected, "{dead:?}");
+    ensure!(queue::read(&mut client, "q", 9)?.is_empty());
+    Ok(())
+}

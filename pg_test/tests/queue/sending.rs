@@ -229,3 +229,26 @@ fn stats_count_what_is_there() -> Result<()> {
     ensure!(all.len() == 1);
     Ok(())
 }
+
+#[test]
+fn each_message_of_a_batch_may_have_its_priority_and_its_delay() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q')")?;
+    client.batch_execute(
+        "SELECT enough.queue_send_batch('q', ARRAY['0', '1', '2', '3']::jsonb[], priority => 2, \
+                priorities => ARRAY[NULL, 9, 0, 5], delays => ARRAY[NULL, NULL, NULL, '1 hour']::interval[])",
+    )?;
+    let read = client.query("SELECT message::text, priority FROM enough.queue_read('q', 9)", &[])?;
+    let read: Vec<(String, i16)> = read.iter().map(|row| (row.get(0), row.get(1))).collect();
+    ensure!(read == [("1".into(), 9), ("0".into(), 2), ("2".into(), 0)], "{read:?}");
+    let delayed: i64 = client.query_one("SELECT delayed FROM enough.queue_stats('q')", &[])?.get(0);
+    ensure!(delayed == 1);
+    // Its own delay instead of the one for all.
+    client.batch_execute(
+        "SELECT enough.queue_send_batch('q', ARRAY['4', '5']::jsonb[], delay => '1 hour', delays => ARRAY['0', NULL]::interval[])",
+    )?;
+    let read = client.query("SELECT message::text FROM enough.queue_read('q', 9)", &[])?;
+    ensure!(read.len() == 1 && read[0].get::<_, String>(0) == "4");
+    Ok(())
+}

@@ -168,15 +168,15 @@ impl Batch {
         self.each(|member| Ok(finish::extend(queue, table, member.msg_id, timeout, member.lease)?.is_some()))
     }
 
-    /// Lets deliveries fail, all with the same error and rest.
+    /// Lets deliveries fail, all with the same error and end.
     pub(in crate::queue) fn fail(
         &self,
         queue: &Queue,
         table: &OpenTable<'_>,
         error: Option<Text<'_>>,
-        retry_in: Option<i64>,
+        then: fail::Then,
     ) -> Result<Done, Error> {
-        self.each(|member| Ok(fail::fail(queue, table, member.msg_id, error, retry_in, member.lease)?.is_some()))
+        self.each(|member| Ok(fail::fail(queue, table, member.msg_id, error, then, member.lease)?.is_some()))
     }
 
     /// Gives leased messages back, as if they had not been delivered.

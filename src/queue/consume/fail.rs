@@ -22,24 +22,36 @@ pub(in crate::queue) enum Fate {
     Dead,
 }
 
-/// Lets a delivery fail: the message rests for `retry_in` microseconds (`None`: for the queue's backoff), or is dead where
-/// it has been delivered as often as it may be. `None` where there is no such message, or `lease` isn't the current one.
+/// What is to become of a message whose delivery failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::queue) enum Then {
+    /// It is delivered again, after so many microseconds, or the queue's backoff; unless it has been delivered as often as it
+    /// may be.
+    Retry(Option<i64>),
+    /// It is dead.
+    Die,
+}
+
+/// Lets a delivery fail. `None` where there is no such message, or `lease` isn't the current one.
 /// A lease that a rollback has given back serves as long as the message rests: the worker's error is known only then.
 pub(in crate::queue) fn fail(
     queue: &Queue,
     table: &OpenTable<'_>,
     msg_id: i64,
     error: Option<Text<'_>>,
-    retry_in: Option<i64>,
+    then: Then,
     lease: Option<u64>,
 ) -> Result<Option<Fate>, Error> {
     let options = queue.index(|index, slot| index.options(slot))?;
     with_claim(queue, table, msg_id, lease.map_or(Fence::None, Fence::Last), |claim| {
         let attempts = claim.attempts;
-        if attempts >= options.max_attempts {
-            let outcome = Outcome::Dead { error, attempts, ending: Ending::Failed };
-            return Ok(retire(queue, table, msg_id, claim, outcome)?.map(|()| Fate::Dead));
-        }
+        let retry_in = match then {
+            Then::Retry(retry_in) if attempts < options.max_attempts => retry_in,
+            _ => {
+                let outcome = Outcome::Dead { error, attempts, ending: Ending::Failed };
+                return Ok(retire(queue, table, msg_id, claim, outcome)?.map(|()| Fate::Dead));
+            }
+        };
         let now = server::now();
         // The clock tells apart messages that fail one after the other, their numbers those that fail together.
         let seed = (now ^ msg_id.rotate_left(32)).cast_unsigned();
