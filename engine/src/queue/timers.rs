@@ -66,7 +66,7 @@ impl Partition<'_> {
 
     /// By what timers are ordered.
     #[inline]
-    fn timer(&self, record: u32) -> Result<(i64, i64), Corrupt> {
+    pub(super) fn timer(&self, record: u32) -> Result<(i64, i64), Corrupt> {
         Ok((self.r(record, R::Due)?.cast_signed(), self.r(record, R::MsgId)?.cast_signed()))
     }
 
@@ -183,6 +183,22 @@ impl Partition<'_> {
                 0 => return Ok(first),
                 earlier => first = earlier,
             }
+        }
+        Err(Corrupt)
+    }
+
+    /// The last record whose timer comes before `limit`, a time and a number; 0 where there is none.
+    pub(super) fn last_timer_before(&self, slot: u32, limit: (i64, i64)) -> Result<u32, Corrupt> {
+        let (mut at, mut last) = (self.linked(slot, Link::Root)?, 0);
+        for _ in 0..=self.records {
+            if at == 0 {
+                return Ok(last);
+            }
+            let mut link = Link::Earlier(at);
+            if self.timer(at)? < limit {
+                (last, link) = (at, Link::Later(at));
+            }
+            at = self.linked(slot, link)?;
         }
         Err(Corrupt)
     }

@@ -96,7 +96,7 @@ impl Partition<'_> {
                 }
                 for _ in 0..SHARE / 2 {
                     if self.droppable(other, delivered)? > least {
-                        self.drop_last(other, delivered)?;
+                        self.drop_last(other, delivered, now)?;
                     }
                 }
                 if let Some(record) = self.allocate()? {
@@ -113,10 +113,10 @@ impl Partition<'_> {
         Ok(self.ready(slot)?.saturating_add(used_up))
     }
 
-    /// Drops the queue's last ready message of the lowest priority from the index; false where it stays. One that has
+    /// Drops the queue's last message in line of the lowest priority from the index; false where it stays. One that has
     /// been delivered stays, because its row may not know of that: it goes to the front, where the old ones are. With
     /// `delivered` it goes as any, and where none is ready one that is used up.
-    fn drop_last(&self, slot: u32, delivered: bool) -> Result<bool, Corrupt> {
+    fn drop_last(&self, slot: u32, delivered: bool, now: i64) -> Result<bool, Corrupt> {
         for _ in 0..KEPT {
             let bitmap = self.q(slot, Q::Bitmap)? & ((1 << READY) - 1);
             if bitmap == 0 {
@@ -128,7 +128,7 @@ impl Partition<'_> {
                 return Ok(false);
             }
             let list = bitmap.trailing_zeros() as usize;
-            let (_, last, _) = self.list(slot, list)?;
+            let Some(last) = self.last_in_line(slot, list, now)? else { return Ok(false) };
             if delivered || self.r(last, R::Lease)? == 0 {
                 self.drop_known(slot, last)?;
                 return Ok(true);
@@ -137,6 +137,30 @@ impl Partition<'_> {
             self.link(slot, last, list, true)?;
         }
         Ok(false)
+    }
+
+    /// The message of a ready list after which none of its priority is delivered; `None` where that can't be told in bounded
+    /// time. What is due and that nobody has looked at since stands behind the list, what was sent after it, too.
+    fn last_in_line(&self, slot: u32, list: usize, now: i64) -> Result<Option<u32>, Corrupt> {
+        let mut limit = (now.saturating_add(2), i64::MIN);
+        if self.first_due(slot)? < limit.0 {
+            for _ in 0..SHARE {
+                let record = self.last_timer_before(slot, limit)?;
+                if record == 0 {
+                    break;
+                }
+                let kind = self.kind(record)?;
+                // One that was delivered stays, and a lease that has run out comes before the list.
+                if kind.list == DELAYED && kind.priority <= list / 2 && self.r(record, R::Lease)? == 0 {
+                    return Ok(Some(record));
+                }
+                limit = self.timer(record)?;
+            }
+            if self.last_timer_before(slot, limit)? != 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.list(slot, list)?.1))
     }
 
     /// Drops a message from the index that waits for nothing, or is leased; its row is to bring it back.
@@ -223,7 +247,7 @@ impl Partition<'_> {
         } else if refilling || reached || entry.priority > 0 {
             // A message of a higher priority is worth a place in any case: it overtakes those that are in.
             let room =
-                !second && (self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority)?));
+                !second && (self.has_room(slot, delayed)? || (!delayed && self.displace(slot, entry.priority, now)?));
             if room && self.insert(slot, entry, now, wake)? {
                 return Ok(());
             }
@@ -239,12 +263,12 @@ impl Partition<'_> {
     }
 
     /// Makes room for a ready message at the cost of one with a lower priority; false where there is none.
-    fn displace(&self, slot: u32, priority: u8) -> Result<bool, Corrupt> {
+    fn displace(&self, slot: u32, priority: u8, now: i64) -> Result<bool, Corrupt> {
         let lower = self.q(slot, Q::Bitmap)? & ((1 << (2 * usize::from(priority).min(PRIORITIES - 1))) - 1);
         if lower == 0 {
             return Ok(false);
         }
-        self.drop_last(slot, false)
+        self.drop_last(slot, false, now)
     }
 
     /// Writes a message into a record, which is in no list, and makes it known by its number.

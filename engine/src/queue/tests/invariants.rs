@@ -21,8 +21,11 @@ impl Queue {
         self.unannounced.contains(row) || self.by_hand.contains(&row.msg_id)
     }
 
-    /// Notes where the index has learnt a number from another row.
+    /// Notes where the index has learnt a number from another row, or has dropped one.
     pub fn note_replaced(&mut self, holding: &Holding) {
+        // Those of a higher priority go before what they would wait for where that was dropped for lack of room.
+        let lowest = |id: &i64| self.rows.get(id).is_some_and(|row: &Entry| row.priority == 0);
+        self.due.retain(|id, _| lowest(id) || holding.messages.contains_key(id) || !self.tags.contains_key(id));
         for (id, tag) in self.tags.clone() {
             let known = holding.messages.get(&id).map(|message| message.tag);
             if known != Some(tag) {
@@ -44,8 +47,6 @@ impl Queue {
 
     pub fn check(&mut self, p: &Partition<'_>, slot: u32, shape: &Shape, now: i64) {
         let holding = &shape[&slot];
-        // What was dropped for lack of room comes back at another time than its own.
-        self.due.retain(|id, _| holding.messages.contains_key(id) || !self.tags.contains_key(id));
         self.note_replaced(holding);
         self.by_hand.retain(|id| self.tags.get(id) != self.rows.get(id).map(|row| &row.tag));
         self.attempts.retain(|id, _| holding.messages.contains_key(id));

@@ -153,6 +153,49 @@ fn a_message_waits_for_what_is_due_and_not_in_the_index() {
 }
 
 #[test]
+fn what_makes_room_for_a_higher_priority_or_another_queue_is_the_last_in_line() {
+    // Of the queue itself, for a higher priority; of another queue, which takes one room at a time.
+    for (higher, others) in [(1, 0), (20, 0), (0, 1), (0, 20)] {
+        let words = allocate(3000);
+        let (p, slots) = fresh(&words, 2);
+        let (slot, other) = (slots[0], slots[1]);
+        // As many are ready as the queue may have.
+        let mut id = 0;
+        while id < 64 || id < p.records as i64 / 4 {
+            id += 1;
+            send(&p, slot, &entry(id), NOW);
+        }
+        let full = id;
+        numbers(&p, slot, NOW, 10);
+        let due: Vec<i64> = (id + 1..id + 11).collect();
+        for &id in &due {
+            send(&p, slot, &delayed(id, NOW + SECOND), NOW);
+            assert_eq!(p.knows(slot, id), Ok(true), "there is room for message {id}");
+        }
+        // Behind what is due, which has not all run out.
+        let later = id + 11;
+        send(&p, slot, &entry(later), NOW + SECOND);
+        assert_eq!((p.knows(slot, full), p.knows(slot, later)), (Ok(true), Ok(true)), "there is room for all");
+        if others > 0 {
+            let mut filled = 0;
+            while p.head(crate::queue::layout::Head::FreeRecords).unwrap() > 0 {
+                filled += 1;
+                assert!(p.wait(other, filled, NOW + SECOND, i64::MAX).unwrap().is_some());
+            }
+            for more in 1..=others {
+                assert!(p.wait(other, filled + more, NOW + SECOND, i64::MAX).unwrap().is_some());
+            }
+        }
+        for at in 0..higher {
+            send(&p, slot, &Entry { priority: 5, ..entry(later + 1 + at) }, NOW + SECOND);
+        }
+        let known = |id: &i64| p.knows(slot, *id).unwrap();
+        assert!(!known(&later), "{higher} {others}: the last in line makes room");
+        walk(&p);
+    }
+}
+
+#[test]
 fn a_refill_puts_what_is_due_where_it_belongs_by_time() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);

@@ -274,3 +274,10 @@ fn what_is_in_line_again_keeps_its_deliveries_where_its_row_is_compared() {
     let steps = [Due(0, 2), LimitAttempts(0, 1), Refill(0), Read(0, 1), GiveBack(0, 0, 0), LimitAttempts(0, 2)];
     replay(1, 424, &[&steps[..], &[Reconcile(0)]].concat());
 }
+
+#[test]
+fn a_message_that_was_due_is_not_dropped_before_one_behind_it() {
+    use Step::*;
+    let steps = [Due(0, 16), Send(0, 8, None, 0, 39), Refill(0), Insert(0, 2, None, 0), Due(0, 11), Commit(0, 0)];
+    replay(2, 1789, &steps);
+}
