@@ -187,7 +187,9 @@ impl Partition<'_> {
             // A waiting session took it that everything up to the mark is in the index.
             self.wake_one(slot, wake)?;
         }
-        self.lower(slot, marks, place.saturating_sub(1), place)
+        // A delivery time that its record had no room for may be any.
+        let end = if place == i64::MIN { i64::MAX } else { place };
+        self.lower(slot, marks, place.saturating_sub(1), end)
     }
 
     /// Whether a message's number, or time, is at or below the mark up to which all are in the index.

@@ -281,3 +281,10 @@ fn a_message_that_was_due_is_not_dropped_before_one_behind_it() {
     let steps = [Due(0, 16), Send(0, 8, None, 0, 39), Refill(0), Insert(0, 2, None, 0), Due(0, 11), Commit(0, 0)];
     replay(2, 1789, &steps);
 }
+
+#[test]
+fn one_of_a_group_that_is_in_line_again_comes_first_where_its_record_had_no_room_for_its_time() {
+    use Step::*;
+    let steps = [Send(0, 2, Some(9 * SECOND), 2, 1), Tick(9_500_000), Refill(0), Wait(0), Tick(32 * SECOND)];
+    replay(2, 1448, &[&steps[..], &[LimitAttempts(0, 1), Send(0, 0, None, 0, 1), LimitAttempts(0, 2)]].concat());
+}

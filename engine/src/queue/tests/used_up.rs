@@ -114,6 +114,31 @@ fn more_attempts_bring_it_back_to_its_place() {
 }
 
 #[test]
+fn one_for_which_there_is_no_room_in_line_is_left_to_a_refill() {
+    let words = allocate(800);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, ONCE, NOW).unwrap();
+    // In its record the time gives way to its group.
+    send(&p, slot, [Entry { deliver_at: Some(NOW), ..member(1) }]);
+    expire(&p, slot, NOW);
+    assert_eq!(ids(&take(&p, slot, NOW)), [1]);
+    expire(&p, slot, LATER);
+    assert_eq!(list(&p, slot, 1), Some(USED_UP));
+    // Its own record is free then, but its group takes one, too.
+    for process in 1.. {
+        if p.wait(slot, process, LATER, i64::MAX).unwrap().is_none() {
+            break;
+        }
+    }
+    p.set_options(slot, Options { max_attempts: 2, ..ONCE }, LATER).unwrap();
+    assert_eq!(list(&p, slot, 1), None);
+    walk(&p);
+    let [_, times] = p.outlying(slot).unwrap();
+    assert!(times.is_some_and(|range| range.has(NOW)), "a refill finds it: {times:?}");
+}
+
+#[test]
 fn those_in_line_are_passed_in_steps() {
     let words = allocate(12_000);
     let (p, slots) = fresh(&words, 1);
