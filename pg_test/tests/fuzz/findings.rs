@@ -160,7 +160,9 @@ fn is_bad(line: &str) -> bool {
         "bug in pg_enough",
         "abnormal exit",
     ];
-    warning || words.iter().any(|word| line.contains(word))
+    // A program that COPY runs may be interrupted.
+    let program = line.contains("child process was terminated by signal");
+    warning || !program && words.iter().any(|word| line.contains(word))
 }
 
 /// The function that a statement calls first.
