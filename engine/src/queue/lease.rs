@@ -7,7 +7,7 @@ use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
 
 /// Messages that one read may find to be used up under one hold of the lock.
-const PASSES: usize = 64;
+pub(super) const PASSES: usize = 64;
 
 /// A message that was read: leased to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub(super) struct Scan {
     refill: Refill,
     /// After the snapshot: rows with a delivery time, then, where all that were due then have been brought, rows without one.
     runs: Option<[Option<Run>; 2]>,
+    /// When the snapshot was taken.
     began: i64,
     refused: bool,
 }
@@ -64,6 +65,7 @@ impl World<'_> {
         if scan.runs.is_some() {
             return;
         }
+        scan.began = self.now;
         let numbers = scan.refill.numbers.map(|range| {
             let rows = queue.rows.values().filter(|row| row.deliver_at.is_none() && range.has(row.msg_id));
             Run { left: rows.map(|row| (row.msg_id, *row)).collect(), reached: range.after, ..Run::default() }
