@@ -14,6 +14,8 @@ const SHARE: u64 = 64;
 const KEPT: usize = 16;
 /// A refill also brings what is due within this time, in microseconds.
 const SOON: i64 = 60_000_000;
+/// How long who waits goes on waiting for what is due and can't be brought at once, in microseconds.
+pub(super) const RETRY: i64 = 1_000_000;
 /// The most that one refill brings, of ready and of delayed messages each.
 const REFILL: u64 = 4096;
 
@@ -32,7 +34,7 @@ pub struct Outlook {
     /// The process that is refilling the queue.
     pub refiller: Option<u32>,
     /// When the queue's next timer runs out, the next delayed message outside of the index may come due, or its rate allows
-    /// another delivery.
+    /// another delivery; where one is due and can't be brought now, when to look again.
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
@@ -321,7 +323,10 @@ impl Partition<'_> {
         let (frontier, horizon) = self.reach(slot)?;
         let mut next = self.first_due(slot)?;
         if horizon != i64::MAX && allowance > 0 {
-            next = next.min(horizon.saturating_add(1));
+            // Where something is due and there is no room for it, or another session is bringing it, to look again at once is in
+            // vain.
+            let at_once = horizon >= now || (self.has_room(slot, false)? && self.q(slot, Q::Refiller)? == 0);
+            next = next.min(if at_once { horizon.saturating_add(1) } else { now.saturating_add(RETRY) });
         }
         if (ready > 0 || frontier != i64::MAX || horizon != i64::MAX)
             && let Some(allowed) = self.next_allowed(slot, now)?

@@ -1,5 +1,6 @@
 //! Leases up to what the queues' memory holds.
 
+use crate::wait::sleeper;
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::refused;
 use enough_pg_test::queue::{self, Message, read};
@@ -7,6 +8,9 @@ use enough_pg_test::server::{self, Database};
 use postgres::Client;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 use xtask::server::Server;
 
 /// A queue in an index of the smallest size.
@@ -102,5 +106,55 @@ fn another_queue_is_read_beside_one_that_is_full_of_what_was_given_back() -> Res
     client.batch_execute("ROLLBACK")?;
     queue::send_numbers(&mut client, "other", 1)?;
     ensure!(read(&mut client, "other", 1)?.len() == 1);
+    Ok(())
+}
+
+/// How long a process has been on a processor.
+fn busy(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit_once(')').context("a name")?.1.split_whitespace().collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(10) * u32::try_from(ticks)?)
+}
+
+#[test]
+fn a_reader_sleeps_while_there_is_no_room_for_what_is_due() -> Result<()> {
+    let server = server::start(&server::options()?.conf("enough.queue_memory", "64kB"))?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour')")?;
+    client.batch_execute("SET statement_timeout = '10 s'")?;
+    // As many leases as there is room for, and nothing else in the table.
+    let mut leased = Vec::new();
+    let unread = loop {
+        let msg_id = queue::send(&mut client, "q", &json!(1))?;
+        match read(&mut client, "q", 1) {
+            Ok(messages) => leased.extend(messages),
+            error => {
+                refused(error, "53400")?;
+                break msg_id;
+            }
+        }
+    };
+    ensure!(queue::delete(&mut client, "q", unread, None)?);
+    ensure!(read(&mut client, "q", 1)?.is_empty());
+    client.batch_execute("SELECT enough.queue_send('q', '2', delay => '100 ms')")?;
+    thread::sleep(Duration::from_millis(200));
+    let began = Instant::now();
+    ensure!(read(&mut client, "q", 1)?.is_empty());
+    ensure!(queue::receive(&mut client, "queue_read('q', wait => '500 ms')")?.is_empty());
+    ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let (reader, pid) = sleeper(&database, "queue_read('q', wait => '20 s')")?;
+    let before = busy(pid)?;
+    thread::sleep(Duration::from_secs(3));
+    let took = busy(pid)? - before;
+    ensure!(took < Duration::from_millis(300), "a session that waits for room took {took:?} in three seconds");
+    // Some of the leased ones are finished.
+    let began = Instant::now();
+    for message in &leased[..9] {
+        ensure!(queue::delete(&mut client, "q", message.msg_id, message.lease)?);
+    }
+    ensure!(reader.join().expect("a reader panicked")?.len() == 1);
+    ensure!(began.elapsed() < Duration::from_secs(5), "{:?} after there was room", began.elapsed());
     Ok(())
 }

@@ -575,6 +575,45 @@ fn a_message_left_out_wakes_whoever_waits() {
 }
 
 #[test]
+fn what_is_due_and_has_no_room_is_looked_for_now_and_then() {
+    let words = allocate(1000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    // Leases as many as there is room for; what was left out is gone, and a refill has found nothing.
+    let mut leases = Vec::new();
+    while p.reach(slot).unwrap().0 == i64::MAX {
+        send(&p, slot, [leases.len() as i64]);
+        leases.extend(take(&p, slot, NOW, 1));
+    }
+    end_refill(&p, slot, i64::MAX, i64::MAX);
+    let delayed = Entry { deliver_at: Some(NOW + SECOND), ..entry(1000) };
+    p.sent(slot, &delayed, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(p.outlook(slot, 1, NOW).unwrap().next, Some(NOW + SECOND), "it comes due");
+    let now = NOW + 2 * SECOND;
+    let outlook = p.outlook(slot, 1, now).unwrap();
+    assert_eq!((outlook.ready, outlook.refill), (0, false));
+    assert_eq!(outlook.next, Some(now + SECOND), "nobody reads again at once for it");
+    // One that waits looks again, and one is enough.
+    assert_eq!(p.wait(slot, 3, now, i64::MAX).unwrap().unwrap().alarm, now + SECOND);
+    assert_eq!(p.wait(slot, 4, now + 1, i64::MAX).unwrap().unwrap().alarm, i64::MAX);
+    let mut wake = Wake::default();
+    p.watch(slot, now + 2, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [], "not sooner");
+    // While another session refills as well.
+    p.start_refill(slot, 9, now, None).unwrap().unwrap();
+    assert_eq!(p.outlook(slot, 1, now).unwrap().next, Some(now + SECOND));
+    // Then there is room.
+    for lease in &leases[..9] {
+        p.drop_message(slot, lease.msg_id, TAG, now, &mut Wake::default()).unwrap();
+    }
+    let outlook = p.outlook(slot, 1, now).unwrap();
+    assert_eq!((outlook.refill, outlook.next), (true, Some(now + SECOND)), "another session is about it");
+    p.end_refill(slot, 9, None, None, &mut Wake::default()).unwrap();
+    let outlook = p.outlook(slot, 1, now).unwrap();
+    assert_eq!((outlook.refill, outlook.next), (true, Some(NOW + SECOND)));
+}
+
+#[test]
 fn a_place_is_left_once() {
     let words = allocate(1000);
     let (p, slots) = fresh(&words, 1);
