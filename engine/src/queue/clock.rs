@@ -2,15 +2,16 @@
 //! last longer for that. What was to begin at a time does begin at that time by the clock: a delivery time in a row, which
 //! may have been given as such.
 //!
-//! Each read notes the time, under the partition's lock. Where a later one finds an earlier time the clock was set back in
-//! between, and what runs is brought forward by as much. How long nobody had read before isn't known: by so much what runs
-//! may last longer.
+//! Each read notes the time, under the partition's lock. So does whatever else begins something that lasts a while: the next
+//! read would cut that short where the clock has been set back since the last one. Where a later one finds an earlier time
+//! the clock was set back in between, and what runs is brought forward by as much. How long nobody had read before isn't
+//! known: by so much what runs may last longer.
 
 use super::layout::{BUSY, DELAYED, Head, LEASED, Partition, Q, R};
 use crate::words::Corrupt;
 
 /// A clock that is back by less, in microseconds, is left alone.
-const TOLERANCE: i64 = 10_000;
+pub(super) const TOLERANCE: i64 = 10_000;
 
 impl Partition<'_> {
     /// Notes the time.
@@ -38,11 +39,12 @@ impl Partition<'_> {
                 let (mut record, _, len) = self.list(slot, list)?;
                 for _ in 0..len.min(self.records as u64) {
                     let kind = self.kind(record)?;
+                    // One that is delayed and has no delivery time, or was given back since that came.
+                    let rests = !kind.timed || self.r(record, R::Lease)? != 0;
                     let runs = match list {
-                        // One that is delayed and has no delivery time rests.
-                        DELAYED => !kind.timed,
-                        // Leases that stand still.
-                        BUSY => kind.origin == LEASED,
+                        DELAYED => rests,
+                        // Leases and rests that stand still.
+                        BUSY => kind.origin == LEASED || (kind.origin == DELAYED && rests),
                         _ => true,
                     };
                     if runs {

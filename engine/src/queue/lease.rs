@@ -255,6 +255,7 @@ impl Partition<'_> {
         until: i64,
         wake: &mut Wake,
     ) -> Result<Option<Extended>, Corrupt> {
+        self.follow_clock(now)?;
         let Some(record) = self.leased(slot, msg_id, lease)? else {
             return Ok(None);
         };
@@ -287,6 +288,7 @@ impl Partition<'_> {
         delay: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
+        self.follow_clock(now)?;
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };

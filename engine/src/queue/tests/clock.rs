@@ -75,6 +75,43 @@ fn a_rest_does_not_last_longer_and_a_delivery_time_is_a_time() {
 }
 
 #[test]
+fn a_rest_does_not_last_longer_for_a_delivery_time_or_a_transaction_that_has_the_message_in_hand() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, Options { max_attempts: 9, ..OPTIONS }, NOW).unwrap();
+    send(&p, slot, [entry(1), Entry { deliver_at: Some(NOW - SECOND), ..entry(2) }]);
+    let leases = take(&p, slot, NOW);
+    for taken in &leases {
+        p.give_back(slot, taken.msg_id, taken.lease, NOW, 10 * SECOND, &mut Wake::default()).unwrap();
+    }
+    p.start_busy(slot, 1, None, NOW).unwrap();
+    let back = 3600 * SECOND;
+    take(&p, slot, NOW + SECOND);
+    take(&p, slot, NOW + SECOND - back);
+    p.end_busy(slot, 1, TAG, false, NOW + SECOND - back, &mut Wake::default()).unwrap();
+    assert_eq!(take(&p, slot, NOW + 8 * SECOND - back), []);
+    assert_eq!(ids(&take(&p, slot, NOW + 10 * SECOND - back)), [1, 2]);
+}
+
+#[test]
+fn what_begins_by_the_clock_that_is_back_is_not_cut_short() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, Options { max_attempts: 9, ..OPTIONS }, NOW).unwrap();
+    send(&p, slot, [entry(1), entry(2)]);
+    let leases = take(&p, slot, NOW);
+    // Nobody has read since the clock was set back.
+    let now = NOW - 3600 * SECOND;
+    p.extend(slot, 1, None, now, now + 30 * SECOND, &mut Wake::default()).unwrap().unwrap();
+    p.give_back(slot, 2, leases[1].lease, now, 10 * SECOND, &mut Wake::default()).unwrap();
+    assert_eq!(take(&p, slot, now + 9 * SECOND), []);
+    assert_eq!(ids(&take(&p, slot, now + 11 * SECOND)), [2]);
+    assert_eq!(ids(&take(&p, slot, now + 31 * SECOND)), [1]);
+}
+
+#[test]
 fn a_clock_that_is_back_by_little_changes_nothing() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);

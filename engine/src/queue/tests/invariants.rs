@@ -2,6 +2,7 @@
 
 use super::check::{Holding, Message, Shape};
 use super::model::{LOW, Queue};
+use crate::queue::clock::TOLERANCE;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, Q};
 use crate::queue::registry::OWED;
 use crate::queue::window::RETRY;
@@ -59,6 +60,7 @@ impl Queue {
             assert_eq!((message.lease, message.due), (lease.number, lease.until), "message {id}: its lease");
             assert_eq!(message.list, if self.busy.contains_key(id) { BUSY } else { LEASED }, "message {id}");
         }
+        let latest = now.max(self.latest);
         for (id, message) in &holding.messages {
             let row = self.rows.get(id).filter(|row| row.tag == message.tag);
             match message.list {
@@ -67,16 +69,19 @@ impl Queue {
                 DELAYED => {
                     let due = self.rests.get(id).copied().or(row.and_then(|row| row.deliver_at));
                     // Behind what else was due when it came.
-                    let behind = message.due <= now + 1 && !message.timed;
+                    let behind = message.due <= latest + 1 && !message.timed;
                     // One that was delivered before stands first: its record has no room for its time.
-                    let first = message.due == i64::MIN && message.timed && due.is_some_and(|due| due <= now);
+                    let first = message.due == i64::MIN && message.timed && due.is_some_and(|due| due <= latest);
                     assert!(
                         row.is_none() || behind || first || due == Some(message.due),
                         "message {id} is delayed until {due:?}"
                     );
                 }
                 _ => {
-                    assert!(row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= now)), "message {id}: too early");
+                    assert!(
+                        row.is_none_or(|row| row.deliver_at.is_none_or(|at| at <= latest)),
+                        "message {id}: too early"
+                    );
                 }
             }
         }
@@ -136,7 +141,8 @@ impl Queue {
             let message = &holding.messages[id];
             let Some(&(sent, announced)) = self.committed.get(id) else { continue };
             let fresh = message.list.is_multiple_of(2) && message.lease == 0 && message.group == 0 && !message.timed;
-            if !fresh || self.aside.contains(id) || self.rows.get(id).is_none_or(|row| row.tag != message.tag) {
+            let judged = fresh && !self.was_set_back && !self.aside.contains(id);
+            if !judged || self.rows.get(id).is_none_or(|row| row.tag != message.tag) {
                 continue;
             }
             let same = |other: &i64| {
@@ -182,6 +188,9 @@ impl Queue {
             let (watch, next) = (self.waiting.last().unwrap().alarm, p.comes_due(slot, now).unwrap());
             // What is due in the table may have had no room when the watch began.
             let retried = p.reach(slot).unwrap().1 < now && watch <= now + RETRY;
+            // A waiter may have begun by a clock that was back by so little that nobody had noticed.
+            let slack = if self.was_set_back { TOLERANCE } else { 0 };
+            let next = next.map(|next| next.saturating_add(slack));
             assert!(next.is_none_or(|next| watch <= next) || retried, "{next:?} comes due, the watch ends at {watch}");
         }
         let outside = self

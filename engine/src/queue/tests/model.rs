@@ -3,6 +3,7 @@
 
 use super::check::{Message, Shape, walk};
 use super::refill::Scan;
+use crate::queue::clock::TOLERANCE;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, USED_UP};
 use crate::queue::lease::PASSES;
 use crate::queue::{Busy, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded};
@@ -77,6 +78,10 @@ pub(super) struct Queue {
     /// Rows that vanished behind the index's back, or that others may have met before their senders told the index: the
     /// count of delayed messages may be off by them.
     pub uncertain: i64,
+    /// The latest time that the clock has shown.
+    pub latest: i64,
+    /// The clock was set back: what was due before what else isn't for this model any more.
+    pub was_set_back: bool,
 }
 
 impl Queue {
@@ -89,6 +94,8 @@ impl Queue {
 pub(super) struct World<'a> {
     pub p: Partition<'a>,
     pub now: i64,
+    /// The latest time that a reader has noted.
+    clock: i64,
     pub queues: Vec<Queue>,
     next_process: u32,
     next_row: i64,
@@ -104,13 +111,20 @@ pub(super) fn pick<T>(pick: u8, from: impl ExactSizeIterator<Item = T>) -> Optio
 
 impl<'a> World<'a> {
     pub fn new(words: crate::words::Words<'a>, queues: usize) -> Self {
-        let now = 1000 * SECOND;
+        let now = 100_000 * SECOND;
         crate::queue::format(words, 7 << 40);
         let options = Options { visibility_timeout: 30 * SECOND, max_attempts: 3, ..Options::default() };
-        let queues = (0..queues).map(|at| Queue { relation: at as u32 + 1, options, next_id: 1, ..Queue::default() });
+        let queues = (0..queues).map(|at| Queue {
+            relation: at as u32 + 1,
+            options,
+            next_id: 1,
+            latest: now,
+            ..Queue::default()
+        });
         let mut world = World {
             p: Partition::new(words),
             now,
+            clock: 0,
             queues: queues.collect(),
             next_process: 1,
             next_row: 0,
@@ -227,6 +241,7 @@ impl<'a> World<'a> {
     /// A read of up to `want` messages; how many it got.
     pub fn read(&mut self, q: usize, want: usize) -> usize {
         let Some(slot) = self.queues[q].slot else { return 0 };
+        self.follow_clock();
         let paused = self.queues[q].options.paused;
         let holding = walk(&self.p)[&slot].clone();
         self.queues[q].note_replaced(&holding);
@@ -283,7 +298,17 @@ impl<'a> World<'a> {
                 self.meet(q, &row, false);
                 continue;
             }
-            assert!(row.deliver_at.is_none_or(|at| at <= self.now), "message {id} is read before its time");
+            if row.deliver_at.is_some_and(|at| at > self.now) {
+                // By a clock that was set back since it came due.
+                assert!(row.deliver_at <= Some(queue.latest), "message {id} is read before its time");
+                queue.known_again(id);
+                queue.aside.insert(id);
+                let mut wake = Wake::default();
+                self.p.drop_message(slot, id, row.tag, self.now, &mut wake).unwrap();
+                self.woke(&wake);
+                self.meet(q, &row, false);
+                continue;
+            }
             if taken.may_overtake && self.overtakes(q, slot, &taken) {
                 continue;
             }
@@ -472,6 +497,7 @@ impl<'a> World<'a> {
     }
 
     pub fn extend(&mut self, q: usize, which: u8, fenced: bool, by: i64) {
+        self.follow_clock_with_lease(q);
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let mut wake = Wake::default();
         let stranger = self.p.extend(slot, id, Some(lease.number ^ 1 << 40), self.now, self.now + 1, &mut wake);
@@ -501,6 +527,7 @@ impl<'a> World<'a> {
 
     /// A reader's transaction is rolled back.
     pub fn give_back(&mut self, q: usize, which: u8, delay: i64) {
+        self.follow_clock_with_lease(q);
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let mut wake = Wake::default();
         self.p.give_back(slot, id, lease.number, self.now, delay, &mut wake).unwrap();
@@ -746,10 +773,41 @@ impl<'a> World<'a> {
         }
     }
 
+    /// The clock is set back. Who sleeps does so for a time, whatever the clock says.
+    pub fn set_back(&mut self, by: i64) {
+        self.now -= by;
+        for queue in &mut self.queues {
+            for waiter in &mut queue.waiting {
+                waiter.alarm = waiter.alarm.saturating_sub(by);
+            }
+            queue.was_set_back = true;
+        }
+    }
+
+    /// Somebody notes the time: what runs doesn't last longer because the clock was set back.
+    fn follow_clock(&mut self) {
+        let back = self.clock - self.now;
+        if (1..TOLERANCE).contains(&back) {
+            return;
+        }
+        self.clock = self.now;
+        for queue in self.queues.iter_mut().filter(|_| back > 0) {
+            queue.leases.values_mut().for_each(|lease| lease.until -= back);
+            queue.rests.values_mut().for_each(|until| *until -= back);
+        }
+    }
+
+    fn follow_clock_with_lease(&mut self, q: usize) {
+        if self.lease(q, 0).is_some() {
+            self.follow_clock();
+        }
+    }
+
     /// Time passes, and the alarms of waiting sessions ring.
     pub fn tick(&mut self, by: i64) {
         self.now += by;
         for queue in &mut self.queues {
+            queue.latest = queue.latest.max(self.now);
             let Some(slot) = queue.slot else { continue };
             let ringing: Vec<Waiter> =
                 queue.waiting.iter().copied().filter(|waiter| waiter.alarm <= self.now).collect();

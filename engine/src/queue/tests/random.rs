@@ -26,6 +26,7 @@ enum Step {
     EndDelete(u8, u8, bool),
     Expire(u8),
     Tick(i64),
+    SetBack(i64),
     Wait(u8),
     ActWoken(u8, u8),
     Cancel(u8, u8, bool),
@@ -74,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, c)| EndDelete(q, w, c)),
         3 => prop_oneof![1..5_u8, Just(255)].prop_map(Expire),
         4 => prop_oneof![1..SECOND, seconds(0, 40)].prop_map(Tick),
+        1 => prop_oneof![1..20_000_i64, seconds(0, 40), seconds(3600, 3601)].prop_map(SetBack),
         5 => q.clone().prop_map(Wait),
         5 => (q.clone(), which()).prop_map(|(q, w)| ActWoken(q, w)),
         1 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, f)| Cancel(q, w, f)),
@@ -131,6 +133,7 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::EndDelete(q, which, commit) => world.end_delete(at(q), which, commit),
         Step::Expire(limit) => world.expire(usize::from(limit)),
         Step::Tick(by) => world.tick(by),
+        Step::SetBack(by) => world.set_back(by),
         Step::Wait(q) => {
             let process = world.process();
             world.act(at(q), process);

@@ -103,7 +103,7 @@ impl World<'_> {
                 .committed
                 .get(&entry.msg_id)
                 .filter(|_| entry.deliver_at.is_none())
-                .map_or(self.now, |sent| sent.0);
+                .map_or(self.now, |sent| sent.0.min(self.now));
             let found = self.p.found(slot, &entry, sent, &mut wake).unwrap();
             if found == Found::NoRoom {
                 run.reached = place - 1;
