@@ -67,7 +67,7 @@ mod tests {
     fn random_runs(target: fn(&[u8])) {
         let runs = std::env::var("FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3_000);
         for seed in 1..=runs {
-            let mut state: u64 = seed * 0x9e37_79b9_7f4a_7c15;
+            let mut state = u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15);
             let mut next = || {
                 state ^= state >> 12;
                 state ^= state << 25;

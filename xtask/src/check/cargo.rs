@@ -68,7 +68,7 @@ pub(super) fn tests(packages: &[&str], pg: Pg) -> Result<Tally> {
 }
 
 /// Runs one check whose exit status is the answer.
-fn held(command: &mut Command) -> Result<Tally> {
+pub(super) fn held(command: &mut Command) -> Result<Tally> {
     let status = command.stdin(Stdio::null()).status();
     let status = status.with_context(|| format!("can't start `{}`", shell::line(command)))?;
     Ok(Tally::of(status.success()))

@@ -3,6 +3,7 @@
 //! A step that can't even run counts as one failure. The last line of output is the total.
 
 mod cargo;
+mod fuzz;
 mod instructions;
 mod memcheck;
 mod regress;
@@ -29,6 +30,8 @@ pub enum Step {
     Engine,
     /// The same under valgrind's memcheck.
     Memcheck,
+    /// What the fuzzers do, on a few random bytes; the fuzzers themselves are compiled where a nightly compiler is there.
+    FuzzTargets,
     /// How many instructions the hot paths take.
     Instructions,
     /// The private servers, and the tasks' and benchmarks' own parts.
@@ -49,6 +52,7 @@ impl Step {
             Self::Deny => "dependencies",
             Self::Engine => "unit tests",
             Self::Memcheck => "engine tests under valgrind",
+            Self::FuzzTargets => "fuzz targets",
             Self::Instructions => "instruction counts of the hot paths",
             Self::Xtask => "tests of the tasks and benchmarks",
             Self::Regress => "regression tests",
@@ -144,6 +148,7 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::Deny => cargo::deny(),
         Step::Engine => cargo::units(installation),
         Step::Memcheck => memcheck::engine(),
+        Step::FuzzTargets => fuzz::targets(),
         Step::Instructions => instructions::compare(accept),
         Step::Xtask => cargo::tests(&["xtask", "enough_bench"], installation.pg),
         Step::Regress => regress::regress(installation, accept),
