@@ -224,6 +224,8 @@ impl Partition<'_> {
         self.count(slot, Q::Live, 1)?;
         let refilling = self.q(slot, Q::Refiller)? != 0;
         let reached = self.reached(slot, entry)?;
+        // First of all, because this may be what comes into line where the head of its group is used up.
+        self.expire_before(slot, now, wake)?;
         if let Some(record) = self.lookup(slot, entry.msg_id)? {
             // A refill may have been faster.
             if self.tag(slot, record)?.sent == entry.tag.sent {
@@ -232,7 +234,6 @@ impl Partition<'_> {
             self.supersede(slot, record, now, wake)?;
             self.start_counting(slot)?;
         }
-        self.expire_before(slot, now, wake)?;
         let delayed = entry.deliver_at.is_some_and(|at| at > now);
         // What has come due and isn't in the index goes first: a refill brings it, and then this one. One of a higher priority
         // doesn't wait for that: readers refill when nothing is ready, so they would take lower ones before it.
@@ -368,12 +369,13 @@ impl Partition<'_> {
 
     /// A message that the refill's scan found; `now`: at the latest when it was sent, where it has no delivery time.
     pub fn found(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Found, Corrupt> {
+        // First of all, as for what a sender brings.
+        if entry.deliver_at.is_none() {
+            self.expire_before(slot, now, wake)?;
+        }
         if let Some(record) = self.lookup(slot, entry.msg_id)? {
             let same = self.tag(slot, record)?.matches(entry.tag);
             return Ok(if same { Found::Known } else { Found::Other });
-        }
-        if entry.deliver_at.is_none() {
-            self.expire_before(slot, now, wake)?;
         }
         Ok(match self.bring(slot, entry, now, wake)? {
             Put::In => {

@@ -291,3 +291,11 @@ fn one_of_a_group_that_is_in_line_again_comes_first_where_its_record_had_no_room
     let steps = [Send(0, 2, Some(9 * SECOND), 2, 1), Tick(9_500_000), Refill(0), Wait(0), Tick(32 * SECOND)];
     replay(2, 1448, &[&steps[..], &[LimitAttempts(0, 1), Send(0, 0, None, 0, 1), LimitAttempts(0, 2)]].concat());
 }
+
+#[test]
+fn a_message_that_its_own_scan_brings_into_line_is_not_behind_itself() {
+    use Step::*;
+    let steps = [Wait(0), Send(0, 0, None, 1, 2), Refill(0), LimitAttempts(0, 2), SetBack(3600 * SECOND), Read(0, 1)];
+    let more = [Tick(30 * SECOND), Wait(0), Wait(0), Tick(30 * SECOND), Scan(0, 2)];
+    replay(1, 424, &[&steps[..], &more].concat());
+}

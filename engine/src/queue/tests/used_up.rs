@@ -139,6 +139,30 @@ fn one_for_which_there_is_no_room_in_line_is_left_to_a_refill() {
 }
 
 #[test]
+fn one_that_comes_into_line_as_its_sender_or_a_scan_brings_it_is_there_once() {
+    for by_sender in [true, false] {
+        let words = allocate(4000);
+        let (p, slots) = fresh(&words, 1);
+        let slot = slots[0];
+        p.set_options(slot, ONCE, NOW).unwrap();
+        send(&p, slot, [member(1)]);
+        assert_eq!(ids(&take(&p, slot, NOW)), [1]);
+        // A scan is faster than the sender of the second.
+        assert_eq!(p.found(slot, &member(2), NOW, &mut Wake::default()), Ok(Found::Known));
+        // The lease of the first has run out, and nobody has looked.
+        if by_sender {
+            p.sent(slot, &member(2), LATER, &mut Wake::default()).unwrap();
+        } else {
+            assert_eq!(p.found(slot, &member(2), LATER, &mut Wake::default()), Ok(Found::Known));
+        }
+        assert_eq!(walk(&p)[&slot].groups[&7].next, None, "it is the head");
+        assert_eq!(ids(&take(&p, slot, LATER)), [2]);
+        expire(&p, slot, LATER + 60 * SECOND);
+        assert_eq!(take(&p, slot, LATER + 60 * SECOND), [], "after its only delivery");
+    }
+}
+
+#[test]
 fn those_in_line_are_passed_in_steps() {
     let words = allocate(12_000);
     let (p, slots) = fresh(&words, 1);
