@@ -187,7 +187,7 @@ impl Queue {
         if about == 0 && self.refill.is_none() {
             let (watch, next) = (self.waiting.last().unwrap().alarm, p.comes_due(slot, now).unwrap());
             // What is due in the table may have had no room when the watch began.
-            let retried = p.reach(slot).unwrap().1 < now && watch <= now + RETRY;
+            let retried = p.reach(slot).unwrap().1 < now.max(self.latest) && watch <= now + RETRY;
             // A waiter may have begun by a clock that was back by so little that nobody had noticed.
             let slack = if self.was_set_back { TOLERANCE } else { 0 };
             let next = next.map(|next| next.saturating_add(slack));
