@@ -272,7 +272,7 @@ impl<'a> World<'a> {
             assert_eq!(numbers, expected, "the first in order");
         }
         self.queues[q].check_order(&holding, &numbers);
-        let mut got = 0;
+        let (mut got, mut met) = (0, Vec::new());
         for taken in taken {
             let queue = &mut self.queues[q];
             let id = taken.msg_id;
@@ -295,7 +295,7 @@ impl<'a> World<'a> {
                 // Another row has the number.
                 queue.known_again(id);
                 self.forget_leased(slot, &taken);
-                self.meet(q, &row, false);
+                met.push(row);
                 continue;
             }
             if row.deliver_at.is_some_and(|at| at > self.now) {
@@ -306,7 +306,7 @@ impl<'a> World<'a> {
                 let mut wake = Wake::default();
                 self.p.drop_message(slot, id, row.tag, self.now, &mut wake).unwrap();
                 self.woke(&wake);
-                self.meet(q, &row, false);
+                met.push(row);
                 continue;
             }
             if taken.may_overtake && self.overtakes(q, slot, &taken) {
@@ -330,6 +330,10 @@ impl<'a> World<'a> {
             queue.delivered += 1;
             queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
             self.p.delivered(slot, 1).unwrap();
+        }
+        // Not before all that was read is noted.
+        for row in &met {
+            self.meet(q, row, false);
         }
         got
     }
