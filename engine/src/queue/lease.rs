@@ -270,7 +270,9 @@ impl Partition<'_> {
             self.watch(slot, now, wake)?;
         } else {
             self.unlink(slot, record)?;
-            if !self.use_up(slot, record, now, wake)? {
+            if self.use_up(slot, record, now, wake)? {
+                self.landed(slot, wake)?;
+            } else {
                 self.line_up(slot, record, true, wake)?;
             }
         }

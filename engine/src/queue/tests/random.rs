@@ -299,3 +299,10 @@ fn a_message_that_its_own_scan_brings_into_line_is_not_behind_itself() {
     let more = [Tick(30 * SECOND), Wait(0), Wait(0), Tick(30 * SECOND), Scan(0, 2)];
     replay(1, 424, &[&steps[..], &more].concat());
 }
+
+#[test]
+fn who_waits_for_the_flight_is_woken_where_a_lease_is_ended_that_was_the_last() {
+    use Step::*;
+    let steps = [Send(0, 0, None, 0, 2), LimitFlight(0, 1), Refill(0), Wait(0), LimitAttempts(0, 1), Wait(0)];
+    replay(1, 424, &[&steps[..], &[Extend(0, 0, false, 0)]].concat());
+}

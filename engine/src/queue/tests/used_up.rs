@@ -163,6 +163,22 @@ fn one_that_comes_into_line_as_its_sender_or_a_scan_brings_it_is_there_once() {
 }
 
 #[test]
+fn one_whose_lease_is_ended_makes_way_for_who_waits_for_the_flight() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    p.set_options(slot, Options { max_in_flight: 1, ..ONCE }, NOW).unwrap();
+    send(&p, slot, (1..=2).map(entry));
+    let lease = take(&p, slot, NOW)[0].lease;
+    p.wait(slot, 5, NOW, i64::MAX).unwrap().unwrap();
+    let mut wake = Wake::default();
+    p.extend(slot, 1, Some(lease), NOW, NOW, &mut wake).unwrap().unwrap();
+    assert_eq!(list(&p, slot, 1), Some(USED_UP));
+    assert_eq!(wake.processes(), [5]);
+    assert_eq!(ids(&take(&p, slot, NOW)), [2]);
+}
+
+#[test]
 fn those_in_line_are_passed_in_steps() {
     let words = allocate(12_000);
     let (p, slots) = fresh(&words, 1);
