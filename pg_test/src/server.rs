@@ -71,7 +71,11 @@ impl Database {
 
     /// A database that is there, on `server`.
     pub fn named(server: &Server, name: &str) -> Self {
-        let mut config = server.config();
+        Self::at(server.config(), name)
+    }
+
+    /// A database that is there, on the server that `config` leads to.
+    pub fn at(mut config: Config, name: &str) -> Self {
         config.dbname(name).application_name("pg_test");
         Self { config, name: name.to_owned() }
     }

@@ -52,6 +52,9 @@ impl Pg {
         ("18", Self::Pg18),
     ];
 
+    /// The versions as their projects release them, from the oldest to the newest.
+    pub const RELEASED: [Self; 4] = [Self::Pg15, Self::Pg16, Self::Pg17, Self::Pg18];
+
     /// The major version's number.
     pub fn major(self) -> u32 {
         match self {

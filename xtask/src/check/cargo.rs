@@ -67,6 +67,13 @@ pub(super) fn tests(packages: &[&str], pg: Pg) -> Result<Tally> {
     count(command.env("ENOUGH_PG", pg.to_string()))
 }
 
+/// The tests that take servers of all versions, and are ignored otherwise.
+pub(super) fn pg_upgrade() -> Result<Tally> {
+    let mut command = cargo();
+    command.args(["test", "--package", "enough_pg_test", "--test", "moving", "--", "--ignored", "pg_upgrade::"]);
+    count(command.args(["--test-threads", "2"]))
+}
+
 /// Runs one check whose exit status is the answer.
 pub(super) fn held(command: &mut Command) -> Result<Tally> {
     let status = command.stdin(Stdio::null()).status();

@@ -42,6 +42,8 @@ pub enum Step {
     Isolation,
     /// The tests with a real driver, crashes, standbys.
     BlackBox,
+    /// `pg_upgrade` among all versions, which are set up and installed for it. Only run where it is named.
+    PgUpgrade,
 }
 
 impl Step {
@@ -58,13 +60,15 @@ impl Step {
             Self::Regress => "regression tests",
             Self::Isolation => "isolation tests",
             Self::BlackBox => "black-box tests",
+            Self::PgUpgrade => "pg_upgrade among all versions",
         }
     }
 
     /// Whether the step is among `steps`, or among those that are run with `pg` where none is named.
     fn is_chosen(self, steps: &[Self], pg: Pg) -> bool {
         if steps.is_empty() {
-            return !pg.has_assertions() || matches!(self, Self::Regress | Self::Isolation | Self::BlackBox);
+            return self != Self::PgUpgrade && !pg.has_assertions()
+                || matches!(self, Self::Regress | Self::Isolation | Self::BlackBox);
         }
         steps.contains(&self)
     }
@@ -156,6 +160,13 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::BlackBox => {
             provision::ensure_for_black_box(installation.pg)?;
             cargo::tests(&["enough_pg_test"], installation.pg)
+        }
+        Step::PgUpgrade => {
+            for pg in Pg::RELEASED {
+                crate::install(pg)?;
+                provision::ensure_for_tests(pg)?;
+            }
+            cargo::pg_upgrade()
         }
     }
 }

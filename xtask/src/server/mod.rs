@@ -340,6 +340,19 @@ impl Server {
         Ok(command)
     }
 
+    /// A command by which bash runs `script` in the directory `dir`, as the servers' user and with the installation's programs on
+    /// its path. It ends at the first command that fails.
+    pub fn bash(&self, dir: &Path, script: &str) -> Result<Command> {
+        let mut command = self.installation.command(Path::new("setpriv"), dir)?;
+        command.args(self.account.setpriv_arguments(None)).args(["bash", "-euo", "pipefail", "-c", script]);
+        let bin = self.bin("postgres");
+        let programs = bin.parent().context("a program without a directory")?.to_path_buf();
+        let system = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+        command.env("PATH", std::env::join_paths(std::iter::once(programs).chain(system))?);
+        command.env("HOME", dir).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
+        Ok(command)
+    }
+
     /// The path of one of the installation's programs. Where the version lives in another release's root, it can only
     /// be run by [`Server::command`].
     pub fn bin(&self, program: &str) -> PathBuf {
