@@ -236,8 +236,43 @@ fn named_statements_need_the_poolers_help() -> Result<()> {
 }
 
 fn the_pooler_keeps_named_statements() -> Result<()> {
-    let (_database, pooler) = made(2, "max_prepared_statements = 100")?;
-    by_name(&pooler)
+    let (database, pooler) = made(2, "max_prepared_statements = 100")?;
+    by_name(&pooler)?;
+    // A worker's life by named statements, each call on the connection that another client has left it.
+    let (mut worker, mut other) = (pooler.client("app")?, pooler.client("app")?);
+    let mut read = worker.prepare(
+        "SELECT msg_id, lease, pg_backend_pid() FROM enough.queue_read('q', wait => make_interval(secs => $1))",
+    )?;
+    let extend = worker.prepare("SELECT enough.queue_extend('q', $1, '1 hour', $2) IS NOT NULL, pg_backend_pid()")?;
+    let delete = worker.prepare("SELECT enough.queue_delete('q', $1, $2), pg_backend_pid()")?;
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        // The wait begins before there is anything to read.
+        let waiting = thread::spawn(move || {
+            let rows = worker.query(&read, &[&60.0]);
+            (worker, read, rows)
+        });
+        until_waiting(&database, 1)?;
+        let sent = send(&mut other)?;
+        let rows;
+        (worker, read, rows) = waiting.join().expect("the worker panicked");
+        let row = rows?.pop().context("nothing was read")?;
+        let (msg_id, lease): (i64, i64) = (row.get(0), row.get(1));
+        ensure!(msg_id == sent);
+        served.push(row.get::<_, i32>(2));
+        for statement in [&extend, &delete] {
+            // A transaction of the other client's takes the connection that the worker has had last.
+            let mut transaction = other.transaction()?;
+            transaction.query_typed("SELECT 1", &[])?;
+            let row = worker.query_one(statement, &[&msg_id, &lease])?;
+            ensure!(row.get::<_, bool>(0), "the lease was lost");
+            served.push(row.get(1));
+            transaction.commit()?;
+        }
+    }
+    served.dedup();
+    ensure!(served.len() > 1, "one connection served all: {served:?}");
+    next_is_free(&database)
 }
 
 fn nothing_depends_on_a_sessions_state() -> Result<()> {
