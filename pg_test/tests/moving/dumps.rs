@@ -171,3 +171,28 @@ fn schedules_come_along_and_are_pointed_at_the_new_server() -> Result<()> {
     )?;
     Ok(())
 }
+
+/// The owner of a database with `pg_cron` in it, who is no superuser, may not read other roles' jobs.
+#[test]
+fn the_owner_dumps_without_the_schedules() -> Result<()> {
+    let server = start(&options()?.preload("pg_cron").conf("cron.database_name", "app"))?;
+    for statement in ["ROLE owner LOGIN", "DATABASE app OWNER owner", "DATABASE other OWNER owner"] {
+        server.client()?.batch_execute(&format!("CREATE {statement}"))?;
+    }
+    let app = Database::named(&server, "app");
+    app.client()?.batch_execute("CREATE EXTENSION pg_cron; GRANT USAGE ON SCHEMA cron TO owner")?;
+    app.client_as("owner")?.batch_execute(
+        "CREATE EXTENSION pg_enough; SELECT enough.queue_create('jobs'), enough.queue_send('jobs', '1'), \
+         enough.queue_schedule('tick', '0 0 1 1 *', 'jobs', '1')",
+    )?;
+    let dir = directory(&server)?;
+    let urls = [("OLD", server.url_for("app", "owner")), ("NEW", server.url_for("other", "owner"))];
+    let refused = run(&server, dir.path(), &commands("Dump, as SQL")?[0], &urls).err().context("a whole dump works")?;
+    ensure!(format!("{refused:#}").contains("row-level security"), "{refused:#}");
+    for script in commands("Without the schedules, by an owner")? {
+        run(&server, dir.path(), &script, &urls)?;
+    }
+    let mut client = Database::named(&server, "other").client_as("owner")?;
+    ensure!(queue::ids(&queue::read(&mut client, "jobs", 10)?) == [1]);
+    Ok(())
+}

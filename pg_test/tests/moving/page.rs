@@ -37,7 +37,7 @@ pub fn directory(server: &Server) -> Result<tempfile::TempDir> {
 }
 
 /// The sections that the other modules run, each by its heading.
-const TESTED: [&str; 11] = [
+const TESTED: [&str; 12] = [
     "Dump, in one file",
     "Dump, in parallel",
     "Dump, as SQL",
@@ -46,6 +46,7 @@ const TESTED: [&str; 11] = [
     "One queue",
     "The messages of one queue, into one that is there",
     "Schedules",
+    "Without the schedules, by an owner",
     "Base backup",
     "Standby, and its promotion",
     "Logical replication",
