@@ -141,6 +141,22 @@ COMMENT ON FUNCTION enough.queue_send_batch IS
 'Sends up to 10,000 messages; none for an empty array or NULL, which is what array_agg() makes of no rows.
 Returns their msg_ids in input order. group_keys, dedup_keys, headers, priorities, delays: one element a message; where one of the last two is NULL, priority or delay is for it, too. Dedup keys are taken in their own order, so that two batches never deadlock. The other arguments and errors are those of queue_send; 54000 for a larger batch.';
 
+CREATE FUNCTION enough.queue_send_unique(
+    queue text,
+    message jsonb,
+    dedup_key text,
+    on_conflict text DEFAULT 'keep',
+    delay interval DEFAULT '0',
+    priority int DEFAULT 0,
+    group_key text DEFAULT NULL,
+    headers jsonb DEFAULT NULL,
+    deliver_at timestamptz DEFAULT NULL
+) RETURNS TABLE (msg_id bigint, outcome text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 1 AS 'MODULE_PATHNAME', 'enough_queue_send_unique';
+COMMENT ON FUNCTION enough.queue_send_unique IS
+'Sends a message with a dedup_key, and says what has become of it. on_conflict: what is to be done where a live message has the key. keep: nothing. replace: where that message waits to be delivered, for the first time or again, it gets the new message, headers and delivery time (debounce), and has no attempts behind it; its msg_id, priority and group_key stay. One that is leased is kept.
+Returns one row: the msg_id of the message that has the key, and sent, kept or replaced. Waits for a transaction that is sending, replacing or finishing a message with the key. Needs INSERT on the table; where the table has row security, replace needs also SELECT and UPDATE, and keeps a message that the policies hide. The other arguments and errors are those of queue_send; 22023 for another on_conflict, 40001 also for a message that was replaced concurrently, above READ COMMITTED.';
+
 CREATE FUNCTION enough.queue_read(
     queue text,
     qty int DEFAULT 1,

@@ -5,7 +5,8 @@ use super::arguments::{
     DAY, HOUR, MILLISECOND, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key,
     limit, msg_ids, optional_duration, priority, quantity, whole,
 };
-use super::{pending, send};
+use super::pending;
+use super::send::{self, OnConflict};
 use crate::error::{Error, required, required_elements};
 use crate::export;
 use crate::pg::catalog::Privilege;
@@ -28,6 +29,7 @@ export!(
     enough_queue_rename = rename_queue,
     enough_queue_send = send_one,
     enough_queue_send_batch = send_batch,
+    enough_queue_send_unique = send_unique,
     enough_queue_read = read_some,
     enough_queue_read_any = read_any,
     enough_queue_pop = pop,
@@ -178,6 +180,29 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
         .collect::<Result<_, Error>>()?;
     let numbers = send::send(&queue, "queue_send_batch", &rows)?;
     all(call, &numbers)
+}
+
+fn send_unique(call: &mut Call<'_>) -> Answer {
+    let queue = queue_to_write(call)?;
+    let enqueued_at = server::now();
+    let on_conflict = match call.text(3) {
+        None => OnConflict::Keep,
+        Some(given) => OnConflict::named(&given)
+            .ok_or_else(|| Error::invalid("on_conflict", format!("\"{given}\""), "\"keep\" or \"replace\""))?,
+    };
+    let row = NewRow {
+        enqueued_at,
+        message: required(call.jsonb(1), "message")?,
+        deliver_at: delivery(call.interval(4), call.instant(8), enqueued_at)?,
+        priority: priority(call.i32(5))?,
+        group_key: key(call.raw_text(6), "the group key")?,
+        dedup_key: Some(required(key(call.raw_text(2), "the dedup key")?, "dedup_key")?),
+        headers: call.jsonb(7),
+    };
+    let (msg_id, outcome) = send::send_unique(&queue, &row, on_conflict)?;
+    let mut rows = call.rows()?;
+    rows.push(&[Value::I64(msg_id), Value::Bytes(outcome.name().as_bytes())])?;
+    Ok(rows.end())
 }
 
 fn all(call: &mut Call<'_>, numbers: &[i64]) -> Answer {

@@ -8,6 +8,7 @@ use crate::pg::memory::PgVec;
 use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, each_row_kept, read_rows};
 use crate::queue::consume::bury;
+use crate::queue::consume::replace::{Replaced, replace};
 use crate::queue::entry::ENTRY;
 use crate::queue::entry::entry_of;
 use crate::queue::handle::{Queue, require_write};
@@ -88,6 +89,74 @@ fn insert_directly(
     inserted: impl FnMut(Entry),
 ) -> Result<(), Error> {
     if queue.table.insert(rows, given, inserted) { Ok(()) } else { Err(missing(&queue.name)) }
+}
+
+/// What a sender wants where a live message has its dedup key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnConflict {
+    /// That one stays as it is.
+    Keep,
+    /// That one, unless it is leased, becomes the new one.
+    Replace,
+}
+
+impl OnConflict {
+    /// The wish of that name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "keep" => Some(OnConflict::Keep),
+            "replace" => Some(OnConflict::Replace),
+            _ => None,
+        }
+    }
+}
+
+/// What has become of a message with a dedup key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is in the table.
+    Sent,
+    /// Another has the key, and is as it was.
+    Kept,
+    /// The one that had the key waits with its payload, for its time.
+    Replaced,
+}
+
+impl Outcome {
+    /// As the sender is told.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Outcome::Sent => "sent",
+            Outcome::Kept => "kept",
+            Outcome::Replaced => "replaced",
+        }
+    }
+}
+
+/// Sends a message with a dedup key; the number of the message that has the key then, and what has become of the one to be
+/// sent.
+pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConflict) -> Result<(i64, Outcome), Error> {
+    queue.require(Privilege::Send)?;
+    require_write("queue_send_unique")?;
+    for _ in 0..TRIES {
+        let taken = match send_once(queue, row, None)? {
+            Sent::Stored(entry) => {
+                remember(queue.key, Action::Sent(entry));
+                return Ok((entry.msg_id, Outcome::Sent));
+            }
+            Sent::Taken(msg_id) => msg_id,
+        };
+        if on_conflict == OnConflict::Keep {
+            return Ok((taken, Outcome::Kept));
+        }
+        match replace(queue, taken, row)? {
+            Replaced::Yes => return Ok((taken, Outcome::Replaced)),
+            Replaced::Leased | Replaced::Hidden => return Ok((taken, Outcome::Kept)),
+            // Its key is free, or another message's.
+            Replaced::Changed => server::check_for_interrupts(),
+        }
+    }
+    Err(suppressed(queue))
 }
 
 /// Whether a dedup key is taken is the executor's business, also where the table is plain.

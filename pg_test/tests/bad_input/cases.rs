@@ -475,6 +475,21 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[("'q', ARRAY['1']::jsonb[], delay => '1 second', deliver_at => now()", "22023")],
     ),
     function(
+        "queue_send_unique",
+        &[
+            OF_QUEUE,
+            Argument("message", "'1'", &[NOT_NULL]),
+            Argument("dedup_key", "'fresh'", &[NOT_NULL, OPTIONAL_KEY]),
+            Argument("on_conflict", "'keep'", &[&[("''", "22023"), ("'Replace'", "22023"), ("'ignore'", "22023")]]),
+            Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
+            Argument("priority", "0", &[PRIORITY]),
+            Argument("group_key", "'group'", &[OPTIONAL_KEY]),
+            Argument("headers", "NULL", &[]),
+            Argument("deliver_at", "NULL", &[DELIVER_AT]),
+        ],
+        &[("'q', '1', 'k', delay => '1 second', deliver_at => now()", "22023")],
+    ),
+    function(
         "queue_read",
         &[
             OF_QUEUE,

@@ -25,6 +25,7 @@ mod roles;
 mod savepoint;
 mod sending;
 mod table;
+mod unique;
 mod used_up;
 mod wait;
 mod wait_end;

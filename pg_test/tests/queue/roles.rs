@@ -20,11 +20,13 @@ fn made() -> Result<(Database, Client, String, Client)> {
 }
 
 /// The calls that need INSERT, those that need SELECT and DELETE, and those that need SELECT.
-const SEND: [&str; 4] = [
+const SEND: [&str; 6] = [
     "queue_send('q', '1')",
     "queue_send_batch('q', ARRAY['1']::jsonb[])",
     "queue_send('q', '1', group_key => 'g', dedup_key => 'k')",
     "queue_send('q', '1', dedup_key => 'k')",
+    "queue_send_unique('q', '1', 'u')",
+    "queue_send_unique('q', '2', 'u', 'replace')",
 ];
 const CONSUME: [&str; 14] = [
     "queue_read('q')",

@@ -10,6 +10,7 @@
 //! | `fail.rs`, `release.rs` | failing: a retry, or the archive; giving back unused |
 //! | `batch.rs` | many messages ended by one call |
 //! | `bury.rs` | messages that have been delivered as often as they may be |
+//! | `replace.rs` | one that waits, replaced by another with its dedup key |
 //! | `purge.rs`, `redrive.rs` | all of a queue's messages removed; dead ones delivered again |
 
 pub(in crate::queue) mod batch;
@@ -23,3 +24,4 @@ pub(in crate::queue) mod read;
 pub(in crate::queue) mod redrive;
 pub(in crate::queue) mod refill;
 pub(in crate::queue) mod release;
+pub(in crate::queue) mod replace;
