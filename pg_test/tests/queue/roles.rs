@@ -94,7 +94,7 @@ fn insert_lets_a_role_send_and_nothing_else() -> Result<()> {
         expect(&mut user, calls, false)?;
     }
     // The last call's key was taken by the one before.
-    ensure!(queue::read(&mut client, "q", 10)?.len() == 3);
+    ensure!(queue::read(&mut client, "q", 10)?.len() == 4);
     client.batch_execute(&format!("REVOKE INSERT ON enough.q_q FROM {role}"))?;
     expect(&mut user, &SEND, false)
 }
