@@ -77,12 +77,15 @@ impl Error {
         Self::invalid(argument, array(found), format!("{}, one for each {thing}", array(things)))
     }
 
-    /// The same, where what is too large is the element of an array argument at that place, counted from 0.
+    /// The same, where what is too large or out of range is the element of an array argument at that place, counted from 0.
     #[must_use]
     pub fn of_element(self, argument: &'static str, place: usize) -> Self {
         match self {
             Error::TooLarge { size, limit, unit, hint, .. } => {
                 Error::TooLarge { what: format!("{argument}[{}]", place + 1).into(), size, limit, unit, hint }
+            }
+            Error::Invalid { value, expected, .. } => {
+                Error::Invalid { argument: format!("{argument}[{}]", place + 1).into(), value, expected }
             }
             other => other,
         }

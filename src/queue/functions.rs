@@ -144,8 +144,8 @@ fn send_one(call: &mut Call<'_>) -> Answer {
 fn send_batch(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
-    let (delay, deliver_at) = (call.interval(2), call.instant(7));
-    let for_all = (delivery(delay, deliver_at, enqueued_at)?, priority(call.i32(3))?);
+    let deliver_at = call.instant(7);
+    let for_all = (delivery(call.interval(2), deliver_at, enqueued_at)?, priority(call.i32(3))?);
     // As for `msg_ids`.
     let Some(messages) = call.jsonb_array(1) else { return all(call, &[]) };
     check_batch(messages.len())?;
@@ -157,14 +157,14 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
     let rows: PgVec<NewRow<'_>> = required_elements(messages.iter(), "messages")
         .enumerate()
         .map(|(place, message)| {
-            let own_delay = delays.get(place).map(|delay| delivery(Some(delay), deliver_at, enqueued_at));
+            let own_delivery = delays.get(place).map(|given| {
+                let own = delay(Some(given)).map_err(|error| error.of_element("delays", place))?;
+                delivery(Some(Time::Micros(own)), deliver_at, enqueued_at)
+            });
             let own_priority = priorities.get(place).map(|given| priority(Some(given)));
             Ok(NewRow {
                 enqueued_at,
-                deliver_at: own_delay
-                    .transpose()
-                    .map_err(|error| error.of_element("delays", place))?
-                    .unwrap_or(for_all.0),
+                deliver_at: own_delivery.transpose()?.unwrap_or(for_all.0),
                 priority: own_priority
                     .transpose()
                     .map_err(|error| error.of_element("priorities", place))?

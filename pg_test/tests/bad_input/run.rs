@@ -367,6 +367,18 @@ fn the_element_that_is_wrong_is_named() -> Result<()> {
             "group_keys[1] is too large: 600 bytes, where at most 512 are allowed",
         ),
         (
+            "queue_send_batch('q', '{1,2}', priorities => '{0,10}')".to_owned(),
+            "invalid value for argument \"priorities[2]\": 10",
+        ),
+        (
+            "queue_send_batch('q', '{1,2}', delays => '{0,-1 s}')".to_owned(),
+            "invalid value for argument \"delays[2]\": -1 s",
+        ),
+        (
+            "queue_send_batch('q', '{1,2}', delays => '{0,1 s}', deliver_at => now())".to_owned(),
+            "invalid value for argument \"deliver_at\": given together with a delay",
+        ),
+        (
             format!("cache_mget(ARRAY['a', 'b', {long}])"),
             "keys[3] is too large: 600 bytes, where at most 512 are allowed",
         ),
