@@ -44,6 +44,7 @@ BEGIN
             (3, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.rate_limit_override'),
             (3, 'SELECT, UPDATE', 'TABLE enough.queue'),
             (4, 'INSERT, DELETE', 'TABLE enough.queue'),
+            (4, 'INSERT, DELETE', 'TABLE enough.topic_subscription'),
             (4, 'CREATE', 'SCHEMA enough'),
             (4, 'EXECUTE', 'FUNCTION enough.grant_to(regrole, text)'),
             (4, 'EXECUTE', 'FUNCTION enough.revoke_from(regrole, text)')

@@ -23,6 +23,17 @@ COMMENT ON TABLE enough.queue IS
 GRANT SELECT ON enough.queue TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
 
+CREATE TABLE enough.topic_subscription (
+    queue         text NOT NULL REFERENCES enough.queue (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    topic_pattern text COLLATE pg_catalog."C" NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (queue, topic_pattern)
+);
+COMMENT ON TABLE enough.topic_subscription IS
+'Which queues get what is published to which topics. Written by topic_subscribe and topic_unsubscribe; follows the rows of enough.queue.';
+GRANT SELECT ON enough.topic_subscription TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.topic_subscription', '');
+
 CREATE TABLE enough.rate_limit_policy (
     name         text NOT NULL,
     max_requests integer NOT NULL,

@@ -15,6 +15,7 @@
 //! | [`cache`] | the arena, the hash table over it and eviction |
 //! | [`window`] | a strict sliding window |
 //! | [`queue`] | the window of ready messages, the leases and the timers |
+//! | [`topic`] | patterns of topics |
 #![forbid(unsafe_code)]
 
 #[cfg(not(target_pointer_width = "64"))]
@@ -26,5 +27,6 @@ pub mod hash;
 pub mod limiter;
 pub mod queue;
 pub mod seqlock;
+pub mod topic;
 pub mod window;
 pub mod words;

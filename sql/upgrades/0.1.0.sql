@@ -23,6 +23,16 @@ ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,
     ADD ack text NOT NULL DEFAULT 'durable';
 
+-- Queues subscribe to topics.
+CREATE TABLE enough.topic_subscription (
+    queue         text NOT NULL REFERENCES enough.queue (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    topic_pattern text COLLATE pg_catalog."C" NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    PRIMARY KEY (queue, topic_pattern)
+);
+GRANT SELECT ON enough.topic_subscription TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.topic_subscription', '');
+
 -- A policy may have several rules.
 ALTER TABLE enough.rate_limit_policy
     ALTER period DROP NOT NULL,

@@ -3,7 +3,7 @@
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counts the invalidations of the server's relation cache: what was read from the catalogs before the current number
 /// must be read again.
@@ -15,9 +15,29 @@ pub fn init() {
     unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), Datum::from(0)) };
 }
 
+/// The relation whose invalidations are counted apart, see [`watch`]; 0 for none. And their number.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
+static WATCHED_EPOCH: AtomicU64 = AtomicU64::new(0);
+
 #[pg_guard]
-unsafe extern "C-unwind" fn invalidated(_arg: Datum, _relation: Oid) {
+unsafe extern "C-unwind" fn invalidated(_arg: Datum, relation: Oid) {
     GENERATION.fetch_add(1, Relaxed);
+    // An invalid OID stands for all relations.
+    if relation == Oid::INVALID || relation.to_u32() == WATCHED.load(Relaxed) {
+        WATCHED_EPOCH.fetch_add(1, Relaxed);
+    }
+}
+
+/// Counts the invalidations of one relation apart from now on, in the place of any other.
+pub fn watch(relation: u32) {
+    if WATCHED.swap(relation, Relaxed) != relation {
+        WATCHED_EPOCH.fetch_add(1, Relaxed);
+    }
+}
+
+/// The current number of invalidations of the relation that is watched.
+pub fn watched_epoch() -> u64 {
+    WATCHED_EPOCH.load(Relaxed)
 }
 
 /// The current number of invalidations.

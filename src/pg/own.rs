@@ -48,6 +48,9 @@ pub static QUEUE: [Column; 13] = [
     (c"ack", TEXT),
 ];
 
+/// The columns of `enough.topic_subscription`.
+pub static TOPIC_SUBSCRIPTION: [Column; 3] = [(c"queue", TEXT), (c"topic_pattern", TEXT), (c"created_at", TIMESTAMPTZ)];
+
 /// The columns of `enough.rate_limit_policy`.
 pub static POLICY: [Column; 10] = [
     (c"name", TEXT),

@@ -57,6 +57,12 @@ pub fn may_write() -> bool {
     !unsafe { pg_sys::XactReadOnly } && !in_recovery()
 }
 
+/// Whether the statement at hand is one of several of a transaction: between BEGIN and COMMIT, or sent with others.
+pub fn in_transaction_block() -> bool {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// Whether the current transaction has written anything yet.
 pub fn has_written() -> bool {
     // SAFETY: reads a variable of this process.

@@ -13,7 +13,7 @@ use pgrx::spi;
 use pgrx::spi::OwnedPreparedStatement;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
 /// A parameter of a statement.
@@ -181,16 +181,22 @@ fn kept(
 }
 
 /// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, so that it runs on a
-/// standby too, and sees everything that is committed by now.
+/// standby too, and sees everything that is committed by now, at every isolation level, and what this transaction has done.
 pub fn read_rows(
     statement: &str,
     parameters: &[Parameter<'_>],
     each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
 ) -> Result<usize, Error> {
-    with_latest_snapshot(|client| {
-        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        all(client.select(&*encode_c(statement), None, &parameters)?, each)
+    let statement = encode_c(statement);
+    read(parameters, each, |count, types, values, nulls| {
+        // SAFETY: SPI is connected; as many types, values and flags as are said.
+        Ok(unsafe { pg_sys::SPI_execute_with_args(statement.as_ptr(), count, types, values, nulls, true, 0) })
     })
+}
+
+thread_local! {
+    /// Plans of statements that only read, kept for the session.
+    static KEPT_READS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::default();
 }
 
 /// The same with a plan that is kept for the session: for a look-up by a primary key.
@@ -199,14 +205,72 @@ pub fn read_rows_kept(
     parameters: &[Parameter<'_>],
     each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
 ) -> Result<usize, Error> {
-    with_latest_snapshot(|client| {
-        let parameters: Vec<_> = parameters.iter().map(Parameter::datum).collect();
-        let plan = kept(client, statement, &parameters)?;
-        all(client.select(&*plan, None, &parameters)?, each)
+    let known = KEPT_READS.with_borrow(|kept| kept.get(statement).copied());
+    read(parameters, each, |count, types, values, nulls| {
+        let plan = if let Some(plan) = known { plan } else { plan(statement, count, types)? };
+        // SAFETY: SPI is connected; the plan is of this statement, and so of parameters of these types.
+        Ok(unsafe { pg_sys::SPI_execute_plan(plan, values, nulls, true, 0) })
     })
 }
 
-fn with_latest_snapshot<R>(work: impl FnOnce(&spi::SpiClient<'_>) -> Result<R, Error>) -> Result<R, Error> {
+/// Plans a statement of `count` parameters of these types, and keeps the plan. SPI is connected.
+#[cold]
+fn plan(statement: &str, count: i32, types: *mut Oid) -> Result<pg_sys::SPIPlanPtr, Error> {
+    // SAFETY: SPI is connected; as many types as are said. A plan that is kept is never freed.
+    let plan = unsafe {
+        let plan = pg_sys::SPI_prepare(encode_c(statement).as_ptr(), count, types);
+        if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+            return Err(failed(pg_sys::SPI_result));
+        }
+        plan
+    };
+    KEPT_READS.with_borrow_mut(|kept| kept.insert(statement.into(), plan));
+    Ok(plan)
+}
+
+#[cold]
+fn failed(code: i32) -> Error {
+    // SAFETY: the server answers any number with a constant.
+    let said = unsafe { CStr::from_ptr(pg_sys::SPI_result_code_string(code)) };
+    Error::Internal { problem: format!("a statement of its own failed: {}", said.to_string_lossy()) }
+}
+
+/// Runs a statement by `execute` as read-only with the latest snapshot, and gives each row to `each`; how many there were.
+///
+/// Not by pgrx's `select`: once the transaction has written through pgrx, that takes the transaction's snapshot, which may be
+/// hours old above READ COMMITTED.
+fn read(
+    parameters: &[Parameter<'_>],
+    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+    execute: impl FnOnce(i32, *mut Oid, *mut Datum, *const c_char) -> Result<i32, Error>,
+) -> Result<usize, Error> {
+    with_latest_snapshot(|| {
+        let (mut types, mut values, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
+        for parameter in parameters.iter().map(Parameter::datum) {
+            types.push(parameter.oid());
+            values.push(parameter.datum().map_or(Datum::null(), |datum| datum.sans_lifetime()));
+            nulls.push(if parameter.datum().is_some() { b' ' } else { b'n' } as c_char);
+        }
+        let code = execute(parameters.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr())?;
+        if code < 0 {
+            return Err(failed(code));
+        }
+        // SAFETY: SPI has just run a statement. What it found, if anything, is there until SPI is finished: statements that
+        // `each` runs have a connection of their own.
+        unsafe {
+            let table = pg_sys::SPI_tuptable;
+            let count = if table.is_null() { 0 } else { (*table).numvals as usize };
+            for number in 0..count {
+                if let Some(row) = spi::SpiHeapTupleData::new((*table).tupdesc, *(*table).vals.add(number))? {
+                    each(&row)?;
+                }
+            }
+            Ok(count)
+        }
+    })
+}
+
+fn with_latest_snapshot<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     struct Active;
     impl Drop for Active {
         fn drop(&mut self) {
@@ -222,7 +286,7 @@ fn with_latest_snapshot<R>(work: impl FnOnce(&spi::SpiClient<'_>) -> Result<R, E
     // SAFETY: no preconditions.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let _active = Active;
-    Spi::connect(work)
+    Spi::connect(|_| work())
 }
 
 /// A column of an answer's row, from 1 on, as it is; to be copied before the next statement.

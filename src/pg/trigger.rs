@@ -42,6 +42,14 @@ impl<'c> Trigger<'c> {
         }
     }
 
+    /// Tells all sessions, and this one after the statement, when the transaction commits, to forget what they know of the
+    /// trigger's table: [`relcache_epoch`](super::catalog::relcache_epoch) moves.
+    pub fn invalidate_relation(&self) {
+        // SAFETY: the server has the table open while it calls the trigger. It is told at the end of the command and of the
+        // transaction, or not at all where that is rolled back.
+        unsafe { pg_sys::CacheInvalidateRelcache((*self.data).tg_relation) };
+    }
+
     /// The row before and after the change, where the trigger runs for each row.
     pub fn rows(&self) -> Option<[Option<TriggerRow<'c>>; 2]> {
         // SAFETY: the server fills in what belongs to the event.

@@ -57,6 +57,7 @@ export!(
     enough_queue_dead = dead,
     enough_queue_redrive = redrive_some,
     enough_queue_stats = describe,
+    enough_in_transaction_block = in_transaction_block,
 );
 
 type Answer = Result<Value<'static>, Error>;
@@ -548,4 +549,10 @@ fn describe(call: &mut Call<'_>) -> Answer {
         stats::describe(&queue, &mut rows)?;
     }
     Ok(rows.end())
+}
+
+/// `_in_transaction_block`, for `queue_work`, which is written in SQL.
+#[allow(clippy::unnecessary_wraps, reason = "as all functions that SQL calls")]
+fn in_transaction_block(_call: &mut Call<'_>) -> Answer {
+    Ok(Value::Bool(server::in_transaction_block()))
 }

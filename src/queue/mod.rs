@@ -12,6 +12,7 @@
 //! | `name.rs`, `options.rs` | names; the rows of `enough.queue` |
 //! | `index.rs`, `entry.rs` | where its index lies; what that has to know of a row |
 //! | `send.rs` | sending |
+//! | `topics.rs` | subscriptions of queues to topics, and publishing to them |
 //! | `consume/` | a message from the read to its end |
 //! | `pending.rs` | what waits for the end of the transaction |
 //! | `ack.rs` | acknowledgement that does not wait for the disk |
@@ -34,6 +35,7 @@ mod name;
 mod options;
 pub mod pending;
 mod send;
+mod topics;
 pub mod upkeep;
 
 pub use admin::check;

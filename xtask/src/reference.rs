@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use crate::paths;
 
 /// Chapters, and how the names in them begin; the first that fits takes a name.
-const CHAPTERS: [(&str, &[&str]); 5] = [
+const CHAPTERS: [(&str, &[&str]); 6] = [
     ("Queue", &["queue"]),
+    ("Topics", &["topic"]),
     ("Cache", &["cache"]),
     ("Rate limit", &["rate_limit"]),
     ("Maintenance", &["maintain", "maintenance", "status"]),
@@ -19,7 +20,9 @@ const CHAPTERS: [(&str, &[&str]); 5] = [
 
 /// Public functions in the order in which they were made, with their comments.
 const FUNCTIONS: &str = "\
-SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), obj_description(p.oid, 'pg_proc')
+SELECT p.proname::text, CASE p.prokind WHEN 'p' THEN substr(replace(', ' || pg_get_function_arguments(p.oid), ', IN ', ', '), 3)
+                             ELSE pg_get_function_arguments(p.oid) END,
+       CASE p.prokind WHEN 'p' THEN 'a procedure' ELSE pg_get_function_result(p.oid) END, obj_description(p.oid, 'pg_proc')
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 WHERE p.pronamespace = 'enough'::regnamespace AND p.proname NOT LIKE '\\_%'
 ORDER BY p.oid";

@@ -20,7 +20,13 @@ const ORDERS: [Order; 3] = [
     Order {
         source: "engine/src",
         // A queue's `max_rate` has the limiter's bounds, and both count in windows.
-        rows: &[&["cache", "queue"], &["limiter"], &["window"], &["hash", "seqlock"], &["words", "fingerprint"]],
+        rows: &[
+            &["cache", "queue", "topic"],
+            &["limiter"],
+            &["window"],
+            &["hash", "seqlock"],
+            &["words", "fingerprint"],
+        ],
     },
     Order {
         source: "src",

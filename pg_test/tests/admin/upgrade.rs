@@ -47,6 +47,8 @@ SELECT r.relname || ' ' || c.conname || ' ' || pg_get_constraintdef(c.oid) FROM 
 UNION ALL
 SELECT pg_get_indexdef(i.indexrelid) FROM relation r JOIN pg_index i ON i.indrelid = r.oid
 UNION ALL
+SELECT pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text FROM relation r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
+UNION ALL
 SELECT format('%s %s %s %s %s', e.evtname, e.evtevent, e.evttags, e.evtenabled, e.evtfoid::regprocedure)
   FROM pg_event_trigger e JOIN member m ON m.classid = 'pg_event_trigger'::regclass AND m.objid = e.oid
 UNION ALL

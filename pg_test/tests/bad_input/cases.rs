@@ -3,7 +3,7 @@
 use crate::arguments::{
     ALGORITHM, BURST, BYTES, Bad, CALENDAR, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LEASES, LIMIT, MAX_REQUESTS,
     MSG_IDS, NEGATIVE, NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY,
-    QTY, QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, YEAR,
+    QTY, QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, WORDS, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -655,6 +655,21 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(
         "queue_stats",
         &[Argument("queue", "'q'", &[QUEUE.split_first_chunk::<1>().expect("has NULL first").1])],
+        &[],
+    ),
+    function("topic_subscribe", &[Argument("topic_pattern", "'a.#'", &[WORDS]), OF_QUEUE], &[]),
+    function("topic_unsubscribe", &[Argument("topic_pattern", "'a.#'", &[WORDS]), OF_QUEUE], &[]),
+    function("topic_subscriptions", &[], &[]),
+    function(
+        "topic_publish",
+        &[
+            Argument("topic", "'a.b'", &[WORDS, &[("'*'", "22023"), ("'a.#'", "22023")]]),
+            Argument("message", "'1'", &[NOT_NULL]),
+            Argument("delay", "'0'", &[NOT_NEGATIVE, DELAY, TOO_LONG]),
+            Argument("priority", "0", &[PRIORITY]),
+            Argument("group_key", "'group'", &[OPTIONAL_KEY]),
+            Argument("headers", "NULL", &[]),
+        ],
         &[],
     ),
     function("maintain", &[Argument("max_duration", "'10 seconds'", &[NOT_NEGATIVE])], &[]),

@@ -67,7 +67,7 @@ const CHANGES: &[&str] = &[
     "ALTER TABLE enough.a_q SET UNLOGGED",
     // That of the queues, and of the policies.
     "ALTER TABLE enough.queue ADD COLUMN further int; ALTER TABLE enough.queue DROP COLUMN further",
-    "TRUNCATE enough.queue",
+    "TRUNCATE enough.queue CASCADE",
     "LOCK TABLE enough.rate_limit_policy; ALTER TABLE enough.rate_limit_policy SET UNLOGGED; \
      ALTER TABLE enough.rate_limit_policy SET LOGGED",
     "TRUNCATE enough.rate_limit_policy",
@@ -87,7 +87,8 @@ const CHANGES: &[&str] = &[
 
 /// What these functions return is a type, or what they read is a table, of the extension's own, which the server looks up
 /// before it makes the call. Where that is gone by the time it has waited for it, the server's error is an internal one.
-const LOOKED_UP: &[&str] = &["queue_read", "queue_pop", "queue_peek", "queue_stats", "queue_list"];
+const LOOKED_UP: &[&str] =
+    &["queue_read", "queue_pop", "queue_peek", "queue_stats", "queue_list", "topic_subscriptions"];
 
 /// A session and the call that is its own.
 struct Session {

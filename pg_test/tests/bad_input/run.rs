@@ -73,7 +73,7 @@ fn difference(before: &str, after: &str, hits: bool) -> Option<String> {
 fn signatures(client: &mut Client) -> Result<BTreeSet<String>> {
     let rows = client.query(
         "SELECT proname || '(' || coalesce(array_to_string(proargnames[1:pronargs], ', '), '') || ')' FROM pg_proc \
-         WHERE pronamespace = 'enough'::regnamespace AND proname NOT LIKE '\\_%'",
+         WHERE pronamespace = 'enough'::regnamespace AND prokind = 'f' AND proname NOT LIKE '\\_%'",
         &[],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

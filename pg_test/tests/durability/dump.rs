@@ -16,7 +16,8 @@ fn unusual_jobs(client: &mut Client) -> Result<()> {
          SELECT enough.queue_send_batch('jobs', ARRAY['1', '2', '3']::jsonb[], dedup_keys => ARRAY['a', 'b', NULL], \
                 group_keys => ARRAY['g', NULL, 'g']); \
          SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
-         SELECT enough.queue_pause('jobs')",
+         SELECT enough.queue_pause('jobs'); \
+         SELECT enough.topic_subscribe('done.#', 'jobs'), enough.topic_subscribe('#.odd', 'Odd-Name.1')",
     )?;
     Ok(())
 }
@@ -37,6 +38,8 @@ fn unusual_jobs_are_there(restored: &mut Client) -> Result<()> {
     ensure!(again.get::<_, i64>(0) == 1);
     restored.batch_execute("SELECT enough.queue_fail('jobs', 1, retry_in => '0')")?;
     ensure!(queue::ids(&queue::read(restored, "jobs", 10)?) == [1]);
+    let published = restored.query_one("SELECT enough.topic_publish('done.x', '1')", &[])?;
+    ensure!(published.get::<_, i32>(0) == 1, "the subscription was lost");
     Ok(())
 }
 
@@ -86,7 +89,17 @@ fn a_dump_brings_everything_back() -> Result<()> {
     ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
 
     let mut restored = target.client()?;
-    for table in ["rate_limit_policy", "queue", "q_q", "a_q", "q_jobs", "a_jobs", "\"q_Odd-Name.1\"", "q_empty"] {
+    for table in [
+        "rate_limit_policy",
+        "queue",
+        "topic_subscription",
+        "q_q",
+        "a_q",
+        "q_jobs",
+        "a_jobs",
+        "\"q_Odd-Name.1\"",
+        "q_empty",
+    ] {
         let rows = format!(
             "SELECT jsonb_agg(t ORDER BY t)::text FROM (SELECT to_jsonb(r) AS t FROM enough.{table} AS r) AS s"
         );

@@ -23,7 +23,7 @@ pub(crate) fn functions(client: &mut Client) -> Result<Vec<Function>> {
         "SELECT proname::text, coalesce(proargnames[1:pronargs], '{}'), \
                 ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS a (t, n) ORDER BY n), \
                 pronargdefaults, prorettype = 'trigger'::regtype, proretset \
-         FROM pg_proc WHERE pronamespace = 'enough'::regnamespace ORDER BY proname, oid",
+         FROM pg_proc WHERE pronamespace = 'enough'::regnamespace AND prokind = 'f' ORDER BY proname, oid",
         &[],
     )?;
     let function = |row: &postgres::Row| {

@@ -139,7 +139,7 @@ const ON_ALL: &[&str] = &[
     "DROP SCHEMA enough CASCADE",
     "DROP SCHEMA enough CASCADE; CREATE EXTENSION pg_enough",
     "CREATE EXTENSION IF NOT EXISTS pg_enough",
-    "TRUNCATE enough.queue",
+    "TRUNCATE enough.queue CASCADE",
     "TRUNCATE enough.rate_limit_policy",
     "DROP TABLE enough.queue CASCADE",
     "ALTER TABLE enough.queue ADD COLUMN extra int",

@@ -32,6 +32,22 @@ fn what_the_snapshot_does_not_show_is_left_to_others() -> Result<()> {
 }
 
 #[test]
+fn a_queue_that_is_made_after_the_snapshot_is_there() -> Result<()> {
+    let (_database, mut client, mut other) = queue::made(OPTIONS)?;
+    for (number, level) in LEVELS.iter().enumerate() {
+        client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}; SELECT 1"))?;
+        // Also after the transaction has written by statements.
+        queue::send(&mut client, "q", &json!(1))?;
+        client.batch_execute("SELECT enough.queue_send('q', '1', dedup_key => 'k'), enough.queue_pause('q')")?;
+        other.batch_execute(&format!("SELECT enough.queue_create('later{number}')"))?;
+        queue::send(&mut client, &format!("later{number}"), &json!(1))?;
+        client.batch_execute("COMMIT")?;
+        ensure!(queue::read(&mut other, &format!("later{number}"), 10)?.len() == 1, "{level}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_consumer_works_in_each_level() -> Result<()> {
     let (_database, mut client, mut other) = queue::made(OPTIONS)?;
     client.batch_execute("CREATE TABLE done (n bigint PRIMARY KEY)")?;

@@ -98,7 +98,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
 }
 
 /// The queue, which the caller must own; or be an operator, where its tables stay as they are.
-fn permitted(name: &[u8], function: &'static str, rewrites: bool) -> Result<Rc<Queue>, Error> {
+pub(in crate::queue) fn permitted(name: &[u8], function: &'static str, rewrites: bool) -> Result<Rc<Queue>, Error> {
     let queue = Queue::open(name)?;
     require_write(function)?;
     if catalog::is_owner(queue.table.live.relation) || (!rewrites && is_operator()) {

@@ -107,8 +107,9 @@ pub(in crate::queue) fn require_create(name: &str) -> Result<(), Error> {
 /// Notes a queue's options.
 fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
     own::check(c"queue", &own::QUEUE)?;
-    // A row of that name is left over where somebody dropped the tables by hand.
     in_registry(|| {
+        // A row of that name is left over where somebody dropped the tables by hand. With it go that queue's subscriptions.
+        run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
                     max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack) \

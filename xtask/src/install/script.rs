@@ -50,8 +50,9 @@ const MADE_ONCE: [&str; 2] = ["/schema.sql", "/tables.sql"];
 
 /// The statements of a file such that they replace the functions that are there.
 fn replacing(text: &str) -> String {
-    let line = |line: &str| match line.strip_prefix("CREATE FUNCTION ") {
-        Some(rest) => format!("CREATE OR REPLACE FUNCTION {rest}\n"),
+    let kinds = ["CREATE FUNCTION ", "CREATE PROCEDURE ", "CREATE TRIGGER "];
+    let line = |line: &str| match kinds.iter().find(|&&kind| line.starts_with(kind)) {
+        Some(_) => format!("CREATE OR REPLACE{}\n", &line["CREATE".len()..]),
         None => format!("{line}\n"),
     };
     text.lines().map(line).collect()
