@@ -9,9 +9,8 @@ use postgres::Client;
 use serde_json::json;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
-use xtask::server::{SUPERUSER, Server};
+use xtask::server::{SUPERUSER, Server, Signal, signal};
 
 /// A connection by hand, which can be cut at any moment.
 struct Raw {
@@ -285,11 +284,6 @@ fn a_cancel_is_noticed_at_once_whenever_it_comes() -> Result<()> {
         }
         Ok(())
     });
-    let signal = |which: &str| -> Result<()> {
-        let status = Command::new("kill").args([format!("-{which}"), stopped.to_string()]).status()?;
-        ensure!(status.success(), "can't stop a session");
-        Ok(())
-    };
     let (mut tried, mut late) = (0, Vec::new());
     let deadline = Instant::now() + Duration::from_secs(40);
     while tried < 12 && Instant::now() < deadline {
@@ -303,7 +297,7 @@ fn a_cancel_is_noticed_at_once_whenever_it_comes() -> Result<()> {
         let met = Instant::now() + Duration::from_secs(3);
         let mut waits = false;
         while !waits && Instant::now() < met {
-            signal("STOP")?;
+            signal(stopped, Signal::SIGSTOP)?;
             std::thread::sleep(Duration::from_millis(30));
             waits = client
                 .query_opt(
@@ -312,14 +306,14 @@ fn a_cancel_is_noticed_at_once_whenever_it_comes() -> Result<()> {
                 )?
                 .is_some();
             if !waits {
-                signal("CONT")?;
+                signal(stopped, Signal::SIGCONT)?;
             }
         }
         cancel.cancel_query(postgres::NoTls)?;
         std::thread::sleep(Duration::from_millis(20));
         let began = Instant::now();
         if waits {
-            signal("CONT")?;
+            signal(stopped, Signal::SIGCONT)?;
             tried += 1;
         }
         let error = thread.join().expect("the reader panicked").context("the reader wasn't cancelled")?;

@@ -4,10 +4,10 @@ use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::eventually;
 use enough_pg_test::server::{self, Database, backend};
 use postgres::Client;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
+use xtask::server::{Signal, signal};
 
 /// Sessions that do the same to the same key.
 const SESSIONS: usize = 6;
@@ -68,14 +68,14 @@ fn waited_for(database: &Database, watch: &mut Client, call: &str) -> Result<Str
             .collect();
         let seen = eventually("sessions wait for one another", || {
             // All but one are stopped. Now and then one of them holds the lock at that moment: the last one waits for it.
-            signal(&stopped, "STOP")?;
+            stopped.iter().try_for_each(|&pid| signal(pid, Signal::SIGSTOP))?;
             thread::sleep(Duration::from_millis(5));
             let row = watch.query_opt(
                 "SELECT wait_event FROM pg_stat_activity WHERE datname = current_database() \
                  AND wait_event_type = 'LWLock' AND wait_event ~ '^(Enough|pg_enough|extension)' LIMIT 1",
                 &[],
             );
-            signal(&stopped, "CONT")?;
+            stopped.iter().try_for_each(|&pid| signal(pid, Signal::SIGCONT))?;
             Ok(row?.map(|row| row.get::<_, String>(0)))
         });
         done.store(true, Relaxed);
@@ -84,11 +84,4 @@ fn waited_for(database: &Database, watch: &mut Client, call: &str) -> Result<Str
         }
         seen
     })
-}
-
-fn signal(processes: &[u32], which: &str) -> Result<()> {
-    let mut kill = Command::new("kill");
-    kill.arg(format!("-{which}")).args(processes.iter().map(u32::to_string));
-    ensure!(kill.status()?.success(), "can't stop the sessions");
-    Ok(())
 }

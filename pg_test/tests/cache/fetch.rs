@@ -9,6 +9,7 @@ use enough_pg_test::server::{self, Database, backend};
 use postgres::{Client, Error};
 use serde_json::{Value, json};
 use std::thread::{self, JoinHandle};
+use xtask::server::{Signal, signal};
 
 const CALLERS: usize = 32;
 
@@ -146,18 +147,13 @@ fn after_a_crash_in_the_middle_it_computes_anew() -> Result<()> {
     until_waiting(&mut client, AT_GATE, 1)?;
     let (second, _) = call(&database, statement)?;
     until_waiting(&mut client, FOR_TURN, 1)?;
-    kill(pid)?;
+    signal(pid, Signal::SIGKILL)?;
     ensure!(ended(first)?.is_err_and(|error| check::is_lost(&error)));
     ensure!(ended(second)?.is_err_and(|error| check::is_lost(&error)));
     // Its memory is new, so this is the first run again; the gate is open, because its holder is gone, too.
     let again = eventually("the server is back", || Ok(database.client().ok()))?.query_one(statement, &[])?;
     ensure!(again.get::<_, Value>(0) == json!(1));
     check::healthy(&server.log(), true)
-}
-
-fn kill(pid: u32) -> Result<()> {
-    ensure!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?.success());
-    Ok(())
 }
 
 #[test]

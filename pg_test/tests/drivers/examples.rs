@@ -19,6 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use xtask::provision::drivers::Drivers;
+use xtask::server::{Signal, signal};
 
 /// How long a lease of the workers is.
 const LEASE: f64 = 2.0;
@@ -119,7 +120,7 @@ struct Process(Child);
 impl Process {
     /// Tells it to stop, and waits until it has.
     fn stop(mut self) -> Result<ExitStatus> {
-        xtask::shell::output(Command::new("kill").args(["-TERM", &self.0.id().to_string()]))?;
+        signal(self.0.id(), Signal::SIGTERM)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.0.try_wait()? {

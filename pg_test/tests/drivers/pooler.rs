@@ -13,6 +13,7 @@ use serde_json::json;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use xtask::server::{Signal, signal};
 use xtask::shell;
 
 /// A test's name, what is missing for it besides a pooler, and the test.
@@ -172,7 +173,7 @@ fn a_cancel_goes_through_the_pooler() -> Result<()> {
     let (database, pooler) = made(2, "")?;
     let psql = psql_that_reads(&pooler)?;
     until_waiting(&database, 1)?;
-    shell::output(Command::new("kill").args(["-INT", &psql.id().to_string()]))?;
+    signal(psql.id(), Signal::SIGINT)?;
     let output = psql.wait_with_output()?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(error.contains("57014: canceling statement due to user request"), "{error}");

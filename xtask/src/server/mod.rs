@@ -9,7 +9,9 @@ mod leftovers;
 mod options;
 mod process;
 
+pub use nix::sys::signal::Signal;
 pub use options::ServerOptions;
+pub use process::signal;
 
 use crate::account::Account;
 use crate::install::Installation;
@@ -17,7 +19,6 @@ use crate::pg::Pg;
 use crate::shell;
 use crate::spawn::spawn;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
 use postgres::{Client, Config, NoTls};
 use std::cell::Cell;
 use std::ffi::OsStr;

@@ -15,7 +15,7 @@ fn number(pid: u32) -> Pid {
 }
 
 /// Sends `signal` to the process `pid`.
-pub(super) fn signal(pid: u32, signal: Signal) -> Result<()> {
+pub fn signal(pid: u32, signal: Signal) -> Result<()> {
     kill(number(pid), signal).with_context(|| format!("can't send {signal} to process {pid}"))
 }
 
