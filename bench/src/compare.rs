@@ -6,10 +6,10 @@
 //!
 //! Noise is what the saved intervals say: two values differ where their intervals of 90 % confidence don't overlap.
 
-use crate::contest::{Comparison, Relation};
-use crate::findings::{Distribution, Figure, Series, Subject};
+use crate::comparison::{Comparison, Relation};
 use crate::number::number;
 use crate::report::Report;
+use crate::results::{Distribution, Figure, Series, Subject};
 use crate::stats::{Estimate, Target};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -44,7 +44,7 @@ struct Measure {
 
 /// Compares `new` with `old`.
 pub fn compare(old: &Report, new: &Report) -> Changes {
-    let here = |report: &Report| (report.circumstances.machine.clone(), report.circumstances.settings.clone());
+    let here = |report: &Report| (report.environment.machine.clone(), report.environment.settings.clone());
     let ratios_only = here(old) != here(new);
     let (before, after) = (measures(old, ratios_only), measures(new, ratios_only));
     let mut changes = Changes { ratios_only, ..Changes::default() };
@@ -88,7 +88,7 @@ impl Changes {
 fn measures(report: &Report, ratios_only: bool) -> BTreeMap<String, Measure> {
     let mut all = BTreeMap::new();
     for scenario in &report.scenarios {
-        let found = &scenario.findings;
+        let found = &scenario.results;
         all.extend(found.comparisons.iter().map(of_comparison));
         if !ratios_only {
             all.extend(found.figures.iter().map(of_figure));
@@ -111,8 +111,8 @@ fn of_comparison(comparison: &Comparison) -> (String, Measure) {
 }
 
 fn named(subject: &Subject, what: &str) -> String {
-    let Subject { title, conditions, contender, unit } = subject;
-    format!("{title} ({conditions}), {contender}{what}, in {unit}")
+    let Subject { title, conditions, candidate, unit } = subject;
+    format!("{title} ({conditions}), {candidate}{what}, in {unit}")
 }
 
 fn of_figure(figure: &Figure) -> (String, Measure) {
@@ -181,7 +181,7 @@ mod tests {
     /// The sample, its only ratio set to that.
     fn with_ratio(low: f64, high: f64) -> Report {
         let mut report = sample();
-        report.scenarios[0].findings.comparisons[0].related = estimate(low, high);
+        report.scenarios[0].results.comparisons[0].related = estimate(low, high);
         report
     }
 
@@ -209,10 +209,10 @@ mod tests {
     fn costs_get_worse_by_growing_and_counts_by_a_tenth() {
         let old = sample();
         let mut new = sample();
-        let found = &mut new.scenarios[0].findings;
+        let found = &mut new.scenarios[0].results;
         found.figures[0].value = estimate(75.0, 75.0);
         assert!(compare(&old, &new).worse.is_empty(), "72 and 75 bytes differ by less than a tenth");
-        let found = &mut new.scenarios[0].findings;
+        let found = &mut new.scenarios[0].results;
         found.figures[0].value = estimate(80.0, 80.0);
         found.distributions[0].quantiles.iter_mut().for_each(|(_, value)| *value *= 0.5);
         found.series[0].points.iter_mut().for_each(|(_, value)| *value *= 2.0);
@@ -227,12 +227,12 @@ mod tests {
     #[test]
     fn another_machine_leaves_the_ratios() {
         let (old, mut new) = (with_ratio(0.9, 0.95), with_ratio(0.5, 0.6));
-        new.circumstances.machine.processors = 64;
-        new.scenarios[0].findings.figures[0].value = estimate(700.0, 700.0);
+        new.environment.machine.processors = 64;
+        new.scenarios[0].results.figures[0].value = estimate(700.0, 700.0);
         let changes = compare(&old, &new);
         assert!(changes.ratios_only);
         assert_eq!((changes.worse.len(), changes.same), (1, 0));
-        new.scenarios[0].findings.comparisons.clear();
+        new.scenarios[0].results.comparisons.clear();
         assert_eq!(compare(&old, &new).gone.len(), 1);
     }
 }

@@ -1,12 +1,12 @@
-//! A contender that is a statement in one session: what a call costs inside the server, without the protocol.
+//! A candidate that is a statement in one session: what a call costs inside the server, without the protocol.
 //!
 //! The statement calls a function many times with changing arguments; what the loop around it costs is the same for
 //! both sides and falls out of the difference. Time is the backend's own on a processor, as the kernel counts it, so
 //! that being interrupted by others doesn't count; a lone session has nobody to wait for. Where the kernel doesn't
 //! count, it is the time on the wall.
 
-use crate::contest::Contender;
-use crate::stage::Stage;
+use crate::comparison::Candidate;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result};
 use postgres::Client;
 use std::fs;
@@ -34,8 +34,8 @@ impl std::fmt::Debug for Inside {
 
 impl Inside {
     /// A session that runs `statement`, which makes `calls` calls, `repeats` times in a round.
-    pub fn new(stage: &Stage, name: &str, statement: &str, calls: u32, repeats: u32) -> Result<Self> {
-        let mut client = stage.client()?;
+    pub fn new(fixture: &Fixture, name: &str, statement: &str, calls: u32, repeats: u32) -> Result<Self> {
+        let mut client = fixture.client()?;
         let backend = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
         Ok(Self { name: name.to_owned(), client, backend, statement: statement.to_owned(), calls, repeats })
     }
@@ -66,7 +66,7 @@ pub fn counts_processor_time() -> bool {
     i32::try_from(std::process::id()).ok().and_then(processor_time).is_some_and(|time| !time.is_zero())
 }
 
-impl Contender for Inside {
+impl Candidate for Inside {
     fn name(&self) -> &str {
         &self.name
     }

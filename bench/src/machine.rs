@@ -1,8 +1,8 @@
 //! What the numbers were measured on: the machine, the versions, the settings.
 
+use crate::fixture::Fixture;
 use crate::inside;
 use crate::peers::pgmq;
-use crate::stage::Stage;
 use anyhow::Result;
 use postgres::Client;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ pub struct Machine {
 
 /// Everything that a result depends on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Circumstances {
+pub struct Environment {
     /// When it was measured, in UTC.
     pub at: String,
     /// The commit of the working tree, with a mark where that was changed.
@@ -54,10 +54,10 @@ pub struct Circumstances {
     pub settings: BTreeMap<String, String>,
 }
 
-impl Circumstances {
+impl Environment {
     /// Looks around.
-    pub fn now(stage: &Stage) -> Result<Self> {
-        let mut client = stage.client()?;
+    pub fn now(fixture: &Fixture) -> Result<Self> {
+        let mut client = fixture.client()?;
         let at = time(&mut client)?;
         let mut text = |query: &str| -> Result<String> { Ok(client.query_one(query, &[])?.get(0)) };
         let server = text("SHOW server_version")?;

@@ -4,11 +4,11 @@
 
 use anyhow::{Result, anyhow};
 use clap::Parser;
-use enough_bench::machine::Circumstances;
+use enough_bench::fixture::{Effort, Fixture};
+use enough_bench::machine::Environment;
 use enough_bench::noop;
 use enough_bench::report::Report;
 use enough_bench::scenario::Suite;
-use enough_bench::stage::{Effort, Stage};
 use enough_bench::text;
 use enough_bench::tool::Tool;
 use std::path::{Path, PathBuf};
@@ -76,11 +76,11 @@ fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     let rounds = arguments.rounds.map_or(if arguments.quick { 3 } else { 16 }, usize::from);
     let effort = Effort { rounds, seconds: arguments.seconds, quick: arguments.quick };
     let earlier = arguments.add_to.as_deref().map(Report::load).transpose()?;
-    let stage = Stage::start(Pg::from_env()?, effort)?;
-    noop::compile(&stage)?;
-    let circumstances = Circumstances::now(&stage)?;
-    let measured = Suite::run(&stage, &scenarios)?;
-    let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), circumstances, measured);
+    let fixture = Fixture::start(Pg::from_env()?, effort)?;
+    noop::compile(&fixture)?;
+    let environment = Environment::now(&fixture)?;
+    let measured = Suite::run(&fixture, &scenarios)?;
+    let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), environment, measured);
     println!("{}", text::of(&report));
     if let (Some(path), Some(earlier)) = (&arguments.add_to, earlier) {
         report.with(earlier)?.write(path)?;

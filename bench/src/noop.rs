@@ -3,7 +3,7 @@
 //! Their signatures are taken from the catalog, so a no-op has the arguments, the defaults, the result type, the
 //! volatility and the strictness of the function that it stands for, whatever these are today.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use xtask::shell;
@@ -45,9 +45,9 @@ impl Answer {
     }
 }
 
-/// Creates the no-op for the extension's function `name` in the stage's database, unless it is there already.
-pub fn create(stage: &Stage, name: &str, answer: Answer) -> Result<()> {
-    let mut client = stage.client()?;
+/// Creates the no-op for the extension's function `name` in the fixture's database, unless it is there already.
+pub fn create(fixture: &Fixture, name: &str, answer: Answer) -> Result<()> {
+    let mut client = fixture.client()?;
     let row = client.query_opt(SIGNATURE, &[&name])?.with_context(|| format!("no function enough.{name}"))?;
     ensure!(!row.get::<_, bool>("set"), "enough.{name} returns a set; its no-op in noop.c returns one value");
     let volatility = match row.get::<_, &str>("volatility") {
@@ -65,28 +65,28 @@ pub fn create(stage: &Stage, name: &str, answer: Answer) -> Result<()> {
         row.get::<_, &str>("arguments"),
         row.get::<_, &str>("result"),
         if row.get("strict") { "STRICT" } else { "CALLED ON NULL INPUT" },
-        library(stage).display(),
+        library(fixture).display(),
         answer.symbol(),
     );
     client.batch_execute(&statement).with_context(|| format!("can't create the no-op for enough.{name}"))
 }
 
 /// Where the compiled library is.
-fn library(stage: &Stage) -> PathBuf {
-    stage.dir().join("noop.so")
+fn library(fixture: &Fixture) -> PathBuf {
+    fixture.dir().join("noop.so")
 }
 
-/// Makes the functions' schema, and compiles `noop.c` against the server's headers; once a stage.
-pub fn compile(stage: &Stage) -> Result<()> {
-    stage.client()?.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
-    let installation = stage.server().installation();
+/// Makes the functions' schema, and compiles `noop.c` against the server's headers; once a fixture.
+pub fn compile(fixture: &Fixture) -> Result<()> {
+    fixture.client()?.batch_execute(&format!("CREATE SCHEMA {SCHEMA}"))?;
+    let installation = fixture.server().installation();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("noop.c");
     let config = installation.bin("pg_config");
-    let headers = shell::output(installation.command(&config, stage.dir())?.arg("--includedir-server"))?;
-    let mut cc = installation.command(Path::new("cc"), stage.dir())?;
+    let headers = shell::output(installation.command(&config, fixture.dir())?.arg("--includedir-server"))?;
+    let mut cc = installation.command(Path::new("cc"), fixture.dir())?;
     cc.args(["-O2", "-Wall", "-Werror", "-fPIC", "-shared"]);
     cc.arg(format!("-I{}", headers.trim())).arg(format!("-DVALUE={}", c_literal(VALUE)));
-    cc.arg("-o").arg(library(stage)).arg(&source);
+    cc.arg("-o").arg(library(fixture)).arg(&source);
     shell::output(&mut cc).context("can't compile the functions that do nothing").map(drop)
 }
 

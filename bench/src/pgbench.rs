@@ -1,7 +1,7 @@
-//! A contender that is a script for pgbench: throughput as clients see it, by the Unix socket, with prepared statements.
+//! A candidate that is a script for pgbench: throughput as clients see it, by the Unix socket, with prepared statements.
 
-use crate::contest::Contender;
-use crate::stage::Stage;
+use crate::comparison::Candidate;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -33,22 +33,22 @@ pub struct Load<'a> {
 /// A script that is ready to run.
 #[derive(Debug)]
 pub struct Pgbench<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     load: Load<'a>,
     path: PathBuf,
 }
 
 impl<'a> Pgbench<'a> {
     /// Writes the script where pgbench will find it.
-    pub fn new(stage: &'a Stage, load: Load<'a>) -> Result<Self> {
+    pub fn new(fixture: &'a Fixture, load: Load<'a>) -> Result<Self> {
         let file: String = load.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let path = stage.dir().join(format!("{file}.pgbench"));
+        let path = fixture.dir().join(format!("{file}.pgbench"));
         fs::write(&path, load.script).with_context(|| format!("can't write {}", path.display()))?;
-        Ok(Self { stage, load, path })
+        Ok(Self { fixture, load, path })
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = self.stage.server().command("pgbench")?;
+        let mut command = self.fixture.server().command("pgbench")?;
         command.args(["--no-vacuum", "--protocol=prepared"]);
         command.arg(format!("--client={}", self.load.clients));
         command.arg(format!("--jobs={}", THREADS.min(self.load.clients)));
@@ -125,13 +125,13 @@ fn parse(report: &str) -> Result<f64> {
     rate.parse().with_context(|| format!("pgbench reports a rate of {rate}"))
 }
 
-impl Contender for Pgbench<'_> {
+impl Candidate for Pgbench<'_> {
     fn name(&self) -> &str {
         self.load.name
     }
 
     fn round(&mut self) -> Result<f64> {
-        self.run(self.stage.effort().seconds)
+        self.run(self.fixture.effort().seconds)
     }
 
     fn warm_up(&mut self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The JSON that is saved. What is printed of it is in `text.rs`.
 
-use crate::findings::Findings;
-use crate::machine::Circumstances;
+use crate::machine::Environment;
+use crate::results::Results;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -26,7 +26,7 @@ pub struct Report {
     pub quick: bool,
     /// Where and when.
     #[serde(flatten)]
-    pub circumstances: Circumstances,
+    pub environment: Environment,
     /// The measurements.
     pub scenarios: Vec<Measured>,
 }
@@ -46,7 +46,7 @@ pub struct Measured {
     pub took: Option<f64>,
     /// What it found.
     #[serde(flatten)]
-    pub findings: Findings,
+    pub results: Results,
 }
 
 impl Report {
@@ -54,10 +54,10 @@ impl Report {
     pub fn new(
         suite: &str,
         (rounds, seconds, quick): (usize, u64, bool),
-        circumstances: Circumstances,
+        environment: Environment,
         scenarios: Vec<Measured>,
     ) -> Self {
-        Self { format: FORMAT, suite: suite.to_owned(), rounds, seconds, quick, circumstances, scenarios }
+        Self { format: FORMAT, suite: suite.to_owned(), rounds, seconds, quick, environment, scenarios }
     }
 
     /// Reads a saved report.
@@ -72,7 +72,7 @@ impl Report {
     /// run replace the other's of the same name.
     pub fn with(mut self, earlier: Self) -> Result<Self> {
         let facts = |report: &Self| {
-            let here = &report.circumstances;
+            let here = &report.environment;
             (report.suite.clone(), report.quick, here.machine.clone(), here.versions.clone(), here.settings.clone())
         };
         ensure!(
@@ -93,7 +93,7 @@ impl Report {
 
     /// Saves the report in `dir`, under a name made of the suite and the time; returns the path.
     pub fn save(&self, dir: &Path) -> Result<PathBuf> {
-        let at: String = self.circumstances.at.chars().filter(|c| !matches!(c, '-' | ':')).collect();
+        let at: String = self.environment.at.chars().filter(|c| !matches!(c, '-' | ':')).collect();
         let path = dir.join(format!("{}-{at}.json", self.suite));
         fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
         self.write(&path)?;
@@ -110,9 +110,9 @@ impl Report {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::contest::{Comparison, Heading, Relation, Side};
-    use crate::findings::{Distribution, Figure, Series, Subject};
+    use crate::comparison::{Comparison, Heading, Relation, Side};
     use crate::machine::Machine;
+    use crate::results::{Distribution, Figure, Series, Subject};
     use crate::stats::{Estimate, Target, Verdict};
 
     pub(crate) fn sample() -> Report {
@@ -133,7 +133,7 @@ pub(crate) mod tests {
             notes: vec!["a note".into()],
         };
         let subject = |title| Subject::new(title, "8 clients", "pg_enough", "ms");
-        let findings = Findings {
+        let results = Results {
             comparisons: vec![comparison],
             series: vec![Series {
                 subject: subject("rate"),
@@ -144,7 +144,7 @@ pub(crate) mod tests {
             figures: vec![Figure::counted(subject("size"), 72.0, Some(Target::AtMost(100.0)))],
             notes: vec!["another note".into()],
         };
-        let circumstances = Circumstances {
+        let environment = Environment {
             at: "2026-01-02T03:04:05Z".into(),
             commit: None,
             machine: Machine {
@@ -162,12 +162,12 @@ pub(crate) mod tests {
         let measured = Measured {
             suite: "smoke".into(),
             name: "cache".into(),
-            at: circumstances.at.clone(),
-            load: circumstances.load.clone(),
+            at: environment.at.clone(),
+            load: environment.load.clone(),
             took: Some(1.5),
-            findings,
+            results,
         };
-        Report::new("smoke", (3, 1, false), circumstances, vec![measured])
+        Report::new("smoke", (3, 1, false), environment, vec![measured])
     }
 
     #[test]
@@ -195,7 +195,7 @@ pub(crate) mod tests {
         let both = later.clone().with(sample())?;
         let found: Vec<_> = both.scenarios.iter().map(|measured| (measured.name.as_str(), measured.took)).collect();
         assert_eq!(found, [("cache", Some(2.5)), ("queue", Some(2.5))]);
-        later.circumstances.settings.insert("fsync".into(), "off".into());
+        later.environment.settings.insert("fsync".into(), "off".into());
         assert!(later.with(sample()).is_err(), "results of another setting were taken over");
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The report for people: tables of what was found.
 
-use crate::contest::{Comparison, Relation, Side};
-use crate::findings::{Distribution, Figure, Series, Subject};
+use crate::comparison::{Comparison, Relation, Side};
 use crate::number::number;
 use crate::report::Report;
+use crate::results::{Distribution, Figure, Series, Subject};
 use crate::stats::{self, Estimate, Target, Verdict};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::fmt::Write;
@@ -16,7 +16,7 @@ const SHARES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p
 
 /// What is printed of a report.
 pub fn of(report: &Report) -> String {
-    let here = &report.circumstances;
+    let here = &report.environment;
     let versions: Vec<String> = here.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     let range = if report.rounds < stats::ENOUGH_ROUNDS {
         "and all of their range"
@@ -32,7 +32,7 @@ pub fn of(report: &Report) -> String {
         versions.join(", "),
         report.rounds,
     );
-    let all = || report.scenarios.iter().map(|measured| &measured.findings);
+    let all = || report.scenarios.iter().map(|measured| &measured.results);
     let rows = all().flat_map(|found| &found.comparisons).map(comparison).collect();
     table(&mut text, &["", "pg_enough", "compared with", "", "", "target", ""], rows);
     let rows = all().flat_map(|found| &found.figures).map(figure).collect();
@@ -95,18 +95,18 @@ fn comparison(comparison: &Comparison) -> Vec<String> {
 }
 
 fn named(subject: &Subject) -> [String; 2] {
-    [format!("{}\n  {}", subject.title, subject.conditions), subject.contender.clone()]
+    [format!("{}\n  {}", subject.title, subject.conditions), subject.candidate.clone()]
 }
 
 fn figure(figure: &Figure) -> Vec<String> {
-    let [name, contender] = named(&figure.subject);
+    let [name, candidate] = named(&figure.subject);
     let value = format!("{} {}{}", number(figure.value.median), figure.subject.unit, spread(figure.value));
-    vec![name, contender, value, target(figure.target), verdict(figure.verdict)]
+    vec![name, candidate, value, target(figure.target), verdict(figure.verdict)]
 }
 
 fn distribution(distribution: &Distribution) -> Vec<String> {
-    let [name, contender] = named(&distribution.subject);
-    let mut cells = vec![name, contender];
+    let [name, candidate] = named(&distribution.subject);
+    let mut cells = vec![name, candidate];
     let unit = &distribution.subject.unit;
     cells.extend(SHARES.map(|(_, share)| format!("{} {unit}", number(distribution.quantile(share)))));
     cells
@@ -118,8 +118,8 @@ fn series(series: &Series) -> Option<Vec<String>> {
     let least = values.iter().copied().reduce(f64::min)?;
     let most = values.iter().copied().reduce(f64::max)?;
     let shown = [*values.first()?, *values.last()?, least, Estimate::of(&values)?.median, most];
-    let [name, contender] = named(&series.subject);
-    let mut cells = vec![name, contender];
+    let [name, candidate] = named(&series.subject);
+    let mut cells = vec![name, candidate];
     cells.extend(shown.map(|value| format!("{} {unit}", number(value))));
     Some(cells)
 }

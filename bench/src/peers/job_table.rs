@@ -1,13 +1,13 @@
 //! The job table that people copy from blog posts: rows with a status, taken with `FOR UPDATE SKIP LOCKED`.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::Result;
 
 /// What tables call it.
 pub const NAME: &str = "SKIP LOCKED table";
 
-/// Makes an empty one, `jobs.<name>`, in the stage's database.
-pub fn create(stage: &Stage, name: &str) -> Result<()> {
+/// Makes an empty one, `jobs.<name>`, in the fixture's database.
+pub fn create(fixture: &Fixture, name: &str) -> Result<()> {
     let statements = format!(
         "CREATE SCHEMA IF NOT EXISTS jobs;
          CREATE TABLE jobs.{name} (
@@ -19,7 +19,7 @@ pub fn create(stage: &Stage, name: &str) -> Result<()> {
              payload jsonb NOT NULL);
          CREATE INDEX ON jobs.{name} (run_at, id) WHERE status = 'ready';"
     );
-    Ok(stage.client()?.batch_execute(&statements)?)
+    Ok(fixture.client()?.batch_execute(&statements)?)
 }
 
 /// A statement that takes up to `count` jobs and returns them.

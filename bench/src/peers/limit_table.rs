@@ -3,7 +3,7 @@
 //! Both tables are as favourable as a table can be: UNLOGGED, so that a commit waits for no disk, and with room on every
 //! page for the next version of each row, so that an update touches no index.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::Result;
 
 /// What tables call the single statement.
@@ -12,8 +12,8 @@ pub const UPSERT: &str = "UNLOGGED upsert";
 pub const FOR_UPDATE: &str = "SELECT FOR UPDATE";
 
 /// Makes the tables `limits.upsert` and `limits.for_update` with `keys` keys each, from `first` on, and the key `hot`.
-pub fn create(stage: &Stage, first: u64, keys: u32) -> Result<()> {
-    let mut client = stage.client()?;
+pub fn create(fixture: &Fixture, first: u64, keys: u32) -> Result<()> {
+    let mut client = fixture.client()?;
     client.batch_execute("CREATE SCHEMA IF NOT EXISTS limits")?;
     for table in ["upsert", "for_update"] {
         client.batch_execute(&format!(

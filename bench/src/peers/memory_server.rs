@@ -1,6 +1,6 @@
 //! Redis and memcached, from Debian's packages, whose files go into a directory of the bench's own.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -38,19 +38,19 @@ impl Drop for MemoryServer {
 
 impl MemoryServer {
     /// Redis without persistence.
-    pub fn redis(stage: &Stage) -> Result<Self> {
-        Self::start(stage, "redis-server", |port| vec!["--port".into(), port, "--save".into(), String::new()])
+    pub fn redis(fixture: &Fixture) -> Result<Self> {
+        Self::start(fixture, "redis-server", |port| vec!["--port".into(), port, "--save".into(), String::new()])
     }
 
     /// memcached with its default memory, and one thread for each of two processors.
-    pub fn memcached(stage: &Stage) -> Result<Self> {
-        Self::start(stage, "memcached", |port| {
+    pub fn memcached(fixture: &Fixture) -> Result<Self> {
+        Self::start(fixture, "memcached", |port| {
             ["-u", "nobody", "-l", "127.0.0.1", "-t", "2", "-p"].map(String::from).into_iter().chain([port]).collect()
         })
     }
 
-    fn start(stage: &Stage, program: &str, arguments: impl Fn(String) -> Vec<String>) -> Result<Self> {
-        let dir = stage.dir().join("memory_servers");
+    fn start(fixture: &Fixture, program: &str, arguments: impl Fn(String) -> Vec<String>) -> Result<Self> {
+        let dir = fixture.dir().join("memory_servers");
         let files = dir.join("files");
         if !files.is_dir() {
             fs::create_dir_all(&dir)?;

@@ -3,7 +3,7 @@
 //! Its SQL is part of the sources of the crate `pgmq`. Cargo fetches those and checks their digest; nothing of the crate
 //! is compiled, which spares the workspace its many dependencies.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs;
@@ -24,17 +24,17 @@ pub fn name() -> String {
 
 /// Installs it into a database of its own, if it isn't there, as its installer without an extension does: by running its
 /// script.
-pub fn install(stage: &Stage) -> Result<()> {
+pub fn install(fixture: &Fixture) -> Result<()> {
     let known = "SELECT FROM pg_database WHERE datname = $1";
-    if stage.client()?.query_opt(known, &[&DATABASE])?.is_some() {
+    if fixture.client()?.query_opt(known, &[&DATABASE])?.is_some() {
         return Ok(());
     }
     let embedded = sources()?.join("src/install/embedded");
     let control = fs::read_to_string(embedded.join("pgmq.control")).context("the crate `pgmq` has no control file")?;
     ensure!(control.contains(&format!("'{VERSION}'")), "the crate `pgmq` has another version:\n{control}");
     let script = fs::read_to_string(embedded.join("sql/pgmq.sql")).context("the crate `pgmq` has no script")?;
-    stage.client()?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
-    stage.client_for(DATABASE)?.batch_execute(&script).context("pgmq's script fails")
+    fixture.client()?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
+    fixture.client_for(DATABASE)?.batch_execute(&script).context("pgmq's script fails")
 }
 
 /// The sources of the crate, fetched if they aren't there.

@@ -2,7 +2,7 @@
 //!
 //! It comes from Debian's package, whose files go into the private copy of the server.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::Path;
@@ -13,26 +13,26 @@ use xtask::shell;
 pub const DATABASE: &str = "pgq";
 
 /// Installs it into a database of its own, if it isn't there; returns what tables call it.
-pub fn install(stage: &Stage) -> Result<String> {
+pub fn install(fixture: &Fixture) -> Result<String> {
     let known = "SELECT FROM pg_database WHERE datname = $1";
-    if stage.client()?.query_opt(known, &[&DATABASE])?.is_none() {
-        let installation = stage.server().installation();
+    if fixture.client()?.query_opt(known, &[&DATABASE])?.is_none() {
+        let installation = fixture.server().installation();
         if !installation.share().join("extension/pgq.control").is_file() {
-            fetch(stage)?;
+            fetch(fixture)?;
         }
-        stage.client()?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
-        stage.client_for(DATABASE)?.batch_execute("CREATE EXTENSION pgq")?;
+        fixture.client()?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
+        fixture.client_for(DATABASE)?.batch_execute("CREATE EXTENSION pgq")?;
     }
     let version = "SELECT extversion FROM pg_extension WHERE extname = 'pgq'";
-    Ok(format!("PgQ {}", stage.client_for(DATABASE)?.query_one(version, &[])?.get::<_, String>(0)))
+    Ok(format!("PgQ {}", fixture.client_for(DATABASE)?.query_one(version, &[])?.get::<_, String>(0)))
 }
 
 /// Downloads the package and copies its files to where the server looks for extensions.
-fn fetch(stage: &Stage) -> Result<()> {
-    let installation = stage.server().installation();
+fn fetch(fixture: &Fixture) -> Result<()> {
+    let installation = fixture.server().installation();
     let pg = installation.pg;
     ensure!(pg.root().is_none(), "PgQ is compared with on this machine's own PostgreSQL only");
-    let dir = stage.dir().join("pgq");
+    let dir = fixture.dir().join("pgq");
     fs::create_dir(&dir)?;
     let package = format!("postgresql-{pg}-pgq3");
     shell::output(Command::new("apt-get").args(["-qq", "download", &package]).current_dir(&dir))

@@ -1,14 +1,14 @@
 //! A queue's table without the queue: what the server needs at the least for a durable row in, one look at it, and out
 //! again.
 
-use crate::stage::Stage;
+use crate::fixture::Fixture;
 use anyhow::Result;
 
 /// What tables call it.
 pub const NAME: &str = "raw INSERT, SELECT, DELETE";
 
 /// Makes `raw.<queue>`, of the same shape as the table of that queue of ours, which must be there.
-pub fn create(stage: &Stage, queue: &str) -> Result<()> {
+pub fn create(fixture: &Fixture, queue: &str) -> Result<()> {
     // LIKE takes over columns, defaults, constraints and indexes, but not the table's own settings.
     let statements = format!(
         "CREATE SCHEMA IF NOT EXISTS raw;
@@ -19,7 +19,7 @@ pub fn create(stage: &Stage, queue: &str) -> Result<()> {
            END LOOP;
          END $do$"
     );
-    Ok(stage.client()?.batch_execute(&statements)?)
+    Ok(fixture.client()?.batch_execute(&statements)?)
 }
 
 /// A message in, a transaction of its own.

@@ -6,7 +6,7 @@
 use super::picture::{
     Area, BOTTOM, COLOURS, FAINT, INK, OURS, Picture, TOP, bold, done, picture, short, text, to_the_left, write,
 };
-use crate::contest::{Comparison, Relation, Side};
+use crate::comparison::{Comparison, Relation, Side};
 use crate::report::Report;
 use crate::stats::Estimate;
 use anyhow::Result;
@@ -61,7 +61,7 @@ pub(super) fn draw(report: &Report) -> Result<Option<Picture>> {
 /// The comparisons of rates, those of one heading together.
 fn groups(report: &Report) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let all = report.scenarios.iter().flat_map(|scenario| &scenario.findings.comparisons);
+    let all = report.scenarios.iter().flat_map(|scenario| &scenario.results.comparisons);
     for comparison in all.filter(|comparison| is_rate(comparison)) {
         let heading = &comparison.heading;
         let peer = (&comparison.reference, comparison.related);
@@ -80,7 +80,7 @@ fn groups(report: &Report) -> Vec<Group<'_>> {
     groups
 }
 
-/// Whether two contenders' rates are compared; the extension under two conditions is for lines.
+/// Whether two candidates' rates are compared; the extension under two conditions is for lines.
 fn is_rate(comparison: &Comparison) -> bool {
     let heading = &comparison.heading;
     let peers = comparison.subject.name == OURS && !comparison.reference.name.starts_with(OURS);

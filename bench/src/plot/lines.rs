@@ -1,11 +1,11 @@
-//! A rate over time, cost against a size, the distribution of a latency: a line a contender.
+//! A rate over time, cost against a size, the distribution of a latency: a line a candidate.
 
 use super::picture::{
     Area, BOTTOM, COLOURS, FAINT, GRID, INK, OURS, Picture, TOP, WIDTH, bold, done, picture, slug, text, write,
 };
 use super::scale::Scale;
-use crate::findings::{Distribution, Series, Subject};
 use crate::report::Report;
+use crate::results::{Distribution, Series, Subject};
 use anyhow::Result;
 use plotters::chart::ChartBuilder;
 use plotters::element::{Circle, PathElement};
@@ -39,7 +39,7 @@ struct Chart<'a> {
 /// A picture for each title and conditions.
 pub(super) fn draw(report: &Report) -> Result<Vec<Picture>> {
     let mut charts: Vec<Chart<'_>> = Vec::new();
-    for found in report.scenarios.iter().map(|scenario| &scenario.findings) {
+    for found in report.scenarios.iter().map(|scenario| &scenario.results) {
         for series in &found.series {
             add(&mut charts, of_series(series));
         }
@@ -73,19 +73,19 @@ fn add<'a>(charts: &mut Vec<Chart<'a>>, chart: Chart<'a>) {
 }
 
 fn of_series(series: &Series) -> Chart<'_> {
-    let Subject { title, conditions, contender, unit } = &series.subject;
+    let Subject { title, conditions, candidate, unit } = &series.subject;
     // Time passes evenly; whatever else an axis is, a depth or a number of clients, was chosen in multiples.
     let scales: Scales = if series.along == "s" { over_time } else { against_a_size };
-    let (x, y, lines) = (series.along.clone(), unit.clone(), vec![(contender.as_str(), series.points.clone())]);
+    let (x, y, lines) = (series.along.clone(), unit.clone(), vec![(candidate.as_str(), series.points.clone())]);
     Chart { title, conditions, x, y, lines, scales }
 }
 
 fn of_distribution(distribution: &Distribution) -> Chart<'_> {
-    let Subject { title, conditions, contender, unit } = &distribution.subject;
+    let Subject { title, conditions, candidate, unit } = &distribution.subject;
     let points = distribution.quantiles.iter().map(|&(share, value)| (value, share)).collect();
     let y = "share of calls at or below".to_owned();
     let scales = |points: &[(f64, f64)]| (Scale::logarithmic(points.iter().map(|point| point.0)), Scale::shares());
-    Chart { title, conditions, x: unit.clone(), y, lines: vec![(contender, points)], scales }
+    Chart { title, conditions, x: unit.clone(), y, lines: vec![(candidate, points)], scales }
 }
 
 fn over_time(points: &[(f64, f64)]) -> (Scale, Scale) {

@@ -56,7 +56,7 @@ fn newest(results: &Path) -> Result<BTreeMap<String, Report>> {
         }
         let report = Report::load(&path)?;
         for part in by_suite(&report) {
-            let newer = newest.get(&part.suite).is_none_or(|known| known.circumstances.at < part.circumstances.at);
+            let newer = newest.get(&part.suite).is_none_or(|known| known.environment.at < part.environment.at);
             if newer && !part.quick {
                 newest.insert(part.suite.clone(), part);
             }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn bars_are_for_contenders() -> Result<()> {
         let mut report = sample();
-        report.scenarios[0].findings.comparisons[0].reference.name = "pg_enough, an hour before".to_owned();
+        report.scenarios[0].results.comparisons[0].reference.name = "pg_enough, an hour before".to_owned();
         assert!(bars::draw(&report)?.is_none());
         Ok(())
     }
@@ -131,14 +131,14 @@ mod tests {
         fs::write(plots.join("gone-throughput.svg"), "")?;
         sample().save(&results)?;
         let mut quick = sample();
-        (quick.quick, quick.circumstances.at) = (true, "2027-01-01T00:00:00Z".to_owned());
+        (quick.quick, quick.environment.at) = (true, "2027-01-01T00:00:00Z".to_owned());
         quick.save(&results)?;
         let mut newer = sample();
-        newer.circumstances.at = "2026-06-01T00:00:00Z".to_owned();
-        newer.scenarios[0].findings.distributions.clear();
+        newer.environment.at = "2026-06-01T00:00:00Z".to_owned();
+        newer.scenarios[0].results.distributions.clear();
         let mut other = sample().scenarios.remove(0);
         other.suite = "queue".to_owned();
-        other.findings.series.clear();
+        other.results.series.clear();
         newer.scenarios.push(other);
         newer.suite = "all".to_owned();
         newer.save(&results)?;

@@ -68,7 +68,7 @@ pub(super) fn picture(
 
 /// Where the numbers come from.
 pub(super) fn origin(report: &Report) -> String {
-    let here = &report.circumstances;
+    let here = &report.environment;
     let day = here.at.split('T').next().unwrap_or_default();
     let version = here.versions.get("PostgreSQL").map_or("", String::as_str);
     let version = version.split(' ').next().unwrap_or_default();

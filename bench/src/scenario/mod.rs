@@ -1,15 +1,16 @@
 //! The measurements themselves, by suite.
 
+mod against_noop;
 mod cache;
-mod common;
+mod entry;
 mod queue;
 mod rate_limit;
 
-pub use common::Scenario;
+pub use entry::Scenario;
 
+use crate::fixture::Fixture;
 use crate::machine;
 use crate::report::Measured;
-use crate::stage::Stage;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use std::time::Instant;
@@ -75,22 +76,22 @@ impl Suite {
     }
 
     /// Runs `scenarios`.
-    pub fn run(stage: &Stage, scenarios: &[(Self, &Scenario)]) -> Result<Vec<Measured>> {
-        let mut results = Vec::new();
+    pub fn run(fixture: &Fixture, scenarios: &[(Self, &Scenario)]) -> Result<Vec<Measured>> {
+        let mut measured = Vec::new();
         for (suite, scenario) in scenarios {
-            stage.settle()?;
+            fixture.settle()?;
             eprintln!("{}: {}", scenario.name, scenario.about);
-            let (at, load, began) = (machine::time(&mut stage.client()?)?, machine::load(), Instant::now());
-            let findings = (scenario.run)(stage).with_context(|| format!("scenario {}", scenario.name))?;
-            results.push(Measured {
+            let (at, load, began) = (machine::time(&mut fixture.client()?)?, machine::load(), Instant::now());
+            let results = (scenario.run)(fixture).with_context(|| format!("scenario {}", scenario.name))?;
+            measured.push(Measured {
                 suite: suite.name().to_owned(),
                 name: scenario.name.to_owned(),
                 at,
                 load,
                 took: Some(began.elapsed().as_secs_f64().round()),
-                findings,
+                results,
             });
         }
-        Ok(results)
+        Ok(measured)
     }
 }

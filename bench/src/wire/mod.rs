@@ -1,4 +1,4 @@
-//! A contender that asks a server over TCP: the same client for every protocol, so that what differs is the server.
+//! A candidate that asks a server over TCP: the same client for every protocol, so that what differs is the server.
 //!
 //! Each client is a thread with a connection of its own, which sends a batch of requests, waits for all their answers,
 //! and sends the next.
@@ -7,7 +7,7 @@ mod protocol;
 
 pub use protocol::{Memcached, Postgres, Redis};
 
-use crate::contest::Contender;
+use crate::comparison::Candidate;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -133,7 +133,7 @@ fn exchange(
     Ok(())
 }
 
-impl Contender for Wire<'_> {
+impl Candidate for Wire<'_> {
     fn name(&self) -> &str {
         self.protocol.name()
     }

@@ -1,8 +1,8 @@
 //! The protocols: as much of them as a get and a set take.
 
 use super::{Operation, Protocol};
+use crate::fixture;
 use crate::noop::VALUE;
-use crate::stage;
 use anyhow::{Result, bail, ensure};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -178,7 +178,7 @@ impl Protocol for Postgres {
     fn greet(&self, stream: &mut TcpStream) -> Result<()> {
         let mut out = Vec::new();
         let version = 3_u32 << 16;
-        let parameters = format!("user\0{SUPERUSER}\0database\0{}\0\0", stage::DATABASE);
+        let parameters = format!("user\0{SUPERUSER}\0database\0{}\0\0", fixture::DATABASE);
         message(None, &[&version.to_be_bytes(), parameters.as_bytes()].concat(), &mut out);
         for (name, statement) in [("get", self.get), ("set", self.set)] {
             message(Some(b'P'), format!("{name}\0{statement}\0\0\0").as_bytes(), &mut out);

@@ -1,14 +1,15 @@
 //! The cache against functions that do nothing, tables, Redis and memcached.
 
-use super::super::common::{KEYS, NTH_KEY, PICK_KEY, REPEATS, Scenario, in_one_statement};
-use super::common::{CALLS, CALLS_IN_TRANSACTIONS, fill, in_transactions};
-use crate::contest::{Contender, Heading, Relation, hold, hold_all};
-use crate::findings::{Figure, Findings, Subject};
+use super::super::against_noop::{KEYS, NTH_KEY, PICK_KEY, REPEATS, in_one_statement};
+use super::super::entry::Scenario;
+use super::statements::{CALLS, CALLS_IN_TRANSACTIONS, fill, in_transactions};
+use crate::comparison::{Candidate, Heading, Relation, compare, compare_all};
+use crate::fixture::{self, Fixture};
 use crate::inside::Inside;
 use crate::noop::{self, Answer, VALUE};
 use crate::peers::memory_server::MemoryServer;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::{Figure, Results, Subject};
 use crate::stats::Target;
 use crate::wire::{Memcached, Operation, Postgres, Redis, Wire};
 use anyhow::{Context, Result, ensure};
@@ -35,8 +36,8 @@ fn heading(title: &str, conditions: &str, unit: &str, relation: Relation) -> Hea
 }
 
 /// The usual table: UNLOGGED, with room on each page for the next version of a row.
-fn table(stage: &Stage) -> Result<()> {
-    let mut client = stage.client()?;
+fn table(fixture: &Fixture) -> Result<()> {
+    let mut client = fixture.client()?;
     client.batch_execute(
         "CREATE SCHEMA IF NOT EXISTS cached;
          DROP TABLE IF EXISTS cached.entries;
@@ -50,13 +51,13 @@ fn table(stage: &Stage) -> Result<()> {
     Ok(client.batch_execute("VACUUM (FREEZE, ANALYZE) cached.entries")?)
 }
 
-fn clients(stage: &Stage) -> Result<Findings> {
-    noop::create(stage, "cache_get", Answer::Json)?;
-    noop::create(stage, "cache_set", Answer::Boolean)?;
-    fill(stage)?;
-    table(stage)?;
+fn clients(fixture: &Fixture) -> Result<Results> {
+    noop::create(fixture, "cache_get", Answer::Json)?;
+    noop::create(fixture, "cache_set", Answer::Boolean)?;
+    fill(fixture)?;
+    table(fixture)?;
     let variables = &[("body", VALUE)];
-    let mut found = Findings::default();
+    let mut found = Results::default();
     let cases = [
         (
             "cache get",
@@ -79,86 +80,86 @@ fn clients(stage: &Stage) -> Result<Findings> {
         // Keys are texts: pgbench sends a number's digits, whose type the statement decides.
         let scripts = scripts.map(|script| format!("{PICK_KEY}{script}"));
         let load = |name, script| {
-            let database = stage::DATABASE;
-            Pgbench::new(stage, Load { name, database, script, variables, clients: CLIENTS, ..Load::default() })
+            let database = fixture::DATABASE;
+            Pgbench::new(fixture, Load { name, database, script, variables, clients: CLIENTS, ..Load::default() })
         };
         let mut ours = load(OURS, &scripts[0])?;
         let (mut noop, mut table) = (load("no-op", &scripts[1])?, load(peer, &scripts[2])?);
-        let references: &mut [(_, &mut dyn Contender)] =
+        let references: &mut [(_, &mut dyn Candidate)] =
             &mut [(Some(Target::AtLeast(0.95)), &mut noop), (Some(Target::AtLeast(target)), &mut table)];
         let heading = heading(title, "8 clients, prepared", "calls/s", Relation::Ratio);
-        found.comparisons.extend(hold_all(&heading, &mut ours, references, stage.effort().rounds)?);
+        found.comparisons.extend(compare_all(&heading, &mut ours, references, fixture.effort().rounds)?);
     }
     Ok(found)
 }
 
-fn inside(stage: &Stage) -> Result<Findings> {
+fn inside(fixture: &Fixture) -> Result<Results> {
     /// Statements of a hundred keys each.
     const HUNDREDS: u32 = 2_000;
-    noop::create(stage, "cache_get", Answer::Json)?;
-    noop::create(stage, "cache_set", Answer::Boolean)?;
-    fill(stage)?;
+    noop::create(fixture, "cache_get", Answer::Json)?;
+    noop::create(fixture, "cache_set", Answer::Boolean)?;
+    fill(fixture)?;
     let value = VALUE.replace('\'', "''");
     let get = in_one_statement(&format!("enough.cache_get({NTH_KEY})"), CALLS);
     let set = in_transactions(&format!("enough.cache_set({NTH_KEY}, '{value}')"), 1);
-    let mut found = Findings::default();
+    let mut found = Results::default();
     for (title, statement, calls, target) in
         [("cache get", &get, CALLS, 0.3), ("cache set", &set, CALLS_IN_TRANSACTIONS, 0.4)]
     {
-        let mut ours = Inside::new(stage, OURS, statement, calls, REPEATS)?;
+        let mut ours = Inside::new(fixture, OURS, statement, calls, REPEATS)?;
         let theirs = statement.replace("enough.", &format!("{}.", noop::SCHEMA));
-        let mut noop = Inside::new(stage, "no-op", &theirs, calls, REPEATS)?;
+        let mut noop = Inside::new(fixture, "no-op", &theirs, calls, REPEATS)?;
         let heading = Heading {
             target: Some(Target::AtMost(target)),
             ..heading(&format!("{title}, inside the server"), "100 B", "µs/call", Relation::Difference)
         };
-        found.comparisons.push(hold(&heading, &mut ours, &mut noop, stage.effort().rounds)?);
+        found.comparisons.push(compare(&heading, &mut ours, &mut noop, fixture.effort().rounds)?);
     }
     let keys = "(SELECT array_agg((4000000000000000 + (j * 100 + i) % 10000)::text) FROM generate_series(1, 100) AS i)";
     let mget = |rows: &str| format!("SELECT count(m) FROM generate_series(1, {HUNDREDS}) AS j, LATERAL {rows} AS m");
-    let mut ours = Inside::new(stage, OURS, &mget(&format!("enough.cache_mget({keys})")), HUNDREDS, REPEATS)?;
+    let mut ours = Inside::new(fixture, OURS, &mget(&format!("enough.cache_mget({keys})")), HUNDREDS, REPEATS)?;
     let theirs = mget(&format!("unnest({keys})"));
-    let mut keys_alone = Inside::new(stage, "unnest of the keys", &theirs, HUNDREDS, REPEATS)?;
+    let mut keys_alone = Inside::new(fixture, "unnest of the keys", &theirs, HUNDREDS, REPEATS)?;
     let heading = Heading {
         target: Some(Target::AtMost(25.0)),
         ..heading("cache mget of 100 keys, inside the server", "100 B", "µs/call", Relation::Difference)
     };
-    found.comparisons.push(hold(&heading, &mut ours, &mut keys_alone, stage.effort().rounds)?);
+    found.comparisons.push(compare(&heading, &mut ours, &mut keys_alone, fixture.effort().rounds)?);
     Ok(found)
 }
 
-fn servers(stage: &Stage) -> Result<Findings> {
+fn servers(fixture: &Fixture) -> Result<Results> {
     for (name, answer) in [
         ("cache_get", Answer::Json),
         ("cache_get_bytes", Answer::Bytes),
         ("cache_set", Answer::Boolean),
         ("cache_set_bytes", Answer::Boolean),
     ] {
-        noop::create(stage, name, answer)?;
+        noop::create(fixture, name, answer)?;
     }
-    fill(stage)?;
-    let (redis, memcached) = (MemoryServer::redis(stage)?, MemoryServer::memcached(stage)?);
-    let effort = stage.effort();
-    let mut found = Findings::default();
+    fill(fixture)?;
+    let (redis, memcached) = (MemoryServer::redis(fixture)?, MemoryServer::memcached(fixture)?);
+    let effort = fixture.effort();
+    let mut found = Results::default();
     for (batch, single) in [(1, true), (16, false)] {
         for (title, operation) in [("cache get", Operation::Get), ("cache set", Operation::Set)] {
             for (ours, nothing) in [(&Postgres::BYTES, &Postgres::NOOP_BYTES), (&Postgres::JSON, &Postgres::NOOP_JSON)]
             {
                 let shape = (CLIENTS, batch, effort.seconds);
-                let mut subject = Wire::new(ours, stage.server().port(), operation, shape)?;
+                let mut subject = Wire::new(ours, fixture.server().port(), operation, shape)?;
                 let mut first = Wire::new(&Redis, redis.port, operation, shape)?;
                 let mut second = Wire::new(&Memcached, memcached.port, operation, shape)?;
                 // How much of the distance is the server's own: no function of a PostgreSQL is faster.
-                let mut third = Wire::new(nothing, stage.server().port(), operation, shape)?;
+                let mut third = Wire::new(nothing, fixture.server().port(), operation, shape)?;
                 let of_redis = if single { 0.75 } else { 0.45 };
-                let references: &mut [(_, &mut dyn Contender)] = &mut [
+                let references: &mut [(_, &mut dyn Candidate)] = &mut [
                     (Some(Target::AtLeast(of_redis)), &mut first),
                     (single.then_some(Target::AtLeast(0.75)), &mut second),
                     (None, &mut third),
                 ];
                 let conditions = format!("8 clients, TCP, {batch} a round trip, {}", ours.kind);
                 let heading = heading(title, &conditions, "requests/s", Relation::Ratio);
-                found.comparisons.extend(hold_all(&heading, &mut subject, references, effort.rounds)?);
+                found.comparisons.extend(compare_all(&heading, &mut subject, references, effort.rounds)?);
             }
         }
     }
@@ -176,7 +177,7 @@ struct Invalidation {
     round: u32,
 }
 
-impl Contender for Invalidation {
+impl Candidate for Invalidation {
     fn name(&self) -> &str {
         &self.name
     }
@@ -210,16 +211,16 @@ impl Contender for Invalidation {
 }
 
 /// A server whose cache has so much memory, with the extension in its database `postgres`.
-fn roomy(stage: &Stage, memory: &str) -> Result<Server> {
-    let pg = stage.server().installation().pg;
+fn roomy(fixture: &Fixture, memory: &str) -> Result<Server> {
+    let pg = fixture.server().installation().pg;
     let server = Server::start(&ServerOptions::new(pg).conf("enough.cache_memory", memory))?;
     server.client()?.batch_execute("CREATE EXTENSION pg_enough")?;
     Ok(server)
 }
 
-fn invalidate(stage: &Stage) -> Result<Findings> {
-    let server = roomy(stage, "512MB")?;
-    let entries = stage.effort().either(1_000_000, 50_000);
+fn invalidate(fixture: &Fixture) -> Result<Results> {
+    let server = roomy(fixture, "512MB")?;
+    let entries = fixture.effort().either(1_000_000, 50_000);
     let tag = |tagged: u32| -> Result<Invalidation> {
         Ok(Invalidation { name: format!("a tag of {tagged}"), client: server.client()?, entries, tagged, round: 0 })
     };
@@ -232,7 +233,7 @@ fn invalidate(stage: &Stage) -> Result<Findings> {
             Relation::Ratio,
         )
     };
-    Ok(vec![hold(&heading, &mut tag(entries)?, &mut tag(1)?, stage.effort().rounds)?].into())
+    Ok(vec![compare(&heading, &mut tag(entries)?, &mut tag(1)?, fixture.effort().rounds)?].into())
 }
 
 /// Exact LRU over a number of entries.
@@ -281,12 +282,12 @@ fn zipf(keys: usize, count: usize) -> Vec<usize> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates")]
-fn eviction(stage: &Stage) -> Result<Findings> {
+fn eviction(fixture: &Fixture) -> Result<Results> {
     /// What an entry takes: its head's 64 bytes and the value, in blocks of 64.
     const ENTRY: usize = 64 + VALUE.len().next_multiple_of(64);
     /// Keys of one call.
     const CALL: usize = 20_000;
-    let server = roomy(stage, "16MB")?;
+    let server = roomy(fixture, "16MB")?;
     let mut client = server.client()?;
     client.batch_execute(
         "CREATE PROCEDURE read_through(keys int[], value jsonb, INOUT hits bigint) LANGUAGE plpgsql AS $$
@@ -302,7 +303,7 @@ fn eviction(stage: &Stage) -> Result<Findings> {
     let memory: i64 = client.query_one("SELECT bytes_max FROM enough.cache_stats()", &[])?.get(0);
     let capacity = usize::try_from(memory)? / ENTRY;
     let mut lru = Lru { capacity, clock: 0, last: HashMap::new(), order: BTreeMap::new() };
-    let ranks = zipf(4 * capacity, stage.effort().either(2_000_000, 400_000));
+    let ranks = zipf(4 * capacity, fixture.effort().either(2_000_000, 400_000));
     let half = ranks.len() / 2;
     let (mut hits, mut exact) = (0, 0);
     for (number, keys) in ranks.chunks(CALL).enumerate() {
@@ -323,12 +324,12 @@ fn eviction(stage: &Stage) -> Result<Findings> {
         ranks.chunks(CALL).enumerate().filter(|(number, _)| number * CALL >= half).map(|(_, keys)| keys.len());
     let counted = counted.sum::<usize>() as f64;
     let (ours, lru) = (hits as f64 / counted * 100.0, exact as f64 / counted * 100.0);
-    let subject = |contender| Subject::new("hit rate", "Zipf, s = 0.99, 4 × the memory", contender, "%");
-    Ok(Findings {
+    let subject = |candidate| Subject::new("hit rate", "Zipf, s = 0.99, 4 × the memory", candidate, "%");
+    Ok(Results {
         figures: vec![
             Figure::counted(subject(OURS), ours, Some(Target::AtLeast(lru - 3.0))),
             Figure::counted(subject("exact LRU"), lru, None),
         ],
-        ..Findings::default()
+        ..Results::default()
     })
 }

@@ -1,34 +1,34 @@
 //! Batches of a hundred messages: send, read and delete each in one call.
 
-use super::common::{MESSAGE, OURS, heading};
-use crate::contest::{Heading, hold};
-use crate::findings::Findings;
+use super::heading::{MESSAGE, OURS, heading};
+use crate::comparison::{Heading, compare};
+use crate::fixture::{self, Fixture};
 use crate::peers::pgmq;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::Results;
 use anyhow::Result;
 
 /// Messages of a batch.
 const BATCH: usize = 100;
 
 /// By 1 and 8 clients, against pgmq.
-pub(super) fn batches(stage: &Stage) -> Result<Findings> {
-    pgmq::install(stage)?;
-    stage.client()?.batch_execute("SELECT enough.queue_create('batch')")?;
-    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('batch')")?;
+pub(super) fn batches(fixture: &Fixture) -> Result<Results> {
+    pgmq::install(fixture)?;
+    fixture.client()?.batch_execute("SELECT enough.queue_create('batch')")?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('batch')")?;
     let bodies = bodies();
     let variables = [("bodies", bodies.as_str())];
     let name = pgmq::name();
-    let mut found = Findings::default();
+    let mut found = Results::default();
     for clients in [1, 8] {
-        stage.settle()?;
+        fixture.settle()?;
         let load = |name, database, script| {
-            Pgbench::new(stage, Load { name, database, script, variables: &variables, clients, ..Load::default() })
+            Pgbench::new(fixture, Load { name, database, script, variables: &variables, clients, ..Load::default() })
         };
         // A read that finds nothing still counts, and deletes a message that isn't there.
         let mut ours = load(
             OURS,
-            stage::DATABASE,
+            fixture::DATABASE,
             "SELECT count(*) FROM enough.queue_send_batch('batch', :bodies::jsonb[]);\n\
              SELECT coalesce(array_agg(msg_id), '{0}') AS ids, count(message) AS found \
                  FROM enough.queue_read('batch', 100) \\gset\n\
@@ -44,7 +44,7 @@ pub(super) fn batches(stage: &Stage) -> Result<Findings> {
         )?;
         let title = format!("queue send + read + delete in batches of {BATCH}");
         let heading = Heading { unit: "batches/s".into(), ..heading(&title, clients, "durable", 3.0) };
-        found.comparisons.push(hold(&heading, &mut ours, &mut theirs, stage.effort().rounds)?);
+        found.comparisons.push(compare(&heading, &mut ours, &mut theirs, fixture.effort().rounds)?);
     }
     Ok(found)
 }

@@ -1,12 +1,12 @@
 //! What a message costs besides time: WAL, dead rows, memory; and how soon the index is back after a restart.
 
-use super::common::{MESSAGE, OURS};
+use super::heading::{MESSAGE, OURS};
 use super::life;
-use crate::contest::Contender;
-use crate::findings::{Figure, Findings, Subject};
+use crate::comparison::Candidate;
+use crate::fixture::{self, Fixture};
 use crate::peers::pgmq;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::{Figure, Results, Subject};
 use crate::stats::{Estimate, Target};
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
@@ -17,23 +17,23 @@ use std::time::{Duration, Instant};
 const LIVES: u32 = 5_000;
 
 /// Bytes of WAL and dead row versions that a message's life leaves, against pgmq.
-pub(super) fn written(stage: &Stage) -> Result<Findings> {
+pub(super) fn written(fixture: &Fixture) -> Result<Results> {
     // A server of its own: autovacuum, at work on what other measurements have left, writes WAL, too.
-    let stage = &Stage::start(stage.server().pg(), stage.effort())?;
-    pgmq::install(stage)?;
+    let fixture = &Fixture::start(fixture.server().pg(), fixture.effort())?;
+    pgmq::install(fixture)?;
     let (our_script, their_script, their_name) = (life::ours("cost"), life::pgmqs("cost"), pgmq::name());
-    stage.client()?.batch_execute("SELECT enough.queue_create('cost')")?;
-    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('cost')")?;
+    fixture.client()?.batch_execute("SELECT enough.queue_create('cost')")?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('cost')")?;
     let sides = [
-        (OURS, stage::DATABASE, &our_script, "enough.q_cost"),
+        (OURS, fixture::DATABASE, &our_script, "enough.q_cost"),
         (their_name.as_str(), pgmq::DATABASE, &their_script, "pgmq.q_cost"),
     ];
-    let mut found = Findings::default();
+    let mut found = Results::default();
     for (name, database, script, table) in sides {
-        let mut client = stage.client_for(database)?;
+        let mut client = fixture.client_for(database)?;
         client.batch_execute(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"))?;
         let load = Load { name, database, script, variables: &[("body", MESSAGE)], clients: 1, ..Load::default() };
-        let mut load = Pgbench::new(stage, Load { times: Some(LIVES), ..load })?;
+        let mut load = Pgbench::new(fixture, Load { times: Some(LIVES), ..load })?;
         // Pages that are changed for the first time since a checkpoint are in the WAL as a whole.
         load.round()?;
         let before = (wal(&mut client)?, dead(&mut client, table)?);
@@ -66,9 +66,9 @@ fn dead(client: &mut Client, table: &str) -> Result<i64> {
 }
 
 /// Bytes of the index a leased message takes: the whole of its memory filled with leases.
-pub(super) fn memory(stage: &Stage) -> Result<Findings> {
+pub(super) fn memory(fixture: &Fixture) -> Result<Results> {
     const BATCH: i64 = 10_000;
-    let mut client = stage.client()?;
+    let mut client = fixture.client()?;
     // A library that no function of the session has needed yet has no settings.
     client.batch_execute("LOAD 'pg_enough'")?;
     let bytes: i64 = client.query_one("SELECT pg_size_bytes(current_setting('enough.queue_memory'))", &[])?.get(0);
@@ -93,7 +93,7 @@ pub(super) fn memory(stage: &Stage) -> Result<Findings> {
         leases += some;
     }
     client.batch_execute("SELECT enough.queue_drop('memory')")?;
-    let mut found = Findings::default();
+    let mut found = Results::default();
     let conditions = format!("enough.queue_memory = {} MiB, leased in it until no more fit", bytes >> 20);
     #[allow(clippy::cast_precision_loss, reason = "far below 2⁵³")]
     let (each, leases) = (bytes as f64 / leases as f64, leases as f64);
@@ -104,11 +104,11 @@ pub(super) fn memory(stage: &Stage) -> Result<Findings> {
 }
 
 /// The first read after a restart, when nothing is in the index.
-pub(super) fn rebuild(stage: &Stage) -> Result<Findings> {
-    let effort = stage.effort();
+pub(super) fn rebuild(fixture: &Fixture) -> Result<Results> {
+    let effort = fixture.effort();
     let (ready, delayed, restarts) = effort.either((1_000_000, 100_000, 7), (100_000, 10_000, 3));
     // A server of its own: the others' tables aren't to be found again.
-    let mut own = Stage::start(stage.server().pg(), effort)?;
+    let mut own = Fixture::start(fixture.server().pg(), effort)?;
     own.client()?.batch_execute("SELECT enough.queue_create('rebuild')")?;
     for (count, delay) in [(ready, "0"), (delayed, "1 day")] {
         for _ in 0..count / 10_000 {
@@ -131,7 +131,7 @@ pub(super) fn rebuild(stage: &Stage) -> Result<Findings> {
     }
     let subject =
         Subject::new("queue: first read after a restart", &format!("{ready} ready, {delayed} delayed"), OURS, "s");
-    let mut found = Findings::default();
+    let mut found = Results::default();
     found.figures.push(Figure::estimated(
         subject,
         Estimate::of(&times).context("no restarts")?,

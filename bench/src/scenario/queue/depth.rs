@@ -1,11 +1,11 @@
 //! What it costs to read one message, by how many are ready, with many leased and delayed besides.
 
-use super::common::{MESSAGE, OURS};
-use crate::contest::{Contender, Heading, Relation, hold};
-use crate::findings::{Findings, Series, Subject};
+use super::heading::{MESSAGE, OURS};
+use crate::comparison::{Candidate, Heading, Relation, compare};
+use crate::fixture::{self, Fixture};
 use crate::peers::pgmq;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::{Results, Series, Subject};
 use crate::stats::{Estimate, Target};
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
@@ -27,23 +27,23 @@ const ROUNDS_OF_CURVE: usize = 3;
 const ROUNDS_OF_OURS: usize = 4;
 
 /// One message read out of a shallow queue, of a deep one, and of pgmq's deep one.
-pub(super) fn reading(stage: &Stage) -> Result<Findings> {
-    let effort = stage.effort();
+pub(super) fn reading(fixture: &Fixture) -> Result<Results> {
+    let effort = fixture.effort();
     let (leased, delayed) = effort.either((50_000, 100_000), (10_000, 20_000));
     let depths: &[i64] = effort.either(&[10_000, 100_000, 1_000_000], &[10_000, 50_000]);
-    pgmq::install(stage)?;
-    let mut deep = Deep::new(stage, leased, delayed)?;
-    let mut shallow = Reads::new(stage, OURS, stage.client()?, "shallow")?;
+    pgmq::install(fixture)?;
+    let mut deep = Deep::new(fixture, leased, delayed)?;
+    let mut shallow = Reads::new(fixture, OURS, fixture.client()?, "shallow")?;
     shallow.client.batch_execute("SELECT enough.queue_create('shallow')")?;
     shallow.fill(SHALLOW + READ)?;
     let settings: String = shallow.client.query_one("SHOW enough.queue_memory", &[])?.get(0);
     let conditions = format!("{CLIENTS} clients, {leased} leased, {delayed} delayed, enough.queue_memory = {settings}");
-    let mut found = Findings::default();
+    let mut found = Results::default();
     let mut curves = [(OURS.to_owned(), Vec::new()), (pgmq::name(), Vec::new())];
     for &depth in depths {
         deep.fill(depth)?;
-        stage.settle()?;
-        let sides: [&mut dyn Contender; 2] = [&mut deep.ours, &mut deep.pgmqs];
+        fixture.settle()?;
+        let sides: [&mut dyn Candidate; 2] = [&mut deep.ours, &mut deep.pgmqs];
         for (side, (name, points)) in sides.into_iter().zip(&mut curves) {
             side.warm_up()?;
             let rounds = (0..ROUNDS_OF_CURVE).map(|_| side.round()).collect::<Result<Vec<_>>>()?;
@@ -69,14 +69,14 @@ pub(super) fn reading(stage: &Stage) -> Result<Findings> {
     // Many short rounds: the two of ours differ by less than the machine does from one moment to the next.
     let rounds = effort.rounds * ROUNDS_OF_OURS;
     let ours_alone = Heading { target: Some(Target::AtLeast(0.9)), ..heading.clone() };
-    let mut alone = hold(&ours_alone, &mut ours, &mut shallow, rounds)?;
+    let mut alone = compare(&ours_alone, &mut ours, &mut shallow, rounds)?;
     alone.reference.name = format!("{OURS}, {SHALLOW} to {} ready and nothing else", SHALLOW + READ);
     let against_pgmq = Heading { target: Some(Target::AtLeast(300.0)), ..heading };
-    found.comparisons.extend([alone, hold(&against_pgmq, &mut ours, &mut pgmqs, effort.rounds)?]);
+    found.comparisons.extend([alone, compare(&against_pgmq, &mut ours, &mut pgmqs, effort.rounds)?]);
     for queue in ["deep", "shallow"] {
-        stage.client()?.execute("SELECT enough.queue_drop($1)", &[&queue])?;
+        fixture.client()?.execute("SELECT enough.queue_drop($1)", &[&queue])?;
     }
-    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.drop_queue('deep')")?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.drop_queue('deep')")?;
     Ok(found)
 }
 
@@ -89,12 +89,12 @@ struct Deep<'a> {
 
 impl<'a> Deep<'a> {
     /// With messages leased and delayed for longer than anything here takes.
-    fn new(stage: &'a Stage, leased: i64, delayed: i64) -> Result<Self> {
-        let (mut ours, mut theirs) = (stage.client()?, stage.client_for(pgmq::DATABASE)?);
+    fn new(fixture: &'a Fixture, leased: i64, delayed: i64) -> Result<Self> {
+        let (mut ours, mut theirs) = (fixture.client()?, fixture.client_for(pgmq::DATABASE)?);
         ours.batch_execute("SELECT enough.queue_create('deep')")?;
         theirs.batch_execute("SELECT pgmq.create('deep')")?;
-        let ours = Reads::new(stage, OURS, ours, "deep")?;
-        let pgmqs = ReadsByPgmq::new(stage, theirs)?;
+        let ours = Reads::new(fixture, OURS, ours, "deep")?;
+        let pgmqs = ReadsByPgmq::new(fixture, theirs)?;
         let mut deep = Self { ours, pgmqs, depth: 0 };
         deep.send(leased, "'0'", "0")?;
         for _ in 0..leased / BATCH {
@@ -146,13 +146,13 @@ struct Reads<'a> {
 }
 
 impl<'a> Reads<'a> {
-    fn new(stage: &'a Stage, name: &'a str, client: Client, queue: &'static str) -> Result<Self> {
+    fn new(fixture: &'a Fixture, name: &'a str, client: Client, queue: &'static str) -> Result<Self> {
         let script = match queue {
             "deep" => "SELECT msg_id, message FROM enough.queue_read('deep');\n",
             _ => "SELECT msg_id, message FROM enough.queue_read('shallow');\n",
         };
-        let load = Load { name, database: stage::DATABASE, script, clients: CLIENTS, ..Load::default() };
-        Ok(Self { load: Pgbench::new(stage, Load { times: Some(READS), ..load })?, client, queue, next: 1 })
+        let load = Load { name, database: fixture::DATABASE, script, clients: CLIENTS, ..Load::default() };
+        Ok(Self { load: Pgbench::new(fixture, Load { times: Some(READS), ..load })?, client, queue, next: 1 })
     }
 
     fn fill(&mut self, count: i64) -> Result<()> {
@@ -162,7 +162,7 @@ impl<'a> Reads<'a> {
     }
 }
 
-impl Contender for Reads<'_> {
+impl Candidate for Reads<'_> {
     fn name(&self) -> &str {
         self.load.name()
     }
@@ -193,15 +193,15 @@ struct ReadsByPgmq<'a> {
 }
 
 impl<'a> ReadsByPgmq<'a> {
-    fn new(stage: &'a Stage, client: Client) -> Result<Self> {
+    fn new(fixture: &'a Fixture, client: Client) -> Result<Self> {
         let script = "SELECT msg_id, message FROM pgmq.read('deep', 7200, 1);\n";
         let load = Load { name: "pgmq", database: pgmq::DATABASE, script, clients: CLIENTS, ..Load::default() };
-        let load = Pgbench::new(stage, Load { times: Some(READS_BY_PGMQ), ..load })?;
+        let load = Pgbench::new(fixture, Load { times: Some(READS_BY_PGMQ), ..load })?;
         Ok(Self { name: pgmq::name(), load, client })
     }
 }
 
-impl Contender for ReadsByPgmq<'_> {
+impl Candidate for ReadsByPgmq<'_> {
     fn name(&self) -> &str {
         &self.name
     }

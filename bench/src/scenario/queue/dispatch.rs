@@ -1,9 +1,9 @@
 //! How soon a waiting reader has a message, and how many readers one message wakes.
 
-use super::common::{MESSAGE, OURS};
-use crate::findings::{Distribution, Figure, Findings, Subject};
+use super::heading::{MESSAGE, OURS};
+use crate::fixture::{self, Fixture};
 use crate::peers::pgmq;
-use crate::stage::{self, Stage};
+use crate::results::{Distribution, Figure, Results, Subject};
 use crate::stats::Target;
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
@@ -18,10 +18,10 @@ const FALL_ASLEEP: Duration = Duration::from_millis(3);
 const READERS: usize = 50;
 
 /// From a send to the row at a reader that waits; the machine should have nothing else to do.
-pub(super) fn latency(stage: &Stage) -> Result<Findings> {
-    pgmq::install(stage)?;
-    stage.client()?.batch_execute("SELECT enough.queue_create('dispatch')")?;
-    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('dispatch')")?;
+pub(super) fn latency(fixture: &Fixture) -> Result<Results> {
+    pgmq::install(fixture)?;
+    fixture.client()?.batch_execute("SELECT enough.queue_create('dispatch')")?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('dispatch')")?;
     let send = format!("SELECT enough.queue_send('dispatch', '{MESSAGE}')");
     let ours = Waiting {
         send: &send,
@@ -35,12 +35,12 @@ pub(super) fn latency(stage: &Stage) -> Result<Findings> {
         read: "SELECT msg_id, message::text FROM pgmq.read_with_poll('dispatch', 30, 1, 60, 100)",
         delete: "SELECT pgmq.delete('dispatch', $1::bigint)",
     };
-    let mut found = Findings::default();
-    let (count, count_of_pgmq) = stage.effort().either((3_000, 200), (300, 20));
+    let mut found = Results::default();
+    let (count, count_of_pgmq) = fixture.effort().either((3_000, 200), (300, 20));
     let sides =
-        [(OURS.to_owned(), stage::DATABASE, ours, count), (pgmq::name(), pgmq::DATABASE, theirs, count_of_pgmq)];
+        [(OURS.to_owned(), fixture::DATABASE, ours, count), (pgmq::name(), pgmq::DATABASE, theirs, count_of_pgmq)];
     for (name, database, waiting, count) in sides {
-        let (sender, reader) = (stage.client_for(database)?, stage.client_for(database)?);
+        let (sender, reader) = (fixture.client_for(database)?, fixture.client_for(database)?);
         let (from_call, from_commit) = waiting.measure(sender, reader, count)?;
         for (title, samples) in [
             ("queue dispatch, from the call of send to the reader's row", from_call),
@@ -111,16 +111,16 @@ impl Waiting<'_> {
 }
 
 /// Many readers on one queue: each message goes to one of them and wakes no other.
-pub(super) fn wake_ups(stage: &Stage) -> Result<Findings> {
-    let count = stage.effort().either(1_000, 100);
-    let mut sender = stage.client()?;
+pub(super) fn wake_ups(fixture: &Fixture) -> Result<Results> {
+    let count = fixture.effort().either(1_000, 100);
+    let mut sender = fixture.client()?;
     sender.batch_execute("SELECT enough.queue_create('wake', visibility_timeout => '1 hour')")?;
     let send = sender.prepare(&format!("SELECT enough.queue_send('wake', '{MESSAGE}')"))?;
     let (tell, told) = channel();
     let mut processes = Vec::with_capacity(READERS);
     let mut readers = Vec::with_capacity(READERS);
     for _ in 0..READERS {
-        let mut client = stage.client()?;
+        let mut client = fixture.client()?;
         processes.push(client.query_one("SELECT pg_backend_pid()", &[])?.get::<_, i32>(0));
         let tell = tell.clone();
         readers.push(thread::spawn(move || read_until_stop(&mut client, &tell)));
@@ -158,7 +158,7 @@ pub(super) fn wake_ups(stage: &Stage) -> Result<Findings> {
         mean(awake) - mean(anyway),
         Some(Target::AtMost(1.1)),
     );
-    let mut found = Findings::default();
+    let mut found = Results::default();
     found.figures.push(woken);
     found.figures.push(Figure::counted(subject("deliveries"), mean(deliveries), Some(Target::AtMost(1.0))));
     sender.batch_execute("SELECT enough.queue_drop('wake')")?;

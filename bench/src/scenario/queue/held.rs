@@ -1,12 +1,12 @@
 //! The rate over time while something holds back VACUUM, so that no dead row goes away.
 
-use super::common::{MESSAGE, OURS};
+use super::heading::{MESSAGE, OURS};
 use super::life;
-use crate::contest::{Comparison, Contender, Heading, Relation};
-use crate::findings::{Findings, Series, Subject};
+use crate::comparison::{Candidate, Comparison, Heading, Relation};
+use crate::fixture::{self, Fixture};
 use crate::peers::pgmq;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::{Results, Series, Subject};
 use crate::stats::Target;
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
@@ -20,24 +20,24 @@ const CLIENTS: usize = 8;
 const END: usize = 10;
 
 /// A transaction that has only read.
-pub(super) fn by_snapshot(stage: &Stage) -> Result<Findings> {
-    let holder = transactions(stage, "SELECT count(*) FROM pg_class")?;
-    measured(stage, "held_snapshot", "a transaction that only reads", holder)
+pub(super) fn by_snapshot(fixture: &Fixture) -> Result<Results> {
+    let holder = transactions(fixture, "SELECT count(*) FROM pg_class")?;
+    measured(fixture, "held_snapshot", "a transaction that only reads", holder)
 }
 
 /// A transaction that has written.
-pub(super) fn by_writer(stage: &Stage) -> Result<Findings> {
-    let holder = transactions(stage, "CREATE TABLE written (x int)")?;
-    measured(stage, "held_xid", "a transaction that has written", holder)
+pub(super) fn by_writer(fixture: &Fixture) -> Result<Results> {
+    let holder = transactions(fixture, "CREATE TABLE written (x int)")?;
+    measured(fixture, "held_xid", "a transaction that has written", holder)
 }
 
 /// A replication slot whose standby is gone, and which holds back what that last read.
-pub(super) fn by_slot(stage: &Stage) -> Result<Findings> {
-    let mut client = stage.client()?;
+pub(super) fn by_slot(fixture: &Fixture) -> Result<Results> {
+    let mut client = fixture.client()?;
     client.execute("SELECT pg_create_physical_replication_slot('abandoned', true)", &[])?;
-    let options = ServerOptions::new(stage.server().pg());
+    let options = ServerOptions::new(fixture.server().pg());
     let options = options.conf("hot_standby_feedback", "on").conf("primary_slot_name", "abandoned");
-    let standby = stage.server().standby(&options.conf("wal_receiver_status_interval", "1s"))?;
+    let standby = fixture.server().standby(&options.conf("wal_receiver_status_interval", "1s"))?;
     let mut reader = standby.client()?;
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;
     until(|| {
@@ -52,25 +52,25 @@ pub(super) fn by_slot(stage: &Stage) -> Result<Findings> {
             "SELECT NOT active AND xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'abandoned'";
         Ok(client.query_one(abandoned, &[])?.get(0))
     })?;
-    let found = measured(stage, "held_slot", "a replication slot that nobody consumes", ());
+    let found = measured(fixture, "held_slot", "a replication slot that nobody consumes", ());
     client.execute("SELECT pg_drop_replication_slot('abandoned')", &[])?;
     found
 }
 
 /// A `pg_dump` that is slow to come to its end, of each side's database.
-pub(super) fn by_dump(stage: &Stage) -> Result<Findings> {
-    pgmq::install(stage)?;
-    let dumps = [dump(stage, stage::DATABASE)?, dump(stage, pgmq::DATABASE)?];
-    measured(stage, "held_dump", "a pg_dump", dumps)
+pub(super) fn by_dump(fixture: &Fixture) -> Result<Results> {
+    pgmq::install(fixture)?;
+    let dumps = [dump(fixture, fixture::DATABASE)?, dump(fixture, pgmq::DATABASE)?];
+    measured(fixture, "held_dump", "a pg_dump", dumps)
 }
 
-fn dump(stage: &Stage, database: &str) -> Result<Dump> {
-    let mut client = stage.client_for(database)?;
+fn dump(fixture: &Fixture, database: &str) -> Result<Dump> {
+    let mut client = fixture.client_for(database)?;
     // More than fits into the pipe, which nobody reads: the dump stands still in the middle of it.
     client.batch_execute(
         "CREATE TABLE IF NOT EXISTS large AS SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 20000) AS i",
     )?;
-    let mut command = stage.server().command("pg_dump")?;
+    let mut command = fixture.server().command("pg_dump")?;
     command.arg("--data-only").arg("--table=large").arg(database);
     let dump = Dump(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("can't start pg_dump")?);
     until(|| {
@@ -93,15 +93,15 @@ impl Drop for Dump {
 }
 
 /// An open transaction in each side's database: one that only reads holds back VACUUM in its own alone.
-fn transactions(stage: &Stage, statement: &str) -> Result<[Client; 2]> {
-    pgmq::install(stage)?;
+fn transactions(fixture: &Fixture, statement: &str) -> Result<[Client; 2]> {
+    pgmq::install(fixture)?;
     let open = |database| -> Result<Client> {
-        let mut client = stage.client_for(database)?;
+        let mut client = fixture.client_for(database)?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")?;
         client.batch_execute(statement)?;
         Ok(client)
     };
-    Ok([open(stage::DATABASE)?, open(pgmq::DATABASE)?])
+    Ok([open(fixture::DATABASE)?, open(pgmq::DATABASE)?])
 }
 
 fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -114,22 +114,22 @@ fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// The whole life of messages while `holder` holds back VACUUM, with ours and, for a quarter of the time, with pgmq.
-fn measured<H>(stage: &Stage, name: &str, holds: &str, holder: H) -> Result<Findings> {
-    let seconds = stage.effort().either(120, 24);
-    pgmq::install(stage)?;
-    stage.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
-    stage.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
+fn measured<H>(fixture: &Fixture, name: &str, holds: &str, holder: H) -> Result<Results> {
+    let seconds = fixture.effort().either(120, 24);
+    pgmq::install(fixture)?;
+    fixture.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
     let conditions = format!("{CLIENTS} clients, durable, VACUUM held back by {holds}");
     let (our_script, their_script, their_name) = (life::ours(name), life::pgmqs(name), pgmq::name());
-    let mut found = Findings::default();
+    let mut found = Results::default();
     let sides = [
-        (OURS, stage::DATABASE, &our_script, seconds),
+        (OURS, fixture::DATABASE, &our_script, seconds),
         (their_name.as_str(), pgmq::DATABASE, &their_script, seconds / 4),
     ];
     for (name, database, script, seconds) in sides {
         let variables = &[("body", MESSAGE)];
         let load = Load { name, database, script, variables, clients: CLIENTS, ..Load::default() };
-        let mut load = Pgbench::new(stage, load)?;
+        let mut load = Pgbench::new(fixture, load)?;
         load.warm_up()?;
         let rates = load.rates(seconds)?;
         let subject = Subject::new("queue send + read + delete over time", &conditions, name, "messages/s");

@@ -1,11 +1,11 @@
 //! The whole life of messages, one at a time and in batches, against what does the same.
 
-use super::common::{MESSAGE, OURS, heading};
-use crate::contest::{Comparison, Contender, hold, hold_all};
-use crate::findings::Findings;
+use super::heading::{MESSAGE, OURS, heading};
+use crate::comparison::{Candidate, Comparison, compare, compare_all};
+use crate::fixture::{self, Fixture};
 use crate::peers::{job_table, pgmq, raw_table};
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::Results;
 use crate::stats::Target;
 use anyhow::Result;
 
@@ -39,38 +39,38 @@ fn jobs(table: &str) -> String {
 }
 
 /// Against pgmq alone, as the smoke suite has it.
-pub(super) fn against_pgmq(stage: &Stage, clients: usize, target: f64) -> Result<Comparison> {
-    let sides = Sides::new(stage, "smoke")?;
-    let [mut ours, mut theirs, ..] = sides.loads(stage, clients, &[])?;
+pub(super) fn against_pgmq(fixture: &Fixture, clients: usize, target: f64) -> Result<Comparison> {
+    let sides = Sides::new(fixture, "smoke")?;
+    let [mut ours, mut theirs, ..] = sides.loads(fixture, clients, &[])?;
     let heading = heading("queue send + read + delete", clients, "durable", target);
-    let mut comparison = hold(&heading, &mut ours, &mut theirs, stage.effort().rounds)?;
-    comparison.notes.push(sides.left(stage)?);
+    let mut comparison = compare(&heading, &mut ours, &mut theirs, fixture.effort().rounds)?;
+    comparison.notes.push(sides.left(fixture)?);
     Ok(comparison)
 }
 
 /// One message at a time, against pgmq and a table of jobs.
-pub(super) fn single(stage: &Stage) -> Result<Findings> {
-    let sides = Sides::new(stage, "life")?;
-    let mut found = Findings::default();
+pub(super) fn single(fixture: &Fixture) -> Result<Results> {
+    let sides = Sides::new(fixture, "life")?;
+    let mut found = Results::default();
     let off: &[(&str, &str)] = &[("synchronous_commit", "off")];
     let runs = [(1, "durable", &[][..], 3.0), (8, "durable", &[], 3.0), (32, "durable", &[], 3.0)];
     for (clients, durability, settings, target) in runs.into_iter().chain([(8, "synchronous_commit off", off, 4.0)]) {
-        stage.settle()?;
-        let [mut ours, mut pgmq, mut jobs, mut raw] = sides.loads(stage, clients, settings)?;
+        fixture.settle()?;
+        let [mut ours, mut pgmq, mut jobs, mut raw] = sides.loads(fixture, clients, settings)?;
         let heading = heading("queue send + read + delete", clients, durability, target);
-        let references: &mut [(_, &mut dyn Contender)] =
+        let references: &mut [(_, &mut dyn Candidate)] =
             &mut [(Some(Target::AtLeast(target)), &mut pgmq), (None, &mut jobs), (None, &mut raw)];
-        found.comparisons.extend(hold_all(&heading, &mut ours, references, stage.effort().rounds)?);
+        found.comparisons.extend(compare_all(&heading, &mut ours, references, fixture.effort().rounds)?);
     }
     // A message's life that waits for one commit.
-    stage.client()?.batch_execute("SELECT enough.queue_alter('life', ack => 'async')")?;
+    fixture.client()?.batch_execute("SELECT enough.queue_alter('life', ack => 'async')")?;
     for clients in [1, 8] {
-        stage.settle()?;
-        let [mut ours, mut pgmq, ..] = sides.loads(stage, clients, &[])?;
+        fixture.settle()?;
+        let [mut ours, mut pgmq, ..] = sides.loads(fixture, clients, &[])?;
         let heading = heading("queue send + read + delete", clients, "durable but for ack => 'async'", 3.0);
-        found.comparisons.push(hold(&heading, &mut ours, &mut pgmq, stage.effort().rounds)?);
+        found.comparisons.push(compare(&heading, &mut ours, &mut pgmq, fixture.effort().rounds)?);
     }
-    found.notes.push(sides.left(stage)?);
+    found.notes.push(sides.left(fixture)?);
     Ok(found)
 }
 
@@ -82,45 +82,45 @@ struct Sides {
 }
 
 impl Sides {
-    fn new(stage: &Stage, name: &'static str) -> Result<Self> {
-        pgmq::install(stage)?;
-        job_table::create(stage, name)?;
-        stage.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
-        raw_table::create(stage, name)?;
-        stage.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
+    fn new(fixture: &Fixture, name: &'static str) -> Result<Self> {
+        pgmq::install(fixture)?;
+        job_table::create(fixture, name)?;
+        fixture.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
+        raw_table::create(fixture, name)?;
+        fixture.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
         Ok(Self { name, pgmq: pgmq::name(), scripts: [ours(name), pgmqs(name), jobs(name), raw_table::life(name)] })
     }
 
     fn loads<'a>(
         &'a self,
-        stage: &'a Stage,
+        fixture: &'a Fixture,
         clients: usize,
         settings: &'a [(&'a str, &'a str)],
     ) -> Result<[Pgbench<'a>; 4]> {
         let [ours, pgmqs, jobs, raw] = &self.scripts;
         let load = |name, database, script| {
             let variables = &[("body", MESSAGE)];
-            Pgbench::new(stage, Load { name, database, script, variables, clients, settings, times: None })
+            Pgbench::new(fixture, Load { name, database, script, variables, clients, settings, times: None })
         };
         Ok([
-            load(OURS, stage::DATABASE, ours)?,
+            load(OURS, fixture::DATABASE, ours)?,
             load(&self.pgmq, pgmq::DATABASE, pgmqs)?,
-            load(job_table::NAME, stage::DATABASE, jobs)?,
-            load(raw_table::NAME, stage::DATABASE, raw)?,
+            load(job_table::NAME, fixture::DATABASE, jobs)?,
+            load(raw_table::NAME, fixture::DATABASE, raw)?,
         ])
     }
 
-    fn left(&self, stage: &Stage) -> Result<String> {
+    fn left(&self, fixture: &Fixture) -> Result<String> {
         let left = |database, table: &str| -> Result<i64> {
             let count = format!("SELECT count(*) FROM {table}{}", self.name);
-            Ok(stage.client_for(database)?.query_one(&count, &[])?.get(0))
+            Ok(fixture.client_for(database)?.query_one(&count, &[])?.get(0))
         };
         Ok(format!(
             "messages left behind, because a read found none or a round ended: {OURS} {}, pgmq {}, {} {}",
-            left(stage::DATABASE, "enough.q_")?,
+            left(fixture::DATABASE, "enough.q_")?,
             left(pgmq::DATABASE, "pgmq.q_")?,
             job_table::NAME,
-            left(stage::DATABASE, "jobs.")?
+            left(fixture::DATABASE, "jobs.")?
         ))
     }
 }

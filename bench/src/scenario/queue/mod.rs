@@ -1,22 +1,22 @@
 //! The queue.
 
 mod batch;
-mod common;
 mod cost;
 mod depth;
 mod dispatch;
+mod heading;
 mod held;
 mod life;
 mod pipeline;
 
-use super::common::Scenario;
-use crate::contest::{Comparison, hold};
-use crate::findings::Findings;
+use super::entry::Scenario;
+use crate::comparison::{Comparison, compare};
+use crate::fixture::{self, Fixture};
 use crate::peers::raw_table;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::Results;
 use anyhow::Result;
-use common::{MESSAGE, OURS, heading};
+use heading::{MESSAGE, OURS, heading};
 
 /// What the queue promises.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -56,21 +56,21 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Sending against a raw INSERT, and a message's whole life against pgmq.
-pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
-    Ok(Findings::from(vec![send(stage, 32)?, life::against_pgmq(stage, 8, 2.5)?]))
+pub(super) fn smoke(fixture: &Fixture) -> Result<Results> {
+    Ok(Results::from(vec![send(fixture, 32)?, life::against_pgmq(fixture, 8, 2.5)?]))
 }
 
 /// Durable sends, one a transaction, against an INSERT into a table of the same shape.
-fn send(stage: &Stage, clients: usize) -> Result<Comparison> {
-    stage.client()?.batch_execute("SELECT enough.queue_create('send')")?;
-    raw_table::create(stage, "send")?;
+fn send(fixture: &Fixture, clients: usize) -> Result<Comparison> {
+    fixture.client()?.batch_execute("SELECT enough.queue_create('send')")?;
+    raw_table::create(fixture, "send")?;
     let load = |name, script| {
         let variables = &[("body", MESSAGE)];
-        let database = stage::DATABASE;
-        Pgbench::new(stage, Load { name, database, script, variables, clients, ..Load::default() })
+        let database = fixture::DATABASE;
+        Pgbench::new(fixture, Load { name, database, script, variables, clients, ..Load::default() })
     };
     let mut ours = load(OURS, "SELECT enough.queue_send('send', :body);\n")?;
     let insert = format!("{};\n", raw_table::insert("send"));
     let mut insert = load("raw INSERT", &insert)?;
-    hold(&heading("queue send", clients, "durable", 0.95), &mut ours, &mut insert, stage.effort().rounds)
+    compare(&heading("queue send", clients, "durable", 0.95), &mut ours, &mut insert, fixture.effort().rounds)
 }

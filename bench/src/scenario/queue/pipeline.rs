@@ -1,12 +1,12 @@
 //! From end to end: sessions that send one message a transaction, and one consumer that works through them in batches, as
 //! `PgQ` is meant to be used.
 
-use super::common::{MESSAGE, OURS};
-use crate::contest::{Contender, Heading, Relation, hold_all};
-use crate::findings::Findings;
+use super::heading::{MESSAGE, OURS};
+use crate::comparison::{Candidate, Heading, Relation, compare_all};
+use crate::fixture::{self, Fixture};
 use crate::peers::{pgmq, pgq};
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
+use crate::results::Results;
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,14 +21,14 @@ const BATCH: i32 = 500;
 const REST: Duration = Duration::from_millis(1);
 
 /// Against `PgQ` and pgmq.
-pub(super) fn end_to_end(stage: &Stage) -> Result<Findings> {
-    let pgq_name = pgq::install(stage)?;
-    pgmq::install(stage)?;
-    stage.client()?.batch_execute("SELECT enough.queue_create('pipeline')")?;
-    stage.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('pipeline')")?;
+pub(super) fn end_to_end(fixture: &Fixture) -> Result<Results> {
+    let pgq_name = pgq::install(fixture)?;
+    pgmq::install(fixture)?;
+    fixture.client()?.batch_execute("SELECT enough.queue_create('pipeline')")?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('pipeline')")?;
     // By default a batch that isn't full is closed after three seconds; the others would idle for as long at the end of
     // each round.
-    stage.client_for(pgq::DATABASE)?.batch_execute(
+    fixture.client_for(pgq::DATABASE)?.batch_execute(
         "SELECT pgq.create_queue('pipeline');
          SELECT pgq.set_queue_config('pipeline', 'ticker_max_lag', '50 milliseconds');
          SELECT pgq.register_consumer('pipeline', 'worker');",
@@ -37,28 +37,28 @@ pub(super) fn end_to_end(stage: &Stage) -> Result<Findings> {
     let senders = |name, database, script| {
         let load =
             Load { name, database, script, variables: &[("body", MESSAGE)], clients: SENDERS, ..Load::default() };
-        Pgbench::new(stage, load)
+        Pgbench::new(fixture, load)
     };
     let mut ours = Pipeline {
         name: OURS,
-        senders: senders(OURS, stage::DATABASE, "SELECT enough.queue_send('pipeline', :body);\n")?,
-        client: stage.client()?,
+        senders: senders(OURS, fixture::DATABASE, "SELECT enough.queue_send('pipeline', :body);\n")?,
+        client: fixture.client()?,
         consume: enough,
-        stage,
+        fixture,
     };
     let mut pgq = Pipeline {
         name: &pgq_name,
         senders: senders(&pgq_name, pgq::DATABASE, "SELECT pgq.insert_event('pipeline', 'order', :body);\n")?,
-        client: stage.client_for(pgq::DATABASE)?,
+        client: fixture.client_for(pgq::DATABASE)?,
         consume: pgqs,
-        stage,
+        fixture,
     };
     let mut pgmq = Pipeline {
         name: &pgmq_name,
         senders: senders(&pgmq_name, pgmq::DATABASE, "SELECT pgmq.send('pipeline', :body);\n")?,
-        client: stage.client_for(pgmq::DATABASE)?,
+        client: fixture.client_for(pgmq::DATABASE)?,
         consume: pgmqs,
-        stage,
+        fixture,
     };
     let heading = Heading {
         title: "queue from end to end".into(),
@@ -67,14 +67,14 @@ pub(super) fn end_to_end(stage: &Stage) -> Result<Findings> {
         relation: Relation::Ratio,
         target: None,
     };
-    let references: &mut [(_, &mut dyn Contender)] = &mut [(None, &mut pgq), (None, &mut pgmq)];
-    Ok(hold_all(&heading, &mut ours, references, stage.effort().rounds)?.into())
+    let references: &mut [(_, &mut dyn Candidate)] = &mut [(None, &mut pgq), (None, &mut pgmq)];
+    Ok(compare_all(&heading, &mut ours, references, fixture.effort().rounds)?.into())
 }
 
 /// Senders and a consumer. A round lasts from the first send until the last message is consumed.
 struct Pipeline<'a> {
     name: &'a str,
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     senders: Pgbench<'a>,
     client: Client,
     /// Consumes what there is, up to a batch; how many that were.
@@ -112,13 +112,13 @@ impl Pipeline<'_> {
     }
 }
 
-impl Contender for Pipeline<'_> {
+impl Candidate for Pipeline<'_> {
     fn name(&self) -> &str {
         self.name
     }
 
     fn round(&mut self) -> Result<f64> {
-        self.run(self.stage.effort().seconds)
+        self.run(self.fixture.effort().seconds)
     }
 
     fn warm_up(&mut self) -> Result<()> {

@@ -1,9 +1,9 @@
 //! What becomes of a key's callers while a transaction that has used it stays open.
 
-use super::common::{FIRST_KEY, OURS, check, load};
-use crate::findings::{Figure, Findings, Series, Subject};
+use super::check::{FIRST_KEY, OURS, check, load};
+use crate::fixture::Fixture;
 use crate::peers::limit_table::{self, UPSERT};
-use crate::stage::Stage;
+use crate::results::{Figure, Results, Series, Subject};
 use crate::stats::Target;
 use anyhow::{Context, Result, anyhow};
 use std::thread;
@@ -22,15 +22,15 @@ const AROUND: u64 = 3;
 const LONGEST: f64 = 100.0;
 
 /// The callers' rate in each second, and the longest that a single caller has to wait.
-pub(super) fn open_transaction(stage: &Stage) -> Result<Findings> {
-    let open = Duration::from_secs(stage.effort().either(10, 3));
-    limit_table::create(stage, FIRST_KEY, 1)?;
-    let mut found = Findings::default();
+pub(super) fn open_transaction(fixture: &Fixture) -> Result<Results> {
+    let open = Duration::from_secs(fixture.effort().either(10, 3));
+    limit_table::create(fixture, FIRST_KEY, 1)?;
+    let mut found = Results::default();
     let sides = [(OURS, check("'hot'"), Some(Target::AtMost(LONGEST))), (UPSERT, limit_table::upsert("'hot'"), None)];
     for (name, statement, target) in sides {
         let conditions = format!("open for {} s", open.as_secs());
         let subject = |what: &str, unit| Subject::new(&format!("{TITLE}, {what}"), &conditions, name, unit);
-        let rates = rates(stage, name, &statement, open)?;
+        let rates = rates(fixture, name, &statement, open)?;
         let points = (1..).map(f64::from).zip(rates).collect();
         let conditions = format!("{CLIENTS} clients; open from {AROUND} s to {} s", AROUND + open.as_secs());
         found.series.push(Series {
@@ -38,16 +38,16 @@ pub(super) fn open_transaction(stage: &Stage) -> Result<Findings> {
             along: "s".into(),
             points,
         });
-        let longest = longest_wait(stage, &statement, open)?;
+        let longest = longest_wait(fixture, &statement, open)?;
         found.figures.push(Figure::counted(subject("longest wait of a caller", "ms"), longest, target));
     }
     Ok(found)
 }
 
 /// Calls in each second, while another session uses the key and then keeps its transaction open for a while.
-fn rates(stage: &Stage, name: &str, statement: &str, open: Duration) -> Result<Vec<f64>> {
-    let callers = load(stage, name, statement, CLIENTS)?;
-    let mut holder = stage.client()?;
+fn rates(fixture: &Fixture, name: &str, statement: &str, open: Duration) -> Result<Vec<f64>> {
+    let callers = load(fixture, name, statement, CLIENTS)?;
+    let mut holder = fixture.client()?;
     thread::scope(|scope| {
         let held = scope.spawn(move || -> Result<()> {
             thread::sleep(Duration::from_secs(AROUND));
@@ -63,8 +63,8 @@ fn rates(stage: &Stage, name: &str, statement: &str, open: Duration) -> Result<V
 }
 
 /// The longest call, in ms, of one session, alone with a transaction that has used the key.
-fn longest_wait(stage: &Stage, statement: &str, open: Duration) -> Result<f64> {
-    let (mut holder, mut caller) = (stage.client()?, stage.client()?);
+fn longest_wait(fixture: &Fixture, statement: &str, open: Duration) -> Result<f64> {
+    let (mut holder, mut caller) = (fixture.client()?, fixture.client()?);
     let mut transaction = holder.transaction()?;
     transaction.batch_execute(statement)?;
     let statement = caller.prepare(statement)?;

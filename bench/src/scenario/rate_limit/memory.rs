@@ -1,8 +1,8 @@
 //! How much memory a key takes, on a server of its own that gives the limiter 64 MB.
 
-use super::common::OURS;
-use crate::findings::{Figure, Findings, Subject};
-use crate::stage::Stage;
+use super::check::OURS;
+use crate::fixture::Fixture;
+use crate::results::{Figure, Results, Subject};
 use crate::stats::Target;
 use anyhow::{Result, ensure};
 use postgres::Client;
@@ -17,8 +17,8 @@ const KEYS: i32 = 1_000_000;
 const STEP: i32 = 1_000;
 
 /// Fills the memory with keys of one kind until one of them has to go.
-pub(super) fn of_a_key(stage: &Stage) -> Result<Findings> {
-    let options = ServerOptions::new(stage.server().installation().pg).conf("enough.rate_limit_memory", MEMORY);
+pub(super) fn of_a_key(fixture: &Fixture) -> Result<Results> {
+    let options = ServerOptions::new(fixture.server().installation().pg).conf("enough.rate_limit_memory", MEMORY);
     let server = Server::start(&options)?;
     let mut client = server.client()?;
     client.batch_execute("CREATE EXTENSION pg_enough")?;
@@ -38,12 +38,12 @@ pub(super) fn of_a_key(stage: &Stage) -> Result<Findings> {
     }
     // Where the first million didn't fit, that many did of which none was evicted: what is there.
     let fitted = if evictions > 0 { f64::from(keys as u32) } else { f64::from(asked - STEP) };
-    Ok(Findings {
+    Ok(Results {
         figures: vec![
             figure("rate limit, memory of a key", "bytes", bytes_a_key, Target::AtMost(64.0)),
             figure("rate limit, keys before one is evicted", "keys", fitted, Target::AtLeast(f64::from(KEYS))),
         ],
-        ..Findings::default()
+        ..Results::default()
     })
 }
 

@@ -1,18 +1,19 @@
 //! The rate limiter.
 
-mod common;
+mod check;
 mod held;
 mod memory;
 
-use super::common::{NTH_KEY, Scenario, against_noop, in_one_statement, inside};
-use crate::contest::{Contender, Heading, Relation, hold, hold_all};
-use crate::findings::Findings;
+use super::against_noop::{NTH_KEY, against_noop, in_one_statement, inside};
+use super::entry::Scenario;
+use crate::comparison::{Candidate, Heading, Relation, compare, compare_all};
+use crate::fixture::Fixture;
 use crate::noop::{self, Answer};
 use crate::peers::limit_table::{self, FOR_UPDATE, UPSERT};
-use crate::stage::Stage;
+use crate::results::Results;
 use crate::stats::Target;
 use anyhow::Result;
-use common::{FIRST_KEY, OURS, check, load};
+use check::{FIRST_KEY, OURS, check, load};
 
 /// What the rate limiter promises.
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -37,12 +38,12 @@ const CALLS: u32 = 200_000;
 /// Keys of [`many_keys`].
 const KEYS: u32 = 100_000;
 /// A check against a function that does nothing.
-pub(super) fn smoke(stage: &Stage) -> Result<Findings> {
-    noop::create(stage, "rate_limit", Answer::Limit)?;
+pub(super) fn smoke(fixture: &Fixture) -> Result<Results> {
+    noop::create(fixture, "rate_limit", Answer::Limit)?;
     let call = format!("enough.rate_limit({NTH_KEY}, 1000000, '1 minute')");
-    Ok(Findings::from(vec![
-        against_noop(stage, "rate_limit", "SELECT * FROM enough.rate_limit(:key, 1000000, '1 minute')", &[])?,
-        inside(stage, "rate_limit", "many keys", &in_one_statement(&call, CALLS), CALLS)?,
+    Ok(Results::from(vec![
+        against_noop(fixture, "rate_limit", "SELECT * FROM enough.rate_limit(:key, 1000000, '1 minute')", &[])?,
+        inside(fixture, "rate_limit", "many keys", &in_one_statement(&call, CALLS), CALLS)?,
     ]))
 }
 
@@ -56,45 +57,45 @@ fn heading(title: &str, clients: usize, target: Option<Target>) -> Heading {
     }
 }
 
-fn many_keys(stage: &Stage) -> Result<Findings> {
+fn many_keys(fixture: &Fixture) -> Result<Results> {
     const CLIENTS: usize = 8;
-    noop::create(stage, "rate_limit", Answer::Limit)?;
-    limit_table::create(stage, FIRST_KEY, KEYS)?;
+    noop::create(fixture, "rate_limit", Answer::Limit)?;
+    limit_table::create(fixture, FIRST_KEY, KEYS)?;
     let pick = format!("\\set key {FIRST_KEY} + random(0, {})\n", KEYS - 1);
     let ours = format!("{pick}{}", check(":key"));
     let theirs = ours.replace("enough.", &format!("{}.", noop::SCHEMA));
     let [upsert, for_update] =
         [limit_table::upsert(":key"), limit_table::for_update(":key")].map(|s| pick.clone() + &s);
-    let mut ours = load(stage, OURS, &ours, CLIENTS)?;
-    let mut noop = load(stage, "no-op", &theirs, CLIENTS)?;
-    let mut upsert = load(stage, UPSERT, &upsert, CLIENTS)?;
-    let mut for_update = load(stage, FOR_UPDATE, &for_update, CLIENTS)?;
-    let references: &mut [(_, &mut dyn Contender)] = &mut [
+    let mut ours = load(fixture, OURS, &ours, CLIENTS)?;
+    let mut noop = load(fixture, "no-op", &theirs, CLIENTS)?;
+    let mut upsert = load(fixture, UPSERT, &upsert, CLIENTS)?;
+    let mut for_update = load(fixture, FOR_UPDATE, &for_update, CLIENTS)?;
+    let references: &mut [(_, &mut dyn Candidate)] = &mut [
         (Some(Target::AtLeast(0.95)), &mut noop),
         (Some(Target::AtLeast(2.0)), &mut upsert),
         (Some(Target::AtLeast(4.0)), &mut for_update),
     ];
     let heading = heading("rate limit, 100,000 keys", CLIENTS, None);
-    Ok(hold_all(&heading, &mut ours, references, stage.effort().rounds)?.into())
+    Ok(compare_all(&heading, &mut ours, references, fixture.effort().rounds)?.into())
 }
 
-fn hot_key(stage: &Stage) -> Result<Findings> {
+fn hot_key(fixture: &Fixture) -> Result<Results> {
     const CLIENTS: usize = 32;
-    limit_table::create(stage, FIRST_KEY, 1)?;
+    limit_table::create(fixture, FIRST_KEY, 1)?;
     let (ours, theirs) = (check("'hot'"), limit_table::upsert("'hot'"));
-    let mut ours = load(stage, OURS, &ours, CLIENTS)?;
-    let mut upsert = load(stage, UPSERT, &theirs, CLIENTS)?;
+    let mut ours = load(fixture, OURS, &ours, CLIENTS)?;
+    let mut upsert = load(fixture, UPSERT, &theirs, CLIENTS)?;
     let heading = heading("rate limit, one hot key", CLIENTS, Some(Target::AtLeast(3.0)));
-    Ok(vec![hold(&heading, &mut ours, &mut upsert, stage.effort().rounds)?].into())
+    Ok(vec![compare(&heading, &mut ours, &mut upsert, fixture.effort().rounds)?].into())
 }
 
-fn inside_all(stage: &Stage) -> Result<Findings> {
-    noop::create(stage, "rate_limit", Answer::Limit)?;
-    let mut found = Findings::default();
+fn inside_all(fixture: &Fixture) -> Result<Results> {
+    noop::create(fixture, "rate_limit", Answer::Limit)?;
+    let mut found = Results::default();
     let many = format!("({FIRST_KEY} + i % {KEYS})::text");
     for (conditions, key) in [("100,000 keys", many.as_str()), ("one key", "left('hot' || i, 3)")] {
         let call = format!("enough.rate_limit({key}, 1000000, '1 minute')");
-        found.comparisons.push(inside(stage, "rate limit", conditions, &in_one_statement(&call, CALLS), CALLS)?);
+        found.comparisons.push(inside(fixture, "rate limit", conditions, &in_one_statement(&call, CALLS), CALLS)?);
     }
     Ok(found)
 }

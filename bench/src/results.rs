@@ -7,15 +7,15 @@
 //! | [`Distribution`] | how the single samples of one side lie, such as latencies |
 //! | [`Figure`] | one number, such as bytes a message |
 //!
-//! All of them are told apart by title, conditions and contender.
+//! All of them are told apart by title, conditions and candidate.
 
-use crate::contest::Comparison;
+use crate::comparison::Comparison;
 use crate::stats::{Estimate, Target, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// What a scenario has found.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Findings {
+pub struct Results {
     /// Two sides each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub comparisons: Vec<Comparison>,
@@ -41,7 +41,8 @@ pub struct Subject {
     /// The conditions, e.g. `8 clients`.
     pub conditions: String,
     /// Who was measured, e.g. `pg_enough`.
-    pub contender: String,
+    #[serde(alias = "contender")]
+    pub candidate: String,
     /// The unit of the values.
     pub unit: String,
 }
@@ -85,9 +86,9 @@ pub struct Figure {
     pub verdict: Option<Verdict>,
 }
 
-impl Findings {
+impl Results {
     /// Takes in what another measurement of the same scenario has found.
-    pub fn extend(&mut self, more: Findings) {
+    pub fn extend(&mut self, more: Results) {
         self.comparisons.extend(more.comparisons);
         self.series.extend(more.series);
         self.distributions.extend(more.distributions);
@@ -96,7 +97,7 @@ impl Findings {
     }
 }
 
-impl From<Vec<Comparison>> for Findings {
+impl From<Vec<Comparison>> for Results {
     fn from(comparisons: Vec<Comparison>) -> Self {
         Self { comparisons, ..Self::default() }
     }
@@ -104,9 +105,9 @@ impl From<Vec<Comparison>> for Findings {
 
 impl Subject {
     /// Whose result, and of what.
-    pub fn new(title: &str, conditions: &str, contender: &str, unit: &str) -> Self {
-        let [title, conditions, contender, unit] = [title, conditions, contender, unit].map(str::to_owned);
-        Self { title, conditions, contender, unit }
+    pub fn new(title: &str, conditions: &str, candidate: &str, unit: &str) -> Self {
+        let [title, conditions, candidate, unit] = [title, conditions, candidate, unit].map(str::to_owned);
+        Self { title, conditions, candidate, unit }
     }
 }
 

@@ -1,24 +1,12 @@
-//! What the scenarios of all suites have in common.
+//! Functions of the extension beside a no-op that is called in the same way; and the keys that all suites use.
 
-use crate::contest::{Comparison, Heading, Relation, hold};
-use crate::findings::Findings;
+use crate::comparison::{Comparison, Heading, Relation, compare};
+use crate::fixture::{self, Fixture};
 use crate::inside::Inside;
 use crate::noop;
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
 use crate::stats::Target;
 use anyhow::Result;
-
-/// A measurement, selectable by its name.
-#[derive(Debug)]
-pub struct Scenario {
-    /// On the command line and in the results.
-    pub name: &'static str,
-    /// What is measured, in a line.
-    pub about: &'static str,
-    /// Measures it.
-    pub run: fn(&Stage) -> Result<Findings>,
-}
 
 /// Keys in use. Together with their 16 digits: what fits into the caches of a processor only in part.
 pub(super) const KEYS: u32 = 10_000;
@@ -33,20 +21,25 @@ pub(super) const NTH_KEY: &str = "(4000000000000000 + i % 10000)::text";
 pub(super) const REPEATS: u32 = 2;
 
 /// A function of the extension and its no-op, called in the same way by 8 clients.
-pub(super) fn against_noop(stage: &Stage, title: &str, call: &str, variables: &[(&str, &str)]) -> Result<Comparison> {
+pub(super) fn against_noop(
+    fixture: &Fixture,
+    title: &str,
+    call: &str,
+    variables: &[(&str, &str)],
+) -> Result<Comparison> {
     const CLIENTS: usize = 8;
     let ours = format!("{PICK_KEY}{call};\n");
     let theirs = ours.replace("enough.", &format!("{}.", noop::SCHEMA));
     let load = Load {
         name: "pg_enough",
-        database: stage::DATABASE,
+        database: fixture::DATABASE,
         script: &ours,
         variables,
         clients: CLIENTS,
         ..Load::default()
     };
-    let mut ours = Pgbench::new(stage, load)?;
-    let mut noop = Pgbench::new(stage, Load { name: "no-op", script: &theirs, ..load })?;
+    let mut ours = Pgbench::new(fixture, load)?;
+    let mut noop = Pgbench::new(fixture, Load { name: "no-op", script: &theirs, ..load })?;
     let heading = Heading {
         title: title.to_owned(),
         conditions: format!("{CLIENTS} clients, prepared"),
@@ -54,14 +47,20 @@ pub(super) fn against_noop(stage: &Stage, title: &str, call: &str, variables: &[
         relation: Relation::Ratio,
         target: Some(Target::AtLeast(0.95)),
     };
-    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
+    compare(&heading, &mut ours, &mut noop, fixture.effort().rounds)
 }
 
 /// A statement that makes `calls` calls to a function of the extension, and the same with the no-op.
-pub(super) fn inside(stage: &Stage, title: &str, conditions: &str, statement: &str, calls: u32) -> Result<Comparison> {
-    let mut ours = Inside::new(stage, "pg_enough", statement, calls, REPEATS)?;
+pub(super) fn inside(
+    fixture: &Fixture,
+    title: &str,
+    conditions: &str,
+    statement: &str,
+    calls: u32,
+) -> Result<Comparison> {
+    let mut ours = Inside::new(fixture, "pg_enough", statement, calls, REPEATS)?;
     let theirs = statement.replace("enough.", &format!("{}.", noop::SCHEMA));
-    let mut noop = Inside::new(stage, "no-op", &theirs, calls, REPEATS)?;
+    let mut noop = Inside::new(fixture, "no-op", &theirs, calls, REPEATS)?;
     let heading = Heading {
         title: format!("{title}, inside the server"),
         conditions: conditions.to_owned(),
@@ -69,7 +68,7 @@ pub(super) fn inside(stage: &Stage, title: &str, conditions: &str, statement: &s
         relation: Relation::Difference,
         target: Some(Target::AtMost(0.3)),
     };
-    hold(&heading, &mut ours, &mut noop, stage.effort().rounds)
+    compare(&heading, &mut ours, &mut noop, fixture.effort().rounds)
 }
 
 /// A statement that calls `call`, which may use [`NTH_KEY`], `calls` times.

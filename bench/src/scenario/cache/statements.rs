@@ -1,8 +1,8 @@
-//! What the cache's scenarios have in common.
+//! The statements that the cache's scenarios time, and the values that they find.
 
-use super::super::common::{KEYS, NTH_KEY};
+use super::super::against_noop::{KEYS, NTH_KEY};
+use crate::fixture::Fixture;
 use crate::noop::VALUE;
-use crate::stage::Stage;
 use anyhow::{Result, ensure};
 
 /// Calls of one statement.
@@ -24,8 +24,8 @@ pub(super) fn in_transactions(call: &str, each: u32) -> String {
 }
 
 /// Gives every key its value, and makes sure that a get then finds it.
-pub(super) fn fill(stage: &Stage) -> Result<()> {
-    let mut client = stage.client()?;
+pub(super) fn fill(fixture: &Fixture) -> Result<()> {
+    let mut client = fixture.client()?;
     let set =
         format!("SELECT count(enough.cache_set({NTH_KEY}, $1::text::jsonb)) FROM generate_series(1, {KEYS}) AS i");
     client.query_one(&set, &[&VALUE])?;

@@ -1,6 +1,6 @@
-//! What the queue's scenarios have in common.
+//! The heading of a comparison of queues, and the message that they all send.
 
-use crate::contest::{Heading, Relation};
+use crate::comparison::{Heading, Relation};
 use crate::stats::Target;
 
 /// What tables call the extension.

@@ -1,4 +1,4 @@
-//! What a measurement is, and how two contenders take turns.
+//! What a measurement is, and how two candidates take turns.
 //!
 //! A machine is never the same for two minutes: other work, the temperature, where the kernel puts a process. So the
 //! two sides of a comparison run in turns, and it is the rounds that are compared, pair by pair. Who begins alternates
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// One side of a comparison.
-pub trait Contender {
+pub trait Candidate {
     /// What the table calls it.
     fn name(&self) -> &str;
 
@@ -48,7 +48,7 @@ pub struct Heading {
 /// What one side has done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Side {
-    /// The contender's name.
+    /// The candidate's name.
     pub name: String,
     /// Every round, in the order in which they ran.
     pub rounds: Vec<f64>,
@@ -75,26 +75,26 @@ pub struct Comparison {
 }
 
 /// Lets `subject` and `reference` take turns for `rounds` rounds each.
-pub fn hold(
+pub fn compare(
     heading: &Heading,
-    subject: &mut dyn Contender,
-    reference: &mut dyn Contender,
+    subject: &mut dyn Candidate,
+    reference: &mut dyn Candidate,
     rounds: usize,
 ) -> Result<Comparison> {
     let target = heading.target;
-    hold_all(heading, subject, &mut [(target, reference)], rounds)?.pop().context("no reference")
+    compare_all(heading, subject, &mut [(target, reference)], rounds)?.pop().context("no reference")
 }
 
 /// Lets `subject` and several references, each with what the relation to it should come to, take turns for `rounds`
 /// rounds each.
-pub fn hold_all(
+pub fn compare_all(
     heading: &Heading,
-    subject: &mut dyn Contender,
-    references: &mut [(Option<Target>, &mut dyn Contender)],
+    subject: &mut dyn Candidate,
+    references: &mut [(Option<Target>, &mut dyn Candidate)],
     rounds: usize,
 ) -> Result<Vec<Comparison>> {
     ensure!(rounds > 0, "a comparison takes one round at the least");
-    let mut sides: Vec<&mut dyn Contender> = vec![subject];
+    let mut sides: Vec<&mut dyn Candidate> = vec![subject];
     let mut targets = Vec::with_capacity(references.len());
     for (target, reference) in references {
         targets.push(*target);
@@ -170,7 +170,7 @@ mod tests {
         log: &'a std::cell::RefCell<String>,
     }
 
-    impl Contender for Replay<'_> {
+    impl Candidate for Replay<'_> {
         fn name(&self) -> &str {
             self.name
         }
@@ -195,7 +195,7 @@ mod tests {
         let log = std::cell::RefCell::new(String::new());
         let mut a = Replay { name: "a", results: vec![100.0, 50.0, 10.0].into_iter(), log: &log };
         let mut b = Replay { name: "b", results: vec![50.0, 25.0, 5.0].into_iter(), log: &log };
-        let result = hold(&heading(Relation::Ratio, Target::AtLeast(2.0)), &mut a, &mut b, 3)?;
+        let result = compare(&heading(Relation::Ratio, Target::AtLeast(2.0)), &mut a, &mut b, 3)?;
         assert_eq!(*log.borrow(), "abbaab");
         assert_eq!(result.related, Estimate { median: 2.0, low: 2.0, high: 2.0 });
         assert_eq!(result.verdict, Some(Verdict::Met));
@@ -211,7 +211,7 @@ mod tests {
         let mut b = Replay { name: "b", results: vec![2.0, 2.0].into_iter(), log: &log };
         let mut c = Replay { name: "c", results: vec![3.0, 3.0].into_iter(), log: &log };
         let heading = heading(Relation::Ratio, Target::AtLeast(0.0));
-        let found = hold_all(&heading, &mut a, &mut [(Some(Target::AtLeast(3.0)), &mut b), (None, &mut c)], 2)?;
+        let found = compare_all(&heading, &mut a, &mut [(Some(Target::AtLeast(3.0)), &mut b), (None, &mut c)], 2)?;
         assert_eq!(*log.borrow(), "abccba");
         let found: Vec<_> = found.iter().map(|c| (c.reference.name.as_str(), c.related.median, c.verdict)).collect();
         assert_eq!(found, [("b", 3.0, Some(Verdict::Met)), ("c", 2.0, None)]);
@@ -223,7 +223,7 @@ mod tests {
         let log = std::cell::RefCell::default();
         let mut a = Replay { name: "a", results: vec![0.5].into_iter(), log: &log };
         let mut b = Replay { name: "b", results: vec![0.25].into_iter(), log: &log };
-        let result = hold(&heading(Relation::Difference, Target::AtMost(0.2)), &mut a, &mut b, 1)?;
+        let result = compare(&heading(Relation::Difference, Target::AtMost(0.2)), &mut a, &mut b, 1)?;
         assert_eq!((result.related.median, result.verdict), (0.25, Some(Verdict::Missed)));
         Ok(())
     }

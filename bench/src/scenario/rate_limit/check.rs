@@ -1,7 +1,7 @@
-//! What the rate limiter's scenarios have in common.
+//! A check by the rate limiter, as the scenarios time it.
 
+use crate::fixture::{self, Fixture};
 use crate::pgbench::{Load, Pgbench};
-use crate::stage::{self, Stage};
 use anyhow::Result;
 
 /// What tables call the extension.
@@ -12,8 +12,8 @@ pub(super) fn check(key: &str) -> String {
     format!("SELECT * FROM enough.rate_limit({key}, 1000000, '1 minute');\n")
 }
 
-pub(super) fn load<'a>(stage: &'a Stage, name: &'a str, script: &'a str, clients: usize) -> Result<Pgbench<'a>> {
-    Pgbench::new(stage, Load { name, database: stage::DATABASE, script, clients, ..Load::default() })
+pub(super) fn load<'a>(fixture: &'a Fixture, name: &'a str, script: &'a str, clients: usize) -> Result<Pgbench<'a>> {
+    Pgbench::new(fixture, Load { name, database: fixture::DATABASE, script, clients, ..Load::default() })
 }
 
 /// The first of the keys.

@@ -35,23 +35,23 @@ impl Effort {
 
 /// A running server with the extension in [`DATABASE`].
 #[derive(Debug)]
-pub struct Stage {
+pub struct Fixture {
     server: Server,
     dir: PathBuf,
     effort: Effort,
 }
 
-impl Stage {
+impl Fixture {
     /// Starts the server and creates the extension. The extension must be installed.
     pub fn start(pg: Pg, effort: Effort) -> Result<Self> {
         let options = SETTINGS.iter().fold(ServerOptions::new(pg), |options, (name, value)| options.conf(name, value));
         let server = Server::start(&options)?;
         let dir = server.dir().join("bench");
         fs::create_dir(&dir).with_context(|| format!("can't create {}", dir.display()))?;
-        let stage = Self { server, dir, effort };
-        stage.client_for("postgres")?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
-        stage.client()?.batch_execute("CREATE EXTENSION pg_enough")?;
-        Ok(stage)
+        let fixture = Self { server, dir, effort };
+        fixture.client_for("postgres")?.batch_execute(&format!("CREATE DATABASE {DATABASE}"))?;
+        fixture.client()?.batch_execute("CREATE EXTENSION pg_enough")?;
+        Ok(fixture)
     }
 
     /// Stops the server and starts it again: its caches are empty then, those of the operating system aren't.
