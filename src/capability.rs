@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::guc::Size;
 use crate::pg::xact::Participant;
-use enough_engine::cache::Moment;
+use enough_engine::cache::LogicalTime;
 use enough_engine::words::Words;
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -46,7 +46,7 @@ pub struct Made {
     /// In microseconds.
     pub now: i64,
     /// The moment before which nobody knows any more what was removed.
-    pub floor: Moment,
+    pub floor: LogicalTime,
 }
 
 /// A task of `maintain()`: its name, and what does it until a deadline in microseconds of the server's clock; how many

@@ -4,7 +4,7 @@
 //! `hot_paths` lists the paths, `hot_paths PATH CALLS` runs one. Keys, values and order are the same on every run, and
 //! nothing depends on the processor, so that the count doesn't either.
 
-use enough_engine::cache::{self, Item, Kind, Moment, NEVER, Progress, Reservation, Tags};
+use enough_engine::cache::{self, Item, Kind, LogicalTime, NEVER, Progress, Reservation, Tags};
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::limiter::table::Table;
 use enough_engine::limiter::{Algorithm, Limit, Request};
@@ -100,7 +100,7 @@ fn in_an_hour(call: u64) -> u64 {
 /// What a set of a value without tags does under the lock.
 fn set(cache: &cache::Partition<'_>, item: &Item, value: &[u8], now: u64) -> Result<(), Corrupt> {
     let key = item.key;
-    let since = Moment { time: now, ended: 1 };
+    let since = LogicalTime { time: now, ended: 1 };
     if cache.refuses(key, 0, &Tags::default(), since, |_| false)?.is_some() {
         return Err(Corrupt);
     }
@@ -121,7 +121,7 @@ fn with_cache(
     work: impl FnOnce(&cache::Partition<'_>, u64) -> Result<(), Corrupt>,
 ) -> Result<(), Corrupt> {
     let words = allocate(blocks * 8);
-    cache::format(&words, Moment::default());
+    cache::format(&words, LogicalTime::default());
     let cache = cache::Partition::open(&words)?;
     let now = NOW.cast_unsigned();
     (0..entries).try_for_each(|number| set(&cache, &item(key(number), expiry), &[7; VALUE], now))?;

@@ -1,7 +1,7 @@
 //! A partition of the cache.
 
 use crate::{Input, start};
-use enough_engine::cache::{Item, Kind, Moment, NEVER, Partition, Progress, Removal, Reservation, Tags};
+use enough_engine::cache::{Item, Kind, LogicalTime, NEVER, Partition, Progress, Removal, Reservation, Tags};
 use enough_engine::hash::{KeyHash, key_hash};
 use enough_engine::words::{Corrupt, allocate};
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ fn get(p: &Partition<'_>, number: usize, now: u64) -> Result<Option<Vec<u8>>, Co
 /// Words of anything: every call returns.
 fn damaged(input: &mut Input<'_>) -> Option<()> {
     let words = allocate(4096);
-    let p = Partition::format(&words, Moment::default()).ok()?;
+    let p = Partition::format(&words, LogicalTime::default()).ok()?;
     for number in 0..12 {
         set(&p, number, &bytes(number, 0, number * 60), 1_000_000 * number as u64 + 1, 0).ok()?;
     }
@@ -50,7 +50,7 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
     loop {
         let (call, number) = (input.byte()?, input.below(16)?);
         let now = input.word()? >> 8;
-        let fence = p.fence_of(Removal::Key(key(number)));
+        let barrier = p.barrier_of(Removal::Key(key(number)));
         let _ = match call % 10 {
             0 => set(&p, number, &bytes(number, 1, usize::from(call) * 8), now, now).map(drop),
             1 => get(&p, number, now).map(drop),
@@ -59,8 +59,8 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
             4 => p.expire(now, 50).map(drop),
             5 => p.sweep(&mut 0, now, 50).map(drop),
             6 => p.clear(DATABASE).map(drop),
-            7 => p.hold(fence).and_then(|epoch| p.let_go(fence, epoch, Some(Moment { time: now, ended: 1 }))).map(drop),
-            8 => p.refuses(key(number), DATABASE, &Tags::default(), Moment::default(), |_| false).map(drop),
+            7 => p.raise(barrier).and_then(|epoch| p.lower(barrier, epoch, Some(LogicalTime { time: now, ended: 1 }))).map(drop),
+            8 => p.refuses(key(number), DATABASE, &Tags::default(), LogicalTime::default(), |_| false).map(drop),
             _ => {
                 if let Some(seen) = p.read_optimistic(key(number), || now) {
                     seen.copy(&mut vec![0; seen.len.min(1 << 20)]);
@@ -74,7 +74,7 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
 /// With room for all keys, a partition is a map.
 fn history(input: &mut Input<'_>) -> Option<()> {
     let words = allocate(1 << 14);
-    let p = Partition::format(&words, Moment::default()).expect("large enough");
+    let p = Partition::format(&words, LogicalTime::default()).expect("large enough");
     let mut model: HashMap<usize, (Vec<u8>, u64)> = HashMap::new();
     let (mut now, mut version) = (1, 0);
     loop {

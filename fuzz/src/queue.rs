@@ -2,7 +2,7 @@
 
 use crate::{Input, start};
 use enough_engine::queue::{
-    Aside, Busy, Entry, Options, Partition, QueueKey, State, Storage, Tag, Taken, Tid, Wake, format,
+    Aside, Busy, Entry, Options, Partition, QueueKey, State, Storage, Tag, Delivery, Tid, Wake, format,
 };
 use enough_engine::words::{Corrupt, allocate};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ fn arrive(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(
         7 | 8 => p.found(slot, &message, now, &mut wake).map(drop),
         9 => p.end_refill(slot, 2, Some(id), (id % 2 == 0).then_some(now), &mut wake),
         10 => p.reconcile(slot, &message, now, &mut wake).map(drop),
-        11 => p.stray(slot, &message, now, &mut wake),
+        11 => p.insert_or_leave_out(slot, &message, now, &mut wake),
         12 => p.sent(slot, &Entry { tag: Tag::new(id, Some(2)), ..message }, now, &mut wake),
         _ => p.left_outside(slot, id, id % 2 == 0, message.group),
     }
@@ -80,16 +80,16 @@ fn arrive(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(
 fn read(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(), Corrupt> {
     let (message, mut wake) = (message(id, now), Wake::default());
     let lease = p.running_lease(slot, id, now)?.unwrap_or_default();
-    let mut taken: Vec<Taken> = Vec::with_capacity(8);
+    let mut taken: Vec<Delivery> = Vec::with_capacity(8);
     match call / 4 % 16 {
         0 | 1 => p.take(slot, 2, now, 8, 10, &mut taken, &mut wake),
         2 => p.wait(slot, 4, now, now + 9).map(drop),
         3 => p.leave(slot, id as u32, 4).map(drop),
-        4 => p.pass_on(slot, &mut wake),
+        4 => p.forward_wakeup(slot, &mut wake),
         5 => p.watch(slot, now, &mut wake),
         6 => p.extend(slot, id, (id % 2 == 0).then_some(lease), now, now + id % 3, &mut wake).map(drop),
-        7 => p.give_back(slot, id, lease, now, id % 3, &mut wake),
-        8 => p.put_back(slot, id, lease, now, &mut wake),
+        7 => p.release_with_backoff(slot, id, lease, now, id % 3, &mut wake),
+        8 => p.undo_lease(slot, id, lease, now, &mut wake),
         9 => p.yield_to(slot, id, lease, &self::message(id - 4, now), now, &mut wake).map(drop),
         10 => p.start_probe(slot, message.group, 2).map(drop),
         11 => p.offer_next(slot, &message, 2).map(drop),
@@ -108,7 +108,7 @@ fn finish(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(
         0 | 1 => p.start_busy(slot, id, None, now).map(drop),
         2 => p.set_aside(slot, &message, now).map(drop),
         3 | 4 => p.end_busy(slot, id, message.tag, id % 2 == 0, now, &mut wake),
-        5 => p.rest(slot, &message, now, &mut wake),
+        5 => p.schedule_retry(slot, &message, now, &mut wake),
         6 => p.start_burial(slot, &message, now, &mut wake).map(drop),
         7 => p.set_used_up_aside(slot, &mut aside),
         8 => p.set_all_aside(slot, &mut aside).map(drop),
@@ -123,7 +123,7 @@ fn rule(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
     let (mut wake, options) = (Wake::default(), p.options(slot)?);
     match call / 4 % 16 {
         0 | 1 => p.expire(slot, now + 5, 50, &mut wake).map(drop),
-        2 => p.outlook(slot, 4, now).map(drop),
+        2 => p.queue_state(slot, 4, now).map(drop),
         3 => p.counters(slot).map(drop),
         4 => p.seen(slot, id, now).map(drop),
         5 => p.look(slot, State::Leased, now, &mut Vec::with_capacity(8)),
@@ -160,7 +160,7 @@ fn history(input: &mut Input<'_>) {
     let mut next_id = 1;
     let mut wake = Wake::default();
     let take = |live: &mut Live, now: i64, want: usize| {
-        let mut taken: Vec<Taken> = Vec::with_capacity(want);
+        let mut taken: Vec<Delivery> = Vec::with_capacity(want);
         p.take(slot, 1, now, want, TIMEOUT, &mut taken, &mut Wake::default()).expect("sound");
         for message in &taken {
             let known = live.get_mut(&message.msg_id).expect("a message that isn't there any more was delivered");
@@ -203,7 +203,7 @@ fn history(input: &mut Input<'_>) {
             }
             6 => {
                 let (id, Some((lease, until))) = chosen.unwrap_or_default() else { return Some(()) };
-                p.give_back(slot, id, lease, now, i64::from(call / 64) * SECOND, &mut wake).expect("sound");
+                p.release_with_backoff(slot, id, lease, now, i64::from(call / 64) * SECOND, &mut wake).expect("sound");
                 if until > now {
                     live.entry(id).and_modify(|known| known.1 = None);
                     assert_ne!(

@@ -3,8 +3,8 @@
 //! Of what others have committed they are carried out at once, and stay when the transaction rolls back; of what this
 //! transaction itself has written they wait for the commit with it.
 
+use super::barrier::{self, ComputedFrom};
 use super::clock::now;
-use super::fence::{self, Origin};
 use super::jsonb::number;
 use super::key::Key;
 use super::log::{Effect, Own};
@@ -97,7 +97,7 @@ pub fn update<'v>(
             Change::Remove => match found {
                 None => return Ok(Outcome::Unchanged),
                 Some(found) if store::remove_found(segment, key.hash, found, now)? => {
-                    pending::write(key, Effect::Taken)?;
+                    pending::write(key, Effect::Removed)?;
                     return Ok(Outcome::Removed);
                 }
                 Some(_) => {}
@@ -108,7 +108,7 @@ pub fn update<'v>(
                 let request = Reservation::tagged(value.bytes().len(), tags);
                 let mut reservation = store::reserve(segment, key, value.bytes(), request, now)?;
                 let item = Item { key: key.hash, database: server::database(), expiry, kind };
-                let origin = Origin::at(fence::since_for(key.hash));
+                let origin = ComputedFrom::at(barrier::since_for(key.hash));
                 let offer = match found {
                     Some(found) => store::publish_in_place_of(segment, found, &mut reservation, &item, &origin, now)?,
                     None => store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?,
@@ -117,7 +117,7 @@ pub fn update<'v>(
                     Offer::Taken => return Ok(Outcome::Put(value)),
                     Offer::Late => {}
                     Offer::Stale => {
-                        fence::refused_at_once(key.hash);
+                        barrier::refused_at_once(key.hash);
                         return Ok(Outcome::Refused);
                     }
                 }

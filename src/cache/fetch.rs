@@ -12,8 +12,8 @@
 //! Of a value that is too large to be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
+use super::barrier::{self, ComputedFrom};
 use super::clock;
-use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::Effect;
 use super::store::Note;
@@ -143,7 +143,7 @@ fn make(
             return Ok(older);
         }
     }
-    let since = if server::has_one_snapshot() { fence::since() } else { server::moment() };
+    let since = if server::has_one_snapshot() { barrier::since() } else { server::logical_time() };
     let query = || query::one_value(fetch.query, fetch.args);
     let value = match older {
         None => query()?,
@@ -170,7 +170,7 @@ fn make(
         }
         end(turn);
     } else if transactional {
-        pending::write(key, Effect::Keep { value, over, until, tags: &fetch.tags })?;
+        pending::write(key, Effect::SetStale { value, over, until, tags: &fetch.tags })?;
         if let Some(turn) = turn {
             turn.end_with_transaction();
         }
@@ -179,7 +179,7 @@ fn make(
         let mut reservation = store::reserve(segment, key, value, request, clock::now())?;
         let item = Item { key: key.hash, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.
-        store::publish(segment, &mut reservation, &item, &Origin::at(since))?;
+        store::publish(segment, &mut reservation, &item, &ComputedFrom::at(since))?;
         end(turn);
     }
     Ok((buffer, Kind::Json))

@@ -5,7 +5,7 @@
 //! savepoint) rolls back. So it waits in this process's memory ([`pending`]); before the commit its memory in the
 //! segment is reserved, and the commit callback, which can't fail, publishes it.
 //!
-//! Once a transaction that has removed an entry has committed, nobody can put back what was computed before ([`fence`]).
+//! Once a transaction that has removed an entry has committed, no value that was computed before can be stored ([`barrier`]).
 //!
 //! Where a decision must hold among sessions (`mode => 'if_absent'`, [`take`](store::take)), it is made at once, in the
 //! segment, and a rollback doesn't undo it.
@@ -20,8 +20,8 @@
 //! | `log/` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
-//! | `fence.rs` | what keeps a value that was computed before a removal from being put back after it |
-//! | `removal.rs` | the removals of a transaction, carried out under fences |
+//! | `barrier.rs` | keeps a value that was computed before a removal from being stored after it |
+//! | `removal.rs` | the removals of a transaction, carried out under barriers |
 //! | `clock.rs` | the time as the engine counts it |
 //! | `tables.rs` | tables whose changes end entries |
 //! | `key.rs`, `names.rs` | keys, and listing those whose text is kept |
@@ -30,9 +30,9 @@
 
 mod arguments;
 mod atomic;
+mod barrier;
 mod clock;
 mod fast_path;
-mod fence;
 mod fetch;
 mod functions;
 mod jsonb;

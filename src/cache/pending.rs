@@ -2,10 +2,10 @@
 //!
 //! Before the commit, memory for large and tagged values is reserved in the segment and filled; the commit callback only
 //! publishes it. Small values it copies itself. Neither can fail. Whatever goes wrong between the two leaves the key
-//! absent rather than with an older value. Removals are carried out before the commit, under fences ([`fence`]).
+//! absent rather than with an older value. Removals are carried out before the commit, under barriers ([`barrier`]).
 
+use super::barrier::{self, ComputedFrom};
 use super::clock::now;
-use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
 use super::removal;
@@ -82,8 +82,8 @@ pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Erro
         Effect::Set { value, tags, .. } if is_put(value.len(), !tags.hashes().is_empty()) => WRITES,
         _ => ENLISTED,
     };
-    if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::Keep { .. }) {
-        log.since = Some(fence::since());
+    if log.since.is_none() && matches!(effect, Effect::Set { .. } | Effect::SetStale { .. }) {
+        log.since = Some(barrier::since());
     }
     log.write(key.into(), xact::current(), effect);
     xact::enlist(joined);
@@ -106,7 +106,7 @@ pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option
         return None;
     }
     if log.since.is_none() {
-        log.since = Some(fence::since());
+        log.since = Some(barrier::since());
     }
     log.put_value(key, xact::current(), kind, expiry, value);
     xact::enlist(WRITES);
@@ -134,7 +134,7 @@ fn set_limits(log: &mut Log) -> Result<(), Error> {
 /// can't fail. A value for which there is no memory is absent.
 pub fn commit_writes() {
     let (Some(mut log), Some(segment)) = (LOG.get(), known()) else { return };
-    let origin = Origin::at(log.since.unwrap_or_default());
+    let origin = ComputedFrom::at(log.since.unwrap_or_default());
     if let Some(write) = log.only_write() {
         let item = Item { key: write.key, database: server::database(), expiry: write.expiry, kind: write.kind };
         let _ = store::put(segment, &item, log.name(write), log.value(write), &origin, now);
@@ -145,7 +145,7 @@ pub fn commit_writes() {
     }
 }
 
-fn carry_out(segment: &Segment, log: &mut Log, origin: &Origin<'_>, now: impl Fn() -> u64 + Copy) {
+fn carry_out(segment: &Segment, log: &mut Log, origin: &ComputedFrom<'_>, now: impl Fn() -> u64 + Copy) {
     let bucket = |key| store::prefetch_bucket(segment, key);
     let entry = |key| store::fetch_entry(segment, key);
     log.each_effective(bucket, entry, |log, write, reservation| {
@@ -176,7 +176,7 @@ impl Pending {
         loop {
             let found = log.effective(next).find(|(_, write)| match write.action {
                 Action::Set => !is_put(write.len(), write.is_tagged()),
-                Action::Keep => true,
+                Action::SetStale => true,
                 _ => false,
             });
             let Some((index, &write)) = found else { return Ok(()) };
@@ -184,7 +184,7 @@ impl Pending {
             // Before the memory is: an error must not lose it.
             log.reserved.reserve(1);
             let tags = log.tags(&write);
-            let over = (write.action == Action::Keep).then_some(write.over);
+            let over = (write.action == Action::SetStale).then_some(write.over);
             let request = Reservation::kept(write.len(), tags, over);
             let key = Key { hash: write.key, name: log.name(&write) };
             let reservation = store::reserve(segment, key, log.value(&write), request, log.now)?;
@@ -210,7 +210,7 @@ impl Participant for Pending {
         let segment = segment()?;
         log.now = now();
         if log.has_marks() {
-            log.settle();
+            log.resolve();
         }
         Self::reserve(segment, &mut log)?;
         if log.removes {
@@ -224,9 +224,9 @@ impl Participant for Pending {
         // Where all of it was rolled back to a savepoint, the log is empty but not as new.
         if let (false, Ok(segment)) = (log.is_empty(), segment()) {
             let (now, since) = (log.now, log.since.unwrap_or_default());
-            let own = std::mem::take(&mut log.fences);
-            carry_out(segment, &mut log, &Origin { since, own: &own }, || now);
-            log.fences = own;
+            let own = std::mem::take(&mut log.barriers);
+            carry_out(segment, &mut log, &ComputedFrom { since, own: &own }, || now);
+            log.barriers = own;
             Self::release(segment, &mut log);
             removal::end(segment, &mut log, true);
         }
@@ -268,7 +268,7 @@ fn apply(
     log: &Log,
     write: &Write,
     reservation: Option<&mut Reservation>,
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     now: impl Fn() -> u64,
 ) -> Result<bool, Error> {
     let (key, database) = (write.key, server::database());
@@ -277,14 +277,14 @@ fn apply(
         Action::Set if is_put(write.len(), write.is_tagged()) => {
             store::put(segment, &item, log.name(write), log.value(write), origin, now)
         }
-        Action::Set | Action::Keep => match reservation {
+        Action::Set | Action::SetStale => match reservation {
             Some(reservation) => store::publish(segment, reservation, &item, origin),
             // Written after the reservations were made: an older value must not stay, and a new one can't come.
             None => store::remove(segment, key, now()),
         },
         Action::Evicted => store::publish(segment, &mut Reservation::new(0), &item, origin),
         // Carried out before the commit.
-        Action::Delete | Action::Taken => Ok(true),
+        Action::Delete | Action::Removed => Ok(true),
         Action::Touch => store::touch(segment, key, now(), write.expiry),
     }
 }

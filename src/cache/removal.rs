@@ -1,6 +1,6 @@
-//! The removals of a transaction: carried out before its commit, under fences that are raised after it; see `fence.rs`.
+//! The removals of a transaction: carried out before its commit, under barriers that are lowered after it; see `barrier.rs`.
 
-use super::fence::{self, Fence};
+use super::barrier::{self, Barrier};
 use super::log::{Action, Log, Removed};
 use super::store;
 use crate::cache::settings::REGION;
@@ -9,49 +9,53 @@ use crate::shmem::Segment;
 use enough_engine::cache::{Partition as Cache, Removal};
 use enough_engine::words::Corrupt;
 
-/// Fences or tags handled under one hold of a lock.
+/// Barriers or tags handled under one hold of a lock.
 const CHUNK: usize = 256;
 
-/// Carries out the removals of a transaction that is about to commit, and holds their fences.
+/// Carries out the removals of a transaction that is about to commit, and raises their barriers.
 pub fn begin(segment: &Segment, log: &mut Log) {
-    let mut fences = std::mem::take(&mut log.fences);
+    let mut barriers = std::mem::take(&mut log.barriers);
     let partitions = segment.partitions(REGION);
     let slot = |removal| {
         let words = partitions.first().map_or(0, |partition| partition.words().len());
-        Cache::fence_in(words, removal).unwrap_or(0)
+        Cache::barrier_in(words, removal).unwrap_or(0)
     };
-    for mark in &*log.marks {
+    for mark in &*log.invalidations {
         let slot = slot(match mark.what {
             Removed::Tag(tag) => Removal::Tag(tag),
             Removed::Everything | Removed::Tagged => Removal::Everything(server::database()),
         });
-        fences.extend((0..partitions.len()).map(|partition| Fence { partition: partition as u32, slot, epoch: None }));
+        barriers.extend((0..partitions.len()).map(|partition| Barrier {
+            partition: partition as u32,
+            slot,
+            epoch: None,
+        }));
     }
     for (_, write) in log.effective(log.len()).filter(|(_, write)| write.removes) {
         let partition = write.key.partition(partitions.len()) as u32;
-        fences.push(Fence { partition, slot: slot(Removal::Key(write.key)), epoch: None });
+        barriers.push(Barrier { partition, slot: slot(Removal::Key(write.key)), epoch: None });
     }
-    fences.sort_unstable();
-    fences.dedup();
+    barriers.sort_unstable();
+    barriers.dedup();
     // What follows can't fail: a partition that is found damaged has become empty, which removes as well.
-    each_run(segment, &mut fences, |cache, fences| {
-        fences.iter_mut().try_for_each(|fence| {
-            fence.epoch = Some(cache.hold(fence.slot)?);
+    each_run(segment, &mut barriers, |cache, barriers| {
+        barriers.iter_mut().try_for_each(|barrier| {
+            barrier.epoch = Some(cache.raise(barrier.slot)?);
             Ok(())
         })
     });
-    log.fences = fences;
+    log.barriers = barriers;
     remove(segment, log);
 }
 
-/// Does `work` for the fences of each partition, some under each hold of its lock; false where one was found damaged.
+/// Does `work` for the barriers of each partition, some under each hold of its lock; false where one was found damaged.
 fn each_run(
     segment: &Segment,
-    fences: &mut [Fence],
-    mut work: impl FnMut(&Cache<'_>, &mut [Fence]) -> Result<(), Corrupt>,
+    barriers: &mut [Barrier],
+    mut work: impl FnMut(&Cache<'_>, &mut [Barrier]) -> Result<(), Corrupt>,
 ) -> bool {
     let mut sound = true;
-    for run in fences.chunk_by_mut(|a, b| a.partition == b.partition).flat_map(|run| run.chunks_mut(CHUNK)) {
+    for run in barriers.chunk_by_mut(|a, b| a.partition == b.partition).flat_map(|run| run.chunks_mut(CHUNK)) {
         let Some(partition) = segment.partitions(REGION).get(run[0].partition as usize) else { continue };
         sound &= partition.exclusive(|words| work(&Cache::open(words)?, run)).is_ok();
     }
@@ -60,11 +64,11 @@ fn each_run(
 
 fn remove(segment: &Segment, log: &Log) {
     for partition in segment.partitions(REGION) {
-        for marks in log.marks.chunks(CHUNK) {
+        for invalidations in log.invalidations.chunks(CHUNK) {
             // An error says that the partition was damaged and is empty now.
             let _ = partition.exclusive(|words| {
                 let cache = Cache::open(words)?;
-                marks.iter().try_for_each(|mark| match mark.what {
+                invalidations.iter().try_for_each(|mark| match mark.what {
                     Removed::Everything => cache.clear(server::database()),
                     Removed::Tagged => cache.clear_tagged(server::database()),
                     Removed::Tag(tag) => cache.invalidate(tag),
@@ -74,34 +78,34 @@ fn remove(segment: &Segment, log: &Log) {
     }
     for (_, write) in log.effective(log.len()) {
         // What has been taken is gone already, and what is there by now came later.
-        if write.removes && write.action != Action::Taken {
+        if write.removes && write.action != Action::Removed {
             // As above.
             let _ = store::remove(segment, write.key, log.now);
         }
     }
 }
 
-/// Lets go of the fences, raised where the transaction has committed.
+/// Lowers the barriers. Where the transaction has committed, they keep the time of that.
 pub fn end(segment: &Segment, log: &mut Log, committed: bool) {
-    if log.fences.is_empty() {
+    if log.barriers.is_empty() {
         return;
     }
-    let raised = committed.then(server::moment);
+    let removed_at = committed.then(server::logical_time);
     let mut lost = false;
-    let sound = each_run(segment, &mut log.fences, |cache, fences| {
-        for fence in fences {
-            if let Some(epoch) = fence.epoch.or(raised.map(|_| 0)) {
-                lost |= !cache.let_go(fence.slot, epoch, raised)?;
+    let sound = each_run(segment, &mut log.barriers, |cache, barriers| {
+        for barrier in barriers {
+            if let Some(epoch) = barrier.epoch.or(removed_at.map(|_| 0)) {
+                lost |= !cache.lower(barrier.slot, epoch, removed_at)?;
             }
         }
         Ok(())
     });
-    if let Some(moment) = raised {
-        fence::removed_at(moment);
+    if let Some(moment) = removed_at {
+        barrier::removed_at(moment);
         if lost || !sound {
-            // A partition has been emptied since, and its fences with it: what has come in between must go.
+            // A partition has been emptied since, and its barriers with it: what has come in between must go.
             remove(segment, log);
         }
     }
-    log.fences.clear();
+    log.barriers.clear();
 }

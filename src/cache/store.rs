@@ -4,8 +4,8 @@
 //! shared and once, unless the value is larger than what was allocated for it. A set takes it exclusively twice: to
 //! reserve memory, and to publish.
 
+use super::barrier::{self, ComputedFrom};
 use super::clock;
-use super::fence::{self, Origin};
 use super::jsonb::number;
 use super::key::Key;
 use super::log::Limits;
@@ -221,7 +221,7 @@ pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
 /// Keeps a note of a key until then.
 pub fn put_note(segment: &Segment, key: KeyHash, note: Note, until: u64) -> Result<(), Error> {
     let item = Item { key: noted(key), database: server::database(), expiry: until, kind: Kind::Bytes };
-    put(segment, &item, None, &[note as u8], &Origin::at(server::moment()), clock::now).map(drop)
+    put(segment, &item, None, &[note as u8], &ComputedFrom::at(server::logical_time()), clock::now).map(drop)
 }
 
 /// Counts something in a key's partition.
@@ -316,13 +316,13 @@ pub fn put(
     item: &Item,
     name: Option<&[u8]>,
     value: &[u8],
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     now: impl FnOnce() -> u64,
 ) -> Result<bool, Error> {
     let partition = partition(segment, item.key);
     let done = partition.exclusive(|words| {
         let cache = Cache::open(words)?;
-        if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
+        if barrier::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
             return Ok(Some(false));
         }
         let done = match name {
@@ -350,7 +350,7 @@ fn put_anew(
     item: &Item,
     name: Option<&[u8]>,
     value: &[u8],
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     now: u64,
 ) -> Result<bool, Error> {
     let partition = partition(segment, item.key);
@@ -359,7 +359,7 @@ fn put_anew(
     loop {
         let done = partition.exclusive(|words| {
             let cache = Cache::open(words)?;
-            if fence::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
+            if barrier::refuses(&cache, segment, item.key, &Tags::default(), origin)? {
                 cache.release(&mut request)?;
                 return Ok(Some(false));
             }
@@ -384,11 +384,11 @@ pub fn publish(
     segment: &Segment,
     reservation: &mut Reservation,
     item: &Item,
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
 ) -> Result<bool, Error> {
     partition(segment, item.key).exclusive(|words| {
         let cache = Cache::open(words)?;
-        if fence::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
+        if barrier::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
             cache.release(reservation)?;
             return Ok(false);
         }
@@ -412,7 +412,7 @@ pub fn publish_if_absent(
     segment: &Segment,
     reservation: &mut Reservation,
     item: &Item,
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     now: u64,
 ) -> Result<Offer, Error> {
     offer(segment, reservation, item, origin, |cache| Ok(cache.find(item.key, now)?.is_none()))
@@ -422,14 +422,14 @@ fn offer(
     segment: &Segment,
     reservation: &mut Reservation,
     item: &Item,
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     wanted: impl Fn(&Cache<'_>) -> Result<bool, Corrupt>,
 ) -> Result<Offer, Error> {
     partition(segment, item.key).exclusive(|words| {
         let cache = Cache::open(words)?;
         let offer = if !wanted(&cache)? {
             Offer::Late
-        } else if fence::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
+        } else if barrier::refuses(&cache, segment, item.key, reservation.tags(), origin)? {
             Offer::Stale
         } else {
             cache.publish(reservation, item)?;
@@ -447,7 +447,7 @@ pub fn publish_in_place_of(
     found: Found,
     reservation: &mut Reservation,
     item: &Item,
-    origin: &Origin<'_>,
+    origin: &ComputedFrom<'_>,
     now: u64,
 ) -> Result<Offer, Error> {
     offer(segment, reservation, item, origin, |cache| {

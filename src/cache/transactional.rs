@@ -1,7 +1,7 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
+use super::barrier::{self, ComputedFrom};
 use super::clock::{is_over, now};
-use super::fence::{self, Origin};
 use super::key::Key;
 use super::log::{Effect, Own, Seen};
 use super::pending;
@@ -175,10 +175,10 @@ fn set_if_absent(segment: &Segment, key: Key<'_>, value: NewValue<'_>) -> Result
             let request = Reservation::tagged(value.bytes.len(), value.tags);
             let mut reservation = store::reserve(segment, key, value.bytes, request, now)?;
             let item = Item { key: key.hash, database: server::database(), expiry: value.expiry, kind: value.kind };
-            let origin = Origin::at(fence::since_for(key.hash));
+            let origin = ComputedFrom::at(barrier::since_for(key.hash));
             let offer = store::publish_if_absent(segment, &mut reservation, &item, &origin, now)?;
             if offer == Offer::Stale {
-                fence::refused_at_once(key.hash);
+                barrier::refused_at_once(key.hash);
             }
             Ok(offer == Offer::Taken)
         }
@@ -209,7 +209,7 @@ pub fn take(segment: &Segment, key: KeyHash, kind: Kind) -> Result<Option<(Buffe
         View::Committed { .. } => {
             let taken = store::take(segment, key, kind, now)?;
             if taken.as_ref().is_some_and(|(_, found)| *found == kind) {
-                pending::write(key, Effect::Taken)?;
+                pending::write(key, Effect::Removed)?;
             }
             Ok(taken)
         }

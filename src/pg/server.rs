@@ -1,7 +1,7 @@
 //! Small safe calls into the server: its clock, the role and the database, interrupts.
 
 use super::unguarded;
-use enough_engine::cache::Moment;
+use enough_engine::cache::LogicalTime;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -82,17 +82,17 @@ fn ended() -> u64 {
 }
 
 /// This moment, which no snapshot taken from now on is older than.
-pub fn moment() -> Moment {
+pub fn logical_time() -> LogicalTime {
     // The transactions first: they must not be newer than the time.
     let ended = ended();
-    Moment { time: u64::try_from(now()).unwrap_or(0), ended }
+    LogicalTime { time: u64::try_from(now()).unwrap_or(0), ended }
 }
 
 /// A moment that no snapshot of the current transaction is older than: by the clock its start, which comes before all
 /// of them; by ended transactions the snapshot in use, which is the only one where the isolation level has one. Also
 /// one that was imported from another transaction and is older than this one's start.
 #[inline]
-pub fn transaction_began() -> Moment {
+pub fn transaction_began() -> LogicalTime {
     let mut ended = ended();
     // SAFETY: variables of this process; the snapshot is read only where there is one.
     let began = unsafe {
@@ -105,7 +105,7 @@ pub fn transaction_began() -> Moment {
         }
         unguarded::GetCurrentTransactionStartTimestamp()
     };
-    Moment { time: u64::try_from(began).unwrap_or(0), ended }
+    LogicalTime { time: u64::try_from(began).unwrap_or(0), ended }
 }
 
 /// Whether all statements of the current transaction see the same snapshot.

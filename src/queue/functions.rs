@@ -220,7 +220,7 @@ fn wait(given: Option<Time>) -> Result<i64, Error> {
 
 fn read_some(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let wish = read::Wish {
+    let wish = read::ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
         wait: wait(call.interval(3))?,
@@ -251,7 +251,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
             queues.push(queue);
         }
     }
-    let wish = read::Wish {
+    let wish = read::ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
         wait: wait(call.interval(3))?,
@@ -272,7 +272,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
 
 fn pop(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let wish = read::Wish {
+    let wish = read::ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: None,
         wait: wait(call.interval(2))?,

@@ -275,7 +275,7 @@ impl Queue {
             return Ok(());
         }
         let entry = row.entry();
-        self.index_and_wake(|index, slot, wake| index.stray(slot, &entry, server::now(), wake))
+        self.index_and_wake(|index, slot, wake| index.insert_or_leave_out(slot, &entry, server::now(), wake))
     }
 
     #[cold]

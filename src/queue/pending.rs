@@ -10,7 +10,7 @@ use crate::pg::{latch, server, xact};
 use crate::queue::index::forget;
 use crate::queue::index::partition;
 use crate::shmem::segment;
-use enough_engine::queue::{Entry, Options, Partition as Index, QueueKey, Range, Tag, Taken, Wake};
+use enough_engine::queue::{Delivery, Entry, Options, Partition as Index, QueueKey, Range, Tag, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -201,7 +201,7 @@ pub(super) fn is_changed_here(key: QueueKey, msg_id: i64) -> bool {
 }
 
 /// Forgets leases that have been given back.
-pub(super) fn forget_leased(key: QueueKey, given_back: &[Taken]) {
+pub(super) fn forget_leased(key: QueueKey, given_back: &[Delivery]) {
     if given_back.is_empty() {
         return;
     }
@@ -323,7 +323,7 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Failed { entry, timed, released, .. } => {
             index.left_outside(slot, entry.msg_id, timed, 0)?;
             index.failed(slot, i64::from(!released))?;
-            index.rest(slot, &entry, now, wake)
+            index.schedule_retry(slot, &entry, now, wake)
         }
         Action::Purged { rows, timed } => index.purged(slot, rows, timed),
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
@@ -347,7 +347,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
     match item.action {
         Action::Leased { msg_id, lease, attempts } => {
             let delay = backoff(&index.options(slot)?, attempts, lease);
-            index.give_back(slot, msg_id, lease, now, delay, wake)
+            index.release_with_backoff(slot, msg_id, lease, now, delay, wake)
         }
         Action::Finished { msg_id, tag, busy: true, .. } => index.end_busy(slot, msg_id, tag, false, now, wake),
         Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, entry.tag, false, now, wake),
@@ -416,7 +416,7 @@ fn give_up_all() {
                 Held::Place(place) => {
                     if !index.leave(slot, place, process)? {
                         // Woken for a message that this session won't take any more.
-                        index.pass_on(slot, &mut wake)?;
+                        index.forward_wakeup(slot, &mut wake)?;
                     }
                     index.watch(slot, server::now(), &mut wake)
                 }

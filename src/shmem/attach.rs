@@ -25,7 +25,7 @@ use crate::capability::{self, Made};
 use crate::error::Error;
 use crate::pg::key_lock::KeyLock;
 use crate::pg::{catalog, guard, server};
-use enough_engine::cache::Moment;
+use enough_engine::cache::LogicalTime;
 use enough_engine::seqlock::SeqLock;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, PgTryBuilder};
@@ -289,7 +289,7 @@ unsafe fn make(base: *mut u8, plan: &Plan, nonce: u64) {
             told: plan.sizes.0.map(|own| own.map(|size| AtomicU64::new(size as u64))),
         });
         // Nothing has been removed from what is only being made.
-        let made = Made { secret, now, floor: Moment::default() };
+        let made = Made { secret, now, floor: LogicalTime::default() };
         for (capability, place) in capability::all().iter().zip(regions) {
             for partition in 0..place.partitions as usize {
                 let head = base.add(place.offset as usize + partition * place.stride());

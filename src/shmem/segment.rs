@@ -269,7 +269,7 @@ impl Partition {
         // Who works on a partition has found the segment.
         let secret = known().map_or([0; 2], |segment| segment.secret);
         let Some(capability) = self.region.capability() else { return };
-        (capability.format)(self.words, &Made { secret, now: server::now(), floor: server::moment() });
+        (capability.format)(self.words, &Made { secret, now: server::now(), floor: server::logical_time() });
         self.head().count_reset();
         if capability.keeps_waiters {
             // Nobody is in a list of waiting sessions any more.

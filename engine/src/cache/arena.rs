@@ -9,8 +9,8 @@
 //! continues it. A free run also holds its list links in the second word and its size in the last.
 
 use super::layout::{
-    CLASS_BIT_WORDS, CLASS_BITS, CLASS_HEADS, CLASSES, DOOMED, FREE_BLOCKS, HAND, NIL, Partition, at, high, low,
-    narrow, pair,
+    CLASS_BIT_WORDS, CLASS_BITS, CLASS_HEADS, CLASSES, CLOCK_HAND, FREE_BLOCKS, NIL, PENDING_FREE, Partition, at, high,
+    low, narrow, pair,
 };
 use crate::fingerprint;
 use crate::words::Corrupt;
@@ -19,10 +19,10 @@ use crate::words::Corrupt;
 pub(super) const RUN: usize = 0;
 /// Links of a free run: next, previous.
 const FREE_LINKS: usize = 1;
-/// In a doomed run, the next chain of doomed runs.
-const DOOMED_LINK: usize = 1;
+/// In a pending free run, the next chain of pending free runs.
+const PENDING_FREE_LINK: usize = 1;
 
-/// Runs freed in one go when a value goes; the rest waits as doomed.
+/// Runs freed in one go when a value goes; the rest waits as pending free.
 const RUNS_AT_ONCE: usize = 64;
 
 const SIZE_BITS: u32 = 27;
@@ -277,16 +277,16 @@ impl Partition<'_> {
             self.unlink_free(start, before)?;
             size += before;
         }
-        let hand = self.get(HAND)?;
+        let hand = self.get(CLOCK_HAND)?;
         if hand > u64::from(start) && hand < u64::from(start + size) {
-            self.set(HAND, u64::from(start))?;
+            self.set(CLOCK_HAND, u64::from(start))?;
         }
         self.insert_free(start, size)?;
         self.add(FREE_BLOCKS, u64::from(run.size))?;
         Ok(run.next)
     }
 
-    /// Gives back a value's runs from `block` on, at most [`RUNS_AT_ONCE`] now; the rest becomes doomed.
+    /// Gives back a value's runs from `block` on, at most [`RUNS_AT_ONCE`] now; the rest becomes pending free.
     pub(super) fn give_chain(&self, mut block: u32) -> Result<(), Corrupt> {
         for _ in 0..RUNS_AT_ONCE {
             if block == NIL {
@@ -301,28 +301,28 @@ impl Partition<'_> {
         if self.run(block)?.kind != RunKind::Continuation {
             return Err(Corrupt);
         }
-        self.set(at(block, DOOMED_LINK), self.get(DOOMED)?)?;
-        self.set(DOOMED, u64::from(block))
+        self.set(at(block, PENDING_FREE_LINK), self.get(PENDING_FREE)?)?;
+        self.set(PENDING_FREE, u64::from(block))
     }
 
-    /// The chain of doomed runs after the one that starts at `block`.
+    /// The chain of pending free runs after the one that starts at `block`.
     pub(super) fn doomed_after(&self, block: u32) -> Result<u32, Corrupt> {
-        narrow(self.get(at(block, DOOMED_LINK))?)
+        narrow(self.get(at(block, PENDING_FREE_LINK))?)
     }
 
-    /// Frees some doomed runs; false where there are none.
-    pub(super) fn free_doomed(&self) -> Result<bool, Corrupt> {
-        let block = narrow(self.get(DOOMED)?)?;
+    /// Frees some pending free runs; false where there are none.
+    pub(super) fn free_pending_free(&self) -> Result<bool, Corrupt> {
+        let block = narrow(self.get(PENDING_FREE)?)?;
         if block == NIL {
             return Ok(false);
         }
         self.run(block)?;
         let rest = self.doomed_after(block)?;
-        self.set(DOOMED, u64::from(rest))?;
+        self.set(PENDING_FREE, u64::from(rest))?;
         self.give_chain(block)?;
         Ok(true)
     }
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![RUN, FREE_LINKS, DOOMED_LINK, SIZE_BITS, SIZE_MASK, PREV_FREE];
+pub(super) const LAYOUT: u64 = fingerprint![RUN, FREE_LINKS, PENDING_FREE_LINK, SIZE_BITS, SIZE_MASK, PREV_FREE];

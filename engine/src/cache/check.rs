@@ -4,13 +4,14 @@
 use super::arena::{RunKind, class_of};
 use super::expiry::ANCHOR_COUNT;
 use super::layout::{
-    CLASS_BITS, CLASSES, DOOMED, ENTRIES, FREE_BLOCKS, HAND, NIL, Partition, RESERVED_BLOCKS, VALUE_BYTES, narrow,
+    CLASS_BITS, CLASSES, CLOCK_HAND, ENTRIES, FREE_BLOCKS, NIL, PENDING_FREE, Partition, RESERVED_BLOCKS, VALUE_BYTES,
+    narrow,
 };
 use crate::words::Corrupt;
 
 /// What the walk counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct CheckReport {
     /// Entries linked under their keys.
     pub entries: u64,
     /// Reservations.
@@ -42,30 +43,30 @@ impl Visited {
 impl Partition<'_> {
     /// Verifies that every block is accounted for exactly once, that every list holds what it should and that the
     /// counters agree. Exclusive lock.
-    pub fn check(&self) -> Result<Census, Corrupt> {
+    pub fn check(&self) -> Result<CheckReport, Corrupt> {
         let mut visited = Visited(vec![false; self.end as usize]);
-        let mut census = Census::default();
-        let starts = self.check_runs(&mut census)?;
-        self.check_free_lists(&mut visited, census.free_blocks)?;
-        self.check_entries(&mut visited, &mut census)?;
-        self.check_doomed(&mut visited, &mut census)?;
+        let mut report = CheckReport::default();
+        let starts = self.check_runs(&mut report)?;
+        self.check_free_lists(&mut visited, report.free_blocks)?;
+        self.check_entries(&mut visited, &mut report)?;
+        self.check_pending_free(&mut visited, &mut report)?;
         let mut reserved = 0;
         for &(block, _) in starts.iter().filter(|(_, kind)| *kind == RunKind::Reserved) {
-            census.reservations += 1;
-            reserved += self.check_chain(block, &mut visited, &mut census)?;
+            report.reservations += 1;
+            reserved += self.check_chain(block, &mut visited, &mut report)?;
         }
         require(self.get(RESERVED_BLOCKS)? == reserved)?;
         for (block, _) in starts {
             require(visited.0.get(block as usize) == Some(&true))?;
         }
-        require(self.get(FREE_BLOCKS)? == census.free_blocks)?;
-        require(self.get(ENTRIES)? == census.entries)?;
-        require(self.get(VALUE_BYTES)? == census.value_bytes)?;
-        Ok(census)
+        require(self.get(FREE_BLOCKS)? == report.free_blocks)?;
+        require(self.get(ENTRIES)? == report.entries)?;
+        require(self.get(VALUE_BYTES)? == report.value_bytes)?;
+        Ok(report)
     }
 
     /// Runs follow one another without a gap, no two free ones in a row, and the hand points at one of them.
-    fn check_runs(&self, census: &mut Census) -> Result<Vec<(u32, RunKind)>, Corrupt> {
+    fn check_runs(&self, report: &mut CheckReport) -> Result<Vec<(u32, RunKind)>, Corrupt> {
         let mut starts = Vec::new();
         let mut block = self.first;
         let mut after_free = None;
@@ -79,8 +80,8 @@ impl Partition<'_> {
             let free = run.kind == RunKind::Free;
             require(!(free && after_free.is_some()))?;
             after_free = free.then_some(run.size);
-            census.free_blocks += if free { u64::from(run.size) } else { 0 };
-            hand |= self.get(HAND)? == u64::from(block);
+            report.free_blocks += if free { u64::from(run.size) } else { 0 };
+            hand |= self.get(CLOCK_HAND)? == u64::from(block);
             starts.push((block, run.kind));
             block += run.size;
         }
@@ -109,7 +110,7 @@ impl Partition<'_> {
     }
 
     /// A chain of runs, the first of which the caller knows.
-    fn check_chain(&self, first: u32, visited: &mut Visited, census: &mut Census) -> Result<u64, Corrupt> {
+    fn check_chain(&self, first: u32, visited: &mut Visited, report: &mut CheckReport) -> Result<u64, Corrupt> {
         let mut block = first;
         let mut blocks = 0;
         while block != NIL {
@@ -117,13 +118,13 @@ impl Partition<'_> {
             let run = self.run(block)?;
             require(block == first || run.kind == RunKind::Continuation)?;
             blocks += u64::from(run.size);
-            census.runs += 1;
+            report.runs += 1;
             block = self.continued_by(block)?;
         }
         Ok(blocks)
     }
 
-    fn check_entries(&self, visited: &mut Visited, census: &mut Census) -> Result<(), Corrupt> {
+    fn check_entries(&self, visited: &mut Visited, report: &mut CheckReport) -> Result<(), Corrupt> {
         let mut expiring = 0_u64;
         for bucket in 0..self.buckets as usize {
             let mut block = self.bucket(bucket)?;
@@ -131,12 +132,12 @@ impl Partition<'_> {
                 require(self.run(block)?.kind == RunKind::Entry)?;
                 require(self.lookup(self.key(block)?)?.map(|found| found.0) == Some(block))?;
                 let len = self.value_len(block)? as u64;
-                let runs = census.runs;
-                let blocks = self.check_chain(block, visited, census)?;
-                let needed = 64 + (census.runs - runs - 1) * 8 + self.body_len(block)? as u64;
+                let runs = report.runs;
+                let blocks = self.check_chain(block, visited, report)?;
+                let needed = 64 + (report.runs - runs - 1) * 8 + self.body_len(block)? as u64;
                 require(blocks * 64 >= needed && blocks * 64 < needed + 128)?;
-                census.entries += 1;
-                census.value_bytes += len;
+                report.entries += 1;
+                report.value_bytes += len;
                 expiring += u64::from(self.is_listed(block)?);
                 block = self.chained(block)?;
             }
@@ -152,13 +153,13 @@ impl Partition<'_> {
         require(expiring == 0)
     }
 
-    fn check_doomed(&self, visited: &mut Visited, census: &mut Census) -> Result<(), Corrupt> {
-        let mut block = narrow(self.get(DOOMED)?)?;
+    fn check_pending_free(&self, visited: &mut Visited, report: &mut CheckReport) -> Result<(), Corrupt> {
+        let mut block = narrow(self.get(PENDING_FREE)?)?;
         while block != NIL {
             let rest = self.doomed_after(block)?;
-            let runs = census.runs;
-            census.doomed_blocks += self.check_chain(block, visited, census)?;
-            census.runs = runs;
+            let runs = report.runs;
+            report.doomed_blocks += self.check_chain(block, visited, report)?;
+            report.runs = runs;
             block = rest;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Making room: what is doomed first, then what has expired, then what the CLOCK hand finds unused.
+//! Making room: what is pending free first, then what has expired, then what the CLOCK hand finds unused.
 //!
 //! CLOCK with a use count of two bits (Corbató, "A paging experiment with the Multics system", 1968; Smith's generalized
 //! CLOCK, 1978). The hand moves through the arena in address order instead of through a list: it needs no links, and
@@ -6,7 +6,7 @@
 
 use super::arena::RunKind;
 use super::expiry::Step;
-use super::layout::{EVICTIONS, EXPIRATIONS, HAND, Partition, narrow};
+use super::layout::{CLOCK_HAND, EVICTIONS, EXPIRATIONS, Partition, narrow};
 use super::write::Reservation;
 use crate::words::Corrupt;
 
@@ -17,7 +17,7 @@ const ROUNDS: u64 = 64;
 impl Partition<'_> {
     /// Frees something or gets closer to it.
     pub(super) fn make_room(&self, request: &mut Reservation, now: u64) -> Result<(), Corrupt> {
-        if self.free_doomed()? || self.expire_one(now)? {
+        if self.free_pending_free()? || self.expire_one(now)? {
             return Ok(());
         }
         if request.passed > ROUNDS * u64::from(self.end - self.first) {
@@ -46,10 +46,10 @@ impl Partition<'_> {
         }
     }
 
-    /// Frees what is doomed or expired, at most `limit` pieces of work. False where nothing is left to do.
+    /// Frees what is pending free or expired, at most `limit` pieces of work. False where nothing is left to do.
     pub fn expire(&self, now: u64, limit: u32) -> Result<bool, Corrupt> {
         for _ in 0..limit {
-            if !self.free_doomed()? && !self.expire_one(now)? {
+            if !self.free_pending_free()? && !self.expire_one(now)? {
                 return Ok(false);
             }
         }
@@ -76,9 +76,9 @@ impl Partition<'_> {
     /// Drops an entry that the hand has just passed. Where the hand's new place becomes part of a larger free run, it
     /// goes back to that run's start, and over those blocks once more.
     fn drop_passed(&self, block: u32, counter: usize, passed: &mut u64) -> Result<(), Corrupt> {
-        let before = self.get(HAND)?;
+        let before = self.get(CLOCK_HAND)?;
         self.drop_entry(block, counter)?;
-        *passed = passed.saturating_sub(before.saturating_sub(self.get(HAND)?));
+        *passed = passed.saturating_sub(before.saturating_sub(self.get(CLOCK_HAND)?));
         Ok(())
     }
 
@@ -90,10 +90,10 @@ impl Partition<'_> {
 
     /// Moves the hand past one run, which it returns with its size.
     fn advance_hand(&self) -> Result<(u32, u32), Corrupt> {
-        let block = narrow(self.get(HAND)?)?;
+        let block = narrow(self.get(CLOCK_HAND)?)?;
         let size = self.run(block)?.size;
         let next = block + size;
-        self.set(HAND, u64::from(if next >= self.end { self.first } else { next }))?;
+        self.set(CLOCK_HAND, u64::from(if next >= self.end { self.first } else { next }))?;
         Ok((block, size))
     }
 }

@@ -3,7 +3,7 @@
 //! The geometry follows from the number of words alone, so that no stored word can lead it astray. Block numbers count
 //! from the start of the partition; block 0 is the header's, so 0 serves as "none".
 
-use super::moment::Moment;
+use super::logical_time::LogicalTime;
 use crate::fingerprint;
 use crate::words::{Corrupt, Words, load, store, zero};
 
@@ -33,18 +33,18 @@ pub(super) const SEQUENCE: usize = 2;
 pub(super) const SETS: usize = 3;
 /// The newest of the stamps at [`CLEARED`].
 pub(super) const LAST_CLEARED: usize = 4;
-/// How many hold a fence.
-pub(super) const FENCES_HELD: usize = 5;
-/// The newest moment that any fence has been raised to: by ended transactions, by the clock.
-pub(super) const FENCES_ENDED: usize = 6;
-pub(super) const FENCES_TIME: usize = 7;
+/// How many times barriers are raised.
+pub(super) const BARRIERS_RAISED: usize = 5;
+/// The latest logical time that any barrier keeps: by ended transactions, by the clock.
+pub(super) const BARRIERS_ENDED: usize = 6;
+pub(super) const BARRIERS_TIME: usize = 7;
 // The others.
 /// Where the CLOCK hand points: always the first block of a run.
-pub(super) const HAND: usize = 8;
+pub(super) const CLOCK_HAND: usize = 8;
 /// Blocks in free runs.
 pub(super) const FREE_BLOCKS: usize = 9;
 /// First of the continuation runs that belong to nobody any more but aren't freed yet.
-pub(super) const DOOMED: usize = 10;
+pub(super) const PENDING_FREE: usize = 10;
 /// The tick up to which [`super::expiry`] has looked.
 pub(super) const LAST_TICK: usize = 11;
 /// Blocks in reservations.
@@ -84,15 +84,15 @@ pub(super) const TAGGED_CLEARED: usize = 512;
 /// Where the buckets start.
 const BUCKETS: usize = 768;
 const HEADER_BLOCKS: usize = BUCKETS / BLOCK_WORDS;
-/// Words of a fence.
-pub(super) const FENCE_WORDS: usize = 3;
-/// Fences in a group, which takes as many blocks as a fence has words.
-pub(super) const FENCE_SLOTS_PER_GROUP: u32 = BLOCK_WORDS as u32;
+/// Words of a barrier.
+pub(super) const BARRIER_WORDS: usize = 3;
+/// Barriers in a group, which takes as many blocks as a barrier has words.
+pub(super) const BARRIER_SLOTS_PER_GROUP: u32 = BLOCK_WORDS as u32;
 /// Buckets in a block.
 const BUCKETS_PER_BLOCK: usize = BLOCK_WORDS * 2;
 
 const _: () = {
-    assert!(FENCES_TIME < BLOCK_WORDS && EXPIRATIONS < CLASS_BITS);
+    assert!(BARRIERS_TIME < BLOCK_WORDS && EXPIRATIONS < CLASS_BITS);
     assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= CLASS_HEADS);
     assert!(CLASS_HEADS + CLASSES / 2 <= ANCHORS && ANCHORS + ANCHORS_MAX <= CLEARED);
     assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= TAGGED_CLEARED);
@@ -107,8 +107,8 @@ pub struct Partition<'a> {
     pub(super) buckets: u32,
     /// Sets of the tags' records.
     pub(super) tag_sets: u32,
-    /// Groups of fences.
-    pub(super) fence_groups: u32,
+    /// Groups of barriers.
+    pub(super) barrier_groups: u32,
     /// First block of the arena.
     pub(super) first: u32,
     /// One past its last.
@@ -134,14 +134,14 @@ impl<'a> Partition<'a> {
         let bucket_blocks = (blocks - HEADER_BLOCKS) / 3 / BUCKETS_PER_BLOCK + 1;
         // A set of records takes two blocks.
         let tag_sets = (blocks - HEADER_BLOCKS) / 256 + 1;
-        // One fence to 4 KiB, and a group for databases.
-        let fence_groups = (blocks - HEADER_BLOCKS) / 512 + 2;
-        let tables = bucket_blocks + 2 * tag_sets + FENCE_WORDS * fence_groups;
+        // One barrier to 4 KiB, and a group for databases.
+        let barrier_groups = (blocks - HEADER_BLOCKS) / 512 + 2;
+        let tables = bucket_blocks + 2 * tag_sets + BARRIER_WORDS * barrier_groups;
         Ok(Self {
             words,
             buckets: narrow((bucket_blocks * BUCKETS_PER_BLOCK) as u64)?,
             tag_sets: narrow(tag_sets as u64)?,
-            fence_groups: narrow(fence_groups as u64)?,
+            barrier_groups: narrow(barrier_groups as u64)?,
             first: narrow((HEADER_BLOCKS + tables) as u64)?,
             end: narrow(blocks as u64)?,
         })
@@ -157,16 +157,16 @@ impl<'a> Partition<'a> {
     /// Makes `words` an empty partition, whatever they held. Values computed before `floor` will be refused, since
     /// nobody knows any more what was removed until then. Exclusive lock. `Corrupt` only where the words are fewer than
     /// [`Self::MIN_WORDS`].
-    pub fn format(words: Words<'a>, floor: Moment) -> Result<Self, Corrupt> {
+    pub fn format(words: Words<'a>, floor: LogicalTime) -> Result<Self, Corrupt> {
         let partition = Self::geometry(words)?;
         // A session that holds a reservation from before must not take it for one of this epoch.
         let epoch = load(words, EPOCH)?.wrapping_add(1);
         zero(words.get(..partition.first as usize * BLOCK_WORDS).ok_or(Corrupt)?);
         store(words, EPOCH, epoch)?;
         store(words, SEQUENCE, 1)?;
-        store(words, HAND, u64::from(partition.first))?;
+        store(words, CLOCK_HAND, u64::from(partition.first))?;
         partition.format_anchors()?;
-        partition.format_fences(floor)?;
+        partition.format_barriers(floor)?;
         partition.insert_free(partition.first, partition.end - partition.first)?;
         store(words, FREE_BLOCKS, u64::from(partition.end - partition.first))?;
         store(words, MAGIC, MAGIC_VALUE)?;
@@ -223,13 +223,13 @@ impl<'a> Partition<'a> {
 
     /// Word of the tag records' start.
     pub(super) fn tags_at(&self) -> usize {
-        self.fences_at() - 2 * self.tag_sets as usize * BLOCK_WORDS
+        self.barriers_at() - 2 * self.tag_sets as usize * BLOCK_WORDS
     }
 
-    /// Word of the fences' start.
+    /// Word of the barriers' start.
     #[inline]
-    pub(super) fn fences_at(&self) -> usize {
-        (self.first as usize - FENCE_WORDS * self.fence_groups as usize) * BLOCK_WORDS
+    pub(super) fn barriers_at(&self) -> usize {
+        (self.first as usize - BARRIER_WORDS * self.barrier_groups as usize) * BLOCK_WORDS
     }
 
     /// Word of the bucket array's start, for [`Self::half`].
@@ -282,12 +282,12 @@ pub(super) const LAYOUT: u64 = fingerprint![
     SEQUENCE,
     SETS,
     LAST_CLEARED,
-    FENCES_HELD,
-    FENCES_ENDED,
-    FENCES_TIME,
-    HAND,
+    BARRIERS_RAISED,
+    BARRIERS_ENDED,
+    BARRIERS_TIME,
+    CLOCK_HAND,
     FREE_BLOCKS,
-    DOOMED,
+    PENDING_FREE,
     LAST_TICK,
     RESERVED_BLOCKS,
     ENTRIES,
@@ -308,7 +308,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     TAGGED_CLEARED,
     BUCKETS,
     HEADER_BLOCKS,
-    FENCE_WORDS,
-    FENCE_SLOTS_PER_GROUP,
+    BARRIER_WORDS,
+    BARRIER_SLOTS_PER_GROUP,
     BUCKETS_PER_BLOCK
 ];

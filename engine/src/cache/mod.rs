@@ -20,7 +20,7 @@
 //! | header, 64 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]) |
 //! | buckets | a `u32` per 3 blocks: the first entry of the chain |
 //! | tags | the records of invalidations ([`tags`]), a block in 128 |
-//! | fences | when what was removed last ([`fence`]), 3 blocks in 512 |
+//! | barriers | when which keys and tags were removed last ([`barrier`]), 3 blocks in 512 |
 //! | blocks | runs of 64-byte blocks ([`arena`]): free, the head of an entry, or a continuation of one |
 //!
 //! A value lies in as many runs as it takes, so every free block can serve every value and memory can't fragment. The
@@ -28,13 +28,13 @@
 //! What has expired is found by its own lists ([`expiry`]) and goes first.
 
 mod arena;
+mod barrier;
 mod check;
 mod entry;
 mod evict;
 mod expiry;
-mod fence;
 mod layout;
-mod moment;
+mod logical_time;
 mod names;
 mod optimistic;
 mod stats;
@@ -47,11 +47,11 @@ mod write;
 use crate::fingerprint;
 use crate::words::Words;
 
-pub use check::Census;
+pub use barrier::Removal;
+pub use check::CheckReport;
 pub use entry::{Found, Item, Kind, NEVER};
-pub use fence::Removal;
 pub use layout::{MAX_TAGS, MAX_VALUE, Partition};
-pub use moment::Moment;
+pub use logical_time::LogicalTime;
 pub use names::{MAX_NAME, Named};
 pub use optimistic::OptimisticRead;
 pub use stats::Stats;
@@ -63,7 +63,7 @@ pub const LAYOUT: u64 = fingerprint![
     arena::LAYOUT,
     entry::LAYOUT,
     expiry::LAYOUT,
-    fence::LAYOUT,
+    barrier::LAYOUT,
     layout::LAYOUT,
     stats::LAYOUT,
     tags::LAYOUT
@@ -71,6 +71,6 @@ pub const LAYOUT: u64 = fingerprint![
 
 /// Makes `words` an empty partition, whatever they held, which refuses values computed before `floor`. Exclusive lock.
 /// Words that are too few for one are left as they are: [`Partition::open`] refuses them.
-pub fn format(words: Words<'_>, floor: Moment) {
+pub fn format(words: Words<'_>, floor: LogicalTime) {
     let _ = Partition::format(words, floor);
 }

@@ -330,7 +330,7 @@ impl Partition<'_> {
     }
 
     /// Nothing is known of a group's followers any more: they may have been deleted with the head.
-    pub(super) fn distrust_followers(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
+    pub(super) fn forget_followers_of(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
         let (group, number) = (self.group_of(head)?, self.number(head)?);
         if group == 0 {
             return Ok(());
@@ -350,7 +350,7 @@ impl Partition<'_> {
 
     /// A head that is in no list and was never delivered lets an earlier message go first, which has come while it was in
     /// somebody's hands; false where there is none.
-    pub(super) fn give_way(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+    pub(super) fn yield_head(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
         let group = self.group_of(record)?;
         if group == 0 || self.half(record, R::Attempts, true)? > 0 {
             return Ok(false);
@@ -452,13 +452,13 @@ impl Partition<'_> {
         }
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
-        self.uncount(record)?;
+        self.undo_attempt(record)?;
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         self.replace_head(slot, group, record, earlier, false)?;
         self.brought(slot, earlier.deliver_at.is_some())?;
         self.set_flags(group, self.flags(group)? | flag::FIRST)?;
         self.place(slot, record, earlier.deliver_at, now, wake)?;
-        self.landed(slot, wake)?;
+        self.in_flight_decreased(slot, wake)?;
         Ok(Yielded::Overtaken)
     }
 

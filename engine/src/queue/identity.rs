@@ -70,7 +70,7 @@ impl Partition<'_> {
     /// not counted.
     pub(super) fn supersede(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         // Those behind it in its group may have gone, too.
-        self.distrust_followers(slot, record)?;
+        self.forget_followers_of(slot, record)?;
         self.forget(slot, record, now, wake)
     }
 
@@ -95,12 +95,12 @@ impl Partition<'_> {
         for list in (0..LISTS).filter(|&list| list != WAITING) {
             for _ in 0..self.list(slot, list)?.2 {
                 let (first, _, _) = self.list(slot, list)?;
-                self.distrust_followers(slot, first)?;
-                self.forget(slot, first, i64::MIN, &mut Wake::nobody())?;
+                self.forget_followers_of(slot, first)?;
+                self.forget(slot, first, i64::MIN, &mut Wake::none())?;
             }
         }
         self.distrust(slot)?;
         self.start_counting(slot)?;
-        self.pass_on(slot, wake)
+        self.forward_wakeup(slot, wake)
     }
 }

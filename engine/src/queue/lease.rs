@@ -11,7 +11,7 @@ pub(super) const PASSES: usize = 64;
 
 /// A message that was read: leased to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct Delivery {
     /// Its number.
     pub msg_id: i64,
     /// Where its row was when it was last seen.
@@ -113,7 +113,7 @@ impl Partition<'_> {
         now: i64,
         want: usize,
         timeout: i64,
-        taken: &mut Vec<Taken>,
+        taken: &mut Vec<Delivery>,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
         self.follow_clock(now)?;
@@ -153,7 +153,7 @@ impl Partition<'_> {
             self.set_r(record, R::Due, until.cast_unsigned())?;
             self.link(slot, record, LEASED, false)?;
             self.set_timer(slot, record)?;
-            taken.push(Taken {
+            taken.push(Delivery {
                 msg_id: self.r(record, R::MsgId)?.cast_signed(),
                 tid: Tid::unpack(self.r(record, R::Tid)?),
                 tag: self.tag(slot, record)?,
@@ -271,7 +271,7 @@ impl Partition<'_> {
         } else {
             self.unlink(slot, record)?;
             if self.use_up(slot, record, now, wake)? {
-                self.landed(slot, wake)?;
+                self.in_flight_decreased(slot, wake)?;
             } else {
                 self.line_up(slot, record, true, wake)?;
             }
@@ -281,7 +281,7 @@ impl Partition<'_> {
     }
 
     /// The reader's transaction was rolled back: the message rests for `delay` microseconds, and is ready again.
-    pub fn give_back(
+    pub fn release_with_backoff(
         &self,
         slot: u32,
         msg_id: i64,
@@ -299,35 +299,35 @@ impl Partition<'_> {
         if self.use_up(slot, record, now, wake)? {
             // The worker may still say why.
             self.set_r(record, R::Lease, lease)?;
-            return self.landed(slot, wake);
+            return self.in_flight_decreased(slot, wake);
         }
         if delay <= 0 {
             return self.line_up_first(slot, record, wake);
         }
         self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
         self.delay(slot, record, now, wake)?;
-        self.landed(slot, wake)
+        self.in_flight_decreased(slot, wake)
     }
 
     /// Undoes a lease as if it had not been: the attempt isn't counted. For a message whose row the reader's snapshot
     /// doesn't show.
-    pub fn put_back(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn undo_lease(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
-        self.uncount(record)?;
+        self.undo_attempt(record)?;
         // The lease's time says nothing any more, also where the message goes behind another of its group.
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
-        if self.give_way(slot, record, now, wake)? {
-            return self.landed(slot, wake);
+        if self.yield_head(slot, record, now, wake)? {
+            return self.in_flight_decreased(slot, wake);
         }
         self.line_up_first(slot, record, wake)
     }
 
     /// The attempt of the lease that runs isn't one.
-    pub(super) fn uncount(&self, record: u32) -> Result<(), Corrupt> {
+    pub(super) fn undo_attempt(&self, record: u32) -> Result<(), Corrupt> {
         let mut kind = self.kind(record)?;
         if std::mem::take(&mut kind.counted) {
             let attempts = self.half(record, R::Attempts, true)?;
@@ -429,7 +429,7 @@ impl Partition<'_> {
 
     /// Sets a message aside that may not be in the index, by its row; `Unknown` where there is no room for it.
     pub fn set_aside(&self, slot: u32, entry: &Entry, now: i64) -> Result<Busy, Corrupt> {
-        if self.record_of_row(slot, entry, now, &mut Wake::nobody())?.is_none() {
+        if self.record_of_row(slot, entry, now, &mut Wake::none())?.is_none() {
             if entry.group != 0 {
                 let aside = self.put_follower_aside(slot, entry, now)?;
                 let find_next = aside && self.group_lacks_next(slot, entry.group)?;
@@ -438,7 +438,7 @@ impl Partition<'_> {
                 return Ok(if aside { Busy::Yours(claimed) } else { Busy::Unknown });
             }
             // Put in to be set aside: there is nothing to wake up for.
-            if self.found(slot, entry, now, &mut Wake::nobody())? == Found::NoRoom {
+            if self.found(slot, entry, now, &mut Wake::none())? == Found::NoRoom {
                 return Ok(Busy::Unknown);
             }
         }
@@ -479,7 +479,7 @@ impl Partition<'_> {
                 self.set_timer(slot, record)?;
                 self.watch(slot, now, wake)
             }
-            _ if self.give_way(slot, record, now, wake)? => Ok(()),
+            _ if self.yield_head(slot, record, now, wake)? => Ok(()),
             DELAYED => self.delay(slot, record, now, wake),
             was => {
                 self.link(slot, record, was.min(READY - 1), true)?;
@@ -494,7 +494,7 @@ impl Partition<'_> {
             && self.kind(record)?.list == BUSY
             && self.tag(slot, record)?.matches(tag)
         {
-            self.distrust_followers(slot, record)?;
+            self.forget_followers_of(slot, record)?;
             self.forget(slot, record, now, wake)?;
         }
         Ok(())
@@ -502,12 +502,12 @@ impl Partition<'_> {
 
     /// The committed transaction has given a message that it didn't finish a new row: it rests until its delivery time, at
     /// its place in its group. Whatever the index knew of it, its lease and that it was set aside, is over.
-    pub fn rest(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn schedule_retry(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(record) = self.lookup(slot, entry.msg_id)?.filter(|&record| {
             // Another row of the number is dealt with there.
             self.tag(slot, record).is_ok_and(|tag| tag.matches(entry.tag))
         }) else {
-            return self.stray(slot, entry, now, wake);
+            return self.insert_or_leave_out(slot, entry, now, wake);
         };
         let kind = self.kind(record)?;
         let was = if kind.list == BUSY { kind.origin } else { kind.list };
@@ -532,7 +532,7 @@ impl Partition<'_> {
         }
         self.set_r(record, R::Lease, 0)?;
         // An earlier one may have come while this was set aside.
-        if !self.give_way(slot, record, now, wake)? {
+        if !self.yield_head(slot, record, now, wake)? {
             if entry.deliver_at.is_some_and(|at| at > now) {
                 self.delay(slot, record, now, wake)?;
             } else {
@@ -540,7 +540,7 @@ impl Partition<'_> {
                 self.line_up(slot, record, true, wake)?;
             }
         }
-        if was == LEASED { self.landed(slot, wake) } else { Ok(()) }
+        if was == LEASED { self.in_flight_decreased(slot, wake) } else { Ok(()) }
     }
 
     /// Counts rows that the committed transaction deleted.

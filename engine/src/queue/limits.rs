@@ -102,9 +102,9 @@ impl Partition<'_> {
     }
 
     /// Something has left the flight: where that was what kept others from being read, somebody is woken.
-    pub(super) fn landed(&self, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub(super) fn in_flight_decreased(&self, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.limits_flight(slot)? {
-            self.pass_on(slot, wake)?;
+            self.forward_wakeup(slot, wake)?;
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ impl Partition<'_> {
                 self.lower(slot, marks, range.after, range.end)?;
             }
         }
-        self.pass_on(slot, wake)
+        self.forward_wakeup(slot, wake)
     }
 
     /// Forgets how far the table has been read, so that the next read scans all of it: after COPY, restore or

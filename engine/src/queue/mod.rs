@@ -60,14 +60,14 @@ mod window;
 pub use group::{Offered, Yielded};
 pub use identity::Storage;
 pub use layout::{PRIORITIES, Partition};
-pub use lease::{Aside, Busy, Claimed, Extended, Fence, Taken};
+pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use message::{Entry, Found, Tag, Tid};
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::Place;
 pub use wake::Wake;
-pub use window::{Outlook, Refill};
+pub use window::{QueueState, Refill};
 
 use crate::fingerprint;
 use crate::words::Words;

@@ -189,7 +189,7 @@ impl Partition<'_> {
                 self.unlink(slot, first)?;
                 self.free(first)?;
             } else {
-                self.forget(slot, first, now, &mut super::Wake::nobody())?;
+                self.forget(slot, first, now, &mut super::Wake::none())?;
             }
         }
         let bucket = self.key_bucket(self.q(slot, Q::Key)?);
@@ -234,7 +234,7 @@ impl Partition<'_> {
             self.advance(slot, group, number, now, wake)?;
         }
         if kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED) {
-            self.landed(slot, wake)?;
+            self.in_flight_decreased(slot, wake)?;
         }
         Ok(())
     }

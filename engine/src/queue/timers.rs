@@ -264,7 +264,7 @@ impl Partition<'_> {
                 self.count(slot, Q::Failed, 1)?;
             }
             if self.use_up(slot, record, now, wake)? {
-                self.landed(slot, wake)?;
+                self.in_flight_decreased(slot, wake)?;
                 continue;
             }
             // A message whose lease ran out is older than those that wait; one whose delay is over is not.

@@ -117,7 +117,7 @@ impl Partition<'_> {
             self.put_with_used_up(slot, record, now, wake)?;
             if list == LEASED {
                 self.count(slot, Q::Failed, 1)?;
-                self.landed(slot, wake)?;
+                self.in_flight_decreased(slot, wake)?;
             }
         }
         let Aside { tid, tag, .. } = self.put_one_aside(slot, record)?;
@@ -126,7 +126,7 @@ impl Partition<'_> {
 
     /// More deliveries are allowed than before: what isn't used up by that stands in line again. Nobody is woken.
     pub(super) fn put_in_line_again(&self, slot: u32, now: i64) -> Result<(), Corrupt> {
-        let wake = &mut Wake::nobody();
+        let wake = &mut Wake::none();
         for _ in 0..self.list(slot, USED_UP)?.2.min(self.records as u64) {
             let (record, _, _) = self.list(slot, USED_UP)?;
             self.unlink(slot, record)?;

@@ -65,7 +65,7 @@ impl Partition<'_> {
 
     /// Passes on a wake-up that its session can't use: wakes the next one if a message is ready, or may be in the
     /// table and not in the index.
-    pub fn pass_on(&self, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn forward_wakeup(&self, slot: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.ready(slot)? > 0 || self.outside(slot)? {
             self.wake_one(slot, wake)?;
         }

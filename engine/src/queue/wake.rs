@@ -19,7 +19,7 @@ impl Wake {
     const MOST: usize = 64;
 
     /// A list in which no session has a place: nobody is woken now.
-    pub(super) fn nobody() -> Self {
+    pub(super) fn none() -> Self {
         Wake { nobody: true, ..Wake::default() }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn place(entry: &Entry) -> (Marks, i64) {
 
 /// How a queue stands, for deciding whether to read the table or to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outlook {
+pub struct QueueState {
     /// Messages that may be read now: ready in the index, and within the queue's limits.
     pub ready: u64,
     /// Whether the table may hold ready or due messages that aren't in the index and are wanted now.
@@ -85,7 +85,7 @@ impl Partition<'_> {
         // What nobody has looked at since its lease ended, or its delay was over, is in line as well.
         for other in 1..=self.queues as u32 {
             if self.q(other, Q::Key)? != 0 && other != slot {
-                self.expire(other, now, SHARE as usize / 2, &mut Wake::nobody())?;
+                self.expire(other, now, SHARE as usize / 2, &mut Wake::none())?;
             }
         }
         // In the end also what has been delivered before: that its row may not know of the last attempt is the lesser evil.
@@ -300,13 +300,13 @@ impl Partition<'_> {
     }
 
     /// How the queue stands. A refill is wanted when fewer than `low` ready messages are in the index.
-    pub fn outlook(&self, slot: u32, low: u64, now: i64) -> Result<Outlook, Corrupt> {
+    pub fn queue_state(&self, slot: u32, low: u64, now: i64) -> Result<QueueState, Corrupt> {
         let ready = self.ready(slot)?;
         let allowance = self.allowance(slot, now)?;
         let horizon = self.q_i64(slot, Q::Horizon)?;
         let outside = self.q_i64(slot, Q::Frontier)? != i64::MAX;
         let refiller = self.q(slot, Q::Refiller)?;
-        Ok(Outlook {
+        Ok(QueueState {
             ready: ready.min(allowance),
             refill: allowance > 0 && ((outside && ready < low) || (horizon < now && self.has_room(slot, false)?)),
             refiller: refiller.checked_sub(1).map(|process| process as u32),
@@ -452,7 +452,7 @@ impl Partition<'_> {
 
     /// A message that should be in the index by what is known of the table, and isn't, or is known from another row of its
     /// number: put in, or left for a refill.
-    pub fn stray(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    pub fn insert_or_leave_out(&self, slot: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.record_of_row(slot, entry, now, wake)?.is_some() {
             return Ok(());
         }

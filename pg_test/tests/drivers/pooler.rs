@@ -10,11 +10,10 @@ use libtest_mimic::Trial;
 use postgres::Client;
 use postgres::types::Type;
 use serde_json::json;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use xtask::server::{Signal, signal};
-use xtask::shell;
 
 /// A test's name, what is missing for it besides a pooler, and the test.
 type Test = (&'static str, Option<&'static str>, fn() -> Result<()>);

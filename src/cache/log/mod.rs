@@ -2,7 +2,7 @@
 //!
 //! Savepoints nest, so what belongs to the current one is always the log's tail: rolling back pops it, releasing
 //! relabels it. A write that replaces one of the same savepoint takes its place; one of an outer savepoint is kept
-//! underneath, for a rollback to uncover. Clearing and invalidating are in the log, too, as marks: what was written
+//! underneath, for a rollback to uncover. Clearing and invalidating are in the log, too, as invalidations: what was written
 //! before a mark (by the log's own count, [`Write::stamp`]) and is meant by it is gone.
 //!
 //! # Memory
@@ -17,11 +17,11 @@ mod chains;
 #[cfg(test)]
 mod tests;
 
-use super::fence::Fence;
+use super::barrier::Barrier;
 use super::key::Key;
 use crate::pg::memory::PgVec;
 use chains::{Chains, KEPT, Link};
-use enough_engine::cache::{Kind, Moment, Reservation, Tags};
+use enough_engine::cache::{Kind, LogicalTime, Reservation, Tags};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
 
@@ -47,7 +47,7 @@ pub enum Effect<'v> {
         tags: &'v Tags,
     },
     /// The same for a jsonb that is kept for a while after its time.
-    Keep {
+    SetStale {
         /// The value.
         value: &'v [u8],
         /// When it is over.
@@ -65,7 +65,7 @@ pub enum Effect<'v> {
         expiry: u64,
     },
     /// Keeps what was computed before the commit from being put there. The key itself has been removed at once.
-    Taken,
+    Removed,
 }
 
 /// What a write does, without its value.
@@ -73,14 +73,14 @@ pub enum Effect<'v> {
 pub(super) enum Action {
     /// [`Effect::Set`]
     Set,
-    /// [`Effect::Keep`]
-    Keep,
+    /// [`Effect::SetStale`]
+    SetStale,
     /// [`Effect::Delete`]
     Delete,
     /// [`Effect::Touch`]
     Touch,
-    /// [`Effect::Taken`]
-    Taken,
+    /// [`Effect::Removed`]
+    Removed,
     /// A value that had to give way to later ones: the key is absent, as if it had been evicted at once.
     Evicted,
 }
@@ -89,11 +89,11 @@ pub(super) enum Action {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Write {
     pub(super) key: KeyHash,
-    /// When it was written: the later the larger, also among marks.
+    /// When it was written: the later the larger, also among invalidations.
     stamp: u64,
-    /// When the value is over; of [`Action::Keep`] when it goes.
+    /// When the value is over; of [`Action::SetStale`] when it goes.
     pub(super) expiry: u64,
-    /// When the value of [`Action::Keep`] is over, else as `expiry`.
+    /// When the value of [`Action::SetStale`] is over, else as `expiry`.
     pub(super) over: u64,
     /// Where its tags, its name and its value lie in [`Log::bytes`], one behind the other.
     at: usize,
@@ -162,7 +162,7 @@ impl Removed {
 
 /// `cache_clear` or `cache_invalidate` in the log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mark {
+pub(super) struct Invalidation {
     pub(super) what: Removed,
     stamp: u64,
     owner: SubTransactionId,
@@ -211,7 +211,7 @@ pub(super) struct Log {
     bytes: PgVec<u8>,
     /// How many of [`Self::bytes`] belong to writes.
     used: usize,
-    pub(super) marks: PgVec<Mark>,
+    pub(super) invalidations: PgVec<Invalidation>,
     by_tag: Chains,
     /// The stamp of the last write or mark.
     stamp: u64,
@@ -222,11 +222,11 @@ pub(super) struct Log {
     /// The time that the commit goes by, taken just before it.
     pub(super) now: u64,
     /// Since when the values may be computed; set with the first of them.
-    pub(super) since: Option<Moment>,
+    pub(super) since: Option<LogicalTime>,
     /// Of the last write first.
     pub(super) reserved: PgVec<Reserved>,
-    /// The fences that are held from before the commit on.
-    pub(super) fences: PgVec<Fence>,
+    /// The barriers that are raised from before the commit on.
+    pub(super) barriers: PgVec<Barrier>,
     /// What it may be at most.
     pub(super) limits: Limits,
 }
@@ -247,7 +247,7 @@ impl Log {
             by_key: Chains::new(),
             bytes: PgVec::new(),
             used: 0,
-            marks: PgVec::new(),
+            invalidations: PgVec::new(),
             by_tag: Chains::new(),
             stamp: 0,
             hand: 0,
@@ -255,7 +255,7 @@ impl Log {
             now: 0,
             since: None,
             reserved: PgVec::new(),
-            fences: PgVec::new(),
+            barriers: PgVec::new(),
             limits: Limits { bytes: 0, tags: 0 },
         }
     }
@@ -276,7 +276,7 @@ impl Log {
     fn find_mark(&self, what: Removed) -> Option<usize> {
         let mut link = self.by_tag.first(what.hash());
         while let Some(index) = (link as usize).checked_sub(1) {
-            let mark = self.marks.get(index)?;
+            let mark = self.invalidations.get(index)?;
             if mark.what == what {
                 return Some(index);
             }
@@ -287,11 +287,11 @@ impl Log {
 
     /// When something was removed last; 0 for never.
     fn removed(&self, what: Removed) -> u64 {
-        self.find_mark(what).map_or(0, |index| self.marks[index].stamp)
+        self.find_mark(what).map_or(0, |index| self.invalidations[index].stamp)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.marks.is_empty()
+        self.writes.is_empty() && self.invalidations.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -339,19 +339,19 @@ impl Log {
 
     /// Whether a mark removes what the write has put there.
     pub(super) fn is_marked(&self, write: &Write) -> bool {
-        !self.marks.is_empty()
+        !self.invalidations.is_empty()
             && (self.removed(Removed::Everything) > write.stamp
                 || (write.tags > 0 && self.is_invalidated(&self.tags(write), write.stamp)))
     }
 
     /// Whether an entry with these tags that others have committed is gone for this transaction.
     pub(super) fn invalidates(&self, tags: &Tags) -> bool {
-        !self.marks.is_empty() && self.is_invalidated(tags, 0)
+        !self.invalidations.is_empty() && self.is_invalidated(tags, 0)
     }
 
     /// Whether it has invalidated anything.
     pub(super) fn has_marks(&self) -> bool {
-        !self.marks.is_empty()
+        !self.invalidations.is_empty()
     }
 
     /// What the transaction has made of a key; `None` for nothing.
@@ -364,24 +364,24 @@ impl Log {
             return Some(Seen::Absent);
         }
         match write.action {
-            Action::Set | Action::Keep => {
+            Action::Set | Action::SetStale => {
                 Some(Seen::Own(Own { index, kind: write.kind, over: write.over, tags: self.tags(write) }))
             }
             Action::Delete | Action::Evicted => Some(Seen::Absent),
             Action::Touch => Some(Seen::Touched(write.expiry)),
-            Action::Taken => None,
+            Action::Removed => None,
         }
     }
 
     /// Bytes that it takes, or would take if it were written again.
     fn size(&self) -> usize {
-        self.used + self.writes.len() * size_of::<Write>() + self.marks.len() * size_of::<Mark>()
+        self.used + self.writes.len() * size_of::<Write>() + self.invalidations.len() * size_of::<Invalidation>()
     }
 
     /// The only write, where there is no other and no mark.
     #[inline]
     pub(super) fn only_write(&self) -> Option<&Write> {
-        if let ([write], []) = (&*self.writes, &*self.marks) { Some(write) } else { None }
+        if let ([write], []) = (&*self.writes, &*self.invalidations) { Some(write) } else { None }
     }
 
     /// Whether a value of that length can be written without growing, evicting, or anything else that may fail.
@@ -422,7 +422,7 @@ impl Log {
         self.prepare_mark();
         self.forget_writes();
         self.by_tag.clear();
-        self.marks.clear();
+        self.invalidations.clear();
         self.put_mark(OUTERMOST, Removed::Everything);
     }
 
@@ -430,10 +430,10 @@ impl Log {
     #[cold]
     fn remove_all_tagged(&mut self) {
         self.prepare_mark();
-        self.marks.retain(|mark| mark.what == Removed::Everything);
+        self.invalidations.retain(|mark| mark.what == Removed::Everything);
         self.by_tag.clear();
-        for index in 0..self.marks.len() {
-            self.marks[index].before = self.by_tag.push(self.marks[index].what.hash(), index);
+        for index in 0..self.invalidations.len() {
+            self.invalidations[index].before = self.by_tag.push(self.invalidations[index].what.hash(), index);
         }
         self.put_mark(OUTERMOST, Removed::Tagged);
     }
@@ -460,25 +460,25 @@ impl Log {
             // What the same savepoint has done before can't be uncovered any more.
             self.undo(owner);
         }
-        if let Some(index) = self.find_mark(what).filter(|&index| self.marks[index].owner == owner) {
+        if let Some(index) = self.find_mark(what).filter(|&index| self.invalidations[index].owner == owner) {
             self.stamp += 1;
-            self.marks[index].stamp = self.stamp;
+            self.invalidations[index].stamp = self.stamp;
             return;
         }
-        if matches!(what, Removed::Tag(_)) && self.marks.len() >= self.limits.tags {
+        if matches!(what, Removed::Tag(_)) && self.invalidations.len() >= self.limits.tags {
             return self.remove_all_tagged();
         }
-        self.make_room(size_of::<Mark>());
+        self.make_room(size_of::<Invalidation>());
         self.prepare_mark();
         self.put_mark(owner, what);
     }
 
     /// Finds the memory for one more mark.
     fn prepare_mark(&mut self) {
-        self.marks.reserve(1);
-        if self.by_tag.widen(self.marks.len()) {
-            for index in 0..self.marks.len() {
-                self.marks[index].before = self.by_tag.push(self.marks[index].what.hash(), index);
+        self.invalidations.reserve(1);
+        if self.by_tag.widen(self.invalidations.len()) {
+            for index in 0..self.invalidations.len() {
+                self.invalidations[index].before = self.by_tag.push(self.invalidations[index].what.hash(), index);
             }
         }
     }
@@ -487,8 +487,8 @@ impl Log {
     fn put_mark(&mut self, owner: SubTransactionId, what: Removed) {
         self.removes = true;
         self.stamp += 1;
-        let before = self.by_tag.push(what.hash(), self.marks.len());
-        self.marks.push(Mark { what, stamp: self.stamp, owner, before });
+        let before = self.by_tag.push(what.hash(), self.invalidations.len());
+        self.invalidations.push(Invalidation { what, stamp: self.stamp, owner, before });
     }
 
     /// Adds a write.
@@ -496,15 +496,15 @@ impl Log {
         let none = Tags::default();
         let (action, value, tags, kind, over, expiry) = match effect {
             Effect::Set { value, kind, expiry, tags } => (Action::Set, value, tags, kind, expiry, expiry),
-            Effect::Keep { value, over, until, tags } => (Action::Keep, value, tags, Kind::Json, over, until),
+            Effect::SetStale { value, over, until, tags } => (Action::SetStale, value, tags, Kind::Json, over, until),
             Effect::Delete => (Action::Delete, [].as_slice(), &none, Kind::Json, 0, 0),
             Effect::Touch { expiry } => (Action::Touch, [].as_slice(), &none, Kind::Json, expiry, expiry),
-            Effect::Taken => (Action::Taken, [].as_slice(), &none, Kind::Json, 0, 0),
+            Effect::Removed => (Action::Removed, [].as_slice(), &none, Kind::Json, 0, 0),
         };
-        let removes = matches!(action, Action::Delete | Action::Taken);
+        let removes = matches!(action, Action::Delete | Action::Removed);
         self.removes |= removes;
         let hashes = tags.hashes();
-        let name = key.name.filter(|_| matches!(action, Action::Set | Action::Keep));
+        let name = key.name.filter(|_| matches!(action, Action::Set | Action::SetStale));
         let write = Write {
             key: key.hash,
             stamp: 0,
@@ -630,9 +630,9 @@ impl Log {
         }
         // Savepoints nest: what lies behind the first of these bytes was written by this one, too.
         self.bytes.truncate(end);
-        while let Some(mark) = self.marks.last().filter(|mark| mark.owner == from) {
+        while let Some(mark) = self.invalidations.last().filter(|mark| mark.owner == from) {
             self.by_tag.pop(mark.what.hash(), mark.before);
-            self.marks.pop();
+            self.invalidations.pop();
         }
     }
 
@@ -669,32 +669,33 @@ impl Log {
     }
 
     fn merge_marks(&mut self, from: SubTransactionId, to: SubTransactionId) {
-        let end = self.marks.len();
-        let start = self.marks.iter().rposition(|mark| mark.owner != from).map_or(0, |index| index + 1);
-        let outer = self.marks[..start].iter().rev().take(end - start).take_while(|mark| mark.owner == to).count();
+        let end = self.invalidations.len();
+        let start = self.invalidations.iter().rposition(|mark| mark.owner != from).map_or(0, |index| index + 1);
+        let outer =
+            self.invalidations[..start].iter().rev().take(end - start).take_while(|mark| mark.owner == to).count();
         if 2 * outer < end - start {
-            self.marks[start..].iter_mut().for_each(|mark| mark.owner = to);
+            self.invalidations[start..].iter_mut().for_each(|mark| mark.owner = to);
             return;
         }
         for index in (start..end).rev() {
-            self.by_tag.pop(self.marks[index].what.hash(), self.marks[index].before);
+            self.by_tag.pop(self.invalidations[index].what.hash(), self.invalidations[index].before);
         }
         let mut kept = start;
         for index in start..end {
-            let mark = Mark { owner: to, ..self.marks[index] };
-            if let Some(below) = self.find_mark(mark.what).filter(|&below| self.marks[below].owner == to) {
-                self.marks[below].stamp = mark.stamp;
+            let mark = Invalidation { owner: to, ..self.invalidations[index] };
+            if let Some(below) = self.find_mark(mark.what).filter(|&below| self.invalidations[below].owner == to) {
+                self.invalidations[below].stamp = mark.stamp;
             } else {
                 let before = self.by_tag.push(mark.what.hash(), kept);
-                self.marks[kept] = Mark { before, ..mark };
+                self.invalidations[kept] = Invalidation { before, ..mark };
                 kept += 1;
             }
         }
-        self.marks.truncate(kept);
+        self.invalidations.truncate(kept);
     }
 
     /// Turns what an invalidation has hidden into removals: what lies under such a key is gone for this transaction.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn resolve(&mut self) {
         for index in 0..self.writes.len() {
             let write = &self.writes[index];
             if write.tags > 0 && self.is_invalidated(&self.tags(write), write.stamp) {
@@ -713,7 +714,7 @@ impl Log {
 
     /// The stamp of the last clearing.
     fn cleared(&self) -> u64 {
-        if self.marks.is_empty() { 0 } else { self.removed(Removed::Everything) }
+        if self.invalidations.is_empty() { 0 } else { self.removed(Removed::Everything) }
     }
 
     /// The same for `work`, with the memory that was reserved for each, and each key having been given to `first` and, then,
@@ -777,15 +778,15 @@ impl Log {
 
     pub(super) fn forget(&mut self) {
         self.forget_writes();
-        if !self.marks.is_empty() {
-            self.by_tag.forget(self.marks.iter().map(|mark| mark.what.hash()));
-            self.marks.empty(KEPT);
+        if !self.invalidations.is_empty() {
+            self.by_tag.forget(self.invalidations.iter().map(|mark| mark.what.hash()));
+            self.invalidations.empty(KEPT);
         }
         self.since = None;
         self.removes = false;
-        if !self.reserved.is_empty() || !self.fences.is_empty() {
+        if !self.reserved.is_empty() || !self.barriers.is_empty() {
             self.reserved.empty(KEPT);
-            self.fences.empty(KEPT);
+            self.barriers.empty(KEPT);
         }
     }
 }

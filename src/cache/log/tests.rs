@@ -99,7 +99,7 @@ fn a_loop_piles_nothing_up() {
         log.mark(owner, Removed::Tag(u64::from(owner % 3)));
         log.merge(owner, 1);
     }
-    assert_eq!((log.len(), log.marks.len()), (1, 3));
+    assert_eq!((log.len(), log.invalidations.len()), (1, 3));
     assert!(log.bytes.len() < 200_000, "{} bytes", log.bytes.len());
     for owner in 5_000..10_000 {
         touch(&mut log, 1, owner, 1);
@@ -107,9 +107,9 @@ fn a_loop_piles_nothing_up() {
         log.write(named(2), owner, Effect::Set { value: &value, kind: Kind::Json, expiry: 1, tags: &tags(&[]) });
         log.undo(owner);
     }
-    assert_eq!((log.len(), log.marks.len()), (1, 3));
+    assert_eq!((log.len(), log.invalidations.len()), (1, 3));
     log.mark(1, Removed::Everything);
-    assert_eq!((log.len(), log.marks.len(), log.used), (0, 1, 0), "what is cleared takes no memory");
+    assert_eq!((log.len(), log.invalidations.len(), log.used), (0, 1, 0), "what is cleared takes no memory");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn savepoints_within_one_another_are_released_and_undone_in_linear_work() {
         let last = if undone { 1 } else { u64::from(DEPTH) };
         assert_eq!(expiry(&log, last % keys), Some(last));
         log.undo(1);
-        assert_eq!((log.len(), log.marks.len(), log.used), (0, 0, 0));
+        assert_eq!((log.len(), log.invalidations.len(), log.used), (0, 0, 0));
     }
 }
 
@@ -232,7 +232,7 @@ impl History {
                 let over = 1 + self.random.below(100);
                 let tags = tags(&of);
                 let effect = if over.is_multiple_of(2) {
-                    Effect::Keep { value: &value, over, until: over + 1, tags: &tags }
+                    Effect::SetStale { value: &value, over, until: over + 1, tags: &tags }
                 } else {
                     Effect::Set { value: &value, kind: Kind::Json, expiry: over, tags: &tags }
                 };
@@ -248,7 +248,7 @@ impl History {
                 self.model.write(number, Modelled::Touched(7));
             }
             12 => {
-                self.log.write(named(number), owner, Effect::Taken);
+                self.log.write(named(number), owner, Effect::Removed);
                 self.model.write(number, Modelled::Taken);
             }
             13..15 => {
@@ -284,8 +284,8 @@ impl History {
             self.log.merge(level.owner, self.levels.last().map_or(1, |level| level.owner));
         }
         let Self { mut log, model, .. } = self;
-        log.settle();
-        let has = |what| log.marks.iter().any(|mark| mark.what == what);
+        log.resolve();
+        let has = |what| log.invalidations.iter().any(|mark| mark.what == what);
         let everything = has(Removed::Everything);
         assert!(everything || !model.cleared);
         let effective: BTreeMap<u64, _> = log.effective(log.len()).map(|(_, write)| (write.key.high, *write)).collect();
@@ -302,7 +302,7 @@ impl History {
             assert!(everything || has(Removed::Tagged) || has(Removed::Tag(tag)), "tag {tag} comes back");
         }
         for number in 0..keys {
-            let put = effective.get(&number).filter(|write| matches!(write.action, Action::Set | Action::Keep));
+            let put = effective.get(&number).filter(|write| matches!(write.action, Action::Set | Action::SetStale));
             assert!(put.is_none_or(|write| log.name(write) == named(number).name), "{number} has another name");
             let put = put.map(|write| log.value(write).to_vec());
             let wanted = match model.keys.get(&number) {
@@ -371,5 +371,5 @@ fn what_a_transaction_writes_last_stays() {
         log.write(named(number), 1, Effect::Delete);
         log.mark(1, Removed::Tag(number));
     }
-    assert!(log.marks.len() <= 11 && log.removed(Removed::Everything) > 0 && log.removed(Removed::Tagged) > 0);
+    assert!(log.invalidations.len() <= 11 && log.removed(Removed::Everything) > 0 && log.removed(Removed::Tagged) > 0);
 }

@@ -8,7 +8,7 @@ use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::heap::scan::{Order, Scanned};
 use crate::queue::pending::passed_over;
-use enough_engine::queue::{Entry, Offered, Range, Taken, Yielded};
+use enough_engine::queue::{Delivery, Entry, Offered, Range, Yielded};
 use pgrx::pg_sys::Datum;
 
 /// Looks in the table for an earlier message of the group of one that was leased, and lets that one go first. One that an
@@ -16,7 +16,7 @@ use pgrx::pg_sys::Datum;
 pub(in crate::queue) fn look_for_earlier(
     queue: &Queue,
     table: &OpenTable<'_>,
-    taken: &Taken,
+    taken: &Delivery,
     row: &Row,
 ) -> Result<Yielded, Error> {
     let Some(key) = row.group_key else { return Ok(Yielded::Passed) };

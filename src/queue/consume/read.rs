@@ -17,7 +17,7 @@ use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::name::missing;
 use crate::queue::pending::{self, Action, remember};
-use enough_engine::queue::{Outlook, Place, Taken, Yielded};
+use enough_engine::queue::{Delivery, Place, QueueState, Yielded};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ const LONG: i64 = 50_000;
 const MOST_HIDDEN: usize = 1024;
 
 /// What a read wants.
-pub(in crate::queue) struct Wish {
+pub(in crate::queue) struct ReadRequest {
     /// At most so many messages.
     pub qty: usize,
     /// How long the leases last, in microseconds; `None` for the queue's own.
@@ -52,7 +52,7 @@ pub(in crate::queue) struct Wish {
 }
 
 /// Reads messages into `rows`.
-pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
+pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &ReadRequest, rows: &mut Rows<'_>) -> Result<(), Error> {
     require_read(queue, wish)?;
     let mut deadline = None;
     let waited = Cell::new(false);
@@ -66,10 +66,10 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
         }
         let deadline = *deadline.get_or_insert_with(|| deadline_of(wish));
         let mut reader = Reader::new(&current, wish, &waited);
-        let outlook = reader.attempt(rows)?;
+        let queue_state = reader.attempt(rows)?;
         reader.put_back_hidden()?;
-        if outlook.is_none() || server::now() >= deadline {
-            if outlook.is_some() && waited.get() {
+        if queue_state.is_none() || server::now() >= deadline {
+            if queue_state.is_some() && waited.get() {
                 reader.retire()?;
             }
             // Not before: a reader that waits has nothing open that others would wait for.
@@ -84,7 +84,7 @@ pub(in crate::queue) fn read(queue: &Rc<Queue>, wish: &Wish, rows: &mut Rows<'_>
 
 /// Reads messages of several queues into `rows`, each with its queue's name: of an earlier one before those of a later one.
 /// Where none has any, waits for the first of any of them.
-pub(in crate::queue) fn read_any(queues: &[Rc<Queue>], wish: &Wish, rows: &mut Rows<'_>) -> Result<(), Error> {
+pub(in crate::queue) fn read_any(queues: &[Rc<Queue>], wish: &ReadRequest, rows: &mut Rows<'_>) -> Result<(), Error> {
     queues.iter().try_for_each(|queue| require_read(queue, wish))?;
     let deadline = deadline_of(wish);
     let waited = Cell::new(false);
@@ -99,7 +99,7 @@ pub(in crate::queue) fn read_any(queues: &[Rc<Queue>], wish: &Wish, rows: &mut R
             if got == wish.qty {
                 // What it was woken for is another one's to read.
                 if std::mem::take(woken) {
-                    queue.index_and_wake(|index, slot, wake| index.pass_on(slot, wake))?;
+                    queue.index_and_wake(|index, slot, wake| index.forward_wakeup(slot, wake))?;
                 }
                 continue;
             }
@@ -111,7 +111,7 @@ pub(in crate::queue) fn read_any(queues: &[Rc<Queue>], wish: &Wish, rows: &mut R
                 // It may have waited for a lock on the table, or for long, and its client have given up.
                 latch::check_client();
             }
-            let rest = Wish { qty: wish.qty - got, ..*wish };
+            let rest = ReadRequest { qty: wish.qty - got, ..*wish };
             let mut reader = Reader::new(&current, &rest, &waited);
             reader.names = true;
             match reader.attempt(rows) {
@@ -197,11 +197,11 @@ enum Stand {
 fn stand(queue: &Queue, process: u32, until: impl Fn(i64) -> i64) -> Result<Stand, Error> {
     queue.index(|index, slot| {
         let now = server::now();
-        let outlook = index.outlook(slot, 1, now)?;
+        let queue_state = index.queue_state(slot, 1, now)?;
         // What is due while another session refills is that session's to find.
-        let due = outlook.next.is_some_and(|next| next <= now) && outlook.refiller.is_none();
-        let wanted = outlook.refill && outlook.refiller.is_none();
-        let idle = outlook.paused || (outlook.ready == 0 && !due && !wanted);
+        let due = queue_state.next.is_some_and(|next| next <= now) && queue_state.refiller.is_none();
+        let wanted = queue_state.refill && queue_state.refiller.is_none();
+        let idle = queue_state.paused || (queue_state.ready == 0 && !due && !wanted);
         if !idle {
             return Ok(Stand::NotIdle);
         }
@@ -210,7 +210,7 @@ fn stand(queue: &Queue, process: u32, until: impl Fn(i64) -> i64) -> Result<Stan
 }
 
 /// When a read that begins now gives up.
-fn deadline_of(wish: &Wish) -> i64 {
+fn deadline_of(wish: &ReadRequest) -> i64 {
     let now = server::now();
     if now.saturating_sub(server::statement_began()) > LONG {
         // It may have waited for a lock on the table, and its client have given up.
@@ -220,7 +220,7 @@ fn deadline_of(wish: &Wish) -> i64 {
 }
 
 /// Fails where the session may not read the queue's messages.
-fn require_read(queue: &Queue, wish: &Wish) -> Result<(), Error> {
+fn require_read(queue: &Queue, wish: &ReadRequest) -> Result<(), Error> {
     queue.require(Privilege::Consume)?;
     if server::in_recovery() || (wish.delete && !server::may_write()) {
         return Err(Error::ReadOnly { function: wish.function });
@@ -235,7 +235,7 @@ fn require_read(queue: &Queue, wish: &Wish) -> Result<(), Error> {
 #[allow(clippy::struct_excessive_bools, reason = "each says something else")]
 struct Reader<'q> {
     queue: &'q Queue,
-    wish: &'q Wish,
+    wish: &'q ReadRequest,
     /// When it first looked: what runs out later is left to other reads.
     began: Option<i64>,
     /// What it has given to the caller so far, and when the first of those leases runs out: from then on another session may
@@ -247,7 +247,7 @@ struct Reader<'q> {
     /// Opened when the first row is looked at.
     table: Option<OpenTable<'q>>,
     /// Leased, but not for this transaction to have: given back at the end, for others.
-    hidden: Vec<Taken>,
+    hidden: Vec<Delivery>,
     /// Some of the hidden ones are only hidden while another transaction is changing their rows.
     contended: bool,
     /// Messages wait to be buried.
@@ -263,7 +263,7 @@ struct Reader<'q> {
 }
 
 impl<'q> Reader<'q> {
-    fn new(queue: &'q Queue, wish: &'q Wish, waited: &'q Cell<bool>) -> Self {
+    fn new(queue: &'q Queue, wish: &'q ReadRequest, waited: &'q Cell<bool>) -> Self {
         Reader {
             queue,
             wish,
@@ -297,14 +297,14 @@ impl<'q> Reader<'q> {
     }
 
     /// Reads what is there now. `None` when something was read; else how the queue stands.
-    fn attempt(&mut self, rows: &mut Rows<'_>) -> Result<Option<Outlook>, Error> {
+    fn attempt(&mut self, rows: &mut Rows<'_>) -> Result<Option<QueueState>, Error> {
         let mut got = 0;
-        let mut taken: Vec<Taken> = Vec::new();
+        let mut taken: Vec<Delivery> = Vec::new();
         loop {
             let want = (self.wish.qty - got).min(LEASES);
             taken.clear();
             taken.reserve(want);
-            let outlook = self.take(want, &mut taken)?;
+            let queue_state = self.take(want, &mut taken)?;
             let any = !taken.is_empty();
             got += self.deliver_all(&taken, rows)?;
             if self.repeats {
@@ -312,36 +312,36 @@ impl<'q> Reader<'q> {
             }
             if got == self.wish.qty {
                 // With messages ready, what the table may hold besides is delayed ones that have come due.
-                if outlook.refill && outlook.ready > 0 {
-                    self.refill(&outlook)?;
+                if queue_state.refill && queue_state.ready > 0 {
+                    self.refill(&queue_state)?;
                 }
                 return Ok(None);
             }
-            let more_due = outlook.next.is_some_and(|next| self.began.is_some_and(|began| next <= began));
-            if outlook.paused {
-                return Ok(if got > 0 { None } else { Some(outlook) });
+            let more_due = queue_state.next.is_some_and(|next| self.began.is_some_and(|began| next <= began));
+            if queue_state.paused {
+                return Ok(if got > 0 { None } else { Some(queue_state) });
             }
-            if outlook.refill {
-                if !any && !self.refill(&outlook)? {
+            if queue_state.refill {
+                if !any && !self.refill(&queue_state)? {
                     if got == 0 && self.used_up {
                         // To bury them makes room.
-                        return Ok(Some(outlook));
+                        return Ok(Some(queue_state));
                     }
                     return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
                 }
-            } else if !any && !more_due && outlook.ready == 0 {
-                return Ok(if got > 0 { None } else { Some(outlook) });
+            } else if !any && !more_due && queue_state.ready == 0 {
+                return Ok(if got > 0 { None } else { Some(queue_state) });
             }
             // Rows that turned out to be gone, timers that are due, a refill: look again.
             if self.hidden.len() >= MOST_HIDDEN {
-                return Ok(if got > 0 { None } else { Some(outlook) });
+                return Ok(if got > 0 { None } else { Some(queue_state) });
             }
             server::check_for_interrupts();
         }
     }
 
-    fn take(&mut self, want: usize, taken: &mut Vec<Taken>) -> Result<Outlook, Error> {
-        let (outlook, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
+    fn take(&mut self, want: usize, taken: &mut Vec<Delivery>) -> Result<QueueState, Error> {
+        let (queue_state, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             taken.clear();
             index.expire(slot, *self.began.get_or_insert(now), TIMERS, wake)?;
@@ -351,22 +351,22 @@ impl<'q> Reader<'q> {
             };
             index.take(slot, latch::process(), now, want, timeout, taken, wake)?;
             index.delivered(slot, taken.len())?;
-            let outlook = index.outlook(slot, 1, now)?;
-            if outlook.refill && !taken.is_empty() {
+            let queue_state = index.queue_state(slot, 1, now)?;
+            if queue_state.refill && !taken.is_empty() {
                 // This session leaves with what it has; the next one that waits may refill.
-                index.pass_on(slot, wake)?;
+                index.forward_wakeup(slot, wake)?;
             }
             if !taken.is_empty() {
                 index.watch(slot, now, wake)?;
             }
-            Ok((outlook, index.has_used_up(slot)?, index.durable_attempts(slot)?))
+            Ok((queue_state, index.has_used_up(slot)?, index.durable_attempts(slot)?))
         })?;
         self.used_up |= used_up;
         self.durable = durable;
         if !taken.is_empty() && self.waited.get() {
             pending::left();
         }
-        Ok(outlook)
+        Ok(queue_state)
     }
 
     /// This session has waited, and goes away with nothing: another one keeps watch in its place.
@@ -377,7 +377,7 @@ impl<'q> Reader<'q> {
     }
 
     /// Gives leased messages to the caller; how many there were to give.
-    fn deliver_all(&mut self, taken: &[Taken], rows: &mut Rows<'_>) -> Result<usize, Error> {
+    fn deliver_all(&mut self, taken: &[Delivery], rows: &mut Rows<'_>) -> Result<usize, Error> {
         for one in taken {
             // Before any row is looked at: an error gives them all back.
             let (msg_id, lease, attempts) = (one.msg_id, one.lease, one.attempts);
@@ -406,7 +406,7 @@ impl<'q> Reader<'q> {
     }
 
     /// Those of them that have been given already.
-    fn repeated(&self, taken: &[Taken]) -> HashSet<i64> {
+    fn repeated(&self, taken: &[Delivery]) -> HashSet<i64> {
         if self.given.is_empty() || server::now() < self.ends {
             return HashSet::new();
         }
@@ -415,7 +415,7 @@ impl<'q> Reader<'q> {
     }
 
     /// Gives one leased message to the caller; false where there was nothing to give.
-    fn deliver(&mut self, taken: &Taken, rows: &mut Rows<'_>) -> Result<bool, Error> {
+    fn deliver(&mut self, taken: &Delivery, rows: &mut Rows<'_>) -> Result<bool, Error> {
         let Some(row) = self.table()?.fetch(taken.msg_id, taken.tid) else {
             return self.vanished(taken, None).map(|()| false);
         };
@@ -482,7 +482,7 @@ impl<'q> Reader<'q> {
     }
 
     /// A leased message has no row any more, or another row has its number.
-    fn vanished(&mut self, taken: &Taken, other: Option<&Row>) -> Result<(), Error> {
+    fn vanished(&mut self, taken: &Delivery, other: Option<&Row>) -> Result<(), Error> {
         if self.queue.table.live.own_storage || self.table()?.is_there_for_others(taken.msg_id, taken.tag) {
             // By this transaction, which may be rolled back.
             self.hidden.push(*taken);
@@ -500,14 +500,14 @@ impl<'q> Reader<'q> {
         self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
             index.drop_message(slot, row.msg_id, entry.tag, now, wake)?;
-            index.stray(slot, &entry, now, wake)
+            index.insert_or_leave_out(slot, &entry, now, wake)
         })?;
         Ok(())
     }
 
     /// From the second delivery on the number of deliveries is durable, or from the first one where the queue has it so;
     /// where this transaction may write and nobody else is changing the row. False where it must be, and can't.
-    fn note_delivery(&self, taken: &Taken, row: &Row) -> Result<bool, Error> {
+    fn note_delivery(&self, taken: &Delivery, row: &Row) -> Result<bool, Error> {
         if (taken.attempts < 2 && !self.durable) || !server::may_write() {
             return Ok(true);
         }
@@ -522,7 +522,7 @@ impl<'q> Reader<'q> {
     }
 
     /// As the table's owner, because a consumer needn't have UPDATE.
-    fn note_by_executor(&self, taken: &Taken) -> Result<bool, Error> {
+    fn note_by_executor(&self, taken: &Delivery) -> Result<bool, Error> {
         let statement = format!(
             "UPDATE {} SET attempts = $2 WHERE msg_id OPERATOR(pg_catalog.=) $1 RETURNING {ENTRY}",
             self.queue.relation("q_")
@@ -544,16 +544,16 @@ impl<'q> Reader<'q> {
         for taken in self.hidden.iter().rev() {
             let now = server::now();
             self.queue
-                .index_and_wake(|index, slot, wake| index.put_back(slot, taken.msg_id, taken.lease, now, wake))?;
+                .index_and_wake(|index, slot, wake| index.undo_lease(slot, taken.msg_id, taken.lease, now, wake))?;
         }
         pending::forget_leased(self.queue.key, &self.hidden);
         Ok(())
     }
 
     /// Brings more messages from the table into the index, or waits for who does. False where not a single one found room.
-    fn refill(&mut self, outlook: &Outlook) -> Result<bool, Error> {
+    fn refill(&mut self, queue_state: &QueueState) -> Result<bool, Error> {
         let process = latch::process();
-        let gone = outlook.refiller.filter(|&other| other == process || !latch::is_alive(other));
+        let gone = queue_state.refiller.filter(|&other| other == process || !latch::is_alive(other));
         let refill = self.queue.index(|index, slot| index.start_refill(slot, process, server::now(), gone))?;
         let Some(refill) = refill else {
             latch::forget_wake_ups();

@@ -54,7 +54,7 @@ pub(in crate::queue) fn refill(queue: &Queue, table: &OpenTable<'_>, refill: &Re
     let ready = queue.index_and_wake(|index, slot, wake| {
         index.end_refill(slot, process, frontier, horizon, wake)?;
         // At a time when nothing is due: only the ready ones are asked for.
-        Ok(index.outlook(slot, 1, i64::MIN)?.ready)
+        Ok(index.queue_state(slot, 1, i64::MIN)?.ready)
     })?;
     Ok(!refused || brought > 0 || ready > 0)
 }

@@ -1,6 +1,6 @@
 //! One behaviour a test.
 
-use super::super::{Found, Item, Kind, Moment, NEVER, Partition, Progress, Reservation};
+use super::super::{Found, Item, Kind, LogicalTime, NEVER, Partition, Progress, Reservation};
 use super::{DATABASE, formatted, get, item, key, reserve, set, value};
 use crate::words::{Corrupt, allocate};
 
@@ -26,7 +26,7 @@ fn unformatted_or_short_memory_is_refused() {
     formatted(&words);
     assert!(Partition::open(&words).is_ok());
     let short = allocate(Partition::MIN_WORDS - 1);
-    assert_eq!(Partition::format(&short, Moment::default()).err(), Some(Corrupt));
+    assert_eq!(Partition::format(&short, LogicalTime::default()).err(), Some(Corrupt));
     let least = allocate(Partition::MIN_WORDS);
     formatted(&least).check().expect("sound");
 }
@@ -226,8 +226,8 @@ fn what_cannot_fit_is_full_and_leaves_no_trace() {
     assert!(reserve(&partition, 0, 0).expect("sound").is_none());
     assert_eq!(partition.check().expect("sound").free_blocks, 0);
     partition.release(&mut whole).expect("sound");
-    let census = partition.check().expect("sound");
-    assert_eq!((census.free_blocks * 64, census.reservations), (partition.capacity(), 0));
+    let report = partition.check().expect("sound");
+    assert_eq!((report.free_blocks * 64, report.reservations), (partition.capacity(), 0));
 }
 
 #[test]

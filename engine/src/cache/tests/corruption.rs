@@ -1,6 +1,6 @@
 //! Memory that holds anything at all: every call ends, without a panic, with an answer or with `Corrupt`.
 
-use super::super::{Moment, Partition, Removal, Reservation, Tags};
+use super::super::{LogicalTime, Partition, Removal, Reservation, Tags};
 use super::{Random, cases, formatted, item, key, reserve, rounds, set, value};
 use crate::words::{Corrupt, Words, allocate};
 use proptest::prelude::*;
@@ -26,10 +26,10 @@ fn exercise(partition: &Partition<'_>, random: &mut Random, held: Option<Reserva
         partition.expire(now, 50)?;
         partition.sweep(&mut 0, now, 50)?;
         partition.clear(super::DATABASE)?;
-        let fence = partition.fence_of(Removal::Key(key(number)));
-        let epoch = partition.hold(fence)?;
-        partition.refuses(key(number), super::DATABASE, &Tags::default(), Moment::default(), |_| false)?;
-        partition.let_go(fence, epoch, Some(Moment { time: now, ended: random.next() }))?;
+        let barrier = partition.barrier_of(Removal::Key(key(number)));
+        let epoch = partition.raise(barrier)?;
+        partition.refuses(key(number), super::DATABASE, &Tags::default(), LogicalTime::default(), |_| false)?;
+        partition.lower(barrier, epoch, Some(LogicalTime { time: now, ended: random.next() }))?;
         partition.stats()?;
         let mut request = Reservation::new(3000);
         partition.reserve(&mut request, now)?;

@@ -1,15 +1,15 @@
 //! Tests of a partition, alone and against naive models.
 
+mod barrier;
 mod basics;
 mod corruption;
-mod fence;
 mod kept;
 mod model;
 mod names;
 mod quality;
 mod tags;
 
-use super::{Item, Kind, Moment, Partition, Progress, Reservation};
+use super::{Item, Kind, LogicalTime, Partition, Progress, Reservation};
 use crate::hash::{KeyHash, key_hash};
 use crate::words::{Corrupt, Words};
 use proptest::test_runner::Config as ProptestConfig;
@@ -47,7 +47,7 @@ pub(super) fn value(number: u64, version: u64, len: usize) -> Vec<u8> {
 }
 
 pub(super) fn formatted(words: Words<'_>) -> Partition<'_> {
-    Partition::format(words, Moment::default()).expect("the slice is large enough")
+    Partition::format(words, LogicalTime::default()).expect("the slice is large enough")
 }
 
 /// Reserves with as many calls as it takes; `None` where it's full.

@@ -172,8 +172,8 @@ impl<'a> Pair<'a> {
         for number in 0..keys {
             self.compare(number);
         }
-        let census = self.partition.check().expect("sound");
-        assert_eq!(census.reservations, self.pending.len() as u64);
+        let report = self.partition.check().expect("sound");
+        assert_eq!(report.reservations, self.pending.len() as u64);
         for (.., mut reservation) in self.pending.drain(..) {
             self.partition.release(&mut reservation).expect("sound");
         }
@@ -181,8 +181,8 @@ impl<'a> Pair<'a> {
         let mut passed = 0;
         while self.partition.sweep(&mut passed, self.now, 100).expect("sound") {}
         while self.partition.expire(self.now, 100).expect("sound") {}
-        let census = self.partition.check().expect("sound");
-        assert_eq!((census.free_blocks * 64, census.entries), (self.partition.capacity(), 0), "memory has leaked");
+        let report = self.partition.check().expect("sound");
+        assert_eq!((report.free_blocks * 64, report.entries), (self.partition.capacity(), 0), "memory has leaked");
     }
 }
 

@@ -32,8 +32,8 @@ fn churn(sets: u64, keys: u64, mut size: impl FnMut(&mut Random) -> usize) -> (f
             samples += 1.0;
         }
     }
-    let census = partition.check().expect("sound");
-    (sum / samples / (4 * MEGABYTE) as f64, census.runs as f64 / census.entries as f64)
+    let report = partition.check().expect("sound");
+    (sum / samples / (4 * MEGABYTE) as f64, report.runs as f64 / report.entries as f64)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::check::walk;
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
 use crate::queue::layout::{DELAYED, Partition};
-use crate::queue::{Entry, Options, Taken, Wake};
+use crate::queue::{Delivery, Entry, Options, Wake};
 use crate::words::allocate;
 
 fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) {
@@ -12,7 +12,7 @@ fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) 
     }
 }
 
-fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
+fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Delivery> {
     let (mut taken, mut wake) = (Vec::with_capacity(10), Wake::default());
     p.expire(slot, now, 100, &mut wake).unwrap();
     p.take(slot, 77, now, 10, 30 * SECOND, &mut taken, &mut wake).unwrap();
@@ -23,7 +23,7 @@ fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
     taken
 }
 
-fn ids(taken: &[Taken]) -> Vec<i64> {
+fn ids(taken: &[Delivery]) -> Vec<i64> {
     let mut ids: Vec<i64> = taken.iter().map(|taken| taken.msg_id).collect();
     ids.sort_unstable();
     ids
@@ -61,7 +61,7 @@ fn a_rest_does_not_last_longer_and_a_delivery_time_is_a_time() {
     p.set_options(slot, Options { max_attempts: 9, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, [entry(1), Entry { deliver_at: Some(NOW + 20 * SECOND), ..entry(2) }]);
     let lease = take(&p, slot, NOW)[0].lease;
-    p.give_back(slot, 1, lease, NOW, 10 * SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, lease, NOW, 10 * SECOND, &mut Wake::default()).unwrap();
     assert_eq!(list(&p, slot, 1), Some(DELAYED));
     // Whichever queue of the partition is read.
     let back = 3600 * SECOND;
@@ -83,7 +83,7 @@ fn a_rest_does_not_last_longer_for_a_delivery_time_or_a_transaction_that_has_the
     send(&p, slot, [entry(1), Entry { deliver_at: Some(NOW - SECOND), ..entry(2) }]);
     let leases = take(&p, slot, NOW);
     for taken in &leases {
-        p.give_back(slot, taken.msg_id, taken.lease, NOW, 10 * SECOND, &mut Wake::default()).unwrap();
+        p.release_with_backoff(slot, taken.msg_id, taken.lease, NOW, 10 * SECOND, &mut Wake::default()).unwrap();
     }
     p.start_busy(slot, 1, None, NOW).unwrap();
     let back = 3600 * SECOND;
@@ -105,7 +105,7 @@ fn what_begins_by_the_clock_that_is_back_is_not_cut_short() {
     // Nobody has read since the clock was set back.
     let now = NOW - 3600 * SECOND;
     p.extend(slot, 1, None, now, now + 30 * SECOND, &mut Wake::default()).unwrap().unwrap();
-    p.give_back(slot, 2, leases[1].lease, now, 10 * SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 2, leases[1].lease, now, 10 * SECOND, &mut Wake::default()).unwrap();
     assert_eq!(take(&p, slot, now + 9 * SECOND), []);
     assert_eq!(ids(&take(&p, slot, now + 11 * SECOND)), [2]);
     assert_eq!(ids(&take(&p, slot, now + 31 * SECOND)), [1]);

@@ -41,7 +41,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
     let mut answers = vec![
         p.find(key).map(drop),
         p.sent(slot, &entry(id), NOW, wake),
-        p.outlook(slot, 4, NOW).map(drop),
+        p.queue_state(slot, 4, NOW).map(drop),
         p.take(slot, process, NOW, 8, 10, &mut taken, wake),
         p.counters(slot).map(drop),
         p.seen(slot, id, NOW).map(drop),
@@ -59,7 +59,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
             p.yield_to(slot, taken.msg_id, taken.lease, &entry(taken.msg_id.wrapping_sub(3)), NOW, wake).map(drop),
         );
         answers.push(p.extend(slot, taken.msg_id, Some(taken.lease), NOW, NOW + taken.msg_id % 3, wake).map(drop));
-        answers.push(p.give_back(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
+        answers.push(p.release_with_backoff(slot, taken.msg_id, taken.lease, NOW, taken.msg_id % 2, wake));
         answers.push(p.drop_leased(
             slot,
             taken.msg_id,
@@ -67,7 +67,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
             NOW,
             wake,
         ));
-        answers.push(p.put_back(slot, taken.msg_id, taken.lease, NOW, wake));
+        answers.push(p.undo_lease(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
         answers.push(p.end_busy(slot, taken.msg_id, TAG, taken.msg_id % 2 == 0, NOW, wake));
     }
@@ -76,21 +76,21 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.drop_vanished(slot, id, TAG, NOW, wake),
         p.wait(slot, process, NOW, i64::MAX).map(drop),
         p.leave(slot, (id.unsigned_abs() % RECORDS as u64) as u32, process).map(drop),
-        p.pass_on(slot, wake),
+        p.forward_wakeup(slot, wake),
         p.start_refill(slot, process, NOW, None).map(drop),
         p.knows(slot, id).map(drop),
         p.reach(slot).map(drop),
         p.found(slot, &entry(id + 1), NOW, wake).map(drop),
         p.found(slot, &entry(id + 2), NOW, wake).map(drop),
-        p.stray(slot, &entry(id + 3), NOW, wake),
+        p.insert_or_leave_out(slot, &entry(id + 3), NOW, wake),
         p.reconcile(slot, &entry(id + 5), NOW, wake).map(drop),
         p.end_refill(slot, process, Some(id), Some(NOW), wake),
         p.start_busy(slot, id, None, NOW).map(drop),
-        p.rest(slot, &entry(id), NOW, wake),
+        p.schedule_retry(slot, &entry(id), NOW, wake),
         p.end_busy(slot, id, TAG, false, NOW, wake),
         p.left_outside(slot, id + 2, id % 2 == 0, entry(id).group),
         p.end_purged(slot, id + 1, TAG, NOW, wake),
-        p.rest(slot, &entry(id + 6), NOW, wake),
+        p.schedule_retry(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
         p.start_burial(slot, &Entry { attempts: 3, ..entry(id + 8) }, NOW, wake).map(drop),
         p.has_used_up(slot).map(drop),

@@ -3,7 +3,7 @@
 use super::check::{Group, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, key, list};
 use crate::queue::layout::{BUSY, DELAYED, LEASED, Partition};
-use crate::queue::{Busy, Entry, Fence, Options, Seen, State, Taken, Tid, Wake, format};
+use crate::queue::{Busy, Delivery, Entry, Fence, Options, Seen, State, Tid, Wake, format};
 use crate::words::allocate;
 
 fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) {
@@ -16,14 +16,14 @@ fn member(msg_id: i64) -> Entry {
     Entry { group: 7, ..entry(msg_id) }
 }
 
-fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
+fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Delivery> {
     let mut taken = Vec::with_capacity(10);
     p.take(slot, 77, now, 10, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     walk(p);
     taken
 }
 
-fn ids(taken: &[Taken]) -> Vec<i64> {
+fn ids(taken: &[Delivery]) -> Vec<i64> {
     taken.iter().map(|taken| taken.msg_id).collect()
 }
 
@@ -34,7 +34,7 @@ fn failed(msg_id: i64, at: i64) -> Entry {
 
 fn rest(p: &Partition<'_>, slot: u32, entry: &Entry) -> Wake {
     let mut wake = Wake::default();
-    p.rest(slot, entry, NOW, &mut wake).unwrap();
+    p.schedule_retry(slot, entry, NOW, &mut wake).unwrap();
     walk(p);
     wake
 }
@@ -247,7 +247,7 @@ fn a_lease_that_was_given_back_serves_to_fail_as_long_as_the_message_rests() {
     let slot = slots[0];
     send(&p, slot, [entry(1)]);
     let first = take(&p, slot, NOW)[0].lease;
-    p.give_back(slot, 1, first, NOW, SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, first, NOW, SECOND, &mut Wake::default()).unwrap();
     assert_eq!(p.start_busy(slot, 1, Some(first), NOW), Ok(Busy::Stale), "it isn't running");
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first + 1), NOW), Ok(Busy::Stale), "it is another one");
     assert!(matches!(p.start_busy(slot, 1, Fence::Last(first), NOW), Ok(Busy::Yours(_))));
@@ -256,7 +256,7 @@ fn a_lease_that_was_given_back_serves_to_fail_as_long_as_the_message_rests() {
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "it is ready again");
     let second = take(&p, slot, NOW + SECOND)[0].lease;
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "another has it");
-    p.give_back(slot, 1, second, NOW + SECOND, SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, second, NOW + SECOND, SECOND, &mut Wake::default()).unwrap();
     assert_eq!(p.start_busy(slot, 1, Fence::Last(first), NOW + SECOND), Ok(Busy::Stale), "another had it");
     walk(&p);
 }

@@ -4,7 +4,7 @@ use super::check::{Group, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
 use crate::queue::layout::{DELAYED, LEASED, Partition};
 use crate::queue::marks::{NUMBERS, TIMES};
-use crate::queue::{Busy, Entry, Found, Offered, Options, Taken, Wake, Yielded};
+use crate::queue::{Busy, Delivery, Entry, Found, Offered, Options, Wake, Yielded};
 use crate::words::allocate;
 use proptest::prelude::*;
 
@@ -34,18 +34,18 @@ fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) 
     }
 }
 
-fn take(p: &Partition<'_>, slot: u32, want: usize) -> Vec<Taken> {
+fn take(p: &Partition<'_>, slot: u32, want: usize) -> Vec<Delivery> {
     take_at(p, slot, want, NOW)
 }
 
-fn take_at(p: &Partition<'_>, slot: u32, want: usize, now: i64) -> Vec<Taken> {
+fn take_at(p: &Partition<'_>, slot: u32, want: usize, now: i64) -> Vec<Delivery> {
     let mut taken = Vec::with_capacity(want);
     p.take(slot, PROCESS, now, want, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     walk(p);
     taken
 }
 
-fn ids(taken: &[Taken]) -> Vec<i64> {
+fn ids(taken: &[Delivery]) -> Vec<i64> {
     taken.iter().map(|taken| taken.msg_id).collect()
 }
 
@@ -80,7 +80,7 @@ fn a_message_that_failed_or_rests_holds_its_group_up() {
     p.set_options(slot, Options { max_attempts: 3, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, [member(1, 7), member(2, 7)]);
     let taken = take(&p, slot, 2);
-    p.give_back(slot, 1, taken[0].lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, taken[0].lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
     assert_eq!(list(&p, slot, 1), Some(DELAYED));
     assert_eq!(take(&p, slot, 2), []);
     p.expire(slot, NOW + 6 * SECOND, 10, &mut Wake::default()).unwrap();
@@ -179,7 +179,7 @@ fn a_group_whose_next_is_not_known_is_found_by_a_refill() {
     // 2 has gone without a delivery.
     assert_eq!(finish(&p, slot, 2).processes(), [9]);
     assert_eq!(p.reach(slot), Ok((2, i64::MAX)));
-    assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+    assert!(p.queue_state(slot, 1, NOW).unwrap().refill);
     p.start_refill(slot, 1, NOW, None).unwrap();
     assert_eq!(p.found(slot, &member(3, 7), NOW, &mut Wake::default()), Ok(Found::Brought));
     assert_eq!(p.found(slot, &member(4, 7), NOW, &mut Wake::default()), Ok(Found::Known), "behind 3");
@@ -328,7 +328,7 @@ fn a_head_that_another_queue_takes_the_room_of_is_found_again_with_its_group() {
     take(&p, slot, 1);
     send(&p, slot, [member(1, 7)]);
     assert_eq!(group(&p, slot, 7).next, Some(1), "4 is under way");
-    p.put_back(slot, 4, take_lease(&p, slot, 4), NOW, &mut Wake::default()).unwrap();
+    p.undo_lease(slot, 4, take_lease(&p, slot, 4), NOW, &mut Wake::default()).unwrap();
     assert_eq!(group(&p, slot, 7), known(1, Some(4), false));
     let record = p.lookup(slot, 1).unwrap().unwrap();
     p.drop_known(slot, record).unwrap();
@@ -344,7 +344,7 @@ fn what_is_in_flight_is_limited() {
     p.set_options(slot, Options { max_in_flight: 2, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, (1..=5).map(entry));
     assert_eq!(ids(&take(&p, slot, 9)), [1, 2]);
-    assert_eq!(p.outlook(slot, 1, NOW).unwrap().ready, 0);
+    assert_eq!(p.queue_state(slot, 1, NOW).unwrap().ready, 0);
     p.start_busy(slot, 1, None, NOW).unwrap();
     assert_eq!(take(&p, slot, 9), [], "a message that is being finished is in flight");
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
@@ -363,15 +363,15 @@ fn deliveries_are_limited_in_time() {
     p.set_options(slot, Options { max_rate: 2, rate_period: SECOND, ..OPTIONS }, NOW).unwrap();
     send(&p, slot, (1..=9).map(entry));
     assert_eq!(ids(&take(&p, slot, 9)), [1, 2]);
-    let outlook = p.outlook(slot, 1, NOW).unwrap();
-    assert_eq!((outlook.ready, outlook.next), (0, Some(NOW + SECOND)));
+    let queue_state = p.queue_state(slot, 1, NOW).unwrap();
+    assert_eq!((queue_state.ready, queue_state.next), (0, Some(NOW + SECOND)));
     assert_eq!(take_at(&p, slot, 9, NOW + SECOND - 1), []);
     assert_eq!(ids(&take_at(&p, slot, 1, NOW + SECOND)), [3]);
     p.not_delivered(slot, 1, NOW + SECOND).unwrap();
     assert_eq!(ids(&take_at(&p, slot, 9, NOW + SECOND)), [4, 5], "a row that was gone doesn't count");
     // The clock steps back: what was delivered counts from there on.
     assert_eq!(take_at(&p, slot, 9, NOW - SECOND), []);
-    assert_eq!(p.outlook(slot, 1, NOW - SECOND).unwrap().next, Some(NOW + SECOND / 16 - 1));
+    assert_eq!(p.queue_state(slot, 1, NOW - SECOND).unwrap().next, Some(NOW + SECOND / 16 - 1));
 }
 
 /// The trailing period has never more deliveries than allowed, whatever the limit was before; and a reader is sent away

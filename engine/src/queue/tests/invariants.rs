@@ -113,7 +113,7 @@ impl Queue {
         let outside = timed.filter(|row| !holding.messages.contains_key(&row.msg_id)).count() as i64;
         assert!(p.q_i64(slot, Q::TimedOutside).unwrap() <= outside + self.uncertain, "more are counted than there are");
         let ready = holding.messages.values().filter(|message| message.is_ready()).count() as u64;
-        assert_eq!(p.outlook(slot, LOW, now).unwrap().ready, ready.min(self.allowance(holding)));
+        assert_eq!(p.queue_state(slot, LOW, now).unwrap().ready, ready.min(self.allowance(holding)));
     }
 
     /// The frontier and the horizon are true.
@@ -203,7 +203,7 @@ impl Queue {
             let retried = if row.deliver_at.is_some() { RETRY } else { 0 };
             let rings = self.waiting.iter().any(|waiter| waiter.alarm <= now + retried);
             let care = about > 0 || self.refill.is_some() || self.refused || rings;
-            assert!(care, "{row:?} is outside, sessions wait, nobody looks: {:?}", p.outlook(slot, LOW, now));
+            assert!(care, "{row:?} is outside, sessions wait, nobody looks: {:?}", p.queue_state(slot, LOW, now));
         }
     }
 }

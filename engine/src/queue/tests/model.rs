@@ -6,7 +6,7 @@ use super::refill::Scan;
 use crate::queue::clock::TOLERANCE;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, USED_UP};
 use crate::queue::lease::PASSES;
-use crate::queue::{Busy, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, Yielded};
+use crate::queue::{Busy, Delivery, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Tid, Wake, Yielded};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const SECOND: i64 = 1_000_000;
@@ -338,7 +338,7 @@ impl<'a> World<'a> {
         got
     }
 
-    fn forget_leased(&mut self, slot: u32, taken: &Taken) {
+    fn forget_leased(&mut self, slot: u32, taken: &Delivery) {
         let mut wake = Wake::default();
         self.p.drop_leased(slot, taken.msg_id, taken.lease, self.now, &mut wake).unwrap();
         self.woke(&wake);
@@ -352,7 +352,7 @@ impl<'a> World<'a> {
             self.p.sent(slot, row, self.now, &mut wake).unwrap();
             self.queues[q].sent += 1;
         } else {
-            self.p.stray(slot, row, self.now, &mut wake).unwrap();
+            self.p.insert_or_leave_out(slot, row, self.now, &mut wake).unwrap();
         }
         let shape = walk(&self.p);
         self.queues[q].note_replaced(&shape[&slot]);
@@ -449,7 +449,7 @@ impl<'a> World<'a> {
     }
 
     /// The reader looks in the table for an earlier message of the group; whether the one that it took is behind one now.
-    fn overtakes(&mut self, q: usize, slot: u32, taken: &Taken) -> bool {
+    fn overtakes(&mut self, q: usize, slot: u32, taken: &Delivery) -> bool {
         let (id, queue) = (taken.msg_id, &mut self.queues[q]);
         let group = queue.rows[&id].group;
         let mut wake = Wake::default();
@@ -530,11 +530,11 @@ impl<'a> World<'a> {
     }
 
     /// A reader's transaction is rolled back.
-    pub fn give_back(&mut self, q: usize, which: u8, delay: i64) {
+    pub fn release_with_backoff(&mut self, q: usize, which: u8, delay: i64) {
         self.follow_clock_with_lease(q);
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let mut wake = Wake::default();
-        self.p.give_back(slot, id, lease.number, self.now, delay, &mut wake).unwrap();
+        self.p.release_with_backoff(slot, id, lease.number, self.now, delay, &mut wake).unwrap();
         self.woke(&wake);
         let queue = &mut self.queues[q];
         if queue.busy.contains_key(&id) {
@@ -615,10 +615,10 @@ impl<'a> World<'a> {
     }
 
     /// A reader's snapshot doesn't show the row.
-    pub fn put_back(&mut self, q: usize, which: u8) {
+    pub fn undo_lease(&mut self, q: usize, which: u8) {
         let Some((slot, id, lease)) = self.lease(q, which) else { return };
         let mut wake = Wake::default();
-        self.p.put_back(slot, id, lease.number, self.now, &mut wake).unwrap();
+        self.p.undo_lease(slot, id, lease.number, self.now, &mut wake).unwrap();
         self.woke(&wake);
         let queue = &mut self.queues[q];
         if !queue.busy.contains_key(&id) {
@@ -834,16 +834,17 @@ impl<'a> World<'a> {
         self.expire_of(q, self.p.records);
         let Some(slot) = self.queues[q].slot else { return };
         let got = self.read(q, 1) > 0;
-        let outlook = self.p.outlook(slot, LOW, self.now).unwrap();
+        let queue_state = self.p.queue_state(slot, LOW, self.now).unwrap();
         if got {
             // Whoever leaves with a message leaves the care for the rest to the next one.
-            if outlook.refill {
-                self.pass_on(q);
+            if queue_state.refill {
+                self.forward_wakeup(q);
             }
             self.watch(q);
-        } else if outlook.refill && outlook.refiller.is_none() && !self.queues[q].refused && !outlook.paused {
+        } else if queue_state.refill && queue_state.refiller.is_none() && !self.queues[q].refused && !queue_state.paused
+        {
             self.start_refill(q, process, true);
-        } else if outlook.ready > 0 && !outlook.paused {
+        } else if queue_state.ready > 0 && !queue_state.paused {
             // What it was woken for had no row.
             self.queues[q].woken.push(process);
         } else if let Some(place) = self.p.wait(slot, process, self.now, self.now + NET).unwrap() {
@@ -882,7 +883,7 @@ impl<'a> World<'a> {
         if woken {
             if let Some(at) = pick(which, 0..queue.woken.len()) {
                 queue.woken.remove(at);
-                self.pass_on(q);
+                self.forward_wakeup(q);
                 self.watch(q);
             }
         } else if let Some(at) = pick(which, 0..queue.waiting.len()) {
@@ -892,10 +893,10 @@ impl<'a> World<'a> {
         }
     }
 
-    pub fn pass_on(&mut self, q: usize) {
+    pub fn forward_wakeup(&mut self, q: usize) {
         if let Some(slot) = self.queues[q].slot {
             let mut wake = Wake::default();
-            self.p.pass_on(slot, &mut wake).unwrap();
+            self.p.forward_wakeup(slot, &mut wake).unwrap();
             self.woke(&wake);
         }
     }
@@ -931,7 +932,7 @@ impl<'a> World<'a> {
     pub fn distrust(&mut self, q: usize) {
         if let Some(slot) = self.queues[q].slot {
             self.p.distrust(slot).unwrap();
-            self.pass_on(q);
+            self.forward_wakeup(q);
         }
     }
 

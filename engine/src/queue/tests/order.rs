@@ -58,7 +58,8 @@ fn what_is_due_comes_before_what_is_sent_after_that_though_nobody_has_read() {
         round(&|now| {
             send(&p, slot, &entry(3), now);
             read(&p, slot, now, 1);
-            p.rest(slot, &Entry { attempts: 1, ..delayed(3, now + SECOND) }, now, &mut Wake::default()).unwrap();
+            p.schedule_retry(slot, &Entry { attempts: 1, ..delayed(3, now + SECOND) }, now, &mut Wake::default())
+                .unwrap();
         }),
         [3, 12]
     );
@@ -66,7 +67,7 @@ fn what_is_due_comes_before_what_is_sent_after_that_though_nobody_has_read() {
         round(&|now| {
             send(&p, slot, &entry(4), now);
             let (_, lease) = read(&p, slot, now, 1)[0];
-            p.give_back(slot, 4, lease, now, SECOND, &mut Wake::default()).unwrap();
+            p.release_with_backoff(slot, 4, lease, now, SECOND, &mut Wake::default()).unwrap();
         }),
         [4, 13]
     );
@@ -123,7 +124,7 @@ fn what_a_reader_does_not_see_goes_back_to_its_place() {
     let first = read(&p, slot, NOW, 1)[0];
     let hidden = read(&p, slot, NOW, 2);
     for (id, lease) in hidden.into_iter().rev() {
-        p.put_back(slot, id, lease, NOW, &mut Wake::default()).unwrap();
+        p.undo_lease(slot, id, lease, NOW, &mut Wake::default()).unwrap();
     }
     // Behind one that was delivered and comes back.
     p.extend(slot, first.0, Some(first.1), NOW, NOW, &mut Wake::default()).unwrap();
@@ -149,7 +150,7 @@ fn a_message_waits_for_what_is_due_and_not_in_the_index() {
     let higher = Entry { priority: 9, ..entry(id + 3) };
     send(&p, slot, &higher, now);
     assert_eq!(p.knows(slot, higher.msg_id), Ok(true), "lower ones that are ready would go before it");
-    assert!(p.outlook(slot, 1, now).unwrap().refill);
+    assert!(p.queue_state(slot, 1, now).unwrap().refill);
 }
 
 #[test]

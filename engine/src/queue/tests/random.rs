@@ -125,8 +125,8 @@ fn run(world: &mut World<'_>, step: &Step) {
             world.read(at(q), usize::from(want));
         }
         Step::Extend(q, which, fenced, by) => world.extend(at(q), which, fenced, by),
-        Step::GiveBack(q, which, delay) => world.give_back(at(q), which, delay),
-        Step::PutBack(q, which) => world.put_back(at(q), which),
+        Step::GiveBack(q, which, delay) => world.release_with_backoff(at(q), which, delay),
+        Step::PutBack(q, which) => world.undo_lease(at(q), which),
         Step::StartDelete(q, which) => world.start_delete(at(q), which),
         Step::StartDeleteAny(q, which) => world.start_delete_any(at(q), which),
         Step::Delete(q, which) => world.delete(at(q), which),

@@ -48,7 +48,7 @@ impl World<'_> {
         let process = self.process();
         let queue = &mut self.queues[q];
         let Some(gone) = queue.refill.take() else { return };
-        assert_eq!(self.p.outlook(slot, 1, self.now).unwrap().refiller, Some(gone.process));
+        assert_eq!(self.p.queue_state(slot, 1, self.now).unwrap().refiller, Some(gone.process));
         assert_eq!(self.p.start_refill(slot, process, self.now, Some(gone.process + 1000)), Ok(None));
         let refill = self.p.start_refill(slot, process, self.now, Some(gone.process)).unwrap().unwrap();
         queue.refill = Some(Scan { process, reader: false, refill, runs: None, began: self.now, refused: false });

@@ -3,7 +3,7 @@
 use super::check::walk;
 use crate::queue::layout::{BUSY, DELAYED, Head, LEASED, USED_UP};
 use crate::queue::{
-    Busy, Claimed, Counters, Entry, Found, Options, Partition, QueueKey, Tag, Taken, Tid, Wake, format,
+    Busy, Claimed, Counters, Delivery, Entry, Found, Options, Partition, QueueKey, Tag, Tid, Wake, format,
 };
 use crate::words::{Corrupt, Words, allocate};
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ fn send(p: &Partition<'_>, slot: u32, ids: impl IntoIterator<Item = i64>) {
     }
 }
 
-fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Taken> {
+fn take(p: &Partition<'_>, slot: u32, now: i64, want: usize) -> Vec<Delivery> {
     let mut taken = Vec::with_capacity(want);
     p.take(slot, 77, now, want, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     taken
@@ -84,7 +84,7 @@ fn a_queue_is_detached_in_steps() {
     send(&p, slots[1], 1..=10);
     let taken = take(&p, slots[0], NOW, 4);
     p.start_busy(slots[0], taken[0].msg_id, None, NOW).unwrap();
-    p.give_back(slots[0], taken[1].msg_id, taken[1].lease, NOW, SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slots[0], taken[1].msg_id, taken[1].lease, NOW, SECOND, &mut Wake::default()).unwrap();
     p.wait(slots[0], 5, NOW, i64::MAX).unwrap().unwrap();
     let mut wake = Wake::default();
     for left in (1..11).rev() {
@@ -102,7 +102,7 @@ fn a_queue_is_detached_in_steps() {
     let slot = p.attach(key(3), OPTIONS).unwrap().unwrap();
     assert_eq!(slot, slots[0]);
     assert_eq!(p.counters(slot).unwrap(), Counters::default());
-    assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+    assert!(p.queue_state(slot, 1, NOW).unwrap().refill);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_full_wake_list_loses_nobody() {
     assert_eq!(wake.processes(), (0..64).collect::<Vec<_>>());
     assert_eq!(walk(&p)[&slots[0]].waiting, (64..70).collect::<Vec<_>>());
     let mut wake = Wake::default();
-    p.pass_on(slots[0], &mut wake).unwrap();
+    p.forward_wakeup(slots[0], &mut wake).unwrap();
     assert_eq!(wake.processes(), [64]);
 }
 
@@ -280,7 +280,7 @@ fn timers_stop_at_a_full_wake_list_and_go_on() {
     let mut wake = Wake::default();
     p.expire(slots[0], later, 1000, &mut wake).unwrap();
     assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (64, 64));
-    assert!(p.outlook(slots[0], 1, later).unwrap().next.unwrap() <= later, "there are more");
+    assert!(p.queue_state(slots[0], 1, later).unwrap().next.unwrap() <= later, "there are more");
     let mut wake = Wake::default();
     p.expire(slots[0], later, 1000, &mut wake).unwrap();
     assert_eq!((wake.processes().len(), walk(&p)[&slots[0]].ready.len()), (6, count));
@@ -301,7 +301,7 @@ fn a_queue_without_room_takes_it_from_another() {
     while p.head(Head::FreeRecords).unwrap() > 0 {
         p.wait(slots[2], 3, NOW, i64::MAX).unwrap().unwrap();
     }
-    let ready = p.outlook(slots[1], 1, NOW).unwrap().ready;
+    let ready = p.queue_state(slots[1], 1, NOW).unwrap().ready;
     assert!(ready > 0);
     let others = walk(&p)[&slots[1]].ready.clone();
     send(&p, slots[0], [id + 1]);
@@ -323,7 +323,7 @@ fn lease_numbers_never_repeat() {
         let taken = take(&p, slots[0], NOW, 1)[0];
         assert!(taken.lease > last);
         last = taken.lease;
-        p.put_back(slots[0], 1, taken.lease, NOW, &mut Wake::default()).unwrap();
+        p.undo_lease(slots[0], 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     }
     // Nor when the memory was lost meanwhile, wherever the numbers start now.
     format(&words, 8 << 40);
@@ -371,7 +371,7 @@ fn what_was_set_aside_returns_to_where_it_was() {
     let slot = slots[0];
     send(&p, slot, 1..=3);
     let taken = take(&p, slot, NOW, 1)[0];
-    p.give_back(slot, taken.msg_id, taken.lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, taken.msg_id, taken.lease, NOW, 5 * SECOND, &mut Wake::default()).unwrap();
     for id in [1, 2] {
         assert!(matches!(p.start_busy(slot, id, None, NOW), Ok(Busy::Yours(_))));
     }
@@ -407,8 +407,8 @@ fn a_lease_that_ran_out_is_no_lease() {
     assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
     // Under the next one's lease the old one changes nothing.
     let next = take(&p, slot, end, 1)[0];
-    p.give_back(slot, 1, lease, end, 0, &mut Wake::default()).unwrap();
-    p.put_back(slot, 1, lease, NOW, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, lease, end, 0, &mut Wake::default()).unwrap();
+    p.undo_lease(slot, 1, lease, NOW, &mut Wake::default()).unwrap();
     assert_eq!(extend(Some(lease), end), Ok(None));
     assert_eq!(p.start_busy(slot, 1, Some(lease), end), Ok(Busy::Stale));
     assert_eq!(list(&p, slot, 1), Some(LEASED));
@@ -426,10 +426,10 @@ fn deliveries_are_counted_to_the_last() {
     let taken = take(&p, slot, NOW, 1)[0];
     assert_eq!(taken.attempts, 2);
     // As if it had not been read at all.
-    p.put_back(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
+    p.undo_lease(slot, 1, taken.lease, NOW, &mut Wake::default()).unwrap();
     let taken = take(&p, slot, NOW, 1)[0];
     assert_eq!(taken.attempts, 2);
-    p.give_back(slot, 1, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slot, 1, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
     for _ in 0..3 {
         // To be buried, and however often that fails, it isn't delivered any more.
         assert_eq!(list(&p, slot, 1), Some(USED_UP));
@@ -467,7 +467,7 @@ fn what_has_been_delivered_keeps_its_place_and_its_attempts() {
     send(&p, slots[0], 1..=200);
     let taken = take(&p, slots[0], NOW, 1)[0];
     // Rested, it is ready again behind all others.
-    p.give_back(slots[0], taken.msg_id, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
+    p.release_with_backoff(slots[0], taken.msg_id, taken.lease, NOW, SECOND, &mut Wake::default()).unwrap();
     expire(&p, NOW + SECOND);
     for id in 1001..1300 {
         p.sent(slots[0], &Entry { priority: 9, ..entry(id) }, NOW, &mut Wake::default()).unwrap();
@@ -482,11 +482,11 @@ fn a_higher_priority_displaces_a_lower_one() {
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
     send(&p, slot, 1..=1000);
-    let full = p.outlook(slot, 1, NOW).unwrap().ready;
+    let full = p.queue_state(slot, 1, NOW).unwrap().ready;
     assert!(full < 1000, "the partition has no room for all");
     let last = *walk(&p)[&slot].ready.last().unwrap();
     p.sent(slot, &Entry { priority: 9, ..entry(1001) }, NOW, &mut Wake::default()).unwrap();
-    assert_eq!(p.outlook(slot, 1, NOW).unwrap().ready, full);
+    assert_eq!(p.queue_state(slot, 1, NOW).unwrap().ready, full);
     assert_eq!(walk(&p)[&slot].ready[..2], [1001, 1]);
     assert_eq!(list(&p, slot, last), None);
     assert!(p.reach(slot).unwrap().0 < last);
@@ -511,8 +511,8 @@ fn delayed_messages_leave_room_and_are_counted() {
     assert_eq!(p.counters(slot).unwrap().delayed, 1000);
     let (_, horizon) = p.reach(slot).unwrap();
     assert!(NOW < horizon && horizon < NOW + 11 * SECOND, "some are outside");
-    assert!(!p.outlook(slot, 1, horizon).unwrap().refill, "and not wanted yet");
-    assert!(p.outlook(slot, 1, horizon + 1).unwrap().refill);
+    assert!(!p.queue_state(slot, 1, horizon).unwrap().refill, "and not wanted yet");
+    assert!(p.queue_state(slot, 1, horizon + 1).unwrap().refill);
     send(&p, slot, [2000]);
     assert_eq!(take(&p, slot, NOW, 10).len(), 1, "a ready one still goes in");
     p.drop_message(slot, 2000, TAG, NOW, &mut Wake::default()).unwrap();
@@ -524,7 +524,7 @@ fn delayed_messages_leave_room_and_are_counted() {
         now += SECOND;
         assert!(now < NOW + 1000 * SECOND, "{} are left", rows.len());
         expire(&p, now);
-        if p.outlook(slot, 1, now).unwrap().refill {
+        if p.queue_state(slot, 1, now).unwrap().refill {
             let later = p.start_refill(slot, 1, now, None).unwrap().unwrap().times.unwrap().after;
             let mut left = rows.range((later + 1, 0)..);
             let refused = left.find(|(_, row)| p.found(slot, row, now, &mut Wake::default()) == Ok(Found::NoRoom));
@@ -547,7 +547,7 @@ fn a_paused_queue_hands_out_nothing() {
     p.set_options(slots[0], Options { paused: true, ..OPTIONS }, NOW).unwrap();
     send(&p, slots[0], [1]);
     assert_eq!(take(&p, slots[0], NOW, 1), []);
-    assert!(p.outlook(slots[0], 1, NOW).unwrap().paused);
+    assert!(p.queue_state(slots[0], 1, NOW).unwrap().paused);
     p.set_options(slots[0], OPTIONS, NOW).unwrap();
     assert_eq!(take(&p, slots[0], NOW, 1).len(), 1);
 }
@@ -571,7 +571,7 @@ fn a_message_left_out_wakes_whoever_waits() {
     let mut wake = Wake::default();
     p.sent(slot, &entry(id + 1), NOW, &mut wake).unwrap();
     assert_eq!(wake.processes(), [3]);
-    assert!(p.outlook(slot, 1, NOW).unwrap().refill);
+    assert!(p.queue_state(slot, 1, NOW).unwrap().refill);
 }
 
 #[test]
@@ -588,11 +588,11 @@ fn what_is_due_and_has_no_room_is_looked_for_now_and_then() {
     end_refill(&p, slot, i64::MAX, i64::MAX);
     let delayed = Entry { deliver_at: Some(NOW + SECOND), ..entry(1000) };
     p.sent(slot, &delayed, NOW, &mut Wake::default()).unwrap();
-    assert_eq!(p.outlook(slot, 1, NOW).unwrap().next, Some(NOW + SECOND), "it comes due");
+    assert_eq!(p.queue_state(slot, 1, NOW).unwrap().next, Some(NOW + SECOND), "it comes due");
     let now = NOW + 2 * SECOND;
-    let outlook = p.outlook(slot, 1, now).unwrap();
-    assert_eq!((outlook.ready, outlook.refill), (0, false));
-    assert_eq!(outlook.next, Some(now + SECOND), "nobody reads again at once for it");
+    let queue_state = p.queue_state(slot, 1, now).unwrap();
+    assert_eq!((queue_state.ready, queue_state.refill), (0, false));
+    assert_eq!(queue_state.next, Some(now + SECOND), "nobody reads again at once for it");
     // One that waits looks again, and one is enough.
     assert_eq!(p.wait(slot, 3, now, i64::MAX).unwrap().unwrap().alarm, now + SECOND);
     assert_eq!(p.wait(slot, 4, now + 1, i64::MAX).unwrap().unwrap().alarm, i64::MAX);
@@ -601,16 +601,16 @@ fn what_is_due_and_has_no_room_is_looked_for_now_and_then() {
     assert_eq!(wake.processes(), [], "not sooner");
     // While another session refills as well.
     p.start_refill(slot, 9, now, None).unwrap().unwrap();
-    assert_eq!(p.outlook(slot, 1, now).unwrap().next, Some(now + SECOND));
+    assert_eq!(p.queue_state(slot, 1, now).unwrap().next, Some(now + SECOND));
     // Then there is room.
     for lease in &leases[..9] {
         p.drop_message(slot, lease.msg_id, TAG, now, &mut Wake::default()).unwrap();
     }
-    let outlook = p.outlook(slot, 1, now).unwrap();
-    assert_eq!((outlook.refill, outlook.next), (true, Some(now + SECOND)), "another session is about it");
+    let queue_state = p.queue_state(slot, 1, now).unwrap();
+    assert_eq!((queue_state.refill, queue_state.next), (true, Some(now + SECOND)), "another session is about it");
     p.end_refill(slot, 9, None, None, &mut Wake::default()).unwrap();
-    let outlook = p.outlook(slot, 1, now).unwrap();
-    assert_eq!((outlook.refill, outlook.next), (true, Some(NOW + SECOND)));
+    let queue_state = p.queue_state(slot, 1, now).unwrap();
+    assert_eq!((queue_state.refill, queue_state.next), (true, Some(NOW + SECOND)));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::check::walk;
 use super::rules::{NOW, OPTIONS, SECOND, entry, fresh, list};
 use crate::queue::layout::{BUSY, LEASED, Partition, USED_UP};
-use crate::queue::{Aside, Busy, Entry, Found, Options, Taken, Wake};
+use crate::queue::{Aside, Busy, Delivery, Entry, Found, Options, Wake};
 use crate::words::allocate;
 
 const ONCE: Options = Options { max_attempts: 1, ..OPTIONS };
@@ -19,14 +19,14 @@ fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) 
     }
 }
 
-fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Taken> {
+fn take(p: &Partition<'_>, slot: u32, now: i64) -> Vec<Delivery> {
     let mut taken = Vec::with_capacity(10);
     p.take(slot, 77, now, 10, OPTIONS.visibility_timeout, &mut taken, &mut Wake::default()).unwrap();
     walk(p);
     taken
 }
 
-fn ids(taken: &[Taken]) -> Vec<i64> {
+fn ids(taken: &[Delivery]) -> Vec<i64> {
     taken.iter().map(|taken| taken.msg_id).collect()
 }
 
@@ -62,7 +62,7 @@ fn the_group_goes_on_and_who_waits_is_woken() {
     p.offer_next(slot, &member(2), 77).unwrap();
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
     assert_eq!(expire(&p, slot, LATER).processes(), [9]);
-    assert_eq!((list(&p, slot, 1), p.outlook(slot, 1, LATER).unwrap().ready), (Some(USED_UP), 1));
+    assert_eq!((list(&p, slot, 1), p.queue_state(slot, 1, LATER).unwrap().ready), (Some(USED_UP), 1));
     assert_eq!(ids(&take(&p, slot, LATER)), [2]);
     // Its burial is under way, comes to nothing, and is done.
     for buried in [false, true] {
@@ -189,7 +189,7 @@ fn those_in_line_are_passed_in_steps() {
     send(&p, slot, [entry(201)]);
     let mut rounds = 0;
     while take(&p, slot, NOW).is_empty() {
-        assert!(p.outlook(slot, 1, NOW).unwrap().ready > 0);
+        assert!(p.queue_state(slot, 1, NOW).unwrap().ready > 0);
         rounds += 1;
     }
     assert_eq!((rounds, p.counters(slot).unwrap().used_up), (3, 200));

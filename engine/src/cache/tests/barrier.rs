@@ -1,14 +1,14 @@
-//! Fences: which values they refuse, alone and against a model that remembers every removal.
+//! Barriers: which values they refuse, alone and against a model that remembers every removal.
 
-use super::super::{Moment, Partition, Removal, Tags};
+use super::super::{LogicalTime, Partition, Removal, Tags};
 use super::{DATABASE, Random, formatted, key, rounds};
 use crate::words::allocate;
 
-fn at(time: u64) -> Moment {
-    Moment { time, ended: time }
+fn at(time: u64) -> LogicalTime {
+    LogicalTime { time, ended: time }
 }
 
-fn refuses(partition: &Partition<'_>, number: u64, tags: &[u64], since: Moment) -> bool {
+fn refuses(partition: &Partition<'_>, number: u64, tags: &[u64], since: LogicalTime) -> bool {
     let mut hashes = Tags::default();
     for &tag in tags {
         assert!(hashes.push(Random(tag).next()));
@@ -16,9 +16,9 @@ fn refuses(partition: &Partition<'_>, number: u64, tags: &[u64], since: Moment) 
     partition.refuses(key(number), DATABASE, &hashes, since, |_| false).expect("sound").is_some()
 }
 
-fn hold(partition: &Partition<'_>, removal: Removal) -> (u32, u64) {
-    let fence = partition.fence_of(removal);
-    (fence, partition.hold(fence).expect("sound"))
+fn raise(partition: &Partition<'_>, removal: Removal) -> (u32, u64) {
+    let barrier = partition.barrier_of(removal);
+    (barrier, partition.raise(barrier).expect("sound"))
 }
 
 fn tag(number: u64) -> Removal {
@@ -32,16 +32,16 @@ fn a_held_fence_refuses_everything_and_a_raised_one_what_is_older() {
     for removal in [Removal::Key(key(1)), tag(7), Removal::Everything(DATABASE)] {
         let base = partition_time(&partition);
         assert!(!refuses(&partition, 1, &[7], at(base + 1)));
-        let (fence, epoch) = hold(&partition, removal);
+        let (barrier, epoch) = raise(&partition, removal);
         assert!(refuses(&partition, 1, &[7], at(base + 1000)), "{removal:?}: held");
-        assert_eq!(partition.let_go(fence, epoch, Some(at(base + 10))), Ok(true));
+        assert_eq!(partition.lower(barrier, epoch, Some(at(base + 10))), Ok(true));
         assert!(refuses(&partition, 1, &[7], at(base + 9)), "{removal:?}: older");
         assert!(refuses(&partition, 1, &[7], at(base + 10)), "{removal:?}: of that microsecond");
         assert!(!refuses(&partition, 1, &[7], at(base + 11)), "{removal:?}: younger");
         // A snapshot that lacks what the remover did is older, whatever the clock says; one that has it may be, too.
-        assert!(refuses(&partition, 1, &[7], Moment { time: base + 11, ended: base + 9 }));
-        assert!(!refuses(&partition, 1, &[7], Moment { time: base + 11, ended: base + 10 }));
-        assert!(refuses(&partition, 1, &[7], Moment { time: base + 9, ended: base + 10 }));
+        assert!(refuses(&partition, 1, &[7], LogicalTime { time: base + 11, ended: base + 9 }));
+        assert!(!refuses(&partition, 1, &[7], LogicalTime { time: base + 11, ended: base + 10 }));
+        assert!(refuses(&partition, 1, &[7], LogicalTime { time: base + 9, ended: base + 10 }));
     }
 }
 
@@ -54,8 +54,8 @@ fn partition_time(partition: &Partition<'_>) -> u64 {
 fn a_removal_that_did_not_come_to_be_leaves_no_trace() {
     let words = allocate(1 << 17);
     let partition = formatted(&words);
-    let (fence, epoch) = hold(&partition, Removal::Key(key(1)));
-    assert_eq!(partition.let_go(fence, epoch, None), Ok(true));
+    let (barrier, epoch) = raise(&partition, Removal::Key(key(1)));
+    assert_eq!(partition.lower(barrier, epoch, None), Ok(true));
     assert!(!refuses(&partition, 1, &[], at(1)));
 }
 
@@ -63,18 +63,18 @@ fn a_removal_that_did_not_come_to_be_leaves_no_trace() {
 fn who_holds_a_fence_is_refused_by_others_alone() {
     let words = allocate(1 << 17);
     let partition = formatted(&words);
-    let (fence, epoch) = hold(&partition, Removal::Key(key(1)));
+    let (barrier, epoch) = raise(&partition, Removal::Key(key(1)));
     let own = |since| {
-        let refused = partition.refuses(key(1), DATABASE, &Tags::default(), since, |own| own == fence);
+        let refused = partition.refuses(key(1), DATABASE, &Tags::default(), since, |own| own == barrier);
         refused.expect("sound").is_some()
     };
     assert!(!own(at(5)));
-    let (_, other) = hold(&partition, Removal::Key(key(1)));
+    let (_, other) = raise(&partition, Removal::Key(key(1)));
     assert!(own(at(5)));
-    assert_eq!(partition.let_go(fence, other, Some(at(7))), Ok(true));
+    assert_eq!(partition.lower(barrier, other, Some(at(7))), Ok(true));
     assert!(own(at(5)), "what the other has removed is gone for this one, too");
     assert!(!own(at(8)));
-    assert_eq!(partition.let_go(fence, epoch, Some(at(9))), Ok(true));
+    assert_eq!(partition.lower(barrier, epoch, Some(at(9))), Ok(true));
     assert!(refuses(&partition, 1, &[], at(8)));
 }
 
@@ -82,26 +82,26 @@ fn who_holds_a_fence_is_refused_by_others_alone() {
 fn a_formatted_partition_refuses_what_is_older_than_its_formatting() {
     let words = allocate(1 << 17);
     let partition = formatted(&words);
-    let (fence, epoch) = hold(&partition, Removal::Key(key(1)));
+    let (barrier, epoch) = raise(&partition, Removal::Key(key(1)));
     let partition = Partition::format(&words, at(50)).expect("large enough");
     assert!(refuses(&partition, 2, &[], at(50)));
     assert!(!refuses(&partition, 1, &[], at(51)), "the hold is forgotten, which its holder is told");
-    assert_eq!(partition.let_go(fence, epoch, Some(at(60))), Ok(false));
+    assert_eq!(partition.lower(barrier, epoch, Some(at(60))), Ok(false));
     assert!(refuses(&partition, 1, &[], at(60)));
     assert!(!refuses(&partition, 1, &[], at(61)));
 }
 
-/// Never a stale value let in; and seldom a fresh one refused, by a fence that it shares.
+/// Never a stale value let in; and seldom a fresh one refused, by a barrier that it shares.
 #[test]
-fn fences_refuse_at_least_what_exact_records_would() {
+fn barriers_refuse_at_least_what_exact_records_would() {
     let words = allocate(1 << 19);
     let partition = formatted(&words);
     let (mut random, mut removed) = (Random(11), std::collections::HashMap::new());
     let (mut needless, mut fresh) = (0_u64, 0_u64);
     for now in 1..rounds(200_000) {
         let number = random.below(100_000);
-        let (fence, epoch) = hold(&partition, Removal::Key(key(number)));
-        assert_eq!(partition.let_go(fence, epoch, Some(at(now))), Ok(true));
+        let (barrier, epoch) = raise(&partition, Removal::Key(key(number)));
+        assert_eq!(partition.lower(barrier, epoch, Some(at(now))), Ok(true));
         removed.insert(number, now);
         let asked = random.below(100_000);
         // Of a transaction that began up to 10 removals ago.
