@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const BEHAVIOUR: [(&str, &[&str]); 20] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
-    ("cache/fence.rs", &["MOST_HOLDERS"]),
+    ("cache/barrier.rs", &["MOST_SESSIONS"]),
     ("cache/optimistic.rs", &["LOOKED_AT"]),
     ("cache/layout.rs", &["MAX_VALUE", "MIN_WORDS"]),
     ("cache/names.rs", &["MAX_NAME"]),

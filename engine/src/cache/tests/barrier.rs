@@ -26,7 +26,7 @@ fn tag(number: u64) -> Removal {
 }
 
 #[test]
-fn a_held_fence_refuses_everything_and_a_raised_one_what_is_older() {
+fn a_raised_barrier_refuses_everything_and_a_lowered_one_what_is_older() {
     let words = allocate(1 << 17);
     let partition = formatted(&words);
     for removal in [Removal::Key(key(1)), tag(7), Removal::Everything(DATABASE)] {
@@ -60,7 +60,7 @@ fn a_removal_that_did_not_come_to_be_leaves_no_trace() {
 }
 
 #[test]
-fn who_holds_a_fence_is_refused_by_others_alone() {
+fn a_session_is_not_refused_by_its_own_barrier() {
     let words = allocate(1 << 17);
     let partition = formatted(&words);
     let (barrier, epoch) = raise(&partition, Removal::Key(key(1)));
