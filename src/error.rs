@@ -71,6 +71,16 @@ impl Error {
         Error::Invalid { argument: argument.into(), value: value.to_string(), expected: expected.into() }
     }
 
+    /// A column of the project's own tables has another type than it was made with, or is gone.
+    #[cold]
+    pub fn altered() -> Self {
+        Error::NotReady {
+            problem: "a table that pg_enough works on has other columns than it was made with".into(),
+            hint: "Give the columns back the names and types that queue_create() and CREATE EXTENSION give them."
+                .into(),
+        }
+    }
+
     /// An array argument of `found` elements that needs one for each of so many things.
     pub fn length(argument: &'static str, found: usize, things: usize, thing: &str) -> Self {
         let array = |count| format!("an array of {count} element{}", if count == 1 { "" } else { "s" });

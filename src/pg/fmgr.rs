@@ -10,12 +10,12 @@
 
 use super::encoding::decode_start;
 use super::guard::guarded;
-use super::row::{Fields, RowKind};
+use super::row::{Fields, RowKind, column};
 use super::server;
 use super::value::split;
 pub use super::value::{Buffer, Value};
 use crate::error::Error;
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -627,6 +627,15 @@ fn check_width(values: usize, columns: i32) -> Result<(), Error> {
     })
 }
 
+/// Whether a value of that type may stand where the other is expected: an owner may have altered a table so far that it still
+/// works.
+fn fits(kind: Oid, expected: Oid) -> bool {
+    let is_integer = |kind| matches!(kind, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID);
+    kind == expected
+        || (is_integer(kind) && is_integer(expected))
+        || (kind == pg_sys::VARCHAROID && expected == pg_sys::TEXTOID)
+}
+
 /// The rows of a set, as they are added.
 pub struct Rows<'c> {
     result: *mut pg_sys::ReturnSetInfo,
@@ -641,6 +650,13 @@ impl Rows<'_> {
         unsafe {
             let descriptor = (*self.result).setDesc;
             check_width(values.len(), (*descriptor).natts)?;
+            for (number, value) in values.iter().enumerate() {
+                if let Value::Typed(_, kind) = *value
+                    && !fits(kind, (*column(descriptor, number)).atttypid)
+                {
+                    return Err(Error::altered());
+                }
+            }
             let (mut datums, mut nulls) = split(values);
             pg_sys::tuplestore_putvalues((*self.result).setResult, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
         }

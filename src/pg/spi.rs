@@ -122,7 +122,11 @@ fn array<'p>(values: impl ExactSizeIterator<Item = Option<Datum>>, element: u32)
 
 impl From<spi::Error> for Error {
     fn from(error: spi::Error) -> Self {
-        Error::Internal { problem: format!("a statement of its own failed: {error}") }
+        match error {
+            // Its own statements are about its own tables alone, and fit those.
+            spi::Error::DatumError(_) => Error::altered(),
+            error => Error::Internal { problem: format!("a statement of its own failed: {error}") },
+        }
     }
 }
 
@@ -291,10 +295,10 @@ fn with_latest_snapshot<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R,
 
 /// A column of an answer's row, from 1 on, as it is; to be copied before the next statement.
 pub fn column(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Value<'static>, Error> {
-    struct Raw(Datum);
+    struct Raw(Datum, Oid);
     impl FromDatum for Raw {
-        unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, _type: Oid) -> Option<Self> {
-            (!is_null).then_some(Raw(datum))
+        unsafe fn from_polymorphic_datum(datum: Datum, is_null: bool, kind: Oid) -> Option<Self> {
+            (!is_null).then_some(Raw(datum, kind))
         }
     }
     impl IntoDatum for Raw {
@@ -310,7 +314,7 @@ pub fn column(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Value<'s
             true
         }
     }
-    Ok(row.get::<Raw>(number)?.map_or(Value::Null, |raw| Value::Raw(raw.0)))
+    Ok(row.get::<Raw>(number)?.map_or(Value::Null, |raw| Value::Typed(raw.0, raw.1)))
 }
 
 /// A text of an answer's row, for people.
@@ -321,8 +325,9 @@ pub fn text(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<Str
 /// A text of an answer's row, in the database's encoding.
 pub fn text_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
     Ok(match column(row, number)? {
-        // SAFETY: the caller asks for a text; it lives as long as the answer.
-        Value::Raw(datum) => Some(unsafe { payload(datum) }),
+        // SAFETY: a varlena, which lives as long as the answer.
+        Value::Typed(datum, pg_sys::TEXTOID | pg_sys::VARCHAROID) => Some(unsafe { payload(datum) }),
+        Value::Typed(..) => return Err(Error::altered()),
         _ => None,
     })
 }

@@ -2,7 +2,7 @@
 
 use super::encoding::encode;
 use super::raise::Raised;
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::varlena::set_varsize_4b;
 
 /// Values as the server takes them: Datums, and which are NULL.
@@ -35,6 +35,8 @@ pub enum Value<'v> {
     Text(&'v str),
     /// What the server made
     Raw(Datum),
+    /// What a statement has answered, of that type
+    Typed(Datum, Oid),
     /// No result but an error, which is raised when the call has returned
     Raise(Raised),
 }
@@ -60,7 +62,7 @@ impl Value<'_> {
             Value::Interval(micros) => interval(micros),
             Value::Bytes(bytes) => copied(bytes),
             Value::Text(text) => copied(&encode(text)),
-            Value::Raw(datum) => datum,
+            Value::Raw(datum) | Value::Typed(datum, _) => datum,
         })
     }
 }

@@ -46,6 +46,13 @@ const CHANGES: &[&str] = &[
     "ALTER TABLE enough.q_q ADD COLUMN further int DEFAULT 7",
     "ALTER TABLE enough.q_q ALTER message DROP NOT NULL",
     "ALTER TABLE enough.q_q ALTER priority TYPE int",
+    "ALTER TABLE enough.q_q ALTER message TYPE text",
+    "ALTER TABLE enough.q_q ALTER headers TYPE text, ALTER last_error TYPE int USING 3, ALTER group_key TYPE bigint USING 7",
+    "ALTER TABLE enough.q_q ALTER group_key TYPE varchar, ALTER attempts TYPE bigint",
+    "ALTER TABLE enough.q_q ALTER enqueued_at DROP DEFAULT, ALTER enqueued_at TYPE text, ALTER attempts DROP DEFAULT, \
+     ALTER attempts TYPE text",
+    "DROP INDEX enough.i_q_due; ALTER TABLE enough.q_q ALTER deliver_at TYPE bigint USING 5",
+    "ALTER TABLE enough.q_q ALTER msg_id TYPE int",
     "ALTER TABLE enough.q_q DROP COLUMN headers",
     "ALTER TABLE enough.q_q DROP COLUMN msg_id",
     "ALTER TABLE enough.q_q DROP CONSTRAINT i_q_key",
@@ -63,6 +70,9 @@ const CHANGES: &[&str] = &[
     "DROP TABLE enough.a_q",
     "ALTER TABLE enough.a_q RENAME TO gone",
     "ALTER TABLE enough.a_q DROP COLUMN result",
+    "ALTER TABLE enough.a_q ALTER result TYPE text, ALTER error TYPE int USING 3, ALTER message TYPE text, ALTER headers TYPE bytea \
+     USING '\\x00'",
+    "ALTER TABLE enough.a_q ALTER attempts TYPE text, ALTER finished_at TYPE text, ALTER msg_id TYPE int",
     "TRUNCATE enough.a_q",
     "ALTER TABLE enough.a_q SET UNLOGGED",
     // That of the queues, and of the policies.
