@@ -397,6 +397,7 @@ Fails with 55000 where pg_cron is not in this database, 42501 where the role may
 CREATE FUNCTION enough.queue_stats(queue text DEFAULT NULL) RETURNS SETOF enough.queue_statistics
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_stats';
 COMMENT ON FUNCTION enough.queue_stats IS
-'What queues hold (ready, leased, delayed, dead, archived, age of the oldest ready message) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out). dead: dead letters in the archive, and messages that are about to move there.
+'What queues hold (ready, leased, delayed, dead, archived, how long the oldest ready message has been there, since it was sent or due) and have seen since the server''s last start (sent, delivered, finished, failed: by queue_fail or because the lease ran out). dead: dead letters in the archive, and messages that are about to move there.
+wait_p50 and wait_p99: how long half, and 99 of 100, of the messages waited at the most, from when they were sent, or due, to their first delivery; run_p50 and run_p99: the same from the last delivery of a message to the commit that deleted it, archived it or failed it for good. Both are since the server''s last start, and off by less than a factor of 2; NULL where there was none. oldest_lease: how long the oldest running lease has run; NULL where there is none.
 NULL: every queue that the role may see. Costs the same at ten messages and at ten million, but for the first call after a start, which counts. Needs SELECT on the table, or to be a monitor: a member of pg_monitor, or of a role that grant_to() has made one.
 Fails with 42704 (no such queue), 42501.';

@@ -90,7 +90,12 @@ CREATE TYPE enough.queue_statistics AS (
     delivered_total bigint,
     finished_total  bigint,
     failed_total    bigint,
-    paused          boolean
+    paused          boolean,
+    wait_p50        interval,
+    wait_p99        interval,
+    run_p50         interval,
+    run_p99         interval,
+    oldest_lease    interval
 );
 COMMENT ON TYPE enough.queue_statistics IS
 'What a queue holds and has seen, as queue_stats returns it. (A type, because a result column may not be called like an argument.)';

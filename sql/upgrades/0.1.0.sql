@@ -18,6 +18,11 @@ DROP FUNCTION enough.queue_send_batch(text, jsonb[], interval, integer, text[], 
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
 DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
 
+-- What queue_stats() returns has further columns.
+ALTER TYPE enough.queue_statistics
+    ADD ATTRIBUTE wait_p50 interval, ADD ATTRIBUTE wait_p99 interval, ADD ATTRIBUTE run_p50 interval,
+    ADD ATTRIBUTE run_p99 interval, ADD ATTRIBUTE oldest_lease interval;
+
 -- A queue may note every delivery, and may not wait for the disk when messages are finished.
 ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,

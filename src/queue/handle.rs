@@ -268,6 +268,15 @@ impl Queue {
         Ok(result)
     }
 
+    /// Counts how long a message of this queue has waited, in microseconds, without a lock; `slot` is where the queue was when
+    /// the message was taken.
+    pub(in crate::queue) fn note_wait(&self, slot: u32, micros: i64) {
+        if let Ok(partition) = partition(self.key) {
+            // A queue whose partition was emptied meanwhile has nothing to count.
+            let _ = Index::new(partition.words()).note_wait(slot, micros);
+        }
+    }
+
     /// Lets a row that this session has met take the place of another row of its number in the index.
     pub(in crate::queue) fn meet(&self, row: &Row) -> Result<(), Error> {
         if row.is_own() {

@@ -18,19 +18,24 @@ impl Partition<'_> {
     #[inline]
     pub(super) fn follow_clock(&self, now: i64) -> Result<(), Corrupt> {
         let before = self.head(Head::Clock)?.cast_signed();
-        if now < before {
-            return self.clock_went_back(before, now);
+        if now < before || before == 0 {
+            return self.clock_jumped(before, now);
         }
         self.set_head(Head::Clock, now.cast_unsigned())
     }
 
+    /// The clock was set back, or is looked at for the first time.
     #[cold]
-    fn clock_went_back(&self, before: i64, now: i64) -> Result<(), Corrupt> {
+    fn clock_jumped(&self, before: i64, now: i64) -> Result<(), Corrupt> {
         let back = before.saturating_sub(now);
-        if back < TOLERANCE {
+        if before != 0 && back < TOLERANCE {
             return Ok(());
         }
         self.set_head(Head::Clock, now.cast_unsigned())?;
+        self.start_lease_clock(now)?;
+        if before == 0 {
+            return Ok(());
+        }
         for slot in 1..=self.queues as u32 {
             if self.q(slot, Q::Key)? == 0 {
                 continue;

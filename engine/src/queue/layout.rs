@@ -13,7 +13,10 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 88;
+const QUEUE: usize = 121;
+/// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
+pub(super) const HISTOGRAM: usize = 16;
+pub(super) const HISTOGRAM_COUNT: usize = 2;
 /// Words of a queue's rate: when the running step of its window started, then the steps' counts, two to a word.
 const RATE: usize = 1 + COUNTS.div_ceil(2);
 /// Words of the partition's head.
@@ -34,6 +37,9 @@ pub(super) enum Head {
     ReclaimHand,
     /// The time at which somebody has read last (`clock.rs`).
     Clock,
+    /// Since when the numbers of leases follow the clock, and by how much they are ahead of it (`durations.rs`).
+    LeaseSince,
+    LeaseOffset,
 }
 
 /// Fields of a queue. A list takes two: its first and last record (halves of one word), and its length.
@@ -94,8 +100,10 @@ pub(super) enum Q {
     CountTook = 36,
     /// When the first timer runs out.
     FirstDue = 37,
+    /// When somebody has read last, or tried to; 0 for never.
+    LastRead = 38,
     /// Two words a list from here on.
-    Lists = 38,
+    Lists = 39,
 }
 
 /// Lists of ready messages: two for each priority. The second one, which is read first, is for those that had their turn
@@ -112,7 +120,9 @@ pub(super) const LISTS: usize = READY + 5;
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
 pub(super) const FOLLOWER: usize = LISTS + 1;
-const _: () = assert!(Q::Lists as usize + 2 * LISTS <= QUEUE);
+/// Where the histograms of a queue begin, one after the other (`durations.rs`).
+const HISTOGRAMS: usize = Q::Lists as usize + 2 * LISTS;
+const _: () = assert!(HISTOGRAMS + HISTOGRAM_COUNT * HISTOGRAM <= QUEUE);
 // What `records.rs` gives them.
 const _: () = assert!(FOLLOWER < 32 && PRIORITIES <= 16);
 
@@ -228,10 +238,24 @@ impl<'a> Partition<'a> {
         store(self.words, self.q_place(slot, field as usize)?, value)
     }
 
+    /// Where a word of a queue's histogram is.
+    #[inline]
+    pub(super) fn histogram_place(&self, slot: u32, histogram: usize, word: usize) -> Result<usize, Corrupt> {
+        self.q_place(slot, HISTOGRAMS + histogram * HISTOGRAM + word)
+    }
+
+    /// The words of a queue's histogram.
+    pub(super) fn histogram(&self, slot: u32, histogram: usize) -> Result<Words<'a>, Corrupt> {
+        crate::words::part(self.words, self.histogram_place(slot, histogram, 0)?, HISTOGRAM)
+    }
+
     /// Sets everything but the lists to zero.
     pub(super) fn clear_fields(&self, slot: u32) -> Result<(), Corrupt> {
         let fields = crate::words::part(self.words, self.q_place(slot, 0)?, Q::Lists as usize)?;
         crate::words::zero(fields);
+        for histogram in 0..HISTOGRAM_COUNT {
+            crate::words::zero(self.histogram(slot, histogram)?);
+        }
         crate::words::zero(crate::words::part(self.words, self.rate_place(slot)?, RATE)?);
         Ok(())
     }
@@ -399,7 +423,19 @@ pub(super) const LAYOUT: u64 = fingerprint![
     LISTS,
     GROUP,
     FOLLOWER,
-    fingerprint_of_fields!(Head { FreeRecord, FreeRecords, FreeQueue, NextLease, ReclaimHand, Clock }),
+    HISTOGRAM,
+    HISTOGRAM_COUNT,
+    HISTOGRAMS,
+    fingerprint_of_fields!(Head {
+        FreeRecord,
+        FreeRecords,
+        FreeQueue,
+        NextLease,
+        ReclaimHand,
+        Clock,
+        LeaseSince,
+        LeaseOffset
+    }),
     fingerprint_of_fields!(Q {
         Key,
         Next,
@@ -439,6 +475,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
         CountedAt,
         CountTook,
         FirstDue,
+        LastRead,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

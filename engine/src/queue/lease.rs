@@ -120,7 +120,9 @@ impl Partition<'_> {
         if self.paused(slot)? {
             return Ok(());
         }
+        self.set_q_i64(slot, Q::LastRead, now)?;
         let most = self.q(slot, Q::MaxAttempts)? as u32;
+        let mut next_lease = self.first_lease_at(now)?;
         let until = now.saturating_add(timeout);
         let allowance = usize::try_from(self.allowance(slot, now)?).unwrap_or(usize::MAX);
         let before = taken.len();
@@ -142,8 +144,9 @@ impl Partition<'_> {
                 continue;
             }
             left -= 1;
-            let lease = self.head(Head::NextLease)?;
-            self.set_head(Head::NextLease, lease.wrapping_add(1))?;
+            let lease = next_lease;
+            next_lease = lease.wrapping_add(1);
+            self.set_head(Head::NextLease, next_lease)?;
             let attempts = attempts + 1;
             self.set_half(record, R::Attempts, true, attempts)?;
             let mut kind = self.kind(record)?;
@@ -464,6 +467,9 @@ impl Partition<'_> {
             return Ok(());
         }
         if finished {
+            if kind.origin == LEASED {
+                self.note_run(slot, self.r(record, R::Lease)?, now)?;
+            }
             return self.forget(slot, record, now, wake);
         }
         self.unlink(slot, record)?;
@@ -475,7 +481,8 @@ impl Partition<'_> {
                 self.return_follower(slot, &entry, now, wake)
             }
             LEASED => {
-                self.link(slot, record, LEASED, false)?;
+                // In front: `oldest_lease` looks there first.
+                self.link(slot, record, LEASED, true)?;
                 self.set_timer(slot, record)?;
                 self.watch(slot, now, wake)
             }

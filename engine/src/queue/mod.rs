@@ -36,9 +36,11 @@
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
+//! | `durations.rs` | how long messages wait, and how long work on them takes |
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
 mod clock;
+mod durations;
 mod group;
 mod identity;
 mod layout;
@@ -57,6 +59,7 @@ mod wait;
 mod wake;
 mod window;
 
+pub use durations::{Durations, Histogram};
 pub use group::{Offered, Yielded};
 pub use identity::Storage;
 pub use layout::{PRIORITIES, Partition};
@@ -73,7 +76,8 @@ use crate::fingerprint;
 use crate::words::Words;
 
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
-pub const LAYOUT: u64 = fingerprint![group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT, timers::LAYOUT];
+pub const LAYOUT: u64 =
+    fingerprint![durations::LAYOUT, group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT, timers::LAYOUT];
 
 /// Makes a partition empty. `random` says where the lease numbers start: another place each time, so that a lease from before the
 /// segment was lost isn't taken for one of after it, whatever has become of the clock.

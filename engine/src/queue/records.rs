@@ -54,12 +54,12 @@ impl Kind {
 }
 
 impl Partition<'_> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn kind(&self, record: u32) -> Result<Kind, Corrupt> {
         Ok(Kind::unpack(self.r(record, R::Kind)?))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn set_kind(&self, record: u32, kind: Kind) -> Result<(), Corrupt> {
         self.set_r(record, R::Kind, kind.pack())
     }

@@ -13,11 +13,13 @@
 //! | `order.rs` | those of time: what is due first |
 //! | `ending.rs` | those of failing, purging and looking |
 //! | `clock.rs` | those of a clock that is set back |
+//! | `durations.rs` | those of waiting and running times |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
 mod check;
 mod clock;
 mod corrupt;
+mod durations;
 mod ending;
 mod groups;
 mod invariants;

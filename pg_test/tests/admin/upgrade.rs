@@ -195,7 +195,11 @@ fn the_new_library_works_by_an_old_catalog() -> Result<()> {
         );
     }
     // What has other columns by now says so.
-    for call in ["SELECT * FROM enough.cache_stats()", "SELECT * FROM enough.rate_limit_stats()"] {
+    for call in [
+        "SELECT * FROM enough.cache_stats()",
+        "SELECT * FROM enough.rate_limit_stats()",
+        "SELECT * FROM enough.queue_stats()",
+    ] {
         let error = refused(client.batch_execute(call), "55000")?;
         ensure!(error.contains("ALTER EXTENSION pg_enough UPDATE"), "{error}");
     }
@@ -203,6 +207,7 @@ fn the_new_library_works_by_an_old_catalog() -> Result<()> {
     Ok(())
 }
 
+ensure!(client.query(outdated, &[])?.is_empty());
 /// What depends on a function that an upgrade has to drop is named, and nothing has changed.
 #[test]
 fn an_upgrade_that_would_break_something_changes_nothing() -> Result<()> {

@@ -45,7 +45,7 @@ fn fingerprint(client: &mut Client) -> Result<String> {
             'policies', (SELECT jsonb_agg(p ORDER BY p.name, p.rule) FROM enough.rate_limit_policy AS p), \
             'overrides', (SELECT jsonb_agg(o) FROM enough.rate_limit_override AS o), \
             'triggers', (SELECT jsonb_agg(tgname) FROM pg_trigger), \
-            'stats', (SELECT jsonb_agg(to_jsonb(s) - 'oldest_ready' ORDER BY s.queue) FROM enough.queue_stats() AS s), \
+            'stats', (SELECT jsonb_agg(to_jsonb(s) - 'oldest_ready' - 'oldest_lease' ORDER BY s.queue) FROM enough.queue_stats() AS s), \
             'cache', (SELECT to_jsonb(c) FROM enough.cache_stats() AS c), \
             'limiter', (SELECT jsonb_agg(l) FROM enough.rate_limit_stats() AS l), \
             'limit', (SELECT to_jsonb(p) - 'reset_after' FROM enough.rate_limit_peek('key', 10, '1 hour') AS p), \

@@ -10,6 +10,7 @@ mod contended;
 mod counted;
 mod dead;
 mod dedup;
+mod durations;
 mod ending;
 mod groups;
 mod identity;

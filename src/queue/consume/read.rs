@@ -238,6 +238,8 @@ struct Reader<'q> {
     wish: &'q ReadRequest,
     /// When it first looked: what runs out later is left to other reads.
     began: Option<i64>,
+    /// The queue's place in the index, and when messages were last taken from it.
+    taken: (u32, i64),
     /// What it has given to the caller so far, and when the first of those leases runs out: from then on another session may
     /// have made them ready again, and nobody is to get a message twice by one call.
     given: Vec<i64>,
@@ -268,6 +270,7 @@ impl<'q> Reader<'q> {
             queue,
             wish,
             began: None,
+            taken: (0, 0),
             given: Vec::new(),
             ends: i64::MAX,
             repeats: false,
@@ -343,6 +346,7 @@ impl<'q> Reader<'q> {
     fn take(&mut self, want: usize, taken: &mut Vec<Delivery>) -> Result<QueueState, Error> {
         let (queue_state, used_up, durable) = self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
+            self.taken = (slot, now);
             taken.clear();
             index.expire(slot, *self.began.get_or_insert(now), TIMERS, wake)?;
             let timeout = match self.wish.timeout {
@@ -478,7 +482,16 @@ impl<'q> Reader<'q> {
         } else {
             rows.push(&message)?;
         }
+        self.note_wait(taken, &row);
         Ok(true)
+    }
+
+    /// Counts how long a message has waited for its first delivery. A redriven one has been delivered before.
+    fn note_wait(&self, taken: &Delivery, row: &Row) {
+        if taken.attempts == 1 && !row.has_failed {
+            let (slot, now) = self.taken;
+            self.queue.note_wait(slot, now.saturating_sub(row.deliver_at.unwrap_or(row.enqueued_at)));
+        }
     }
 
     /// A leased message has no row any more, or another row has its number.

@@ -26,6 +26,8 @@ pub struct Row {
     pub deliver_at: Option<i64>,
     /// What the row knows of failed deliveries.
     pub attempts: i32,
+    /// Whether a delivery has failed, be it before it was redriven.
+    pub has_failed: bool,
     /// 0 to 9.
     pub priority: i16,
     /// The group that it belongs to.
@@ -175,6 +177,7 @@ impl OpenTable<'_> {
             tid: tid_of(tuple.place()),
             deliver_at: columns.get(DELIVER_AT).map(|at| at.value() as i64),
             attempts: number(ATTEMPTS) as i32,
+            has_failed: columns.get(LAST_ERROR).is_some(),
             priority: number(PRIORITY) as i16,
             group_key: columns.get(GROUP_KEY).map(here),
             headers: columns.get(HEADERS).map(here),

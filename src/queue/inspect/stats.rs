@@ -10,10 +10,10 @@ use crate::queue::handle::Queue;
 use crate::queue::index::REGION;
 use crate::queue::pending;
 use crate::shmem::segment;
-use enough_engine::queue::{Counters, Partition as Index};
+use enough_engine::queue::{Counters, Histogram, Partition as Index};
 
 /// The names of all queues.
-pub(in crate::queue) fn names() -> Result<Vec<String>, Error> {
+pub fn names() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     own::check(c"queue", &own::QUEUE_READ)?;
     read_rows("SELECT name FROM enough.queue ORDER BY name", &[], |row| {
@@ -27,7 +27,9 @@ pub(in crate::queue) fn names() -> Result<Vec<String>, Error> {
 pub(in crate::queue) fn describe(queue: &Queue, rows: &mut Rows<'_>) -> Result<(), Error> {
     bury::expire(queue, i64::MAX)?;
     let counters = counters(queue)?;
-    let options = queue.index(|index, slot| index.options(slot))?;
+    let (options, durations) = queue.index(|index, slot| Ok((index.options(slot)?, index.durations(slot)?)))?;
+    let now = server::now();
+    let quantile = |of: &Histogram, per_mille| Value::or_null(of.quantile(per_mille), Value::Interval);
     let live = counters.live.unwrap_or(0);
     rows.push(&[
         Value::Bytes(queue.name.as_bytes()),
@@ -43,6 +45,11 @@ pub(in crate::queue) fn describe(queue: &Queue, rows: &mut Rows<'_>) -> Result<(
         Value::I64(counters.finished),
         Value::I64(counters.failed),
         Value::Bool(options.paused),
+        quantile(&durations.waits, 500),
+        quantile(&durations.waits, 990),
+        quantile(&durations.runs, 500),
+        quantile(&durations.runs, 990),
+        Value::or_null(durations.oldest_lease.map(|began| now.saturating_sub(began).max(0)), Value::Interval),
     ])
 }
 
@@ -133,12 +140,15 @@ pub fn leased_percent() -> Result<u64, Error> {
     Ok(most)
 }
 
-/// How long the oldest ready message has been in the table, in microseconds.
+/// How long the oldest ready message has been there, since it was sent or due, in microseconds.
 fn oldest_ready(queue: &Queue) -> Result<Option<i64>, Error> {
     let heads = queue.index(|index, slot| index.heads(slot))?;
     let table = queue.open_table(false)?;
-    let sent = heads.iter().flatten().filter_map(|&(msg_id, tid)| table.fetch(msg_id, tid)).map(|row| row.enqueued_at);
-    Ok(sent.min().map(|oldest| server::now().saturating_sub(oldest).max(0)))
+    let rows = heads.iter().flatten().filter_map(|&(msg_id, tid)| table.fetch(msg_id, tid));
+    Ok(rows
+        .map(|row| row.deliver_at.unwrap_or(row.enqueued_at))
+        .min()
+        .map(|oldest| server::now().saturating_sub(oldest).max(0)))
 }
 
 /// Whether the current role may see a queue's counters: roles that may read its table, and monitors (`sql/access.sql`).
