@@ -31,7 +31,8 @@ CREATE FUNCTION enough.status(OUT item text, OUT value text) RETURNS SETOF recor
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 12 AS 'MODULE_PATHNAME', 'enough_status';
 COMMENT ON FUNCTION enough.status IS
 'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings, with what to do about each.
-No payloads.
+Each warning has an item of its own, warning_<name>, and the item warnings has them all, or none. The names: pending_restart, memory_damaged, segment_of_another_version (with it alone, because nothing else works), extension_of_another_version, queue_memory_nearly_full, queue_tables, queue_without_consumers (of queues that the role may see: enough.warn_unread_after), cache_memory_too_small, rate_limit_memory_nearly_full, rate_limit_exhausted_evicted, and where pg_cron is in this database maintenance_not_scheduled, maintenance_failing, schedule_failing.
+No payloads. Waits for no lock on a queue''s table.
 Fails with 55000 where there is no shared memory.';
 
 -- In PL/pgSQL, and with every error caught: DROP EXTENSION must work even where the library is gone. An event trigger is

@@ -37,6 +37,8 @@ pub struct Capability {
     pub participant: Option<&'static dyn Participant>,
     /// Its tasks of `maintain()`.
     pub tasks: &'static [Task],
+    /// What `status()` warns of.
+    pub warnings: fn() -> Result<Vec<Warning>, Error>,
 }
 
 /// What a partition is made by.
@@ -52,6 +54,9 @@ pub struct Made {
 /// A task of `maintain()`: its name, and what does it until a deadline in microseconds of the server's clock; how many
 /// items were removed or found, and whether it came to its end.
 pub type Task = (&'static str, fn(i64) -> Result<(i64, bool), Error>);
+
+/// A warning: its name, the same for all of the kind, and what is wrong, with what to do about it.
+pub type Warning = (&'static str, String);
 
 static CAPABILITIES: OnceLock<&'static [&'static Capability]> = OnceLock::new();
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pg::catalog;
 use crate::pg::guard::notice;
 use crate::pg::savepoint::attempt;
-use crate::pg::spi::{Parameter, each_row, read_rows, run, text};
+use crate::pg::spi::{Parameter, as_owner_of, each_row, read_rows, run, text};
 use pgrx::PgSqlErrorCode as Code;
 
 /// What all statements begin with that send a message.
@@ -193,6 +193,56 @@ pub fn redirect(from: &str, to: &str) -> Result<(), Error> {
     with_jobs(&from, |job| {
         run(&change(job.own), &[Parameter::I64(job.number), Parameter::Text(&to), Parameter::Text(&from)])
     })
+}
+
+/// What `pg_cron` knows of the extension's own jobs in this database, whoever they belong to.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// Whether one of them runs maintenance.
+    pub maintains: bool,
+    /// The names of those whose last run failed.
+    pub failing: Vec<String>,
+}
+
+/// How its jobs do; `None` where `pg_cron` isn't in this database. With the rights of the jobs' table's owner, because roles
+/// see their own jobs alone; only names are told.
+pub fn health() -> Result<Option<Health>, Error> {
+    if !is_here() {
+        return Ok(None);
+    }
+    let mut table = None;
+    read_rows(
+        "SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n \
+           ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE n.nspname OPERATOR(pg_catalog.=) 'cron' AND c.relname OPERATOR(pg_catalog.=) 'job'",
+        &[],
+        |row| {
+            table = row.get::<i64>(1)?.and_then(|oid| u32::try_from(oid).ok());
+            Ok(())
+        },
+    )?;
+    let Some(table) = table else { return Ok(None) };
+    let mut health = Health::default();
+    as_owner_of(table, || {
+        read_rows(
+            "SELECT coalesce(j.jobname::pg_catalog.text, j.jobid::pg_catalog.text), pg_catalog.starts_with(j.command, $1), \
+                    r.status OPERATOR(pg_catalog.=) 'failed' \
+             FROM cron.job AS j LEFT JOIN LATERAL ( \
+                  SELECT d.status FROM cron.job_run_details AS d WHERE d.jobid OPERATOR(pg_catalog.=) j.jobid \
+                     AND d.status OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'succeeded']) ORDER BY d.runid DESC LIMIT 1) AS r ON true \
+             WHERE j.active AND (pg_catalog.starts_with(j.command, $1) OR pg_catalog.starts_with(j.command, $2)) \
+               AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()::pg_catalog.text ORDER BY j.jobid",
+            &[Parameter::Text(MAINTAINS), Parameter::Text(SEND)],
+            |row| {
+                health.maintains |= row.get::<bool>(2)?.unwrap_or(false);
+                if row.get::<bool>(3)?.unwrap_or(false) {
+                    health.failing.extend(text(row, 1)?);
+                }
+                Ok(())
+            },
+        )
+    })?;
+    Ok(Some(health))
 }
 
 /// Removes what `pg_cron` has noted about runs of the extension's own jobs in this database more than a day ago, as far as

@@ -48,6 +48,8 @@ pub enum Error {
     Prepared { what: &'static str },
     /// The shared segment can't be had.
     NoSegment { reason: String, hint: String },
+    /// The shared segment was laid out by another version.
+    OtherLayout { found: u64, known: u64 },
     /// What the call needs isn't there.
     NotReady { problem: String, hint: String },
     /// A row changed under a transaction whose snapshot forbids to go on.
@@ -241,6 +243,12 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             "pg_enough's shared memory is not available".into(),
             Some(reason),
             Some(hint),
+        ),
+        Error::OtherLayout { found, known } => (
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_enough's shared memory is not available".into(),
+            Some(format!("It was laid out by another version of pg_enough (layout {found}; this library's is {known}).")),
+            Some("Restart the server, so that the installed version makes it anew.".into()),
         ),
         Error::NotReady { problem, hint } => {
             (Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, problem, None, Some(hint))

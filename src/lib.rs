@@ -64,6 +64,7 @@ const _: () = shmem::version::check(&[
 #[allow(non_snake_case, reason = "the server looks for this name")]
 pub extern "C-unwind" fn _PG_init() {
     cache::settings::define();
+    queue::define();
     capability::init(&CAPABILITIES);
     pg::xact::init(CAPABILITIES.iter().map(|capability| capability.participant));
     shmem::init();

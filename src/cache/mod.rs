@@ -48,7 +48,7 @@ mod transactional;
 
 pub use settings::REGION;
 
-use crate::capability::Capability;
+use crate::capability::{Capability, Warning};
 use crate::error::Error;
 use crate::shmem::segment;
 
@@ -62,7 +62,26 @@ pub static CAPABILITY: Capability = Capability {
     keeps_waiters: false,
     participant: Some(&pending::PARTICIPANT),
     tasks: &[("cache_expired", |deadline| sweep(deadline).map(|(items, whole)| (items.cast_signed(), whole)))],
+    warnings,
 };
+
+/// Evictions from which on they may be warned of.
+const MANY_EVICTIONS: u64 = 1000;
+
+/// A full cache is what it should be; one that gives up most entries before anybody asks for them is too small.
+fn warnings() -> Result<Vec<Warning>, Error> {
+    let stats = store::stats(segment()?)?;
+    let churns = stats.evictions >= MANY_EVICTIONS && stats.evictions > stats.sets / 2 && stats.misses > stats.hits;
+    let warning = churns.then(|| {
+        let text = format!(
+            "{} of {} entries had to give way to others before they were over, and most lookups found nothing: raise \
+             enough.cache_memory",
+            stats.evictions, stats.sets
+        );
+        ("cache_memory_too_small", text)
+    });
+    Ok(warning.into_iter().collect())
+}
 
 /// Frees the memory of entries that have expired or been cleared, for maintenance. Until `deadline` (microseconds of
 /// the server's clock); how many entries were removed, and whether it got to the end.

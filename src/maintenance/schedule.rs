@@ -4,7 +4,8 @@ use crate::cron::{self, Instead, MAINTAIN, MAINTAIN_IN_SHELL};
 use crate::error::Error;
 use crate::pg::spi::Parameter;
 
-const JOB: &str = "pg_enough maintenance";
+/// The name of the job.
+pub(super) const JOB: &str = "pg_enough maintenance";
 
 fn require(when: &str) -> Result<(), Error> {
     cron::require(&Instead { job: JOB, when, command: MAINTAIN, for_shell: MAINTAIN_IN_SHELL })

@@ -41,6 +41,7 @@ pub mod upkeep;
 pub use admin::check;
 pub use index::REGION;
 pub use inspect::stats;
+pub use inspect::warnings::define;
 pub use upkeep::cleanup;
 
 use crate::capability::{Capability, Made};
@@ -68,6 +69,7 @@ pub static CAPABILITY: Capability = Capability {
     keeps_waiters: true,
     participant: Some(&pending::PARTICIPANT),
     tasks: &[("queue_forget", cleanup::forget_dropped)],
+    warnings: inspect::warnings::warnings,
 };
 
 fn format(words: Words<'_>, made: &Made) {

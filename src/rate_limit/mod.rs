@@ -29,13 +29,13 @@ mod headers;
 mod policy;
 mod stats;
 
-use crate::capability::{Capability, Region};
+use crate::capability::{Capability, Region, Warning};
 use crate::error::Error;
 use crate::guc::{KIB_IN_MIB, READ_ONCE, Size};
 use crate::pg::server;
 use crate::shmem::segment;
 use enough_engine::hash::KeyHash;
-use enough_engine::limiter::table::Table;
+use enough_engine::limiter::table::{Stats, Table};
 use enough_engine::limiter::{self, Decision, Limit, Request};
 use enough_engine::words::Corrupt;
 use pgrx::guc::GucSetting;
@@ -62,6 +62,7 @@ pub static CAPABILITY: Capability = Capability {
     // What a request consumes isn't given back by a rollback.
     participant: None,
     tasks: &[("rate_limit_expired", |deadline| sweep(deadline).map(|(items, whole)| (items.cast_signed(), whole)))],
+    warnings,
 };
 
 /// The longest key, in bytes.
@@ -69,6 +70,9 @@ const MAX_KEY: usize = 512;
 
 /// Entries that a sweep looks at before it lets others at the partition: some ten microseconds.
 const SWEEP_STEP: u32 = 1024;
+
+/// States in more than so many percent of the memory are warned of.
+const MUCH: u64 = 90;
 
 /// Does `work` on the table that `key` belongs to; given are also the key's hash and the time in microseconds.
 #[inline]
@@ -138,4 +142,40 @@ pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
         }
     }
     Ok((removed, true))
+}
+
+/// How full the limiter's memory is, and what was counted since it was made.
+fn whole() -> Result<Stats, Error> {
+    let mut sum = Stats::default();
+    for partition in segment()?.partitions(REGION) {
+        sum = sum + partition.shared(|words| Table::open(words)?.stats())?;
+    }
+    Ok(sum)
+}
+
+/// What of the limiter's memory an operator is warned of.
+fn warnings() -> Result<Vec<Warning>, Error> {
+    let stats = whole()?;
+    let mut warnings = Vec::new();
+    if stats.keys.saturating_mul(100) > stats.capacity.saturating_mul(MUCH) {
+        warnings.push((
+            "rate_limit_memory_nearly_full",
+            format!(
+                "{} of {} places for limiter states are taken: enough.maintain() frees those that are as good as new; if that \
+                 isn't enough, raise enough.rate_limit_memory",
+                stats.keys, stats.capacity
+            ),
+        ));
+    }
+    if stats.evictions_of_exhausted > 0 {
+        warnings.push((
+            "rate_limit_exhausted_evicted",
+            format!(
+                "{} keys whose limit was used up were forgotten for lack of room, and began with a full one: raise \
+                 enough.rate_limit_memory",
+                stats.evictions_of_exhausted
+            ),
+        ));
+    }
+    Ok(warnings)
 }

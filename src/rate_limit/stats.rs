@@ -4,9 +4,9 @@ use super::policy::{is_there, note_of, tables_fit, valid_name};
 use crate::error::Error;
 use crate::pg::fmgr::{Call, Rows, Value};
 use crate::pg::spi::{read_rows, text_bytes};
-use crate::rate_limit::REGION;
+use crate::rate_limit::{REGION, whole};
 use crate::shmem::segment;
-use enough_engine::limiter::table::{PolicyStats, Stats, Table};
+use enough_engine::limiter::table::{PolicyStats, Table};
 
 crate::export!(enough_rate_limit_stats = rate_limit_stats);
 
@@ -66,15 +66,6 @@ fn push(rows: &mut Rows<'_>, policy: &[u8]) -> Result<(), Error> {
 
 fn count(number: u64) -> Value<'static> {
     Value::I64(i64::try_from(number).unwrap_or(i64::MAX))
-}
-
-/// How full the limiter's memory is, and what was counted since it was made.
-fn whole() -> Result<Stats, Error> {
-    let mut sum = Stats::default();
-    for partition in segment()?.partitions(REGION) {
-        sum = sum + partition.shared(|words| Table::open(words)?.stats())?;
-    }
-    Ok(sum)
 }
 
 /// What was counted for a policy.

@@ -199,12 +199,7 @@ fn gone(why: &str) -> Error {
 }
 
 fn other_layout(version: u64) -> Error {
-    no_segment(
-        format!(
-            "It was laid out by another version of pg_enough (layout {version}; this library's is {LAYOUT_VERSION})."
-        ),
-        "Restart the server, so that the installed version makes it anew.",
-    )
+    Error::OtherLayout { found: version, known: LAYOUT_VERSION }
 }
 
 /// Fails unless the `mapped` bytes at `base` are our segment, by that nonce, and of this layout.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use xtask::server::Server;
 
 /// A server with `pg_cron` in the database `postgres`, whose jobs don't run.
-fn with_cron() -> Result<Server> {
+pub(crate) fn with_cron() -> Result<Server> {
     let options =
         options()?.preload("pg_cron").conf("cron.database_name", "postgres").conf("cron.launch_active_jobs", "off");
     start(&options).or_else(|_| {

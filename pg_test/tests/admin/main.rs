@@ -9,3 +9,4 @@ mod privileges;
 mod races;
 mod restore;
 mod upgrade;
+mod warnings;

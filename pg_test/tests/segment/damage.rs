@@ -74,7 +74,8 @@ fn another_layout_is_refused_and_sessions_that_know_theirs_go_on() -> Result<()>
             let hint = refused(new.query(&format!("SELECT enough.{call}"), &[]), "55000")?;
             ensure!(hint.contains("Restart the server"), "the hint: {hint}");
         }
-        new.simple_query("SELECT 1")?;
+        let warning = status(&mut new, "warning_segment_of_another_version")?;
+        ensure!(warning.contains("restart the server"), "{warning}");
     }
     works(&mut old, &mut older, "meanwhile")?;
     segment.set_word(Field::Layout, layout)?;
@@ -273,6 +274,8 @@ fn parts_full_of_garbage_are_reset() -> Result<()> {
         resets += status(&mut client, &format!("{region}_resets"))?.parse::<u64>()?;
     }
     ensure!(resets > 0, "nothing was found damaged");
+    let warnings = client.query("SELECT FROM enough.status() WHERE item = 'warning_memory_damaged'", &[])?;
+    ensure!(!warnings.is_empty(), "and nobody is warned");
     healthy(&server.log(), false)
 }
 
