@@ -4,6 +4,7 @@ mod adopt;
 mod common;
 mod cron;
 mod encodings;
+mod exporter;
 mod maintain;
 mod privileges;
 mod races;

@@ -18,6 +18,9 @@ use std::path::PathBuf;
 /// What building the extension takes besides the server's headers. With clang comes its library, which reads them.
 const BUILD_PACKAGES: [&str; 3] = ["gcc", "libc6-dev", "clang"];
 
+/// What reads the files in `ops/`.
+const OPERATING: [&str; 2] = ["prometheus", "prometheus-sql-exporter"];
+
 /// Debian's packages for running one version, and for building for it.
 fn server_packages(pg: Pg) -> Vec<String> {
     ["postgresql-%", "postgresql-client-%", "postgresql-server-dev-%"]
@@ -67,7 +70,11 @@ pub fn ensure_for_tests(pg: Pg) -> Result<()> {
 
 /// Ensures what the black-box tests need besides [`ensure_for_tests`].
 pub fn ensure_for_black_box(pg: Pg) -> Result<()> {
-    drivers::ensure(pg)
+    drivers::ensure(pg)?;
+    if ensure_packages(&OPERATING.map(String::from)).is_err() {
+        shell::say("the tests of ops/ are left out: there is no prometheus, or no prometheus-sql-exporter");
+    }
+    Ok(())
 }
 
 /// Runs `work` while no other process of this user does what has the same `name`: two clones may come here at once, and
