@@ -26,6 +26,12 @@ pub enum Error {
     Unregistered { queue: String },
     /// A queue's row of `enough.queue` is there, but no table.
     WithoutTable { queue: String },
+    /// A queue is gone to which a table's changes are sent.
+    SourceWithoutQueue { table: String, queue: String },
+    /// A column is gone that is sent with a table's changes.
+    SourceWithoutColumn { table: String, column: String, queue: String },
+    /// A queue can't be dropped, because a table's changes are sent to it.
+    HasSource { table: String, queue: String },
     /// The extension isn't in this database, or has just been dropped.
     NoExtension,
     /// An object of that kind has that name already.
@@ -172,6 +178,30 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             Some(format!(
                 "Where it was renamed, finish that with enough.queue_rename('{queue}', <new name>); make it anew with \
                  enough.queue_create('{queue}'), or remove what is left with enough.queue_drop('{queue}')."
+            )),
+        ),
+        Error::SourceWithoutQueue { table, queue } => (
+            Code::ERRCODE_UNDEFINED_OBJECT,
+            format!("queue \"{queue}\" does not exist, and changes of table {table} are sent to it"),
+            None,
+            Some(format!(
+                "Create it with enough.queue_create('{queue}'), or end that with enough.queue_send_off('{}', '{queue}').",
+                table.replace('\'', "''")
+            )),
+        ),
+        Error::SourceWithoutColumn { table, column, queue } => (
+            Code::ERRCODE_UNDEFINED_COLUMN,
+            format!("column \"{column}\" of table {table} does not exist, and is to be sent to queue \"{queue}\""),
+            Some("It was renamed or dropped since enough.queue_send_on() was called.".into()),
+            Some("Call enough.queue_send_on() again, with the columns as they are now.".into()),
+        ),
+        Error::HasSource { table, queue } => (
+            Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("cannot drop queue \"{queue}\" because changes of table {table} are sent to it"),
+            None,
+            Some(format!(
+                "End that with enough.queue_send_off('{}', '{queue}'), or take INSERT on the queue from the table's owner.",
+                table.replace('\'', "''")
             )),
         ),
         Error::NoExtension => (

@@ -45,7 +45,8 @@ extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["tables"]);
 extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"]);
 extension_sql_file!("../sql/topics.sql", name = "topics", requires = ["queue"]);
-extension_sql_file!("../sql/workers.sql", name = "workers", requires = ["topics"]);
+extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["topics"]);
+extension_sql_file!("../sql/workers.sql", name = "workers", requires = ["sources"]);
 extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["workers"]);
 extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 

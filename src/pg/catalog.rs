@@ -210,6 +210,17 @@ pub(super) fn owner_of(relation: u32) -> Option<Oid> {
     }
 }
 
+/// Names of a relation and of its schema, in the database's encoding; `None` where it is gone.
+pub fn names_of(relation: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+    // SAFETY: plain catalog look-ups, whose answers are C strings in the call's memory context, or NULL.
+    unsafe {
+        let name = pg_sys::get_rel_name(Oid::from(relation));
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(Oid::from(relation)));
+        let text = |name| CStr::from_ptr(name).to_bytes().to_vec();
+        (!name.is_null() && !schema.is_null()).then(|| (text(schema), text(name)))
+    }
+}
+
 /// Whether two relations are there and have the same owner.
 pub fn same_owner(one: u32, other: u32) -> bool {
     owner_of(one).is_some_and(|owner| owner_of(other) == Some(owner))

@@ -166,6 +166,14 @@ pub struct Jsonb<'c> {
 }
 
 impl<'c> Jsonb<'c> {
+    /// A value that lives as long as the call.
+    ///
+    /// # Safety
+    /// `datum` is a `jsonb` that lives as long as `'c`, or as what is made of it is used.
+    pub(super) unsafe fn of(datum: Datum) -> Self {
+        Jsonb { datum, lifetime: PhantomData }
+    }
+
     /// Its binary form, without the varlena header.
     #[inline]
     pub fn payload(self) -> &'c [u8] {

@@ -20,7 +20,7 @@
 //! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, roles, interrupts |
 //! | `table/` | plain tables, past the executor |
 //! | `own.rs` | whether the extension's own tables still have their columns |
-//! | `trigger.rs` | what a trigger tells |
+//! | `trigger.rs`, `changes.rs` | what a trigger tells; the rows of its statement, as JSON |
 //! | `encoding.rs`, `jsonb.rs` | text between the database's encoding and Rust's; whether two jsonb values are equal |
 //! | `memory.rs`, `reserve.rs` | lists that grow with what a user does, and what is left for errors when memory isn't |
 //! | `backend_local.rs` | variables of this process |
@@ -31,6 +31,7 @@
 
 pub mod backend_local;
 pub mod catalog;
+pub mod changes;
 pub mod encoding;
 pub mod fmgr;
 pub mod guard;

@@ -31,7 +31,67 @@ impl<'c> Call<'c> {
     }
 }
 
+/// What a statement does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
 impl<'c> Trigger<'c> {
+    /// What has happened.
+    pub fn event(&self) -> Event {
+        // SAFETY: the server fills it in.
+        match unsafe { (*self.data).tg_event } & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => Event::Insert,
+            pg_sys::TRIGGER_EVENT_UPDATE => Event::Update,
+            pg_sys::TRIGGER_EVENT_DELETE => Event::Delete,
+            _ => Event::Truncate,
+        }
+    }
+
+    /// The OID of the table that is written.
+    pub fn relation(&self) -> u32 {
+        // SAFETY: the server has the table open while it calls the trigger.
+        unsafe { (*(*self.data).tg_relation).rd_id.to_u32() }
+    }
+
+    /// The trigger's own OID, where it is a partition's that was made with one of the whole table.
+    pub fn clone_id(&self) -> Option<u32> {
+        // SAFETY: the trigger's description lives as long as the call.
+        let trigger = unsafe { &*(*self.data).tg_trigger };
+        trigger.tgisclone.then(|| trigger.tgoid.to_u32())
+    }
+
+    /// The columns of the table that is written.
+    pub(super) fn descriptor(&self) -> pg_sys::TupleDesc {
+        // SAFETY: as above.
+        unsafe { (*(*self.data).tg_relation).rd_att }
+    }
+
+    /// The row before and after the change, each NULL where there is none, where the trigger runs for each row.
+    pub(super) fn tuples(&self) -> Option<[pg_sys::HeapTuple; 2]> {
+        // SAFETY: the server fills in what belongs to the event.
+        let data = unsafe { &*self.data };
+        if data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+            return None;
+        }
+        Some(match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => [std::ptr::null_mut(), data.tg_trigtuple],
+            pg_sys::TRIGGER_EVENT_UPDATE => [data.tg_trigtuple, data.tg_newtuple],
+            _ => [data.tg_trigtuple, std::ptr::null_mut()],
+        })
+    }
+
+    /// The transition tables with the rows before and after the change.
+    pub(super) fn tables(&self) -> [Option<*mut pg_sys::Tuplestorestate>; 2] {
+        // SAFETY: as above.
+        let data = unsafe { &*self.data };
+        [data.tg_oldtable, data.tg_newtable].map(|table| (!table.is_null()).then_some(table))
+    }
+
     /// The `index`-th argument of CREATE TRIGGER, in the database's encoding.
     pub fn argument(&self, index: usize) -> Option<&'c [u8]> {
         // SAFETY: the trigger's description has as many arguments as it says, and lives as long as the call.
@@ -40,6 +100,11 @@ impl<'c> Trigger<'c> {
             (index < usize::try_from(trigger.tgnargs).unwrap_or(0))
                 .then(|| CStr::from_ptr(*trigger.tgargs.add(index)).to_bytes())
         }
+    }
+
+    /// All arguments from the `first`-th on.
+    pub fn arguments_from(&self, first: usize) -> impl Iterator<Item = &'c [u8]> {
+        (first..).map_while(|index| self.argument(index))
     }
 
     /// Tells all sessions, and this one after the statement, when the transaction commits, to forget what they know of the
@@ -52,22 +117,11 @@ impl<'c> Trigger<'c> {
 
     /// The row before and after the change, where the trigger runs for each row.
     pub fn rows(&self) -> Option<[Option<TriggerRow<'c>>; 2]> {
-        // SAFETY: the server fills in what belongs to the event.
-        unsafe {
-            let data = &*self.data;
-            if data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
-                return None;
-            }
-            let descriptor = (*data.tg_relation).rd_att;
-            let row = |tuple: pg_sys::HeapTuple| {
-                (!tuple.is_null()).then_some(TriggerRow { tuple, descriptor, lifetime: PhantomData })
-            };
-            Some(match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
-                pg_sys::TRIGGER_EVENT_INSERT => [None, row(data.tg_trigtuple)],
-                pg_sys::TRIGGER_EVENT_UPDATE => [row(data.tg_trigtuple), row(data.tg_newtuple)],
-                _ => [row(data.tg_trigtuple), None],
-            })
-        }
+        let descriptor = self.descriptor();
+        let row = |tuple: pg_sys::HeapTuple| {
+            (!tuple.is_null()).then_some(TriggerRow { tuple, descriptor, lifetime: PhantomData })
+        };
+        Some(self.tuples()?.map(row))
     }
 }
 

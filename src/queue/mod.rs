@@ -13,6 +13,7 @@
 //! | `index.rs`, `entry.rs` | where its index lies; what that has to know of a row |
 //! | `send.rs` | sending |
 //! | `topics.rs` | subscriptions of queues to topics, and publishing to them |
+//! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
 //! | `pending.rs` | what waits for the end of the transaction |
 //! | `ack.rs` | acknowledgement that does not wait for the disk |
@@ -35,6 +36,7 @@ mod name;
 mod options;
 pub mod pending;
 mod send;
+mod sources;
 mod topics;
 pub mod upkeep;
 

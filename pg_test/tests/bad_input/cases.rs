@@ -657,6 +657,48 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[Argument("queue", "'q'", &[QUEUE.split_first_chunk::<1>().expect("has NULL first").1])],
         &[],
     ),
+    Function { name: "queue_send_by_trigger", arguments: &[], calls: &[], good: "42804" },
+    function(
+        "queue_send_on",
+        &[
+            Argument(
+                "tbl",
+                "'good_table'",
+                &[&[
+                    NULL,
+                    ("999999::regclass", "42704"),
+                    ("'good_index'::regclass", "42809"),
+                    ("'enough.q_q'", "22023"),
+                ]],
+            ),
+            OF_QUEUE,
+            Argument(
+                "events",
+                "'{insert,truncate}'",
+                &[&[
+                    ("'{}'", "22023"),
+                    ("'{insert,NULL}'", "22004"),
+                    ("'{INSERT}'", "22023"),
+                    ("'{\"\"}'", "22023"),
+                    ("ARRAY[repeat('x', 1000000)]", "22023"),
+                ]],
+            ),
+            Argument(
+                "columns",
+                "'{a}'",
+                &[&[
+                    ("'{}'", "22023"),
+                    ("'{NULL}'", "22004"),
+                    ("'{a,nope}'", "42703"),
+                    ("'{A}'", "42703"),
+                    ("'{ctid}'", "42703"),
+                    ("ARRAY[repeat('x', 1000000)]", "42703"),
+                ]],
+            ),
+        ],
+        &[],
+    ),
+    function("queue_send_off", &[Argument("tbl", "'good_table'", &[NOT_NULL]), Argument("queue", "'q'", &[])], &[]),
     function("topic_subscribe", &[Argument("topic_pattern", "'a.#'", &[WORDS]), OF_QUEUE], &[]),
     function("topic_unsubscribe", &[Argument("topic_pattern", "'a.#'", &[WORDS]), OF_QUEUE], &[]),
     function("topic_subscriptions", &[], &[]),

@@ -17,7 +17,11 @@ fn unusual_jobs(client: &mut Client) -> Result<()> {
                 group_keys => ARRAY['g', NULL, 'g']); \
          SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
          SELECT enough.queue_pause('jobs'); \
-         SELECT enough.topic_subscribe('done.#', 'jobs'), enough.topic_subscribe('#.odd', 'Odd-Name.1')",
+         SELECT enough.topic_subscribe('done.#', 'jobs'), enough.topic_subscribe('#.odd', 'Odd-Name.1'); \
+         CREATE TABLE source (id int, \"a b\" text); CREATE TABLE parts (id int) PARTITION BY LIST (id); \
+         CREATE TABLE part PARTITION OF parts DEFAULT; \
+         SELECT enough.queue_send_on('source', 'Odd-Name.1', '{insert,delete}', '{\"a b\"}'), enough.queue_send_on('parts', 'Odd-Name.1'); \
+         INSERT INTO source VALUES (1, 'x'); INSERT INTO part VALUES (1)",
     )?;
     Ok(())
 }
@@ -40,6 +44,17 @@ fn unusual_jobs_are_there(restored: &mut Client) -> Result<()> {
     ensure!(queue::ids(&queue::read(restored, "jobs", 10)?) == [1]);
     let published = restored.query_one("SELECT enough.topic_publish('done.x', '1')", &[])?;
     ensure!(published.get::<_, i32>(0) == 1, "the subscription was lost");
+    // What the restore has written into tables has sent nothing, and what is written now is sent.
+    let sources = "SELECT count(*) FROM enough.\"q_Odd-Name.1\" WHERE message ? 'event'";
+    let before: i64 = restored.query_one(sources, &[])?.get(0);
+    ensure!(before == 2, "{before}");
+    restored.batch_execute(
+        "INSERT INTO source VALUES (2, 'y'); UPDATE source SET id = 3; INSERT INTO part VALUES (2); \
+         SET session_replication_role = replica; DELETE FROM source WHERE id = 3; RESET session_replication_role",
+    )?;
+    let after: i64 = restored.query_one(sources, &[])?.get(0);
+    ensure!(after == before + 4, "{after}");
+    restored.execute("DELETE FROM enough.\"q_Odd-Name.1\" WHERE message ? 'event'", &[])?;
     Ok(())
 }
 

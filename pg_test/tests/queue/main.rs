@@ -25,6 +25,7 @@ mod refill;
 mod roles;
 mod savepoint;
 mod sending;
+mod sources;
 mod table;
 mod topics;
 mod unique;

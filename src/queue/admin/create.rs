@@ -13,6 +13,7 @@ use crate::queue::options::has_row;
 use crate::queue::options::in_registry;
 use crate::queue::options::load_options;
 use crate::queue::pending::{Action, remember};
+use crate::queue::sources;
 use enough_engine::queue::QueueKey;
 
 /// What `queue_create` was asked for; times in microseconds.
@@ -165,6 +166,9 @@ pub(in crate::queue) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool,
         lock_name(name);
     }
     let Some([table, archive]) = may_drop()? else { return Ok(false) };
+    if let Some(relation) = table {
+        sources::require_none(name, relation)?;
+    }
     for (found, prefix) in [(table, LIVE), (archive, ARCHIVE)] {
         if found.is_some() {
             change_exclusively(name, || run(&format!("DROP TABLE IF EXISTS enough.\"{prefix}{name}\""), &[]))?;

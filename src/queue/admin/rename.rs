@@ -14,6 +14,7 @@ use crate::queue::name::{missing, relation, valid_name};
 use crate::queue::options::load_options;
 use crate::queue::options::{has_row, in_registry};
 use crate::queue::pending::{Action, remember};
+use crate::queue::sources;
 use enough_engine::queue::QueueKey;
 
 /// Renames a queue. Where its tables, or one of them, have the new name already, because somebody has renamed them by hand,
@@ -49,6 +50,7 @@ pub(in crate::queue) fn rename(from: &[u8], to: &[u8]) -> Result<(), Error> {
         )
     })?;
     cron::redirect(from, to)?;
+    sources::follow(from, to)?;
     let relation = relation(LIVE, to).ok_or_else(|| missing(to))?;
     // Wakes who waits: by the old name there is nothing to wait for any more.
     remember(QueueKey { database: server::database(), relation }, Action::Altered(load_options(to)?));
