@@ -52,6 +52,8 @@ pub enum Error {
     Parallel { what: String },
     /// `PREPARE TRANSACTION` after calls whose effect waits for the commit.
     Prepared { what: &'static str },
+    /// `PREPARE TRANSACTION` after sending to a queue to which as many prepared transactions have sent as it has room for.
+    InDoubt { queue: String },
     /// The shared segment can't be had.
     NoSegment { reason: String, hint: String },
     /// The shared segment was laid out by another version.
@@ -267,6 +269,12 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             format!("cannot PREPARE a transaction that has used {what}"),
             Some("Its effect on the shared memory of this server waits for the commit.".into()),
             Some("Use COMMIT.".into()),
+        ),
+        Error::InDoubt { queue } => (
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("cannot PREPARE another transaction that has sent to queue \"{queue}\""),
+            Some("The memory has room for a few that are neither committed nor rolled back.".into()),
+            Some("COMMIT PREPARED or ROLLBACK PREPARED some of them; pg_prepared_xacts lists them.".into()),
         ),
         Error::NoSegment { reason, hint } => (
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -134,7 +134,7 @@ fn rule(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
         10 => p.set_options(slot, Options { max_rate: id as u32 % 4, rate_period: id * 100_000, ..options }, now),
         11 => p.set_options(slot, Options { max_attempts: id as u32 % 4, ..options }, now),
         12 => p.set_storage(slot, Storage { file: id as u32 % 3, toast: 1, empty: id % 2 == 0 }, &mut wake),
-        13 => p.distrust(slot),
+        13 => p.invalidate_watermark(slot),
         14 => p.detach(slot, 20, now, &mut wake).map(drop),
         _ => p.attach(QueueKey { database: 1, relation: slot }, options).map(drop),
     }

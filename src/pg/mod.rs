@@ -14,6 +14,7 @@
 //! | `guard.rs`, `raise.rs` | errors and panics on their way into the server; errors with a SQLSTATE of the extension's own |
 //! | `spi.rs`, `query.rs` | statements of the extension's own; a query that the user has given |
 //! | `xact.rs`, `savepoint.rs` | what happens at commit, abort and their savepoints; work in a savepoint of its own |
+//! | `prepared.rs` | transactions that are prepared, and what becomes of them |
 //! | `wal.rs` | what the transaction has written, and whether its commit waits for the disk |
 //! | `latch.rs` | sleeping until another session wakes this one |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
@@ -40,6 +41,7 @@ pub mod key_lock;
 pub mod latch;
 pub mod memory;
 pub mod own;
+pub mod prepared;
 pub mod query;
 pub mod raise;
 mod reserve;

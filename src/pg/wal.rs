@@ -26,6 +26,12 @@ pub fn has_transaction_id() -> bool {
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
+/// The number of this transaction, of 64 bits; `None` where it has none.
+pub fn transaction_id() -> Option<u64> {
+    // SAFETY: reads variables of this process.
+    Some(unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value).filter(|&id| id & 0xffff_ffff != 0)
+}
+
 /// Lets the commit that is about to be made not wait for the disk, nor for standbys; as `synchronous_commit = off` does.
 /// Until [`restore`].
 pub fn let_commit_not_wait() {

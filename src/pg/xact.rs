@@ -21,6 +21,15 @@ pub trait Participant: Sync {
     fn waiting(&self) -> bool;
     /// The transaction is about to commit; an error aborts it.
     fn pre_commit(&self) -> Result<(), Error>;
+    /// The transaction is about to be prepared (two-phase commit); an error aborts it. Where nothing waits for the end of the
+    /// transaction there is nothing to do.
+    fn prepare(&self) -> Result<(), Error> {
+        if self.waiting() { Err(Error::Prepared { what: self.name() }) } else { Ok(()) }
+    }
+    /// The transaction has been prepared: this session has nothing to do with it any more.
+    fn prepared(&self) {
+        self.abort();
+    }
     /// The transaction has committed and its rows are visible.
     fn commit(&self);
     /// The same where it has enlisted with nothing but writes ([`Enlisted::writes_of`]), without `pre_commit`. Can't fail.
@@ -143,14 +152,11 @@ unsafe fn enlisted_transaction_ends(enlisted: u16, event: pg_sys::XactEvent::Typ
     let work = move || match event {
         E::XACT_EVENT_PRE_COMMIT | E::XACT_EVENT_PRE_PREPARE => {
             for participant in participants(enlisted) {
-                let outcome = if event == E::XACT_EVENT_PRE_COMMIT {
-                    participant.pre_commit()
-                } else if participant.waiting() {
-                    Err(Error::Prepared { what: participant.name() })
+                if event == E::XACT_EVENT_PRE_COMMIT {
+                    participant.pre_commit()?;
                 } else {
-                    Ok(())
-                };
-                outcome?;
+                    participant.prepare()?;
+                }
             }
             Ok(())
         }
@@ -159,8 +165,12 @@ unsafe fn enlisted_transaction_ends(enlisted: u16, event: pg_sys::XactEvent::Typ
             run_infallible(enlisted, |participant| participant.commit());
             Ok(())
         }
-        // After PREPARE nothing waits, or it would have been refused above.
-        E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => {
+        E::XACT_EVENT_PREPARE => {
+            ENLISTED.store(0, Relaxed);
+            run_infallible(enlisted, |participant| participant.prepared());
+            Ok(())
+        }
+        E::XACT_EVENT_ABORT => {
             ENLISTED.store(0, Relaxed);
             run_infallible(enlisted, |participant| participant.abort());
             Ok(())

@@ -6,6 +6,7 @@ use crate::pg::encoding::decode_start;
 use crate::pg::spi::as_owner_of;
 use crate::pg::table::relation::Relation;
 use crate::pg::{latch, own, server};
+use crate::queue::doubt;
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::heap::table::QueueTable;
 use crate::queue::index::REGION;
@@ -290,7 +291,18 @@ impl Queue {
     #[cold]
     fn attach(&self, partition: &Partition) -> Result<(), Error> {
         let options = load_options(&self.name)?;
-        match partition.exclusive(|words| Index::new(words).attach(self.key, options))? {
+        // Before: one that is committed since is seen by the first refill.
+        let doubts = doubt::of_now()?;
+        let attached = partition.exclusive(|words| {
+            let index = Index::new(words);
+            let known = index.find(self.key)?.is_some();
+            let Some(slot) = index.attach(self.key, options)? else { return Ok(None) };
+            for doubt in doubts.iter().filter(|_| !known) {
+                index.doubt(slot, doubt, server::now(), &mut Wake::default())?;
+            }
+            Ok(Some(slot))
+        })?;
+        match attached {
             Some(_) => Ok(()),
             None => Err(Error::NotReady {
                 problem: "the shared memory has no room for another queue".into(),

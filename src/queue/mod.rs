@@ -16,6 +16,7 @@
 //! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
 //! | `pending.rs` | what waits for the end of the transaction |
+//! | `doubt.rs` | what prepared transactions have sent |
 //! | `ack.rs` | acknowledgement that does not wait for the disk |
 //! | `heap/` | a queue's table, past the executor |
 //! | `admin/` | queues made, changed, renamed, dropped, granted, scheduled |
@@ -26,6 +27,7 @@ mod ack;
 mod admin;
 mod arguments;
 mod consume;
+mod doubt;
 mod entry;
 mod functions;
 mod handle;

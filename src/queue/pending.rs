@@ -3,6 +3,7 @@
 //! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
 use super::ack;
+use super::doubt;
 use super::index::REGION;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
@@ -447,6 +448,28 @@ impl xact::Participant for Queues {
         Ok(())
     }
 
+    fn prepare(&self) -> Result<(), Error> {
+        PENDING.with_borrow(|pending| {
+            let sent = pending.items.iter().filter_map(|item| match item.action {
+                Action::Sent(entry) => Some(Ok((item.key, entry))),
+                // It stands, and ends by its timeout.
+                Action::Leased { .. } => None,
+                _ => Some(Err(Error::Prepared { what: "queues, other than to send and to read" })),
+            });
+            doubt::prepare(sent)
+        })
+    }
+
+    fn prepared(&self) {
+        ack::ended();
+        give_up_all();
+        let items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
+        keep_capacity(items);
+        if doubt::prepared() {
+            xact::enlist(ENLISTED);
+        }
+    }
+
     fn commit(&self) {
         ack::ended();
         let items = PENDING.with_borrow_mut(|pending| {
@@ -460,6 +483,9 @@ impl xact::Participant for Queues {
             wake_all(item.key);
         }
         keep_capacity(items);
+        if doubt::look_for_decisions() {
+            xact::enlist(ENLISTED);
+        }
     }
 
     fn abort(&self) {
@@ -468,6 +494,9 @@ impl xact::Participant for Queues {
         let mut items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
         roll_back(&mut items, 0);
         keep_capacity(items);
+        if doubt::not_prepared() {
+            xact::enlist(ENLISTED);
+        }
     }
 
     fn merge(&self, from: SubTransactionId, to: SubTransactionId) {

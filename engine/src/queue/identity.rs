@@ -99,7 +99,7 @@ impl Partition<'_> {
                 self.forget(slot, first, i64::MIN, &mut Wake::none())?;
             }
         }
-        self.distrust(slot)?;
+        self.invalidate_watermark(slot)?;
         self.start_counting(slot)?;
         self.forward_wakeup(slot, wake)
     }

@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 121;
+const QUEUE: usize = 154;
 /// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
 pub(super) const HISTOGRAM: usize = 16;
 pub(super) const HISTOGRAM_COUNT: usize = 2;
@@ -102,9 +102,17 @@ pub(super) enum Q {
     FirstDue = 37,
     /// When somebody has read last, or tried to; 0 for never.
     LastRead = 38,
+    /// How many prepared transactions have sent, and the records of them (`doubt.rs`).
+    InDoubt = 39,
+    Doubts = 40,
     /// Two words a list from here on.
-    Lists = 39,
+    Lists = 72,
 }
+
+/// The most prepared transactions that may have sent to a queue, and the words of each (`doubt.rs`).
+pub const DOUBTS: usize = 8;
+pub(super) const DOUBT: usize = 4;
+const _: () = assert!(Q::Doubts as usize + DOUBTS * DOUBT <= Q::Lists as usize);
 
 /// Lists of ready messages: two for each priority. The second one, which is read first, is for those that had their turn
 /// before (`line_up`).
@@ -247,6 +255,15 @@ impl<'a> Partition<'a> {
     /// The words of a queue's histogram.
     pub(super) fn histogram(&self, slot: u32, histogram: usize) -> Result<Words<'a>, Corrupt> {
         crate::words::part(self.words, self.histogram_place(slot, histogram, 0)?, HISTOGRAM)
+    }
+
+    /// A word of the records of prepared transactions.
+    pub(super) fn doubt_word(&self, slot: u32, offset: usize) -> Result<u64, Corrupt> {
+        load(self.words, self.q_place(slot, Q::Doubts as usize + offset)?)
+    }
+
+    pub(super) fn set_doubt_word(&self, slot: u32, offset: usize, value: u64) -> Result<(), Corrupt> {
+        store(self.words, self.q_place(slot, Q::Doubts as usize + offset)?, value)
     }
 
     /// Sets everything but the lists to zero.
@@ -414,6 +431,8 @@ pub(super) const LAYOUT: u64 = fingerprint![
     HEAD,
     WORDS_PER_QUEUE,
     PRIORITIES,
+    DOUBTS,
+    DOUBT,
     READY,
     LEASED,
     DELAYED,
@@ -476,6 +495,8 @@ pub(super) const LAYOUT: u64 = fingerprint![
         CountTook,
         FirstDue,
         LastRead,
+        InDoubt,
+        Doubts,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

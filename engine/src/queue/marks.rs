@@ -88,7 +88,7 @@ impl Partition<'_> {
 
     /// Forgets how far the table has been read, so that the next read scans all of it: after COPY, restore or
     /// replication has put rows into the table behind the index's back.
-    pub fn distrust(&self, slot: u32) -> Result<(), Corrupt> {
+    pub fn invalidate_watermark(&self, slot: u32) -> Result<(), Corrupt> {
         self.lower(slot, NUMBERS, i64::MIN, i64::MAX)?;
         self.lower(slot, TIMES, i64::MIN, i64::MAX)
     }

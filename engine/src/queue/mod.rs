@@ -15,6 +15,8 @@
 //!   committing sender pushes, whatever its number, and what is dropped meanwhile lowers the *floor*; at the end the
 //!   frontier is where the scan came to, or the floor. So a row that was committed before the snapshot is scanned, and
 //!   one committed after it is pushed: never neither.
+//! * **In doubt.** What a prepared transaction has sent may be at or below the marks and not in the index. The queue has a record of each
+//!   such transaction until it is known to be decided, which lowers the marks where it has committed.
 //!
 //! A message goes from *ready* to *leased* when it is read; to *busy* while an open transaction deletes it, when its
 //! timer stands still and nobody else gets it; and back when its lease runs out or that transaction aborts. After its
@@ -36,10 +38,12 @@
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
+//! | `doubt.rs` | what prepared transactions have sent |
 //! | `durations.rs` | how long messages wait, and how long work on them takes |
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
 mod clock;
+mod doubt;
 mod durations;
 mod group;
 mod identity;
@@ -59,10 +63,11 @@ mod wait;
 mod wake;
 mod window;
 
+pub use doubt::{Decision, Doubt, Doubts};
 pub use durations::{Durations, Histogram};
 pub use group::{Offered, Yielded};
 pub use identity::Storage;
-pub use layout::{PRIORITIES, Partition};
+pub use layout::{DOUBTS as MOST_DOUBTS, PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;

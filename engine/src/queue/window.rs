@@ -38,6 +38,8 @@ pub struct QueueState {
     pub next: Option<i64>,
     /// Whether reads return nothing on purpose.
     pub paused: bool,
+    /// Whether prepared transactions have sent that aren't known to be decided.
+    pub in_doubt: bool,
 }
 
 /// What a refill has to scan, and how much it may bring.
@@ -312,6 +314,7 @@ impl Partition<'_> {
             refiller: refiller.checked_sub(1).map(|process| process as u32),
             next: self.comes_due_of(slot, ready, allowance, now)?,
             paused: self.paused(slot)?,
+            in_doubt: self.in_doubt(slot)?,
         })
     }
 
@@ -323,6 +326,10 @@ impl Partition<'_> {
     fn comes_due_of(&self, slot: u32, ready: u64, allowance: u64, now: i64) -> Result<Option<i64>, Corrupt> {
         let (frontier, horizon) = self.reach(slot)?;
         let mut next = self.first_due(slot)?;
+        if self.in_doubt(slot)? {
+            // To see whether it is decided.
+            next = next.min(now.saturating_add(RETRY));
+        }
         if horizon != i64::MAX && allowance > 0 {
             // Where something is due and there is no room for it, or another session is bringing it, to look again at once is in
             // vain.

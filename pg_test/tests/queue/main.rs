@@ -21,6 +21,7 @@ mod limits;
 mod memory;
 mod order;
 mod poison;
+mod prepared;
 mod refill;
 mod roles;
 mod savepoint;

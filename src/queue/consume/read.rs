@@ -12,6 +12,7 @@ use crate::pg::fmgr::{Rows, Value};
 use crate::pg::spi::{Parameter, as_owner_of, each_row};
 use crate::pg::table::snapshot::fixed_snapshot;
 use crate::pg::{latch, server};
+use crate::queue::doubt;
 use crate::queue::entry::{ENTRY, entry_of};
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{OpenTable, Row};
@@ -262,6 +263,8 @@ struct Reader<'q> {
     got: usize,
     /// Whether each is given with its queue's name before it.
     names: bool,
+    /// Whether this session has looked what has become of prepared transactions.
+    settled: bool,
 }
 
 impl<'q> Reader<'q> {
@@ -282,6 +285,7 @@ impl<'q> Reader<'q> {
             waited,
             got: 0,
             names: false,
+            settled: false,
         }
     }
 
@@ -332,6 +336,10 @@ impl<'q> Reader<'q> {
                     }
                     return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
                 }
+            } else if !any && queue_state.in_doubt && !self.settled {
+                // Once a look: what has been decided may have to be fetched.
+                self.settled = true;
+                doubt::settle(self.queue.key)?;
             } else if !any && !more_due && queue_state.ready == 0 {
                 return Ok(if got > 0 { None } else { Some(queue_state) });
             }

@@ -9,6 +9,7 @@ use crate::pg::server;
 use crate::pg::spi::as_owner_of;
 use crate::queue::admin::sequence;
 use crate::queue::consume::bury;
+use crate::queue::doubt;
 use crate::queue::handle::{Queue, is_operator};
 use crate::queue::index::REGION;
 use crate::queue::inspect::stats;
@@ -128,6 +129,7 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         index.set_maintenance(slot, reached)?;
         Ok(reached)
     })?;
+    doubt::settle(queue.key)?;
     reconcile::count_again(queue)?;
     let (mut whole, mut locked) = (true, false);
     // What is leased or delayed for ever would keep its place in memory.

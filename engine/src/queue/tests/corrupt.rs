@@ -100,7 +100,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.expire(slot, NOW + 5, 50, wake).map(drop),
         p.watch(slot, NOW, wake),
         p.drop_message(slot, id + 1, TAG, NOW, wake),
-        p.distrust(slot),
+        p.invalidate_watermark(slot),
         p.delivered(slot, 1),
         p.not_delivered(slot, 1, NOW),
         p.set_aside(slot, &entry(id + 4), NOW).map(drop),

@@ -929,9 +929,9 @@ impl<'a> World<'a> {
         self.woke(&wake);
     }
 
-    pub fn distrust(&mut self, q: usize) {
+    pub fn invalidate_watermark(&mut self, q: usize) {
         if let Some(slot) = self.queues[q].slot {
-            self.p.distrust(slot).unwrap();
+            self.p.invalidate_watermark(slot).unwrap();
             self.forward_wakeup(q);
         }
     }

@@ -201,7 +201,7 @@ fn a_refill_puts_what_is_due_where_it_belongs_by_time() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.distrust(slot).unwrap();
+    p.invalidate_watermark(slot).unwrap();
     p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
     let found = |entry: &Entry, sent| p.found(slot, entry, sent, &mut Wake::default()).unwrap();
     for (id, due) in [(1, 30), (2, 10), (3, 50)] {

@@ -145,7 +145,7 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::LimitAttempts(q, most) => world.limit_attempts(at(q), most),
         Step::StartBurial(q, count) => world.start_burial(at(q), usize::from(count)),
         Step::BuryByRow(q, which) => world.bury_by_row(at(q), which),
-        Step::Distrust(q) => world.distrust(at(q)),
+        Step::Distrust(q) => world.invalidate_watermark(at(q)),
         Step::Reuse(q, which, priority, delay, announced) => world.reuse(at(q), which, priority, delay, announced),
         Step::Reconcile(q) => world.reconcile(at(q)),
         Step::StartRefill(q) => {

@@ -180,7 +180,7 @@ fn what_a_full_wake_list_has_no_place_for_is_owed() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
-    p.distrust(slot).unwrap();
+    p.invalidate_watermark(slot).unwrap();
     p.start_refill(slot, 1, NOW, None).unwrap().unwrap();
     for process in 0..70 {
         p.wait(slot, process, NOW, i64::MAX).unwrap().unwrap();

@@ -226,7 +226,7 @@ fn a_scan_of_the_table_finds_them_and_room_is_made() {
     let (p, slots) = fresh(&words, 2);
     let slot = slots[0];
     p.set_options(slot, ONCE, NOW).unwrap();
-    p.distrust(slot).unwrap();
+    p.invalidate_watermark(slot).unwrap();
     let mut wake = Wake::default();
     p.start_refill(slot, 5, NOW, None).unwrap().unwrap();
     for id in 1..=300 {
