@@ -19,7 +19,7 @@ CREATE FUNCTION enough.queue_create(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries (0: there is no limit) it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max; where max_attempts and retry_backoff are both 0 such a delivery is undone: the message is ready at once, and the delivery isn''t counted; and of one priority the ready messages are delivered in the order of their numbers, whatever they have waited for. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -166,8 +166,31 @@ CREATE FUNCTION enough.queue_read(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
 'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery, unless the queue has durable_attempts.
-For visibility_timeout (NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
+For visibility_timeout (0 to 366 days; NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
+
+CREATE FUNCTION enough.queue_read_these(
+    queue text,
+    msg_ids bigint[],
+    visibility_timeout interval DEFAULT NULL
+) RETURNS SETOF enough.queue_message
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read_these';
+COMMENT ON FUNCTION enough.queue_read_these IS
+'Leases those of up to 10,000 messages that are ready to the caller, and returns them in the order of msg_ids: for a reader that chooses its messages by what is in the table. None for an empty array or NULL.
+Not those that are leased, delayed, behind the head of their group, sent by this transaction, or not there; who asks for messages that others ask for, too, may get fewer. Waits for nothing. Within max_in_flight and max_rate. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (too many), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
+
+CREATE FUNCTION enough.queue_read_own(
+    queue text,
+    qty int DEFAULT 1,
+    visibility_timeout interval DEFAULT NULL,
+    msg_ids bigint[] DEFAULT NULL
+) RETURNS SETOF enough.queue_message
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read_own';
+COMMENT ON FUNCTION enough.queue_read_own IS
+'Leases up to qty (1 to 10,000) messages that this transaction has itself sent, redriven, released or rescheduled, which queue_read delivers only once it has committed, and returns them in the order of their numbers. msg_ids: only these (up to 10,000); NULL is any.
+Nobody else sees any of it before the transaction commits; then they are invisible for the rest of visibility_timeout (0 to 366 days; NULL: the queue''s own) and have that delivery behind them. lease is NULL. Not messages of groups, and not beyond max_attempts; max_in_flight and max_rate don''t count these deliveries. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (too many), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_read_any(
     queues text[],
@@ -302,6 +325,28 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.queue_release_batch IS
 'Gives up to 10,000 leased messages back, as queue_release does.
 Returns the msg_ids of those that it gave back, in the order of msg_ids: not of those that aren''t leased, or not by that lease. leases: one element a message; NULL, the array or an element, is whichever lease there is. Rows are locked in the order of their numbers, so that two batches never deadlock. Errors are those of queue_release; 22023 for leases of another length, 54000 for a larger batch.';
+
+CREATE FUNCTION enough.queue_reschedule(queue text, msg_ids bigint[], deliver_at timestamptz)
+RETURNS SETOF bigint
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_reschedule';
+COMMENT ON FUNCTION enough.queue_reschedule IS
+'Gives up to 10,000 messages, ready, leased or delayed, another delivery time: none of them is delivered before it, and each from then on. One in the past is now. A lease ends with that, whoever has it; the attempts stay. None for an empty array or NULL.
+Returns the msg_ids of those that it changed, in the order of msg_ids: not of those that aren''t there. Durable; until the transaction ends nobody else gets the messages; a rollback leaves them as they were. Rows are locked in the order of their numbers, so that two batches never deadlock. Needs SELECT and DELETE on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (infinite, or more than 10 years ahead), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+
+CREATE FUNCTION enough.queue_attempts(queue text, msg_id bigint) RETURNS int
+LANGUAGE c STABLE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_attempts';
+COMMENT ON FUNCTION enough.queue_attempts IS
+'Says how often a live message has been delivered, as far as the memory knows; the row''s own attempts may be fewer. For views of a queue''s table; reads no table.
+Returns NULL where the memory doesn''t know the message: then the row''s attempts are right. Needs SELECT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 42501.';
+
+CREATE FUNCTION enough.queue_visible_at(queue text, msg_id bigint) RETURNS timestamptz
+LANGUAGE c STABLE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_visible_at';
+COMMENT ON FUNCTION enough.queue_visible_at IS
+'Says when the lease of a live message ends, or its rest is over, as far as the memory knows. For views of a queue''s table; reads no table.
+Returns NULL where none runs, or the memory doesn''t know the message: then the row''s deliver_at is right. Needs SELECT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 42501.';
 
 CREATE FUNCTION enough.queue_status(queue text, msg_id bigint) RETURNS TABLE (
     state text,

@@ -93,14 +93,19 @@ pub(super) fn delivery(given: Option<Time>, deliver_at: Option<Time>, now: i64) 
         Some(_) if delay > 0 => {
             return Err(Error::invalid("deliver_at", "given together with a delay", "left out where delay is given"));
         }
-        Some(Time::Micros(at)) => at,
-        Some(other) => return Err(Error::invalid("deliver_at", other.describe(), "a finite time")),
+        Some(given) => moment(given, now)?,
     };
+    Ok((at > now).then_some(at))
+}
+
+/// A moment, in microseconds, that isn't too far away.
+pub(super) fn moment(given: Time, now: i64) -> Result<i64, Error> {
+    let Time::Micros(at) = given else { return Err(Error::invalid("deliver_at", given.describe(), "a finite time")) };
     if at > now.saturating_add(TEN_YEARS) {
         let ahead = Time::Micros(at.saturating_sub(now)).describe() + " ahead";
         return Err(Error::invalid("deliver_at", ahead, "within 10 years"));
     }
-    Ok((at > now).then_some(at))
+    Ok(at)
 }
 
 /// Fails where a batch has more elements than a call takes.

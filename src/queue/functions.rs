@@ -62,13 +62,13 @@ export!(
 
 type Answer = Result<Value<'static>, Error>;
 
-fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
+pub(super) fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     Queue::open(required(call.bytes(0), "queue")?)
 }
 
 /// The same, for who writes its table: locked until the transaction ends. Where nothing may be written, the call says so
 /// later.
-fn queue_to_write(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
+pub(super) fn queue_to_write(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     open_to_write(required(call.bytes(0), "queue")?)
 }
 
@@ -91,7 +91,7 @@ fn create(call: &mut Call<'_>) -> Answer {
     };
     let new = create::NewQueue {
         visibility_timeout: interval(1, "visibility_timeout", 30 * SECOND, MILLISECOND)?,
-        max_attempts: whole(call.i32(2).unwrap_or(10), "max_attempts", 1, 1_000_000)?,
+        max_attempts: whole(call.i32(2).unwrap_or(10), "max_attempts", 0, 1_000_000)?,
         retry_backoff: interval(3, "retry_backoff", SECOND, 0)?,
         retry_backoff_max: interval(4, "retry_backoff_max", HOUR, 0)?,
         max_in_flight: limit(call.i32(5), "max_in_flight")?.filter(|&most| most > 0),
@@ -206,7 +206,7 @@ fn send_unique(call: &mut Call<'_>) -> Answer {
     Ok(rows.end())
 }
 
-fn all(call: &mut Call<'_>, numbers: &[i64]) -> Answer {
+pub(super) fn all(call: &mut Call<'_>, numbers: &[i64]) -> Answer {
     let mut answer = call.rows()?;
     for &number in numbers {
         answer.push(&[Value::I64(number)])?;
@@ -222,7 +222,7 @@ fn read_some(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let wish = read::ReadRequest {
         qty: quantity(call.i32(1), 1)?,
-        timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
+        timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
         delete: false,
         function: "queue_read",
@@ -253,7 +253,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
     }
     let wish = read::ReadRequest {
         qty: quantity(call.i32(1), 1)?,
-        timeout: optional_duration(call.interval(2), "visibility_timeout", MILLISECOND, YEAR)?,
+        timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
         delete: false,
         function: "queue_read_any",

@@ -8,6 +8,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `functions.rs`, `arguments.rs` | arguments in, rows out; their ranges, defaults and arrays |
+//! | `by_number.rs` | functions for messages whose numbers the caller knows, or this transaction |
 //! | `handle.rs` | a queue as a session knows it |
 //! | `name.rs`, `options.rs` | names; the rows of `enough.queue` |
 //! | `index.rs`, `entry.rs` | where its index lies; what that has to know of a row |
@@ -26,6 +27,7 @@
 mod ack;
 mod admin;
 mod arguments;
+mod by_number;
 mod consume;
 mod doubt;
 mod entry;

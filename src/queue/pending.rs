@@ -121,7 +121,10 @@ impl Pending {
                 item.action = Action::Passing(ending);
             }
         }
-        self.items.retain(|item| outside(item).is_none_or(|(message, _)| !passing.contains(&message)));
+        self.items.retain(|item| match item.action {
+            Action::Failed { entry, busy: false, .. } => !passing.contains(&(item.key, entry.msg_id)),
+            _ => outside(item).is_none_or(|(message, _)| !passing.contains(&message)),
+        });
     }
 }
 
@@ -199,6 +202,20 @@ pub(super) fn forget_finished(key: QueueKey, msg_id: i64) {
 /// Whether this transaction has finished a message, or given it back.
 pub(super) fn is_changed_here(key: QueueKey, msg_id: i64) -> bool {
     PENDING.with_borrow(|pending| pending.items.iter().rev().any(|item| item.changes(key, msg_id)))
+}
+
+/// The messages of a queue that this transaction has sent, or given back, in the order of their numbers.
+pub(super) fn written_here(key: QueueKey) -> PgVec<i64> {
+    let written = |item: &Item| match item.action {
+        Action::Sent(entry) | Action::Failed { entry, .. } | Action::Redriven(entry) if item.key == key => {
+            Some(entry.msg_id)
+        }
+        _ => None,
+    };
+    let mut numbers: PgVec<i64> = PENDING.with_borrow(|pending| pending.items.iter().filter_map(written).collect());
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// Forgets leases that have been given back.
@@ -347,8 +364,11 @@ fn count_ending(index: &Index<'_>, slot: u32, ending: Ending) -> Result<(), Corr
 fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
     match item.action {
         Action::Leased { msg_id, lease, attempts } => {
-            let delay = backoff(&index.options(slot)?, attempts, lease);
-            index.release_with_backoff(slot, msg_id, lease, now, delay, wake)
+            let options = index.options(slot)?;
+            if options.forgets_deliveries() {
+                return index.undo_lease(slot, msg_id, lease, now, wake);
+            }
+            index.release_with_backoff(slot, msg_id, lease, now, backoff(&options, attempts, lease), wake)
         }
         Action::Finished { msg_id, tag, busy: true, .. } => index.end_busy(slot, msg_id, tag, false, now, wake),
         Action::Failed { entry, busy: true, .. } => index.end_busy(slot, entry.msg_id, entry.tag, false, now, wake),

@@ -144,36 +144,48 @@ impl Partition<'_> {
                 continue;
             }
             left -= 1;
-            let lease = next_lease;
-            next_lease = lease.wrapping_add(1);
-            self.set_head(Head::NextLease, next_lease)?;
-            let attempts = attempts + 1;
-            self.set_half(record, R::Attempts, true, attempts)?;
-            let mut kind = self.kind(record)?;
-            kind.counted = true;
-            self.set_kind(record, kind)?;
-            self.set_r(record, R::Lease, lease)?;
-            self.set_r(record, R::Due, until.cast_unsigned())?;
-            self.link(slot, record, LEASED, false)?;
-            self.set_timer(slot, record)?;
-            taken.push(Delivery {
-                msg_id: self.r(record, R::MsgId)?.cast_signed(),
-                tid: Tid::unpack(self.r(record, R::Tid)?),
-                tag: self.tag(slot, record)?,
-                lease,
-                attempts,
-                until,
-                find_next: match kind.owner {
-                    0 => None,
-                    _ => self.begin_probe(self.group_of(record)?, process)?,
-                },
-                may_overtake: kind.owner != 0 && attempts == 1 && self.may_overtake(slot, record)?,
-            });
+            taken.push(self.lease(slot, record, next_lease, attempts + 1, until, process)?);
+            next_lease = next_lease.wrapping_add(1);
         }
         if allowance == usize::MAX {
             return Ok(());
         }
         self.spend(slot, u32::try_from(taken.len() - before).unwrap_or(u32::MAX), now)
+    }
+
+    /// Leases a message, which is in no list, under the number `lease` for its `attempts`-th delivery.
+    #[inline(always)]
+    pub(super) fn lease(
+        &self,
+        slot: u32,
+        record: u32,
+        lease: u64,
+        attempts: u32,
+        until: i64,
+        process: u32,
+    ) -> Result<Delivery, Corrupt> {
+        self.set_head(Head::NextLease, lease.wrapping_add(1))?;
+        self.set_half(record, R::Attempts, true, attempts)?;
+        let mut kind = self.kind(record)?;
+        kind.counted = true;
+        self.set_kind(record, kind)?;
+        self.set_r(record, R::Lease, lease)?;
+        self.set_r(record, R::Due, until.cast_unsigned())?;
+        self.link(slot, record, LEASED, false)?;
+        self.set_timer(slot, record)?;
+        Ok(Delivery {
+            msg_id: self.r(record, R::MsgId)?.cast_signed(),
+            tid: Tid::unpack(self.r(record, R::Tid)?),
+            tag: self.tag(slot, record)?,
+            lease,
+            attempts,
+            until,
+            find_next: match kind.owner {
+                0 => None,
+                _ => self.begin_probe(self.group_of(record)?, process)?,
+            },
+            may_overtake: kind.owner != 0 && attempts == 1 && self.may_overtake(slot, record)?,
+        })
     }
 
     /// Counts deliveries, in the hope that their rows will be found.
@@ -344,7 +356,11 @@ impl Partition<'_> {
     /// the order in which they come back, or of the others, which are read after them.
     pub(super) fn line_up(&self, slot: u32, record: u32, turn: bool, wake: &mut Wake) -> Result<(), Corrupt> {
         let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
-        self.link(slot, record, 2 * priority + usize::from(turn), false)?;
+        if self.is_numbered(slot)? {
+            self.link_by_number(slot, record, 2 * priority)?;
+        } else {
+            self.link(slot, record, 2 * priority + usize::from(turn), false)?;
+        }
         self.wake_one(slot, wake)?;
         Ok(())
     }
@@ -353,8 +369,12 @@ impl Partition<'_> {
     /// of the others.
     fn line_up_first(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
-        let turn = self.half(record, R::Attempts, true)? > 0;
-        self.link(slot, record, 2 * priority + usize::from(turn), true)?;
+        if self.is_numbered(slot)? {
+            self.link_by_number(slot, record, 2 * priority)?;
+        } else {
+            let turn = self.half(record, R::Attempts, true)? > 0;
+            self.link(slot, record, 2 * priority + usize::from(turn), true)?;
+        }
         self.wake_one(slot, wake)?;
         Ok(())
     }
@@ -488,6 +508,10 @@ impl Partition<'_> {
             }
             _ if self.yield_head(slot, record, now, wake)? => Ok(()),
             DELAYED => self.delay(slot, record, now, wake),
+            was if self.is_numbered(slot)? => {
+                self.link_by_number(slot, record, was.min(READY - 1))?;
+                self.wake_one(slot, wake).map(drop)
+            }
             was => {
                 self.link(slot, record, was.min(READY - 1), true)?;
                 self.wake_one(slot, wake).map(drop)

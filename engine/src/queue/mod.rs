@@ -35,6 +35,8 @@
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
 //! | `lease.rs` | reading, finishing, giving back |
+//! | `numbered.rs` | messages that stand in line by their numbers |
+//! | `pick.rs` | reading messages by their numbers |
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
@@ -53,6 +55,8 @@ mod limits;
 mod look;
 mod marks;
 mod message;
+mod numbered;
+mod pick;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -72,6 +76,7 @@ pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use message::{Entry, Found, Tag, Tid};
+pub use pick::Picked;
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::Place;
 pub use wake::Wake;

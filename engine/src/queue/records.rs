@@ -159,6 +159,21 @@ impl Partition<'_> {
         self.set_r(record, R::Kind, self.r(record, R::Kind)? & !Kind::LIST | list as u64 & Kind::LIST)
     }
 
+    /// Puts a record, which is in no list, behind another one of a list.
+    pub(super) fn link_behind(&self, slot: u32, record: u32, list: usize, before: u32) -> Result<(), Corrupt> {
+        let (first, last, len) = self.list(slot, list)?;
+        let next = self.half(before, R::Links, true)?;
+        self.set_r(record, R::Links, u64::from(next) << 32 | u64::from(before))?;
+        self.set_half(before, R::Links, true, record)?;
+        if next == 0 {
+            self.set_list(slot, list, first, record, len.saturating_add(1))?;
+        } else {
+            self.set_half(next, R::Links, false, record)?;
+            self.set_list(slot, list, first, last, len.saturating_add(1))?;
+        }
+        self.set_r(record, R::Kind, self.r(record, R::Kind)? & !Kind::LIST | list as u64 & Kind::LIST)
+    }
+
     /// Takes a record out of the list it is in.
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let Kind { list, origin, .. } = self.kind(record)?;

@@ -57,6 +57,14 @@ pub struct Options {
     pub ack_async: bool,
 }
 
+impl Options {
+    /// Whether a message is what its number says, however often it was delivered: then a delivery whose transaction is
+    /// rolled back leaves no trace, and what comes back stands in line by its number (`numbered.rs`).
+    pub fn forgets_deliveries(&self) -> bool {
+        self.max_attempts == u32::MAX && self.retry_backoff == 0
+    }
+}
+
 /// What a queue has seen and holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
@@ -107,6 +115,8 @@ const DURABLE: u64 = 16;
 pub(super) const OWED: u64 = 32;
 /// Acknowledgements needn't be on disk.
 const ASYNC: u64 = 64;
+/// Its messages stand in line by their numbers.
+const NUMBERED: u64 = 128;
 /// A count that takes no longer than this, in microseconds, may be repeated at every opportunity; others may take this
 /// part of the time.
 const QUICK: u64 = 100_000;
@@ -279,8 +289,13 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
         self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
-        let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE | ASYNC);
-        let options = [(options.paused, PAUSED), (options.durable_attempts, DURABLE), (options.ack_async, ASYNC)];
+        let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE | ASYNC | NUMBERED);
+        let options = [
+            (options.paused, PAUSED),
+            (options.durable_attempts, DURABLE),
+            (options.ack_async, ASYNC),
+            (options.forgets_deliveries(), NUMBERED),
+        ];
         for (set, flag) in options {
             flags |= if set { flag } else { 0 };
         }
@@ -303,6 +318,12 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ReconcileNumber, reached.number)?;
         self.set_q_i64(slot, Q::ReconcileTime, reached.time)?;
         self.set_q_i64(slot, Q::CleanArchive, reached.archive)
+    }
+
+    /// Whether messages stand in line by their numbers.
+    #[inline]
+    pub(super) fn is_numbered(&self, slot: u32) -> Result<bool, Corrupt> {
+        Ok(self.q(slot, Q::Flags)? & NUMBERED != 0)
     }
 
     /// Whether each delivery is noted in the row, also the first one.
@@ -408,4 +429,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE, OWED, ASYNC];
+pub(super) const LAYOUT: u64 = fingerprint![PAUSED, COUNTED, REWRITTEN, MISCOUNTED, DURABLE, OWED, ASYNC, NUMBERED];

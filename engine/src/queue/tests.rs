@@ -10,10 +10,12 @@
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
+//! | `numbered.rs` | those of messages that stand in line by their numbers |
 //! | `order.rs` | those of time: what is due first |
 //! | `ending.rs` | those of failing, purging and looking |
 //! | `clock.rs` | those of a clock that is set back |
 //! | `durations.rs` | those of waiting and running times |
+//! | `pick.rs` | those of messages read by their numbers |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
 mod check;
@@ -24,7 +26,9 @@ mod ending;
 mod groups;
 mod invariants;
 mod model;
+mod numbered;
 mod order;
+mod pick;
 mod random;
 mod refill;
 mod rules;

@@ -396,7 +396,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[
             Argument("name", "'new'", &[NEW_QUEUE]),
             Argument("visibility_timeout", "'30 seconds'", &[NOT_NEGATIVE, LEASE, TOO_LONG]),
-            Argument("max_attempts", "10", &[&[NULL, ("0", "22023"), ("-1", "22023"), ("2147483647", "22023")]]),
+            Argument("max_attempts", "10", &[&[NULL, ("-1", "22023"), ("2147483647", "22023")]]),
             Argument("retry_backoff", "'1 second'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
             Argument("retry_backoff_max", "'1 hour'", &[NOT_NEGATIVE, YEAR, TOO_LONG]),
             Argument("max_in_flight", "5", &[LIMIT]),
@@ -413,7 +413,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("durable_attempts", "false", &[NOT_NULL]),
             Argument("ack", "'async'", &[NOT_NULL, ACK]),
         ],
-        &[("'q', max_attempts => 0, if_not_exists => true", "22023")],
+        &[("'q', max_attempts => -1, if_not_exists => true", "22023")],
     ),
     function("queue_drop", &[Argument("name", "'q'", &[QUEUE]), Argument("if_exists", "false", &[NOT_NULL])], &[]),
     function(
@@ -494,7 +494,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[
             OF_QUEUE,
             Argument("qty", "1", &[QTY]),
-            Argument("visibility_timeout", "NULL", &[LEASE, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+            Argument("visibility_timeout", "NULL", &[YEAR, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
             Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG]),
         ],
         &[],
@@ -504,11 +504,33 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[
             Argument("queues", "'{q}'", &[&[("'{nope}'", "42704"), ("'{q,NULL}'", "22004")]]),
             Argument("qty", "1", &[QTY]),
-            Argument("visibility_timeout", "NULL", &[LEASE, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+            Argument("visibility_timeout", "NULL", &[YEAR, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
             Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG]),
         ],
         &[],
     ),
+    function(
+        "queue_read_these",
+        &[
+            OF_QUEUE,
+            BATCH,
+            Argument("visibility_timeout", "NULL", &[YEAR, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+        ],
+        &[],
+    ),
+    function(
+        "queue_read_own",
+        &[
+            OF_QUEUE,
+            Argument("qty", "1", &[QTY]),
+            Argument("visibility_timeout", "NULL", &[YEAR, TOO_LONG, &[("'-1 second'::interval", "22023")]]),
+            Argument("msg_ids", "NULL", &[MSG_IDS]),
+        ],
+        &[],
+    ),
+    function("queue_reschedule", &[OF_QUEUE, BATCH, Argument("deliver_at", "now()", &[NOT_NULL, DELIVER_AT])], &[]),
+    function("queue_attempts", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL])], &[]),
+    function("queue_visible_at", &[OF_QUEUE, Argument("msg_id", "1", &[NOT_NULL])], &[]),
     function(
         "queue_pop",
         &[OF_QUEUE, Argument("qty", "1", &[QTY]), Argument("wait", "'0'", &[NOT_NEGATIVE, WAIT, TOO_LONG])],
@@ -752,6 +774,11 @@ pub(crate) const GOOD: &[&str] = &[
     "queue_send('q', '1', deliver_at => '4700-01-01 BC'::timestamptz)",
     "queue_read('q', 10000, '366 days')",
     "queue_read('q', wait => '1 hour')",
+    "queue_read('q', visibility_timeout => '0')",
+    "queue_read_these('q', ARRAY[-1, 9223372036854775807], '366 days')",
+    "queue_read_own('q', 10000, '0', '{}')",
+    "queue_reschedule('q', ARRAY[-1], '4700-01-01 BC'::timestamptz)",
+    "queue_create('new', max_attempts => 0)",
     "queue_delete('q', -1)",
     "queue_delete('q', 9223372036854775807, -9223372036854775808)",
     "queue_delete_batch('q', ARRAY[-9223372036854775808, 9223372036854775807])",

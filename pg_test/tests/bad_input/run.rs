@@ -302,6 +302,10 @@ fn a_batch_of_nothing_answers_nothing() -> Result<()> {
         "queue_extend_batch('q', '{}')",
         "queue_fail_batch('q', '{}')",
         "queue_release_batch('q', '{}')",
+        "queue_read_these('q', '{}')",
+        "queue_read_these('q', NULL)",
+        "queue_reschedule('q', '{}', now())",
+        "queue_reschedule('q', NULL, now())",
         "cache_mget('{}')",
     ] {
         ensure!(client.query(&format!("SELECT * FROM enough.{call}"), &[])?.is_empty(), "{call} answers something");

@@ -4,6 +4,7 @@ mod ack;
 mod any;
 mod at_once;
 mod batches;
+mod by_number;
 mod cancel;
 mod changed;
 mod contended;

@@ -28,9 +28,12 @@ const SEND: [&str; 6] = [
     "queue_send_unique('q', '1', 'u')",
     "queue_send_unique('q', '2', 'u', 'replace')",
 ];
-const CONSUME: [&str; 14] = [
+const CONSUME: [&str; 17] = [
     "queue_read('q')",
     "queue_pop('q')",
+    "queue_read_these('q', ARRAY[1])",
+    "queue_read_own('q')",
+    "queue_reschedule('q', ARRAY[1], now())",
     "queue_delete('q', 1)",
     "queue_delete_batch('q', ARRAY[1])",
     "queue_extend('q', 1, '1 second')",
@@ -44,11 +47,13 @@ const CONSUME: [&str; 14] = [
     "queue_redrive('q')",
     "queue_purge('q')",
 ];
-const OBSERVE: [&str; 5] = [
+const OBSERVE: [&str; 7] = [
     "queue_stats('q')",
     "queue_peek('q')",
     "queue_peek('q', state => 'dead')",
     "queue_status('q', 1)",
+    "queue_attempts('q', 1)",
+    "queue_visible_at('q', 1)",
     "queue_dead('q')",
 ];
 const OWN: [&str; 5] = [

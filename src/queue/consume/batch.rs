@@ -179,6 +179,16 @@ impl Batch {
         self.each(|member| Ok(fail::fail(queue, table, member.msg_id, error, then, member.lease)?.is_some()))
     }
 
+    /// Gives messages another delivery time.
+    pub(in crate::queue) fn reschedule(
+        &self,
+        queue: &Queue,
+        table: &OpenTable<'_>,
+        deliver_at: i64,
+    ) -> Result<Done, Error> {
+        self.each(|member| release::reschedule(queue, table, member.msg_id, deliver_at))
+    }
+
     /// Gives leased messages back, as if they had not been delivered.
     pub(in crate::queue) fn release(&self, queue: &Queue, table: &OpenTable<'_>, delay: i64) -> Result<Done, Error> {
         self.each(|member| release::release(queue, table, member.msg_id, delay, member.lease))

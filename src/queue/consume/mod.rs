@@ -3,11 +3,12 @@
 //! | file | subject |
 //! |---|---|
 //! | `read.rs` | leasing messages, and waiting for them |
+//! | `pick.rs` | leasing messages by their numbers, and those of this transaction |
 //! | `refill.rs` | rows of the table brought into the index |
 //! | `groups.rs` | the next message of a group |
 //! | `claim.rs` | the right to end a message: by its lease, or while nobody holds it |
 //! | `finish.rs` | deleting and archiving |
-//! | `fail.rs`, `release.rs` | failing: a retry, or the archive; giving back unused |
+//! | `fail.rs`, `release.rs` | failing: a retry, or the archive; giving back unused; another delivery time |
 //! | `batch.rs` | many messages ended by one call |
 //! | `bury.rs` | messages that have been delivered as often as they may be |
 //! | `replace.rs` | one that waits, replaced by another with its dedup key |
@@ -19,6 +20,7 @@ pub(in crate::queue) mod claim;
 pub(in crate::queue) mod fail;
 pub(in crate::queue) mod finish;
 pub(in crate::queue) mod groups;
+pub(in crate::queue) mod pick;
 pub(in crate::queue) mod purge;
 pub(in crate::queue) mod read;
 pub(in crate::queue) mod redrive;

@@ -24,9 +24,9 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Messages leased under one hold of the lock.
-const LEASES: usize = 256;
+pub(super) const LEASES: usize = 256;
 /// Timers that one read lets run out.
-const TIMERS: usize = 256;
+pub(super) const TIMERS: usize = 256;
 /// How long a reader sleeps at the most while another one refills.
 const REFILL_SLEEP: i64 = 10_000;
 /// How long a reader sleeps at the most while another transaction is changing the rows that are ready.
@@ -221,7 +221,7 @@ fn deadline_of(wish: &ReadRequest) -> i64 {
 }
 
 /// Fails where the session may not read the queue's messages.
-fn require_read(queue: &Queue, wish: &ReadRequest) -> Result<(), Error> {
+pub(super) fn require_read(queue: &Queue, wish: &ReadRequest) -> Result<(), Error> {
     queue.require(Privilege::Consume)?;
     if server::in_recovery() || (wish.delete && !server::may_write()) {
         return Err(Error::ReadOnly { function: wish.function });
@@ -234,7 +234,7 @@ fn require_read(queue: &Queue, wish: &ReadRequest) -> Result<(), Error> {
 }
 
 #[allow(clippy::struct_excessive_bools, reason = "each says something else")]
-struct Reader<'q> {
+pub(super) struct Reader<'q> {
     queue: &'q Queue,
     wish: &'q ReadRequest,
     /// When it first looked: what runs out later is left to other reads.
@@ -254,13 +254,13 @@ struct Reader<'q> {
     /// Some of the hidden ones are only hidden while another transaction is changing their rows.
     contended: bool,
     /// Messages wait to be buried.
-    used_up: bool,
+    pub(super) used_up: bool,
     /// Each delivery is noted in the row.
-    durable: bool,
+    pub(super) durable: bool,
     /// Whether this session has stood in the queue's list of waiting ones.
     waited: &'q Cell<bool>,
     /// Messages given to the caller.
-    got: usize,
+    pub(super) got: usize,
     /// Whether each is given with its queue's name before it.
     names: bool,
     /// Whether this session has looked what has become of prepared transactions.
@@ -268,7 +268,7 @@ struct Reader<'q> {
 }
 
 impl<'q> Reader<'q> {
-    fn new(queue: &'q Queue, wish: &'q ReadRequest, waited: &'q Cell<bool>) -> Self {
+    pub(super) fn new(queue: &'q Queue, wish: &'q ReadRequest, waited: &'q Cell<bool>) -> Self {
         Reader {
             queue,
             wish,
@@ -289,7 +289,7 @@ impl<'q> Reader<'q> {
         }
     }
 
-    fn table(&mut self) -> Result<&OpenTable<'q>, Error> {
+    pub(super) fn table(&mut self) -> Result<&OpenTable<'q>, Error> {
         let table = match self.table.take() {
             Some(table) => table,
             None => self.queue.open_table(self.wish.delete)?,
@@ -389,7 +389,7 @@ impl<'q> Reader<'q> {
     }
 
     /// Gives leased messages to the caller; how many there were to give.
-    fn deliver_all(&mut self, taken: &[Delivery], rows: &mut Rows<'_>) -> Result<usize, Error> {
+    pub(super) fn deliver_all(&mut self, taken: &[Delivery], rows: &mut Rows<'_>) -> Result<usize, Error> {
         for one in taken {
             // Before any row is looked at: an error gives them all back.
             let (msg_id, lease, attempts) = (one.msg_id, one.lease, one.attempts);
@@ -561,7 +561,7 @@ impl<'q> Reader<'q> {
         Ok(true)
     }
 
-    fn put_back_hidden(&self) -> Result<(), Error> {
+    pub(super) fn put_back_hidden(&self) -> Result<(), Error> {
         for taken in self.hidden.iter().rev() {
             let now = server::now();
             self.queue

@@ -1,4 +1,5 @@
-//! A delivery that is given back: the message is delivered again as if this delivery had not been.
+//! A delivery that is given back: the message is delivered again as if this delivery had not been. And a message that gets
+//! another delivery time, whatever its state.
 
 use super::claim::with_claim;
 use super::fail::Undelivered;
@@ -27,4 +28,19 @@ pub(in crate::queue) fn release(
         Undelivered { msg_id, error: None, attempts, deliver_at, released: true }.write(queue, table, claim)
     })?;
     Ok(released.is_some())
+}
+
+/// Gives a message the delivery time `deliver_at`, in microseconds, whether it is ready, leased or delayed; its lease ends
+/// with that. False where there is no such message.
+pub(in crate::queue) fn reschedule(
+    queue: &Queue,
+    table: &OpenTable<'_>,
+    msg_id: i64,
+    deliver_at: i64,
+) -> Result<bool, Error> {
+    let changed = with_claim(queue, table, msg_id, None, |claim| {
+        let attempts = claim.attempts;
+        Undelivered { msg_id, error: None, attempts, deliver_at, released: true }.write(queue, table, claim)
+    })?;
+    Ok(changed.is_some())
 }
