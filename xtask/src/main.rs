@@ -89,6 +89,9 @@ enum Task {
         /// Only build.
         #[arg(long, requires = "pg_config")]
         build_only: bool,
+        /// Also install the extension `pgmq`, which gives the SQL interface of pgmq.
+        #[arg(long, conflicts_with = "build_only")]
+        with_pgmq: bool,
     },
 }
 
@@ -116,10 +119,16 @@ fn run(task: Task) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         Task::Reference => write_reference().map(|()| ExitCode::SUCCESS),
-        Task::Install { pg_config: Some(pg_config), build_only, .. } => {
-            xtask::install::install_into(&pg_config, build_only).map(|()| ExitCode::SUCCESS)
+        Task::Install { pg_config: Some(pg_config), build_only, with_pgmq, .. } => {
+            xtask::install::install_into(&pg_config, build_only, with_pgmq).map(|()| ExitCode::SUCCESS)
         }
-        Task::Install { pg, .. } => install(pg).map(|_| ExitCode::SUCCESS),
+        Task::Install { pg, with_pgmq, .. } => {
+            let installation = install(pg)?;
+            if with_pgmq {
+                installation.install_pgmq()?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

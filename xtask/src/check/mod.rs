@@ -159,6 +159,7 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::Isolation => regress::isolation(installation, accept),
         Step::BlackBox => {
             provision::ensure_for_black_box(installation.pg)?;
+            installation.install_pgmq()?;
             cargo::tests(&["enough_pg_test"], installation.pg)
         }
         Step::PgUpgrade => {

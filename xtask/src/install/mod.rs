@@ -5,6 +5,7 @@
 //! directories, root isn't needed for it, and clones don't disturb each other.
 
 mod copy;
+mod pgmq;
 mod script;
 
 pub use script::scripts;
@@ -110,6 +111,11 @@ impl Installation {
         put(&library, &self.pkglib(), &self.extensions())
     }
 
+    /// Puts the SQL interface of pgmq beside it, which is an extension of its own.
+    pub fn install_pgmq(&self) -> Result<()> {
+        pgmq::write(&self.extensions())
+    }
+
     /// Where cargo puts what it builds for this installation.
     fn target(&self) -> PathBuf {
         if self.pg.is_this_machines() { paths::target() } else { paths::target().join(format!("pg{}/build", self.pg)) }
@@ -177,8 +183,8 @@ impl Installation {
 }
 
 /// Builds a release of the extension for the server of `pg_config`, and puts it there unless `build_only`. Nothing else of
-/// that server is touched; who calls this needs to be allowed to write into its directories.
-pub fn install_into(pg_config: &Path, build_only: bool) -> Result<()> {
+/// that server is touched, but for pgmq's interface where that is asked for; who calls this needs to be allowed to write into its directories.
+pub fn install_into(pg_config: &Path, build_only: bool, with_pgmq: bool) -> Result<()> {
     let ask =
         |what: &str| -> Result<String> { Ok(shell::output(Command::new(pg_config).arg(what))?.trim().to_owned()) };
     // "PostgreSQL 15.18 (Debian …)", "PostgreSQL 19beta1".
@@ -194,7 +200,9 @@ pub fn install_into(pg_config: &Path, build_only: bool) -> Result<()> {
     if build_only {
         return Ok(());
     }
-    put(&library, Path::new(&ask("--pkglibdir")?), &Path::new(&ask("--sharedir")?).join("extension"))
+    let extensions = Path::new(&ask("--sharedir")?).join("extension");
+    put(&library, Path::new(&ask("--pkglibdir")?), &extensions)?;
+    if with_pgmq { pgmq::write(&extensions) } else { Ok(()) }
 }
 
 /// Lets `cargo` build the extension; the library that comes of it, below `target`. `log`: what cargo's output is kept as.

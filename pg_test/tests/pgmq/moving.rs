@@ -1,0 +1,79 @@
+//! From pgmq and back.
+
+use crate::common::{expect, made, refused_with_hint};
+use anyhow::Result;
+use postgres::Client;
+
+/// A queue as pgmq leaves it when its extension is dropped: one message visible, one read and invisible, one delayed, one archived.
+fn left_by_pgmq(client: &mut Client) -> Result<()> {
+    client.batch_execute(
+        "CREATE TABLE pgmq.q_old (
+             msg_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, read_ct int NOT NULL DEFAULT 0,
+             enqueued_at timestamptz NOT NULL DEFAULT now(), last_read_at timestamptz, vt timestamptz NOT NULL,
+             message jsonb, headers jsonb);
+         CREATE TABLE pgmq.a_old (
+             msg_id bigint PRIMARY KEY, read_ct int NOT NULL DEFAULT 0, enqueued_at timestamptz NOT NULL DEFAULT now(),
+             last_read_at timestamptz, archived_at timestamptz NOT NULL DEFAULT now(), vt timestamptz NOT NULL,
+             message jsonb, headers jsonb);
+         INSERT INTO pgmq.q_old (read_ct, vt, message, headers)
+         VALUES (0, now(), '1', '{\"h\": 1}'), (3, now() + interval '1 hour', '2', NULL), (0, now() + interval '2 hours', '3', NULL),
+                (1, now(), NULL, NULL), (0, now(), '5', NULL);
+         DELETE FROM pgmq.q_old WHERE message = '5';
+         INSERT INTO pgmq.a_old (msg_id, read_ct, archived_at, vt, message) VALUES (6, 2, '2020-01-01 UTC', now(), '6')",
+    )?;
+    Ok(())
+}
+
+#[test]
+fn a_queue_of_pgmq_is_taken_over_and_given_back() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    left_by_pgmq(&mut client)?;
+    let live = "SELECT msg_id, read_ct, message, headers, round(extract(epoch FROM greatest(vt - now(), '0')) / 3600) \
+                  FROM pgmq.q_old ORDER BY 1";
+    let archived = "SELECT msg_id, read_ct, message, archived_at = '2020-01-01 UTC' FROM pgmq.a_old";
+    expect(
+        &mut client,
+        &[
+            ("SELECT * FROM pgmq.import_all()", &["old|4"]),
+            ("SELECT * FROM pgmq.import_all()", &[]),
+            (live, &["1|0|1|{\"h\": 1}|0", "2|3|2||1", "3|0|3||2", "4|1|null||0"]),
+            (archived, &["6|2|6|t"]),
+            ("SELECT queue_name FROM pgmq.list_queues()", &["old"]),
+            ("SELECT queue_length, queue_visible_length, total_messages FROM pgmq.metrics('old')", &["4|2|5"]),
+            ("SELECT pgmq.send('old', '6')", &["6"]),
+        ],
+    )?;
+    expect(&mut other, &[("SELECT msg_id, read_ct FROM pgmq.read('old', 7200, 10)", &["1|1", "4|2", "6|1"])])?;
+    expect(
+        &mut client,
+        &[
+            ("SELECT pgmq.export_queue('old')", &["5"]),
+            (live, &["1|1|1|{\"h\": 1}|2", "2|3|2||1", "3|0|3||2", "4|2|null||2", "6|1|6||2"]),
+            (archived, &["6|2|6|t"]),
+            ("SELECT relkind FROM pg_class WHERE oid IN ('pgmq.q_old'::regclass, 'pgmq.a_old'::regclass)", &["r", "r"]),
+            ("SELECT * FROM enough.queue_list()", &[]),
+            ("SELECT * FROM pgmq.list_queues()", &[]),
+            ("INSERT INTO pgmq.q_old (vt) VALUES (now()) RETURNING msg_id", &["7"]),
+            // There and back again; with the extension gone its tables stay.
+            ("DROP EXTENSION pgmq", &[]),
+            ("SELECT count(*) FROM pgmq.q_old", &["6"]),
+            ("CREATE EXTENSION pgmq", &[]),
+            ("SELECT pgmq.import_queue('Old')", &["6"]),
+            ("SELECT queue_name FROM pgmq.list_queues()", &["Old"]),
+        ],
+    )
+}
+
+#[test]
+fn what_is_no_queue_of_pgmq_is_not_taken_over() -> Result<()> {
+    let (_database, mut client, _) = made()?;
+    client.batch_execute("SELECT pgmq.create('q')")?;
+    refused_with_hint(&mut client, "SELECT pgmq.import_queue('q')", "42P01")?;
+    refused_with_hint(&mut client, "SELECT pgmq.import_queue('nope')", "42P01")?;
+    refused_with_hint(&mut client, "SELECT pgmq.export_queue('nope')", "42P01")?;
+    left_by_pgmq(&mut client)?;
+    client.batch_execute("SELECT enough.queue_create('old')")?;
+    refused_with_hint(&mut client, "SELECT pgmq.import_queue('old')", "42710")?;
+    // Nothing has come of it.
+    expect(&mut client, &[("SELECT count(*) FROM pgmq.q_old", &["4"])])
+}
