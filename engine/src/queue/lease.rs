@@ -355,12 +355,17 @@ impl Partition<'_> {
     /// Puts a message, which is in no list, at the end of its priority's ready ones: of those that had their `turn` before, in
     /// the order in which they come back, or of the others, which are read after them.
     pub(super) fn line_up(&self, slot: u32, record: u32, turn: bool, wake: &mut Wake) -> Result<(), Corrupt> {
-        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
         if self.is_numbered(slot)? {
-            self.link_by_number(slot, record, 2 * priority)?;
-        } else {
-            self.link(slot, record, 2 * priority + usize::from(turn), false)?;
+            return self.line_up_by_number(slot, record, wake);
         }
+        self.line_up_last(slot, record, turn, wake)
+    }
+
+    /// The same where the message's number is higher than theirs.
+    #[inline]
+    pub(super) fn line_up_last(&self, slot: u32, record: u32, turn: bool, wake: &mut Wake) -> Result<(), Corrupt> {
+        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
+        self.link(slot, record, 2 * priority + usize::from(turn), false)?;
         self.wake_one(slot, wake)?;
         Ok(())
     }
@@ -368,13 +373,12 @@ impl Partition<'_> {
     /// Puts a message, which is in no list, at the front of its priority's ready ones: of those that were delivered before, or
     /// of the others.
     fn line_up_first(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
         if self.is_numbered(slot)? {
-            self.link_by_number(slot, record, 2 * priority)?;
-        } else {
-            let turn = self.half(record, R::Attempts, true)? > 0;
-            self.link(slot, record, 2 * priority + usize::from(turn), true)?;
+            return self.line_up_by_number(slot, record, wake);
         }
+        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
+        let turn = self.half(record, R::Attempts, true)? > 0;
+        self.link(slot, record, 2 * priority + usize::from(turn), true)?;
         self.wake_one(slot, wake)?;
         Ok(())
     }
@@ -508,10 +512,7 @@ impl Partition<'_> {
             }
             _ if self.yield_head(slot, record, now, wake)? => Ok(()),
             DELAYED => self.delay(slot, record, now, wake),
-            was if self.is_numbered(slot)? => {
-                self.link_by_number(slot, record, was.min(READY - 1))?;
-                self.wake_one(slot, wake).map(drop)
-            }
+            _ if self.is_numbered(slot)? => self.line_up_by_number(slot, record, wake),
             was => {
                 self.link(slot, record, was.min(READY - 1), true)?;
                 self.wake_one(slot, wake).map(drop)

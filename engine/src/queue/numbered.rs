@@ -6,7 +6,8 @@
 //! of the ends, because messages come back in about the order in which they were read; so it is looked for from both, and
 //! not without end: where it isn't near one of them, the message stands among the first.
 
-use super::layout::{Partition, R};
+use super::Wake;
+use super::layout::{PRIORITIES, Partition, R};
 use crate::words::Corrupt;
 
 /// Messages that are looked at from each end of the list.
@@ -17,8 +18,16 @@ impl Partition<'_> {
         Ok(self.r(record, R::MsgId)?.cast_signed())
     }
 
-    /// Puts a message, which is in no list, into a list at its place by its number.
-    pub(super) fn link_by_number(&self, slot: u32, record: u32, list: usize) -> Result<(), Corrupt> {
+    /// Puts a message, which is in no list, among its priority's ready ones, at its place by its number.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn line_up_by_number(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
+        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
+        self.link_by_number(slot, record, 2 * priority)?;
+        self.wake_one(slot, wake).map(drop)
+    }
+
+    fn link_by_number(&self, slot: u32, record: u32, list: usize) -> Result<(), Corrupt> {
         let (first, last, len) = self.list(slot, list)?;
         let number = self.number_of(record)?;
         if len == 0 || number < self.number_of(first)? {

@@ -288,7 +288,7 @@ impl Partition<'_> {
             return self.delay(slot, record, now, wake);
         }
         if self.first_due(slot)? > now {
-            return self.line_up(slot, record, false, wake);
+            return self.line_up_last(slot, record, false, wake);
         }
         // As if it came due now, or, so that the numbers don't decide, a moment later; but one that has become the head of its group
         // because another's lease ran out is for the same read. Nothing else runs out here: this may come of that.
