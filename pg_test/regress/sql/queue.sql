@@ -87,7 +87,7 @@ SELECT enough.queue_send_batch('orders', ARRAY['1', '2']::jsonb[], headers => AR
 SELECT enough.queue_send_batch('orders', array_fill('1'::jsonb, ARRAY[10001]));
 SELECT enough.queue_read('orders', 0);
 SELECT enough.queue_read('orders', 10001);
-SELECT enough.queue_read('orders', visibility_timeout => '0');
+SELECT enough.queue_read('orders', visibility_timeout => '-1 second');
 SELECT enough.queue_read('orders', wait => '2 hours');
 SELECT enough.queue_delete('orders', NULL);
 SELECT enough.queue_delete_batch('orders', ARRAY[NULL]::bigint[]);
@@ -98,7 +98,7 @@ SELECT enough.queue_create('1st');
 SELECT enough.queue_create('a"b');
 SELECT enough.queue_create(repeat('x', 49));
 SELECT enough.queue_create('fine', visibility_timeout => '0');
-SELECT enough.queue_create('fine', max_attempts => 0);
+SELECT enough.queue_create('fine', max_attempts => -1);
 SELECT enough.queue_drop('fine');
 SELECT enough.queue_stats('fine');
 BEGIN READ ONLY;

@@ -1,11 +1,12 @@
 //! Drivers of other languages, and a pooler: every block of `docs/drivers.md` and `docs/drivers/` is run, and so is every
-//! program in `examples/`, behind pgbouncer.
+//! program in `examples/`, behind pgbouncer; and pgmq's own clients.
 //!
 //! What isn't on this machine can't be tried: such a test is listed as ignored, never as passed. `cargo xtask test`
 //! installs all of it first.
 
 mod docs;
 mod examples;
+mod pgmq;
 mod pooler;
 mod program;
 
@@ -31,7 +32,10 @@ fn trial(name: &str, missing: Option<&str>, run: impl FnOnce() -> Result<()> + S
 
 fn trials() -> Result<Vec<Trial>> {
     let found = drivers::find()?;
-    Ok([docs::trials(&found)?, examples::trials(&found), pooler::trials()?].into_iter().flatten().collect())
+    Ok([docs::trials(&found)?, examples::trials(&found), pgmq::trials(&found), pooler::trials()?]
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 fn main() -> Result<ExitCode> {

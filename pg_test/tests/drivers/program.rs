@@ -159,7 +159,7 @@ pub(crate) fn jdbc(url: &str) -> String {
 }
 
 /// Runs `command` to its end with both its streams in the file `into`, and returns that, however it ends.
-fn printed(command: &mut Command, into: &Path) -> Result<String> {
+pub(crate) fn printed(command: &mut Command, into: &Path) -> Result<String> {
     let file = File::create(into)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     let mut child = command.spawn().with_context(|| format!("can't start {}", xtask::shell::line(command)))?;
