@@ -23,6 +23,7 @@ const BEHAVIOUR: [(&str, &[&str]); 21] = [
     ("queue/registry.rs", &["PART", "QUICK"]),
     ("queue/timers.rs", &["AHEAD"]),
     ("queue/lease.rs", &["PASSES"]),
+    ("queue/numbered.rs", &["NEAR"]),
     ("queue/used_up.rs", &["BROUGHT"]),
     ("queue/wake.rs", &["MOST"]),
     ("queue/window.rs", &["RETRY", "KEPT", "REFILL", "SHARE", "SOON"]),
