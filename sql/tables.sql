@@ -15,10 +15,11 @@ CREATE TABLE enough.queue (
     archive_for        interval,
     paused             boolean NOT NULL DEFAULT false,
     durable_attempts   boolean NOT NULL DEFAULT false,
-    ack                text NOT NULL DEFAULT 'durable'
+    ack                text NOT NULL DEFAULT 'durable',
+    group_limit        int NOT NULL DEFAULT 1
 );
 COMMENT ON TABLE enough.queue IS
-'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 is no limit.';
+'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 and group_limit 0 are no limit.';
 -- A role that may use a queue has to know its options; payloads are in its own tables.
 GRANT SELECT ON enough.queue TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');

@@ -206,6 +206,7 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
         rate_period: SECOND,
         durable_attempts: false,
         ack_async: false,
+        group_limit: 1,
         archive_for: i64::MAX,
         paused: false,
     };

@@ -23,10 +23,11 @@ ALTER TYPE enough.queue_statistics
     ADD ATTRIBUTE wait_p50 interval, ADD ATTRIBUTE wait_p99 interval, ADD ATTRIBUTE run_p50 interval,
     ADD ATTRIBUTE run_p99 interval, ADD ATTRIBUTE oldest_lease interval;
 
--- A queue may note every delivery, and may not wait for the disk when messages are finished.
+-- A queue may note every delivery, may not wait for the disk when messages are finished, and may lease several of a group at a time.
 ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,
-    ADD ack text NOT NULL DEFAULT 'durable';
+    ADD ack text NOT NULL DEFAULT 'durable',
+    ADD group_limit integer NOT NULL DEFAULT 1;
 
 -- Queues subscribe to topics.
 CREATE TABLE enough.topic_subscription (

@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for those who write.
-pub static QUEUE: [Column; 13] = [
+pub static QUEUE: [Column; 14] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -46,6 +46,7 @@ pub static QUEUE: [Column; 13] = [
     (c"paused", BOOL),
     (c"durable_attempts", BOOL),
     (c"ack", TEXT),
+    (c"group_limit", INT4),
 ];
 
 /// The columns of `enough.topic_subscription`.

@@ -102,6 +102,7 @@ fn create(call: &mut Call<'_>) -> Answer {
         if_not_exists: call.bool(10).unwrap_or(false),
         durable_attempts: call.bool(11).unwrap_or(false),
         ack: ack(call.bytes(12))?.unwrap_or("durable"),
+        group_limit: limit(call.i32(13), "group_limit")?.unwrap_or(1),
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
 }
@@ -400,6 +401,7 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         paused: None,
         durable_attempts: call.bool(10),
         ack: ack(call.bytes(11))?,
+        group_limit: limit(call.i32(12), "group_limit")?,
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

@@ -8,7 +8,7 @@ use crate::pg::spi::as_owner_of;
 use crate::pg::spi::{Parameter, read_rows, read_rows_kept};
 use enough_engine::queue::Options;
 
-/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last two are NULL where the table is
+/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last three are NULL where the table is
 /// of a version that hasn't got them.
 pub(in crate::queue) const OPTIONS: &str = "\
     (EXTRACT(EPOCH FROM visibility_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, max_attempts, \
@@ -17,7 +17,8 @@ pub(in crate::queue) const OPTIONS: &str = "\
     (EXTRACT(EPOCH FROM archive_for) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, paused, max_in_flight, max_rate, \
     (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
     (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'durable_attempts')::pg_catalog.bool, \
-    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'ack') OPERATOR(pg_catalog.=) 'async'";
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'ack') OPERATOR(pg_catalog.=) 'async', \
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'group_limit')::pg_catalog.int4";
 
 pub(in crate::queue) fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
     let limit = |column| Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()));
@@ -34,6 +35,11 @@ pub(in crate::queue) fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Res
         rate_period: row.get::<i64>(9)?.unwrap_or(0),
         durable_attempts: row.get::<bool>(10)?.unwrap_or(false),
         ack_async: row.get::<bool>(11)?.unwrap_or(false),
+        // 0: as many as there are.
+        group_limit: match row.get::<i32>(12)?.unwrap_or(1).max(0) {
+            0 => u32::MAX,
+            most => most.cast_unsigned(),
+        },
     })
 }
 

@@ -98,9 +98,9 @@ impl Partition<'_> {
         self.lookup(slot | g::BIT, hash.cast_signed())
     }
 
-    /// Whether a message of the group with that hash is in the index.
+    /// Whether the group with that hash has a head.
     pub(super) fn has_group(&self, slot: u32, hash: u64) -> Result<bool, Corrupt> {
-        Ok(self.group(slot, hash)?.is_some())
+        self.group(slot, hash)?.map_or(Ok(false), |group| Ok(self.head_of(group)? != 0))
     }
 
     fn flags(&self, group: u32) -> Result<usize, Corrupt> {
@@ -112,16 +112,16 @@ impl Partition<'_> {
         self.set_kind(group, Kind { origin: flags, ..kind })
     }
 
-    /// The head's record. A group has one, but for the moment in which it is replaced.
-    fn head_of(&self, group: u32) -> Result<u32, Corrupt> {
+    /// The head's record; 0 where there is none (`lanes.rs`).
+    pub(super) fn head_of(&self, group: u32) -> Result<u32, Corrupt> {
         self.half(group, g::HEAD, true)
     }
 
-    fn number(&self, record: u32) -> Result<i64, Corrupt> {
+    pub(super) fn number(&self, record: u32) -> Result<i64, Corrupt> {
         Ok(self.r(record, R::MsgId)?.cast_signed())
     }
 
-    /// The group's record of a head; 0 for messages without a group and for followers that are set aside.
+    /// The group's record of a head or a member; 0 for messages without a group and for followers that are set aside.
     pub(super) fn group_of(&self, record: u32) -> Result<u32, Corrupt> {
         let kind = self.kind(record)?;
         if kind.owner != 0 && self.kind(kind.owner)?.list != GROUP {
@@ -145,7 +145,7 @@ impl Partition<'_> {
     }
 
     /// The next message, as far as it is known.
-    fn next(&self, group: u32) -> Result<Option<Entry>, Corrupt> {
+    pub(super) fn next(&self, group: u32) -> Result<Option<Entry>, Corrupt> {
         if self.flags(group)? & flag::NEXT == 0 {
             return Ok(None);
         }
@@ -172,22 +172,19 @@ impl Partition<'_> {
         self.set_kind(group, Kind { priority, timed, origin, ..kind })
     }
 
-    /// A record for a group. What isn't in memory is outside of the frontier or the horizon, so the marks say what may be
-    /// in the table besides `first`.
+    /// A record for a group.
     fn new_group(&self, slot: u32, first: &Entry, now: i64) -> Result<Option<u32>, Corrupt> {
         let Some(group) = self.record_for(slot, now)? else { return Ok(None) };
-        let whole = !self.outside(slot)?;
         self.set_r(group, g::HASH, first.group)?;
         self.set_r(group, g::HEAD, 0)?;
         self.set_r(group, g::NEXT_ATTEMPTS, u64::from(slot | g::BIT))?;
-        let flags = if whole { flag::KNOWN | flag::FIRST } else { 0 };
-        self.set_kind(group, Kind { list: GROUP, origin: flags, ..Kind::default() })?;
+        self.set_kind(group, Kind { list: GROUP, ..Kind::default() })?;
         self.hash_in(group, slot | g::BIT, first.group.cast_signed())?;
         self.count(slot, Q::Groups, 1)?;
         Ok(Some(group))
     }
 
-    fn free_group(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
+    pub(super) fn free_group(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
         self.hash_out(group, slot | g::BIT, self.r(group, g::HASH)?.cast_signed())?;
         self.count(slot, Q::Groups, -1)?;
         self.free(group)
@@ -202,15 +199,24 @@ impl Partition<'_> {
         now: i64,
         wake: &mut Wake,
     ) -> Result<Put, Corrupt> {
-        if let Some(group) = self.group(slot, entry.group)? {
-            return self.join(slot, group, entry, now, wake);
+        let group = self.group(slot, entry.group)?;
+        if let Some(group) = group
+            && self.head_of(group)? != 0
+        {
+            return self.join(slot, group, entry, room, now, wake);
         }
         let record = if room { self.record_for(slot, now)? } else { None };
         let Some(record) = record else { return Ok(Put::NoRoom) };
-        let Some(group) = self.new_group(slot, entry, now)? else {
+        let group = match group {
+            None => self.new_group(slot, entry, now)?,
+            group => group,
+        };
+        let Some(group) = group else {
             self.free(record)?;
             return Ok(Put::NoRoom);
         };
+        // What isn't in memory is outside of the frontier or the horizon, so the marks say what may be in the table besides.
+        self.set_flags(group, if self.outside(slot)? { 0 } else { flag::KNOWN | flag::FIRST })?;
         self.become_head(slot, group, record, entry, now, wake)?;
         Ok(Put::In)
     }
@@ -222,7 +228,15 @@ impl Partition<'_> {
     }
 
     /// A message comes to a group that has a head.
-    fn join(&self, slot: u32, group: u32, entry: &Entry, now: i64, wake: &mut Wake) -> Result<Put, Corrupt> {
+    fn join(
+        &self,
+        slot: u32,
+        group: u32,
+        entry: &Entry,
+        room: bool,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<Put, Corrupt> {
         let head = self.head_of(group)?;
         let number = self.number(head)?;
         if entry.msg_id < number && self.untouched(head)? {
@@ -232,6 +246,11 @@ impl Partition<'_> {
             let known = self.flags(group)? & flag::FIRST != 0;
             self.replace_head(slot, group, head, entry, known)?;
             self.place(slot, head, entry.deliver_at, now, wake)?;
+            // That may be delayed.
+            self.release(slot, group, now, wake)?;
+            return Ok(Put::In);
+        }
+        if room && self.succeed_with(slot, group, entry, now, wake)? {
             return Ok(Put::In);
         }
         self.follow(group, entry)?;
@@ -256,7 +275,7 @@ impl Partition<'_> {
     }
 
     /// Writes a message into a record, which is in no list, and puts it in line as the head.
-    fn become_head(
+    pub(super) fn become_head(
         &self,
         slot: u32,
         group: u32,
@@ -297,22 +316,34 @@ impl Partition<'_> {
         self.set_half(group, g::HEAD, true, 0)?;
         let next = self.next(group)?;
         if next.is_none() && flags & flag::KNOWN != 0 {
-            return self.free_group(slot, group);
+            return self.vacate(slot, group);
         }
         let sure = |next: &Entry| flags & flag::KNOWN != 0 || (next.msg_id < left && flags & flag::LATE == 0);
         if let Some(next) = next.filter(sure)
             && let Some(record) = self.allocate()?
         {
-            let kind = self.kind(group)?;
-            let origin = flags & (flag::FIRST | flag::TIMED);
-            self.set_kind(group, Kind { origin, owner: 0, ..kind })?;
-            self.brought(slot, next.deliver_at.is_some())?;
-            return self.become_head(slot, group, record, &next, now, wake);
+            return self.bring_next(slot, group, record, &next, now, wake);
         }
         self.forget_followers(slot, group, left)?;
-        self.free_group(slot, group)?;
+        self.vacate(slot, group)?;
         // A session that waits took it that there is nothing in the table.
         self.wake_one(slot, wake).map(drop)
+    }
+
+    /// Puts the next message of a group in line as its head. What comes after that isn't known.
+    pub(super) fn bring_next(
+        &self,
+        slot: u32,
+        group: u32,
+        record: u32,
+        next: &Entry,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        let kind = self.kind(group)?;
+        self.set_kind(group, Kind { origin: kind.origin & (flag::FIRST | flag::TIMED), owner: 0, ..kind })?;
+        self.brought(slot, next.deliver_at.is_some())?;
+        self.become_head(slot, group, record, next, now, wake)
     }
 
     /// Lowers the marks so that the next refill finds the followers of a group whose record goes; `left` is its head's
@@ -329,30 +360,40 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// Nothing is known of a group's followers any more: they may have been deleted with the head.
-    pub(super) fn forget_followers_of(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
-        let (group, number) = (self.group_of(head)?, self.number(head)?);
-        if group == 0 {
+    /// Nothing is known of a group's followers any more: they may have been deleted with a message of it.
+    pub(super) fn forget_followers_of(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let group = self.group_of(record)?;
+        if group == 0 || self.head_of(group)? == 0 {
             return Ok(());
         }
+        let number = self.number(record)?.min(self.number(self.head_of(group)?)?);
         self.forget_followers(slot, group, number)?;
         self.set_flags(group, 0)
     }
 
-    /// Drops the head from the index, and with it its group. The marks already lie below the head itself.
-    pub(super) fn drop_head(&self, slot: u32, head: u32) -> Result<(), Corrupt> {
-        let (group, number) = (self.group_of(head)?, self.number(head)?);
-        self.unlink(slot, head)?;
-        self.erase(slot, head)?;
-        self.forget_followers(slot, group, number)?;
-        self.free_group(slot, group)
+    /// Drops a message of a group from the index; the head with all that is known of its group. The marks already lie below the message
+    /// itself. Where another one of its group comes into line in its place, nobody is woken.
+    pub(super) fn drop_of_group(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let (group, number) = (self.group_of(record)?, self.number(record)?);
+        let (head, ready) = (self.head_of(group)? == record, self.kind(record)?.list < READY);
+        self.unlink(slot, record)?;
+        self.erase(slot, record)?;
+        if head {
+            self.forget_followers(slot, group, number)?;
+            self.set_half(group, g::HEAD, true, 0)?;
+            self.vacate(slot, group)?;
+        } else {
+            self.set_flags(group, self.flags(group)? & !flag::FIRST)?;
+            self.member_left(slot, group)?;
+        }
+        if ready && self.kind(group)?.list == GROUP { self.unpark(slot, group).map(drop) } else { Ok(()) }
     }
 
     /// A head that is in no list and was never delivered lets an earlier message go first, which has come while it was in
     /// somebody's hands; false where there is none.
     pub(super) fn yield_head(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
         let group = self.group_of(record)?;
-        if group == 0 || self.half(record, R::Attempts, true)? > 0 {
+        if group == 0 || self.head_of(group)? != record || self.half(record, R::Attempts, true)? > 0 {
             return Ok(false);
         }
         let number = self.number(record)?;
@@ -384,7 +425,7 @@ impl Partition<'_> {
     /// over the head.
     pub(super) fn begin_probe(&self, group: u32, process: u32) -> Result<Option<i64>, Corrupt> {
         let kind = self.kind(group)?;
-        if kind.origin & flag::KNOWN != 0 {
+        if kind.origin & flag::KNOWN != 0 || self.head_of(group)? == 0 {
             return Ok(None);
         }
         self.set_kind(group, Kind { owner: process.wrapping_add(1), ..kind })?;
@@ -392,9 +433,10 @@ impl Partition<'_> {
         Ok(Some(if late { i64::MIN } else { self.number(self.head_of(group)?)? }))
     }
 
-    /// Whether the next message of the group isn't known, which a head's leaving should not come upon.
-    pub(super) fn lacks_next(&self, group: u32) -> Result<bool, Corrupt> {
-        Ok(group != 0 && self.flags(group)? & flag::KNOWN == 0)
+    /// Whether a message is the head of a group whose next one isn't known, which its leaving should not come upon.
+    pub(super) fn lacks_next(&self, record: u32) -> Result<bool, Corrupt> {
+        let group = self.group_of(record)?;
+        Ok(group != 0 && self.head_of(group)? == record && self.flags(group)? & flag::KNOWN == 0)
     }
 
     /// The calling process sets out to look for a group's next message, where that isn't known: behind the number in the
@@ -410,27 +452,35 @@ impl Partition<'_> {
     }
 
     /// The prober has found a follower, the first that its snapshot shows.
-    pub fn offer_next(&self, slot: u32, entry: &Entry, process: u32) -> Result<Offered, Corrupt> {
+    pub fn offer_next(
+        &self,
+        slot: u32,
+        entry: &Entry,
+        process: u32,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<Offered, Corrupt> {
         let Some(group) = self.probed(slot, entry.group, process)? else { return Ok(Offered::Moot) };
         if self.knows(slot, entry.msg_id)? {
             return Ok(Offered::Busy);
         }
         self.follow(group, entry)?;
-        self.known(group)?;
+        self.known(slot, group, now, wake)?;
         Ok(Offered::Known)
     }
 
     /// The prober has found no (further) follower.
-    pub fn end_probe(&self, slot: u32, hash: u64, process: u32) -> Result<(), Corrupt> {
+    pub fn end_probe(&self, slot: u32, hash: u64, process: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match self.probed(slot, hash, process)? {
-            Some(group) => self.known(group),
+            Some(group) => self.known(slot, group, now, wake),
             None => Ok(()),
         }
     }
 
-    fn known(&self, group: u32) -> Result<(), Corrupt> {
+    fn known(&self, slot: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let kind = self.kind(group)?;
-        self.set_kind(group, Kind { origin: kind.origin & !flag::LATE | flag::KNOWN, owner: 0, ..kind })
+        self.set_kind(group, Kind { origin: kind.origin & !flag::LATE | flag::KNOWN, owner: 0, ..kind })?;
+        self.succeed(slot, group, now, wake)
     }
 
     /// A reader has found an earlier message in the table, the first of the leased one's group that it hasn't been told to
@@ -447,7 +497,7 @@ impl Partition<'_> {
     ) -> Result<Yielded, Corrupt> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Yielded::Overtaken) };
         let group = self.group_of(record)?;
-        if group == 0 || self.knows(slot, earlier.msg_id)? {
+        if group == 0 || self.head_of(group)? != record || self.knows(slot, earlier.msg_id)? {
             return Ok(Yielded::Passed);
         }
         self.clear_timer(slot, record)?;
@@ -458,17 +508,20 @@ impl Partition<'_> {
         self.brought(slot, earlier.deliver_at.is_some())?;
         self.set_flags(group, self.flags(group)? | flag::FIRST)?;
         self.place(slot, record, earlier.deliver_at, now, wake)?;
+        self.free_lane(slot, record, false, now, wake)?;
         self.in_flight_decreased(slot, wake)?;
         Ok(Yielded::Overtaken)
     }
 
     /// A reader has found that no message of its group comes before a head.
-    pub fn comes_first(&self, slot: u32, hash: u64, msg_id: i64) -> Result<(), Corrupt> {
+    pub fn comes_first(&self, slot: u32, hash: u64, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(group) = self.group(slot, hash)? else { return Ok(()) };
-        if self.number(self.head_of(group)?)? == msg_id {
-            self.set_flags(group, self.flags(group)? | flag::FIRST)?;
+        let head = self.head_of(group)?;
+        if head == 0 || self.number(head)? != msg_id {
+            return Ok(());
         }
-        Ok(())
+        self.set_flags(group, self.flags(group)? | flag::FIRST)?;
+        self.succeed(slot, group, now, wake)
     }
 
     /// Sets a message of a group aside that isn't in the index; false where there is no room for it.
@@ -501,7 +554,8 @@ impl Partition<'_> {
 
     /// Whether the group of a message that isn't in the index should be probed before the head leaves.
     pub(super) fn group_lacks_next(&self, slot: u32, hash: u64) -> Result<bool, Corrupt> {
-        self.group(slot, hash)?.map_or(Ok(false), |group| self.lacks_next(group))
+        let Some(group) = self.group(slot, hash)? else { return Ok(false) };
+        Ok(self.head_of(group)? != 0 && self.flags(group)? & flag::KNOWN == 0)
     }
 
     /// The transaction that had set a follower aside has ended, and its row is as the entry says. It is in the index no

@@ -11,7 +11,7 @@
 //!   of ALTER TABLE) writes all rows by its own transaction, and makes another TOAST table: from then on the second half of
 //!   the tags says nothing.
 
-use super::layout::{LISTS, Partition, Q, R, WAITING};
+use super::layout::{Partition, Q, R};
 use super::registry::REWRITTEN;
 use super::{Entry, Tag, Tid, Wake};
 use crate::words::Corrupt;
@@ -92,12 +92,12 @@ impl Partition<'_> {
         if !storage.empty {
             return Ok(());
         }
-        for list in (0..LISTS).filter(|&list| list != WAITING) {
-            for _ in 0..self.list(slot, list)?.2 {
-                let (first, _, _) = self.list(slot, list)?;
-                self.forget_followers_of(slot, first)?;
-                self.forget(slot, first, i64::MIN, &mut Wake::none())?;
-            }
+        // What goes may bring others of its group into a list.
+        for _ in 0..self.records {
+            let Some(list) = self.first_list(slot, false)? else { break };
+            let (first, _, _) = self.list(slot, list)?;
+            self.forget_followers_of(slot, first)?;
+            self.forget(slot, first, i64::MIN, &mut Wake::none())?;
         }
         self.invalidate_watermark(slot)?;
         self.start_counting(slot)?;

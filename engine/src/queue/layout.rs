@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 154;
+const QUEUE: usize = 156;
 /// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
 pub(super) const HISTOGRAM: usize = 16;
 pub(super) const HISTOGRAM_COUNT: usize = 2;
@@ -66,6 +66,7 @@ pub(super) enum Q {
     Finished = 12,
     Failed = 13,
     VisibilityTimeout = 14,
+    /// Upper half: how many of a group may be leased at a time (`lanes.rs`).
     MaxAttempts = 15,
     Backoff = 16,
     BackoffMax = 17,
@@ -123,7 +124,9 @@ pub(super) const DELAYED: usize = READY + 1;
 pub(super) const BUSY: usize = READY + 2;
 pub(super) const WAITING: usize = READY + 3;
 pub(super) const USED_UP: usize = READY + 4;
-pub(super) const LISTS: usize = READY + 5;
+/// Messages that could be read but for others of their group, which take all its lanes (`lanes.rs`).
+pub(super) const PARKED: usize = READY + 5;
+pub(super) const LISTS: usize = READY + 6;
 /// What the kind of a record says that is in no list: it is a group.
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
@@ -148,7 +151,8 @@ pub(super) enum R {
     Attempts = 4,
     /// List links: next, previous.
     Links = 5,
-    /// Next in the bucket (or of the free records); the timer's later child, and whether it runs (`timers.rs`).
+    /// Next in the bucket (or of the free records); the timer's later child, and whether it runs (`timers.rs`), or the next that
+    /// is parked.
     Chain = 6,
     /// See `records.rs`.
     Kind = 7,
@@ -168,8 +172,12 @@ pub(super) mod g {
     pub const NEXT_DUE: R = R::Due;
     /// Upper half: its attempts.
     pub const NEXT_ATTEMPTS: R = R::Attempts;
-    /// Upper half: the record of the head.
+    /// Upper half: the record of the head; 0 where there is none.
     pub const HEAD: R = R::Links;
+    /// Lower half: how many messages in the index belong to it besides the head.
+    pub const MEMBERS: R = R::Links;
+    /// Lower half: how many of its messages are in flight.
+    pub const RUNNING: R = R::Chain;
     /// Beside the queue's slot, in the lower half of `R::Attempts`: so that a group is no message.
     pub const BIT: u32 = 1 << 31;
 }
@@ -369,7 +377,8 @@ impl<'a> Partition<'a> {
         store(self.words, place, with_half(load(self.words, place)?, upper, value))
     }
 
-    /// Bucket `index` of the messages (upper halves), or the earlier child of the timer of record `index + 1` (lower halves).
+    /// Bucket `index` of the messages (upper halves); of record `index + 1` the earlier child of its timer, the one that was parked
+    /// before it, or, of a group, the one that was parked first (lower halves).
     #[inline]
     pub(super) fn slot_half(&self, index: usize, upper: bool) -> Result<u32, Corrupt> {
         if index >= self.records {
@@ -439,6 +448,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     BUSY,
     WAITING,
     USED_UP,
+    PARKED,
     LISTS,
     GROUP,
     FOLLOWER,
@@ -506,5 +516,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     g::NEXT_DUE,
     g::NEXT_ATTEMPTS,
     g::HEAD,
+    g::MEMBERS,
+    g::RUNNING,
     g::BIT,
 ];

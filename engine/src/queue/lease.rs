@@ -1,12 +1,12 @@
 //! Reading a message, finishing it, giving it back.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PRIORITIES, Partition, Q, R, READY, USED_UP};
+use super::layout::{BUSY, DELAYED, FOLLOWER, Head, LEASED, PARKED, PRIORITIES, Partition, Q, R, READY, USED_UP};
 use super::records::Kind;
 use super::registry::MISCOUNTED;
 use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
 
-/// Messages that one read may find to be used up under one hold of the lock.
+/// Messages that one read may find to be used up, or that have to be parked, under one hold of the lock.
 pub(super) const PASSES: usize = 64;
 
 /// A message that was read: leased to the caller.
@@ -143,8 +143,15 @@ impl Partition<'_> {
                 }
                 continue;
             }
+            if self.kind(record)?.owner != 0 && self.park(slot, record)? {
+                passes -= 1;
+                if passes == 0 {
+                    break;
+                }
+                continue;
+            }
             left -= 1;
-            taken.push(self.lease(slot, record, next_lease, attempts + 1, until, process)?);
+            taken.push(self.lease(slot, record, next_lease, attempts + 1, now, until, process, wake)?);
             next_lease = next_lease.wrapping_add(1);
         }
         if allowance == usize::MAX {
@@ -161,8 +168,10 @@ impl Partition<'_> {
         record: u32,
         lease: u64,
         attempts: u32,
+        now: i64,
         until: i64,
         process: u32,
+        wake: &mut Wake,
     ) -> Result<Delivery, Corrupt> {
         self.set_head(Head::NextLease, lease.wrapping_add(1))?;
         self.set_half(record, R::Attempts, true, attempts)?;
@@ -173,6 +182,10 @@ impl Partition<'_> {
         self.set_r(record, R::Due, until.cast_unsigned())?;
         self.link(slot, record, LEASED, false)?;
         self.set_timer(slot, record)?;
+        let (find_next, may_overtake) = match kind.owner {
+            0 => (None, false),
+            _ => self.leased_of_group(slot, record, process, now, wake)?,
+        };
         Ok(Delivery {
             msg_id: self.r(record, R::MsgId)?.cast_signed(),
             tid: Tid::unpack(self.r(record, R::Tid)?),
@@ -180,11 +193,8 @@ impl Partition<'_> {
             lease,
             attempts,
             until,
-            find_next: match kind.owner {
-                0 => None,
-                _ => self.begin_probe(self.group_of(record)?, process)?,
-            },
-            may_overtake: kind.owner != 0 && attempts == 1 && self.may_overtake(slot, record)?,
+            find_next,
+            may_overtake,
         })
     }
 
@@ -289,6 +299,7 @@ impl Partition<'_> {
                 self.in_flight_decreased(slot, wake)?;
             } else {
                 self.line_up(slot, record, true, wake)?;
+                self.free_lane(slot, record, false, now, wake)?;
             }
         }
         let (tid, tag) = (Tid::unpack(self.r(record, R::Tid)?), self.tag(slot, record)?);
@@ -317,10 +328,12 @@ impl Partition<'_> {
             return self.in_flight_decreased(slot, wake);
         }
         if delay <= 0 {
-            return self.line_up_first(slot, record, wake);
+            self.line_up_first(slot, record, wake)?;
+            return self.free_lane(slot, record, false, now, wake);
         }
         self.set_r(record, R::Due, now.saturating_add(delay).cast_unsigned())?;
         self.delay(slot, record, now, wake)?;
+        self.free_lane(slot, record, true, now, wake)?;
         self.in_flight_decreased(slot, wake)
     }
 
@@ -336,9 +349,11 @@ impl Partition<'_> {
         // The lease's time says nothing any more, also where the message goes behind another of its group.
         self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
         if self.yield_head(slot, record, now, wake)? {
+            self.free_lane(slot, record, false, now, wake)?;
             return self.in_flight_decreased(slot, wake);
         }
-        self.line_up_first(slot, record, wake)
+        self.line_up_first(slot, record, wake)?;
+        self.free_lane(slot, record, false, now, wake)
     }
 
     /// The attempt of the lease that runs isn't one.
@@ -410,7 +425,7 @@ impl Partition<'_> {
             tid: Tid::unpack(self.r(record, R::Tid)?),
             tag: self.tag(slot, record)?,
             attempts: self.half(record, R::Attempts, true)?,
-            find_next: self.lacks_next(kind.owner)?,
+            find_next: self.lacks_next(record)?,
             ack_async: self.ack_async(slot)?,
         }))
     }
@@ -422,6 +437,10 @@ impl Partition<'_> {
         kind.origin = kind.list;
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
+        if kind.owner != 0 && kind.origin < READY {
+            // In its place another one of its group; who was woken for it is woken for that.
+            self.unpark(slot, self.group_of(record)?)?;
+        }
         if kind.origin != LEASED {
             self.count(slot, Q::BusyUnleased, 1)?;
         }
@@ -442,7 +461,8 @@ impl Partition<'_> {
 
     /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
     pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
-        for list in (0..READY).chain([LEASED, DELAYED, USED_UP]) {
+        // Those that are parked first, because they come into line when others are set aside.
+        for list in [PARKED].into_iter().chain(0..READY).chain([LEASED, DELAYED, USED_UP]) {
             while aside.len() < aside.capacity() {
                 let (record, _, len) = self.list(slot, list)?;
                 if len == 0 {
@@ -512,6 +532,7 @@ impl Partition<'_> {
             }
             _ if self.yield_head(slot, record, now, wake)? => Ok(()),
             DELAYED => self.delay(slot, record, now, wake),
+            PARKED => self.line_up(slot, record, true, wake),
             _ if self.is_numbered(slot)? => self.line_up_by_number(slot, record, wake),
             was => {
                 self.link(slot, record, was.min(READY - 1), true)?;
@@ -564,14 +585,17 @@ impl Partition<'_> {
         }
         self.set_r(record, R::Lease, 0)?;
         // An earlier one may have come while this was set aside.
+        let mut rests = false;
         if !self.yield_head(slot, record, now, wake)? {
-            if entry.deliver_at.is_some_and(|at| at > now) {
+            rests = entry.deliver_at.is_some_and(|at| at > now);
+            if rests {
                 self.delay(slot, record, now, wake)?;
             } else {
                 // It is older than those that wait.
                 self.line_up(slot, record, true, wake)?;
             }
         }
+        self.free_lane(slot, record, rests, now, wake)?;
         if was == LEASED { self.in_flight_decreased(slot, wake) } else { Ok(()) }
     }
 

@@ -31,6 +31,7 @@
 //! | `marks.rs` | how far the table has been read |
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
+//! | `lanes.rs` | several of one group at a time |
 //! | `message.rs` | a message as the index knows it |
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
@@ -49,6 +50,7 @@ mod doubt;
 mod durations;
 mod group;
 mod identity;
+mod lanes;
 mod layout;
 mod lease;
 mod limits;

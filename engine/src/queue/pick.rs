@@ -39,8 +39,11 @@ impl Partition<'_> {
             self.put_with_used_up(slot, record, now, wake)?;
             return Ok(Picked::NotReady);
         }
-        let taken =
-            self.lease(slot, record, self.first_lease_at(now)?, attempts + 1, now.saturating_add(timeout), process)?;
+        if self.kind(record)?.owner != 0 && self.park(slot, record)? {
+            return Ok(Picked::NotReady);
+        }
+        let (lease, until) = (self.first_lease_at(now)?, now.saturating_add(timeout));
+        let taken = self.lease(slot, record, lease, attempts + 1, now, until, process, wake)?;
         self.spend(slot, 1, now)?;
         Ok(Picked::Delivery(taken))
     }

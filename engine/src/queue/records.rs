@@ -17,7 +17,7 @@ pub(super) struct Kind {
     pub origin: usize,
     /// The second half of the row's tag.
     pub writer: u16,
-    /// The waiting session's process number; the group's record of a head; the process number of a group's prober, plus 1.
+    /// The waiting session's process number; the group's record of a message that has one; the process number of a group's prober, plus 1.
     pub owner: u32,
 }
 
@@ -156,7 +156,9 @@ impl Partition<'_> {
         if list < READY && len == 0 {
             self.set_q(slot, Q::Bitmap, self.q(slot, Q::Bitmap)? | 1 << list)?;
         }
-        self.set_r(record, R::Kind, self.r(record, R::Kind)? & !Kind::LIST | list as u64 & Kind::LIST)
+        let kind = self.r(record, R::Kind)? & !Kind::LIST | list as u64 & Kind::LIST;
+        self.set_r(record, R::Kind, kind)?;
+        if kind >> 32 == 0 { Ok(()) } else { self.enter_lane(record) }
     }
 
     /// Puts a record, which is in no list, behind another one of a list.
@@ -176,7 +178,10 @@ impl Partition<'_> {
 
     /// Takes a record out of the list it is in.
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
-        let Kind { list, origin, .. } = self.kind(record)?;
+        let Kind { list, origin, owner, .. } = self.kind(record)?;
+        if owner != 0 {
+            self.leave_lane(record)?;
+        }
         let (mut first, mut last, len) = self.list(slot, list)?;
         let links = self.r(record, R::Links)?;
         let (next, previous) = ((links >> 32) as u32, links as u32);

@@ -55,6 +55,8 @@ pub struct Options {
     pub durable_attempts: bool,
     /// Whether the end of a message needs to be on no disk when its transaction commits.
     pub ack_async: bool,
+    /// How many messages of one group may be under a lease at a time; with 0 it is one as well.
+    pub group_limit: u32,
 }
 
 impl Options {
@@ -188,7 +190,7 @@ impl Partition<'_> {
     pub fn detach(&self, slot: u32, limit: usize, now: i64, wake: &mut super::Wake) -> Result<bool, Corrupt> {
         let mut left = limit;
         // The head of a group that goes may bring the next one into a list.
-        while let Some(list) = self.first_list(slot)? {
+        while let Some(list) = self.first_list(slot, true)? {
             if left == 0 || (list == WAITING && wake.is_full()) {
                 return Ok(false);
             }
@@ -224,10 +226,10 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// The first list of a queue that isn't empty.
-    fn first_list(&self, slot: u32) -> Result<Option<usize>, Corrupt> {
+    /// The first list of a queue that isn't empty, of those that hold messages, and, with `waiting`, of all.
+    pub(super) fn first_list(&self, slot: u32, waiting: bool) -> Result<Option<usize>, Corrupt> {
         for list in 0..LISTS {
-            if self.list(slot, list)?.2 > 0 {
+            if (waiting || list != WAITING) && self.list(slot, list)?.2 > 0 {
                 return Ok(Some(list));
             }
         }
@@ -241,7 +243,7 @@ impl Partition<'_> {
         self.unlink(slot, record)?;
         self.erase(slot, record)?;
         if group != 0 {
-            self.advance(slot, group, number, now, wake)?;
+            self.leave_group(slot, group, record, number, now, wake)?;
         }
         if kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED) {
             self.in_flight_decreased(slot, wake)?;
@@ -270,20 +272,25 @@ impl Partition<'_> {
             rate_period: self.q_i64(slot, Q::RatePeriod)?,
             durable_attempts: self.durable_attempts(slot)?,
             ack_async: self.ack_async(slot)?,
+            group_limit: self.lanes(slot)?,
         })
     }
 
     /// Changes a queue's options. What was delivered so far counts on. Nobody is woken: the caller wakes all that wait.
     pub fn set_options(&self, slot: u32, options: Options, now: i64) -> Result<(), Corrupt> {
         self.change_rate_period(slot, options.rate_period, now)?;
-        let former = self.q(slot, Q::MaxAttempts)? as u32;
+        let (former, lanes) = (self.q(slot, Q::MaxAttempts)? as u32, self.lanes(slot)?);
         self.write_options(slot, options)?;
-        if options.max_attempts > former { self.put_in_line_again(slot, now) } else { Ok(()) }
+        if options.max_attempts > former {
+            self.put_in_line_again(slot, now)?;
+        }
+        if options.group_limit > lanes { self.widen(slot, now) } else { Ok(()) }
     }
 
     fn write_options(&self, slot: u32, options: Options) -> Result<(), Corrupt> {
         self.set_q_i64(slot, Q::VisibilityTimeout, options.visibility_timeout)?;
-        self.set_q(slot, Q::MaxAttempts, u64::from(options.max_attempts))?;
+        let lanes = options.group_limit.max(1);
+        self.set_q(slot, Q::MaxAttempts, u64::from(lanes) << 32 | u64::from(options.max_attempts))?;
         self.set_q_i64(slot, Q::Backoff, options.retry_backoff)?;
         self.set_q_i64(slot, Q::BackoffMax, options.retry_backoff_max)?;
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;

@@ -10,6 +10,7 @@
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
+//! | `lanes.rs` | those of groups with more than one lane |
 //! | `numbered.rs` | those of messages that stand in line by their numbers |
 //! | `order.rs` | those of time: what is due first |
 //! | `ending.rs` | those of failing, purging and looking |
@@ -25,6 +26,7 @@ mod durations;
 mod ending;
 mod groups;
 mod invariants;
+mod lanes;
 mod model;
 mod numbered;
 mod order;

@@ -269,6 +269,9 @@ impl Partition<'_> {
             }
             // A message whose lease ran out is older than those that wait; one whose delay is over is not.
             self.line_up(slot, record, was == LEASED, wake)?;
+            if was == LEASED {
+                self.free_lane(slot, record, false, now, wake)?;
+            }
         }
         Ok(self.first_due(slot)? > now)
     }

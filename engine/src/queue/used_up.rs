@@ -38,12 +38,12 @@ impl Partition<'_> {
     /// Puts a message, which is in no list, with the used-up ones.
     #[cold]
     pub(super) fn put_with_used_up(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        self.leave_group(slot, record, now, wake)?;
+        self.leave_order(slot, record, now, wake)?;
         self.link(slot, record, USED_UP, false)
     }
 
     /// Takes a message, which is in no list, out of the order of its group, and notes the group in its record.
-    fn leave_group(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+    fn leave_order(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.set_r(record, R::Lease, 0)?;
         let group = self.group_of(record)?;
         if group == 0 {
@@ -52,7 +52,7 @@ impl Partition<'_> {
         self.set_r(record, R::Due, self.r(group, g::HASH)?)?;
         let kind = self.kind(record)?;
         self.set_kind(record, Kind { owner: 0, ..kind })?;
-        self.advance(slot, group, self.r(record, R::MsgId)?.cast_signed(), now, wake)
+        self.leave_group(slot, group, record, self.number(record)?, now, wake)
     }
 
     /// Puts a used-up message of the table into the index.

@@ -58,7 +58,7 @@ pub struct Refill {
 impl Partition<'_> {
     /// Whether the queue may take more of the partition, for a ready or a delayed message. The last eighth is for queues
     /// that hold little, so that none stands still because of another's leases.
-    fn has_room(&self, slot: u32, delayed: bool) -> Result<bool, Corrupt> {
+    pub(super) fn has_room(&self, slot: u32, delayed: bool) -> Result<bool, Corrupt> {
         let (free, records) = (self.head(Head::FreeRecords)?, self.records as u64);
         if delayed {
             // Nobody can take its place before its time comes, so most of the partition is out of its reach.
@@ -178,7 +178,7 @@ impl Partition<'_> {
             self.lower(slot, NUMBERS, msg_id.saturating_sub(1), msg_id)?;
         }
         if self.group_of(record)? != 0 {
-            return self.drop_head(slot, record);
+            return self.drop_of_group(slot, record);
         }
         self.unlink(slot, record)?;
         self.erase(slot, record)

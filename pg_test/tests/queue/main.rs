@@ -17,6 +17,7 @@ mod groups;
 mod identity;
 mod idle;
 mod isolation;
+mod lanes;
 mod lease;
 mod limits;
 mod memory;

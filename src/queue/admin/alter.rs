@@ -27,6 +27,7 @@ pub(in crate::queue) struct Change {
     pub durable_attempts: Option<bool>,
     /// `durable` or `async`.
     pub ack: Option<&'static str>,
+    pub group_limit: Option<i32>,
 }
 
 /// Changes a queue's options.
@@ -50,7 +51,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
         "UPDATE enough.queue SET {}, max_attempts = coalesce($3, max_attempts), {}, {}, {}, {}, {}, \
                 archive_for = CASE WHEN $9 IS NULL THEN archive_for \
                     WHEN $9 OPERATOR(pg_catalog.>) 0 THEN pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) END, \
-                paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack) \
+                paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack), \
+                group_limit = coalesce($13, group_limit) \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -76,6 +78,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::OptionalBool(change.paused),
                 Parameter::OptionalBool(change.durable_attempts),
                 Parameter::OptionalText(change.ack),
+                Parameter::OptionalI32(change.group_limit),
             ],
             |row| {
                 changed = Some(options_of(row)?);

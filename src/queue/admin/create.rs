@@ -34,6 +34,8 @@ pub(in crate::queue) struct NewQueue {
     pub durable_attempts: bool,
     /// `durable` or `async`.
     pub ack: &'static str,
+    /// 0 for no limit.
+    pub group_limit: i32,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
@@ -113,16 +115,17 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
         run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11 FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12 FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
                     max_in_flight = EXCLUDED.max_in_flight, max_rate = EXCLUDED.max_rate, \
                     rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
-                    durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack",
+                    durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack, \
+                    group_limit = EXCLUDED.group_limit",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -135,6 +138,7 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
                 Parameter::Micros(new.archive_for),
                 Parameter::OptionalBool(Some(new.durable_attempts)),
                 Parameter::Text(new.ack),
+                Parameter::I32(new.group_limit),
             ],
         )
     })?;

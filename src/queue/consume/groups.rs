@@ -30,7 +30,7 @@ pub(in crate::queue) fn look_for_earlier(
     })?;
     if matches!(outcome, Ok(Yielded::Passed)) {
         let group = row.entry().group;
-        queue.index(|index, slot| index.comes_first(slot, group, row.msg_id))?;
+        queue.index_and_wake(|index, slot, wake| index.comes_first(slot, group, row.msg_id, server::now(), wake))?;
     }
     outcome
 }
@@ -47,12 +47,12 @@ pub(in crate::queue) fn look_for_next(
     let process = latch::process();
     let mut outcome = Ok(Offered::Busy);
     scan(queue, table, key, Range { after, end: i64::MAX }, |entry| {
-        outcome = queue.index(|index, slot| index.offer_next(slot, entry, process));
+        outcome = queue.index_and_wake(|index, slot, wake| index.offer_next(slot, entry, process, server::now(), wake));
         matches!(outcome, Ok(Offered::Busy))
     })?;
     if outcome? == Offered::Busy {
         let group = row.entry().group;
-        queue.index(|index, slot| index.end_probe(slot, group, process))?;
+        queue.index_and_wake(|index, slot, wake| index.end_probe(slot, group, process, server::now(), wake))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, g,
+    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP, WAITING, g,
 };
 use crate::queue::timers::NEVER;
 use std::collections::BTreeMap;
@@ -42,6 +42,18 @@ pub(super) struct Group {
     pub late: bool,
 }
 
+/// How many of a group's messages are where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lanes {
+    /// In flight.
+    pub running: u32,
+    /// In the index besides the head.
+    pub members: u32,
+    pub parked: u32,
+    /// In line.
+    pub ready: u32,
+}
+
 /// What a queue holds in the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Holding {
@@ -50,8 +62,16 @@ pub(super) struct Holding {
     pub ready: Vec<i64>,
     /// Process numbers in the order of waking.
     pub waiting: Vec<u32>,
-    /// By the hash of its key.
+    /// By the hash of its key; those that have a head.
     pub groups: BTreeMap<u64, Group>,
+    /// The same, of all groups.
+    pub lanes: BTreeMap<u64, Lanes>,
+}
+
+impl Holding {
+    pub fn count(&self, list: usize) -> usize {
+        self.messages.values().filter(|message| message.list == list).count()
+    }
 }
 
 /// What a partition holds, by queue slot.
@@ -190,12 +210,12 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
             owner => p.r(owner, g::HASH).unwrap(),
         },
         origin: kind.origin,
-        timer: p.half(record, R::Chain, false).unwrap() != 0,
+        timer: kind.list != PARKED && p.half(record, R::Chain, false).unwrap() != 0,
         tag: p.entry(record, 0).unwrap().tag,
     }
 }
 
-/// The groups of a queue: each has a head that knows its group, and followers that are set aside have none.
+/// The groups of a queue: each has a head or members that know their group, and followers that are set aside have none.
 fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Holding) {
     for group in 1..=p.records as u32 {
         let kind = p.kind(group).unwrap();
@@ -207,7 +227,11 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         let hash = p.r(group, g::HASH).unwrap();
         assert_eq!(p.lookup(slot | g::BIT, hash.cast_signed()), Ok(Some(group)));
         let head = p.half(group, g::HEAD, true).unwrap();
-        assert_ne!(head, 0, "group {group} has no head");
+        holding.lanes.insert(hash, lanes(p, slot, group));
+        if head == 0 {
+            assert_eq!((kind.origin, kind.owner), (0, 0), "group {group} has no head, and something is known of it");
+            continue;
+        }
         assert_eq!(p.kind(head).unwrap().owner, group, "the head {head} of group {group}");
         assert!(matches!(places[head as usize], Place::List(at, _) if at == slot), "the head {head} of group {group}");
         let next = (kind.origin & 1 != 0).then(|| p.r(group, g::NEXT).unwrap().cast_signed());
@@ -215,14 +239,44 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         let flag = |bit| kind.origin & bit != 0;
         holding.groups.insert(hash, Group { head, next, known: flag(2), first: flag(4), late: flag(16) });
     }
+    let mut met: BTreeMap<u64, Lanes> = holding.lanes.keys().map(|group| (*group, Lanes::default())).collect();
     for (id, message) in &holding.messages {
         if message.group != 0 && !is_out_of_order(message.list, message.origin) {
-            assert_eq!(holding.groups[&message.group].head, *id, "message {id} is beside the head of its group");
+            let lanes = met.get_mut(&message.group).expect("a message's group has a record");
+            lanes.members += u32::from(holding.groups.get(&message.group).is_none_or(|group| group.head != *id));
+            let runs = message.list == LEASED || (message.list == BUSY && message.origin == LEASED);
+            lanes.running += u32::from(runs);
+            lanes.parked += u32::from(message.list == PARKED);
+            lanes.ready += u32::from(message.is_ready());
         }
     }
-    assert_eq!(p.q_i64(slot, Q::Groups), Ok(holding.groups.len() as i64));
+    for (hash, lanes) in &mut holding.lanes {
+        lanes.ready = met[hash].ready;
+        assert!(lanes.members > 0 || holding.groups.contains_key(hash), "group {hash} is empty");
+        let idle = lanes.running < p.lanes(slot).unwrap();
+        assert!(lanes.parked == 0 || !idle || lanes.ready > 0, "group {hash} stands still: {lanes:?}");
+    }
+    assert_eq!(met, holding.lanes);
+    assert_eq!(p.q_i64(slot, Q::Groups), Ok(holding.lanes.len() as i64));
     let unleased = holding.messages.values().filter(|message| message.list == BUSY && message.origin != LEASED).count();
     assert_eq!(p.q(slot, Q::BusyUnleased), Ok(unleased as u64));
+}
+
+/// What a group's record counts; the chain of those that are parked is sound.
+fn lanes(p: &Partition<'_>, slot: u32, group: u32) -> Lanes {
+    let (first, mut parked) = (p.first_parked(group).unwrap(), 0);
+    let mut record = first;
+    while record != 0 {
+        let kind = p.kind(record).unwrap();
+        assert_eq!((kind.list, kind.owner), (PARKED, group), "record {record} is chained to group {group}");
+        let next = p.half(record, R::Chain, false).unwrap();
+        assert_eq!(p.slot_half(next as usize - 1, false), Ok(record), "record {next}: the one before it");
+        parked += 1;
+        assert!(parked <= p.list(slot, PARKED).unwrap().2, "the chain of group {group} has no end");
+        record = if next == first { 0 } else { next };
+    }
+    let (running, members) = (p.running(group).unwrap(), p.members(group).unwrap());
+    Lanes { running, members, parked: parked as u32, ready: 0 }
 }
 
 /// The buckets hold the messages and the groups and nothing else.
@@ -260,7 +314,8 @@ fn timers(p: &Partition<'_>, slots: &[u32], places: &[Place]) {
     for (record, place) in places.iter().enumerate().skip(1) {
         let runs = matches!(place, Place::List(_, LEASED | DELAYED));
         assert!(timed[record] == runs, "record {record} at {place:?}: does its timer run");
-        if !runs && !matches!(place, Place::Nowhere) {
+        let chained = matches!(place, Place::List(_, PARKED) | Place::Group(_));
+        if !runs && !chained && !matches!(place, Place::Nowhere) {
             assert_eq!(p.half(record as u32, R::Chain, false), Ok(0), "record {record} at {place:?}: no timer");
             assert_eq!(p.slot_half(record - 1, false), Ok(0), "record {record} at {place:?}: no timer's child");
         }

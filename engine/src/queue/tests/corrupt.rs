@@ -52,9 +52,9 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
     for taken in taken {
         answers.push(p.moved(slot, taken.msg_id, taken.lease, taken.tid));
         answers.push(p.start_probe(slot, entry(taken.msg_id).group, process).map(drop));
-        answers.push(p.offer_next(slot, &entry(taken.msg_id.wrapping_add(3)), process).map(drop));
-        answers.push(p.end_probe(slot, entry(taken.msg_id).group, process));
-        answers.push(p.comes_first(slot, entry(taken.msg_id).group, taken.msg_id));
+        answers.push(p.offer_next(slot, &entry(taken.msg_id.wrapping_add(3)), process, NOW, wake).map(drop));
+        answers.push(p.end_probe(slot, entry(taken.msg_id).group, process, NOW, wake));
+        answers.push(p.comes_first(slot, entry(taken.msg_id).group, taken.msg_id, NOW, wake));
         answers.push(
             p.yield_to(slot, taken.msg_id, taken.lease, &entry(taken.msg_id.wrapping_sub(3)), NOW, wake).map(drop),
         );
@@ -112,7 +112,11 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.purged(slot, 1, 1),
         p.forgotten(slot, 1, 1),
         p.options(slot).and_then(|options| {
-            p.set_options(slot, Options { rate_period: id, max_attempts: 3 + id as u32 % 2, ..options }, NOW)
+            p.set_options(
+                slot,
+                Options { rate_period: id, max_attempts: 3 + id as u32 % 2, group_limit: id as u32 % 4, ..options },
+                NOW,
+            )
         }),
         p.should_count(slot, NOW).map(drop),
         p.start_counting(slot).and_then(|counting| p.counted(slot, counting, [1; 4], 0, 0)),

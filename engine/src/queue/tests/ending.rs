@@ -105,7 +105,8 @@ fn a_failed_message_keeps_its_place_in_its_group() {
     rest(&p, slot, &Entry { group: 7, ..failed(1, NOW + SECOND) });
     assert_eq!(walk(&p)[&slot].groups[&7].head, 1, "its group has gone on without it");
     p.start_probe(slot, 7, 3).unwrap();
-    p.offer_next(slot, &Entry { group: 7, ..failed(2, NOW + SECOND) }, 3).unwrap();
+    let next = Entry { group: 7, ..failed(2, NOW + SECOND) };
+    p.offer_next(slot, &next, 3, NOW, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0]);
     p.expire(slot, NOW + SECOND, 10, &mut Wake::default()).unwrap();
     assert_eq!(ids(&take(&p, slot, NOW + SECOND)), [1]);

@@ -67,7 +67,7 @@ fn one_of_a_group_at_a_time_and_others_go_on() {
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
     assert_eq!(finish(&p, slot, 1).processes(), [9], "whoever waits gets the next of the group");
     assert_eq!(ids(&take(&p, slot, 10)), [2]);
-    assert_eq!(p.offer_next(slot, &member(5, 7), PROCESS), Ok(Offered::Known));
+    assert_eq!(p.offer_next(slot, &member(5, 7), PROCESS, NOW, &mut Wake::default()), Ok(Offered::Known));
     finish(&p, slot, 2);
     assert_eq!(ids(&take(&p, slot, 10)), [5]);
 }
@@ -124,9 +124,9 @@ fn followers_take_no_room_and_each_delivery_finds_the_next() {
         let taken = take(&p, slot, 9);
         assert_eq!((ids(&taken), taken[0].find_next), (vec![id], Some(id)));
         if id < 1000 {
-            assert_eq!(p.offer_next(slot, &member(id + 1, 7), PROCESS), Ok(Offered::Known));
+            assert_eq!(p.offer_next(slot, &member(id + 1, 7), PROCESS, NOW, &mut Wake::default()), Ok(Offered::Known));
         } else {
-            p.end_probe(slot, 7, PROCESS).unwrap();
+            p.end_probe(slot, 7, PROCESS, NOW, &mut Wake::default()).unwrap();
         }
     }
     finish(&p, slot, 1000);
@@ -146,7 +146,7 @@ fn what_senders_bring_while_the_next_is_looked_for_is_not_missed() {
     // The snapshot shows 9; 5 and 12 are committed after it.
     send(&p, slot, [member(5, 7), member(12, 7)]);
     assert_eq!(group(&p, slot, 7), known(2, Some(5), false));
-    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS), Ok(Offered::Known));
+    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS, NOW, &mut Wake::default()), Ok(Offered::Known));
     assert_eq!(group(&p, slot, 7), known(2, Some(5), true));
 }
 
@@ -160,10 +160,10 @@ fn of_two_that_look_for_the_next_the_second_counts() {
     finish(&p, slot, 1);
     assert_eq!(take(&p, slot, 1)[0].find_next, Some(2));
     assert_eq!(p.start_probe(slot, 7, 3), Ok(Some(2)));
-    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS), Ok(Offered::Moot));
-    assert_eq!(p.end_probe(slot, 7, PROCESS), Ok(()));
+    assert_eq!(p.offer_next(slot, &member(9, 7), PROCESS, NOW, &mut Wake::default()), Ok(Offered::Moot));
+    assert_eq!(p.end_probe(slot, 7, PROCESS, NOW, &mut Wake::default()), Ok(()));
     assert!(!group(&p, slot, 7).known);
-    assert_eq!(p.offer_next(slot, &member(4, 7), 3), Ok(Offered::Known));
+    assert_eq!(p.offer_next(slot, &member(4, 7), 3, NOW, &mut Wake::default()), Ok(Offered::Known));
     assert_eq!(group(&p, slot, 7), known(2, Some(4), true));
     assert_eq!(p.start_probe(slot, 7, 3), Ok(None), "there is nothing to look for");
 }
@@ -228,8 +228,8 @@ fn a_follower_that_is_being_finished_is_out_of_the_order() {
     let Ok(Busy::Yours(claimed)) = p.set_aside(slot, &member(2, 7), NOW) else { panic!("2 is free") };
     assert!(claimed.find_next, "it was the next one");
     assert_eq!(p.start_probe(slot, 7, 3), Ok(Some(1)));
-    assert_eq!(p.offer_next(slot, &member(2, 7), 3), Ok(Offered::Busy));
-    assert_eq!(p.offer_next(slot, &member(3, 7), 3), Ok(Offered::Known));
+    assert_eq!(p.offer_next(slot, &member(2, 7), 3, NOW, &mut Wake::default()), Ok(Offered::Busy));
+    assert_eq!(p.offer_next(slot, &member(3, 7), 3, NOW, &mut Wake::default()), Ok(Offered::Known));
     finish(&p, slot, 1);
     assert_eq!(ids(&take(&p, slot, 9)), [3]);
     // Its transaction is rolled back: it is the next one, 3 having been delivered.
@@ -250,7 +250,14 @@ fn groups_take_turns() {
     for _ in 0..6 {
         let taken = take(&p, slot, 1)[0];
         if taken.find_next.is_some() {
-            p.offer_next(slot, &member(taken.msg_id + 1, if taken.msg_id < 51 { 7 } else { 8 }), PROCESS).unwrap();
+            p.offer_next(
+                slot,
+                &member(taken.msg_id + 1, if taken.msg_id < 51 { 7 } else { 8 }),
+                PROCESS,
+                NOW,
+                &mut Wake::default(),
+            )
+            .unwrap();
         }
         finish(&p, slot, taken.msg_id);
         order.push(taken.msg_id);
@@ -288,8 +295,8 @@ fn one_look_is_enough_to_see_that_a_message_comes_first() {
     send(&p, slot, [member(5, 7)]);
     let taken = take(&p, slot, 1)[0];
     assert!(taken.may_overtake && taken.find_next == Some(5));
-    p.comes_first(slot, 7, 5).unwrap();
-    p.offer_next(slot, &member(6, 7), PROCESS).unwrap();
+    p.comes_first(slot, 7, 5, NOW, &mut Wake::default()).unwrap();
+    p.offer_next(slot, &member(6, 7), PROCESS, NOW, &mut Wake::default()).unwrap();
     finish(&p, slot, 5);
     let taken = take(&p, slot, 1)[0];
     assert_eq!((taken.msg_id, taken.may_overtake), (6, false), "and so does the next");
@@ -313,7 +320,7 @@ fn an_earlier_one_in_the_table_goes_before_the_leased_one() {
     p.expire(slot, NOW + SECOND, 1, &mut Wake::default()).unwrap();
     let taken = take_at(&p, slot, 9, NOW + SECOND);
     assert_eq!((taken[0].msg_id, taken[0].attempts, taken[0].may_overtake), (2, 1, false));
-    p.end_probe(slot, 7, PROCESS).unwrap();
+    p.end_probe(slot, 7, PROCESS, NOW, &mut Wake::default()).unwrap();
     finish(&p, slot, 2);
     let taken = take_at(&p, slot, 9, NOW + SECOND);
     assert_eq!((taken[0].msg_id, taken[0].attempts), (5, 1), "the lease that was taken back was no attempt");

@@ -1,10 +1,10 @@
 //! One partition and the world around it in plain collections: tables with their transactions, readers, sessions that
 //! wait. Each method does what the extension does with a real table, and compares the index with the model.
 
-use super::check::{Message, Shape, walk};
+use super::check::{Holding, Message, Shape, walk};
 use super::refill::Scan;
 use crate::queue::clock::TOLERANCE;
-use crate::queue::layout::{BUSY, DELAYED, LEASED, USED_UP};
+use crate::queue::layout::{BUSY, DELAYED, LEASED, PARKED, USED_UP};
 use crate::queue::lease::PASSES;
 use crate::queue::{Busy, Delivery, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Tid, Wake, Yielded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +82,8 @@ pub(super) struct Queue {
     pub latest: i64,
     /// The clock was set back: what was due before what else isn't for this model any more.
     pub was_set_back: bool,
+    /// Groups had more than one lane: which of their messages is the next isn't for this model any more.
+    pub was_wide: bool,
 }
 
 impl Queue {
@@ -113,7 +115,8 @@ impl<'a> World<'a> {
     pub fn new(words: crate::words::Words<'a>, queues: usize) -> Self {
         let now = 100_000 * SECOND;
         crate::queue::format(words, 7 << 40);
-        let options = Options { visibility_timeout: 30 * SECOND, max_attempts: 3, ..Options::default() };
+        let options =
+            Options { visibility_timeout: 30 * SECOND, max_attempts: 3, group_limit: 1, ..Options::default() };
         let queues = (0..queues).map(|at| Queue {
             relation: at as u32 + 1,
             options,
@@ -253,6 +256,7 @@ impl<'a> World<'a> {
         self.queues[q].aside.extend(passed.map(|(id, _)| *id));
         let ready = holding.ready.iter().copied().filter(|id| !used_up(id));
         let expected: Vec<i64> = ready.take(if paused { 0 } else { most }).collect();
+        let wide = self.queues[q].options.group_limit > 1 || holding.lanes.values().any(|lanes| lanes.members > 0);
         let mut taken = Vec::with_capacity(want);
         let timeout = self.queues[q].options.visibility_timeout;
         let process = self.process();
@@ -260,7 +264,10 @@ impl<'a> World<'a> {
         self.p.take(slot, process, self.now, want, timeout, &mut taken, &mut wake).unwrap();
         self.woke(&wake);
         let mut numbers: Vec<i64> = taken.iter().map(|taken| taken.msg_id).collect();
-        if holding.ready.iter().any(used_up) {
+        if wide {
+            self.check_lanes(q, slot, &holding, &numbers, if paused { 0 } else { most });
+            numbers.retain(|id| holding.messages.contains_key(id));
+        } else if holding.ready.iter().any(used_up) {
             // The next of their groups have come into line.
             let new = |id: &i64| !holding.ready.contains(id);
             let ended = holding.ready.iter().filter(|id| used_up(id)).count() >= PASSES;
@@ -281,7 +288,12 @@ impl<'a> World<'a> {
             assert_eq!(taken.until, self.now + timeout);
             assert!(!queue.leases.contains_key(&id), "message {id} is under two leases");
             assert!(!queue.busy.contains_key(&id), "message {id} is read while a transaction deletes it");
-            let known = queue.attempts.get(&id).copied().unwrap_or(0);
+            let mut known = queue.attempts.get(&id).copied().unwrap_or(0);
+            if !holding.messages.contains_key(&id) {
+                // Its group remembered the deliveries.
+                known = taken.attempts - 1;
+                assert!(known <= queue.deliveries.get(&id).copied().unwrap_or(0), "message {id}: {taken:?}");
+            }
             assert!(known < queue.options.max_attempts, "message {id} is delivered after {known} deliveries");
             let attempts = known + 1;
             assert_eq!(taken.attempts, attempts);
@@ -321,6 +333,7 @@ impl<'a> World<'a> {
                 let earlier = queue.rows.range(..id).find(|(other, entry)| {
                     entry.group == row.group
                         && !queue.aside.contains(other)
+                        && !(queue.was_wide && queue.deliveries.contains_key(other))
                         && order(other) < order(&id)
                         && order(other).is_some()
                 });
@@ -336,6 +349,31 @@ impl<'a> World<'a> {
             self.meet(q, row, false);
         }
         got
+    }
+
+    /// What a read has taken that passes over messages of groups whose lanes are taken.
+    fn check_lanes(&self, q: usize, slot: u32, before: &Holding, taken: &[i64], most: usize) {
+        let queue = &self.queues[q];
+        let after = &walk(&self.p)[&slot];
+        let plain = |id: &&i64| before.messages.get(id).is_some_and(|message| message.group == 0);
+        let used_up = |id: &&i64| before.messages[id].attempts >= queue.options.max_attempts;
+        let expected: Vec<&i64> = before.ready.iter().filter(plain).filter(|id| !used_up(id)).collect();
+        let got: Vec<&i64> = taken.iter().filter(plain).collect();
+        assert!(expected.starts_with(&got), "{got:?}, where {expected:?} are ready");
+        let in_order: Vec<&i64> = before.ready.iter().filter(|id| taken.contains(id)).collect();
+        let old: Vec<&i64> = taken.iter().filter(|id| before.ready.contains(id)).collect();
+        assert_eq!(old, in_order, "the first in order");
+        let passed = |list| after.count(list).saturating_sub(before.count(list));
+        let ended = passed(PARKED) + passed(USED_UP) >= PASSES;
+        let enough = taken.len() == most || after.ready.is_empty() || ended;
+        assert!(enough, "{taken:?} of {most}, and {:?} stay", after.ready);
+        for id in taken {
+            let Some(message) = after.messages.get(id) else { continue };
+            if message.group != 0 && message.list == LEASED {
+                let running = after.lanes[&message.group].running;
+                assert!(running <= queue.options.group_limit, "message {id} is read as number {running} of its group");
+            }
+        }
     }
 
     fn forget_leased(&mut self, slot: u32, taken: &Delivery) {
@@ -460,7 +498,7 @@ impl<'a> World<'a> {
             // What has gone out of the index begins anew when it comes back.
             queue.attempts.remove(&id);
         } else {
-            self.p.comes_first(slot, group, id).unwrap();
+            self.p.comes_first(slot, group, id, self.now, &mut wake).unwrap();
         }
         self.woke(&wake);
         overtaken
@@ -486,11 +524,16 @@ impl<'a> World<'a> {
             }
         }
         for row in &rows {
-            if self.p.offer_next(slot, row, process).unwrap() != Offered::Busy {
+            let mut wake = Wake::default();
+            let offered = self.p.offer_next(slot, row, process, self.now, &mut wake).unwrap();
+            self.woke(&wake);
+            if offered != Offered::Busy {
                 return;
             }
         }
-        self.p.end_probe(slot, group, process).unwrap();
+        let mut wake = Wake::default();
+        self.p.end_probe(slot, group, process, self.now, &mut wake).unwrap();
+        self.woke(&wake);
     }
 
     /// A lease of the queue by a random number; leases of messages that a transaction has in hand too.
@@ -914,6 +957,16 @@ impl<'a> World<'a> {
     pub fn limit_flight(&mut self, q: usize, most: u32) {
         let queue = &mut self.queues[q];
         queue.options.max_in_flight = most;
+        if let Some(slot) = queue.slot {
+            self.p.set_options(slot, queue.options, self.now).unwrap();
+            self.wake_all(q);
+        }
+    }
+
+    pub fn limit_groups(&mut self, q: usize, most: u32) {
+        let queue = &mut self.queues[q];
+        queue.options.group_limit = most;
+        queue.was_wide |= most > 1;
         if let Some(slot) = queue.slot {
             self.p.set_options(slot, queue.options, self.now).unwrap();
             self.wake_all(q);

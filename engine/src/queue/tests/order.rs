@@ -228,7 +228,7 @@ fn the_next_of_thousands_of_groups_come_at_once_when_their_first_are_used_up() {
     assert_eq!(taken.len(), groups as usize);
     for id in groups..2 * groups {
         let next = Entry { group: 1 + (id % groups).cast_unsigned(), ..entry(id) };
-        p.offer_next(slot, &next, 1).unwrap();
+        p.offer_next(slot, &next, 1, NOW, &mut Wake::default()).unwrap();
     }
     assert_eq!(numbers(&p, slot, NOW + 60 * SECOND, 5000), (groups..2 * groups).collect::<Vec<_>>());
 }

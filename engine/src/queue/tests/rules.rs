@@ -22,6 +22,7 @@ pub(super) const OPTIONS: Options = Options {
     rate_period: 0,
     durable_attempts: false,
     ack_async: false,
+    group_limit: 1,
 };
 
 /// The tag of every row here that isn't said to be another.

@@ -59,7 +59,7 @@ fn the_group_goes_on_and_who_waits_is_woken() {
     p.set_options(slot, ONCE, NOW).unwrap();
     send(&p, slot, (1..=3).map(member));
     assert_eq!(ids(&take(&p, slot, NOW)), [1]);
-    p.offer_next(slot, &member(2), 77).unwrap();
+    p.offer_next(slot, &member(2), 77, NOW, &mut Wake::default()).unwrap();
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
     assert_eq!(expire(&p, slot, LATER).processes(), [9]);
     assert_eq!((list(&p, slot, 1), p.queue_state(slot, 1, LATER).unwrap().ready), (Some(USED_UP), 1));
@@ -97,7 +97,7 @@ fn more_attempts_bring_it_back_to_its_place() {
     p.set_options(slot, ONCE, NOW).unwrap();
     send(&p, slot, [member(1), member(2), entry(3)]);
     assert_eq!(ids(&take(&p, slot, NOW)), [1, 3]);
-    p.offer_next(slot, &member(2), 77).unwrap();
+    p.offer_next(slot, &member(2), 77, NOW, &mut Wake::default()).unwrap();
     expire(&p, slot, LATER);
     p.set_options(slot, Options { max_attempts: 2, ..ONCE }, LATER).unwrap();
     walk(&p);
@@ -205,7 +205,7 @@ fn a_row_is_buried_only_if_it_is_used_up() {
     let start = |entry: &Entry, now| p.start_burial(slot, entry, now, &mut Wake::default()).unwrap();
     assert_eq!(start(&entry(3), NOW), Busy::Stale, "it has never been delivered");
     assert_eq!(ids(&take(&p, slot, NOW)), [1, 3]);
-    p.offer_next(slot, &member(2), 77).unwrap();
+    p.offer_next(slot, &member(2), 77, NOW, &mut Wake::default()).unwrap();
     assert_eq!(start(&member(1), NOW), Busy::Stale, "its last lease runs");
     p.start_busy(slot, 3, None, NOW).unwrap();
     assert!(matches!(start(&member(1), LATER), Busy::Yours(claimed) if claimed.attempts == 1));

@@ -1,0 +1,292 @@
+//! Lanes: how many messages of one group may be in flight at a time, where that is more than one.
+//!
+//! A group has a head (`group.rs`) whether it has one lane or many. With one, a head that is leased stays the head until it is
+//! finished. With more, the next message takes its place as soon as it is known, and the former head becomes a **member**: a
+//! message that has its group's record as its owner and isn't the head. So one of each group stands in line at a time, however many of it
+//! are in flight, and groups take turns.
+//!
+//! * The group's record counts those in flight, *running*: leased, or leased and being finished by an open transaction.
+//! * A member whose lease ends comes into line again, or rests, like any message. One that rests takes no lane, and where the
+//!   head does so, it becomes a member: the next message doesn't wait for it.
+//! * Whatever is met in line while all lanes are taken is **parked**: in a list of its own, and chained to the others of its group,
+//!   so that it is found when a lane is free. Whatever frees a lane, or takes a message out of line otherwise, lets one that is parked
+//!   come into line again. So where something is parked, all lanes are taken, or something of the group stands in line.
+//! * Where the head has left and there is no next message, a group that has members keeps its record, without a head. What comes then
+//!   is put into the index as if there were no group.
+//!
+//! Where the number of lanes is lowered, nothing that runs is ended; members then are what stands in line as well.
+
+use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, READY, g};
+use super::records::Kind;
+use super::{Entry, Wake};
+use crate::words::Corrupt;
+
+/// Whether a message is in flight.
+fn runs(kind: Kind) -> bool {
+    kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED)
+}
+
+impl Partition<'_> {
+    /// How many messages of one group may be in flight.
+    #[inline]
+    pub(super) fn lanes(&self, slot: u32) -> Result<u32, Corrupt> {
+        Ok(((self.q(slot, Q::MaxAttempts)? >> 32) as u32).max(1))
+    }
+
+    /// Messages of a group that are in flight.
+    pub(super) fn running(&self, group: u32) -> Result<u32, Corrupt> {
+        self.half(group, g::RUNNING, false)
+    }
+
+    /// Messages of a group in the index besides its head.
+    pub(super) fn members(&self, group: u32) -> Result<u32, Corrupt> {
+        self.half(group, g::MEMBERS, false)
+    }
+
+    fn count_member(&self, group: u32) -> Result<(), Corrupt> {
+        self.set_half(group, g::MEMBERS, false, self.members(group)?.checked_add(1).ok_or(Corrupt)?)
+    }
+
+    /// The message of a group that was parked first; 0 where none is.
+    pub(super) fn first_parked(&self, group: u32) -> Result<u32, Corrupt> {
+        self.slot_half((group as usize).wrapping_sub(1), false)
+    }
+
+    fn set_first_parked(&self, group: u32, record: u32) -> Result<(), Corrupt> {
+        self.set_slot_half((group as usize).wrapping_sub(1), false, record)
+    }
+
+    /// Of the chain of those that are parked, which is a ring: the one after a record.
+    fn parked_after(&self, record: u32) -> Result<u32, Corrupt> {
+        self.half(record, R::Chain, false)
+    }
+
+    /// The one before it.
+    fn parked_before(&self, record: u32) -> Result<u32, Corrupt> {
+        self.slot_half((record as usize).wrapping_sub(1), false)
+    }
+
+    fn chain(&self, record: u32, next: u32) -> Result<(), Corrupt> {
+        self.set_half(record, R::Chain, false, next)?;
+        self.set_slot_half((next as usize).wrapping_sub(1), false, record)
+    }
+
+    /// A record with an owner has been put into a list.
+    pub(super) fn enter_lane(&self, record: u32) -> Result<(), Corrupt> {
+        let kind = self.kind(record)?;
+        if runs(kind) {
+            let group = self.group_of(record)?;
+            self.set_half(group, g::RUNNING, false, self.running(group)?.checked_add(1).ok_or(Corrupt)?)?;
+        } else if kind.list == PARKED {
+            let group = self.group_of(record)?;
+            match self.first_parked(group)? {
+                0 => {
+                    self.chain(record, record)?;
+                    self.set_first_parked(group, record)?;
+                }
+                first => {
+                    self.chain(self.parked_before(first)?, record)?;
+                    self.chain(record, first)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A record with an owner is about to be taken out of its list.
+    pub(super) fn leave_lane(&self, record: u32) -> Result<(), Corrupt> {
+        let kind = self.kind(record)?;
+        if runs(kind) {
+            let group = self.group_of(record)?;
+            self.set_half(group, g::RUNNING, false, self.running(group)?.checked_sub(1).ok_or(Corrupt)?)?;
+        } else if kind.list == PARKED {
+            let group = self.group_of(record)?;
+            let (before, after) = (self.parked_before(record)?, self.parked_after(record)?);
+            if after == record {
+                self.set_first_parked(group, 0)?;
+            } else {
+                self.chain(before, after)?;
+                if self.first_parked(group)? == record {
+                    self.set_first_parked(group, after)?;
+                }
+            }
+            self.set_half(record, R::Chain, false, 0)?;
+            self.set_slot_half((record as usize).wrapping_sub(1), false, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Parks a message of a group, which is in no list, where all lanes are taken; else false.
+    pub(super) fn park(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
+        let full = self.running(self.group_of(record)?)? >= self.lanes(slot)?;
+        if full {
+            self.link(slot, record, PARKED, false)?;
+        }
+        Ok(full)
+    }
+
+    /// A message of a group has been leased to `process`: behind which number that has to look for the next one, and whether it
+    /// has to look for an earlier one.
+    pub(super) fn leased_of_group(
+        &self,
+        slot: u32,
+        record: u32,
+        process: u32,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(Option<i64>, bool), Corrupt> {
+        let group = self.group_of(record)?;
+        if self.head_of(group)? != record {
+            return Ok((None, false));
+        }
+        let may_overtake = self.half(record, R::Attempts, true)? == 1 && self.may_overtake(slot, record)?;
+        let find_next = self.begin_probe(group, process)?;
+        if find_next.is_none() && !may_overtake {
+            self.succeed(slot, group, now, wake)?;
+        }
+        Ok((find_next, may_overtake))
+    }
+
+    /// Whether the group's next message may take the place of the head: that is in flight, there is a lane for another one, and none
+    /// comes between the two or before both.
+    fn may_be_succeeded(&self, slot: u32, group: u32) -> Result<bool, Corrupt> {
+        let (lanes, head) = (self.lanes(slot)?, self.head_of(group)?);
+        if lanes == 1 || head == 0 || self.running(group)? >= lanes || self.lacks_next(head)? || !runs(self.kind(head)?)
+        {
+            return Ok(false);
+        }
+        Ok(self.half(head, R::Attempts, true)? > 1 || !self.may_overtake(slot, head)?)
+    }
+
+    /// Puts the next message of a group in line where it is known and there is a lane for it; the head becomes a member.
+    pub(super) fn succeed(&self, slot: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let Some(next) = self.next(group)? else { return Ok(()) };
+        if !self.may_be_succeeded(slot, group)? || !self.has_room(slot, false)? {
+            return Ok(());
+        }
+        let Some(record) = self.record_for(slot, now)? else { return Ok(()) };
+        self.count_member(group)?;
+        self.bring_next(slot, group, record, &next, now, wake)
+    }
+
+    /// Puts a message that comes to a group in line where that has no next one and a lane for this; false where it is to be a follower.
+    pub(super) fn succeed_with(
+        &self,
+        slot: u32,
+        group: u32,
+        entry: &Entry,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<bool, Corrupt> {
+        if self.next(group)?.is_some() || !self.may_be_succeeded(slot, group)? {
+            return Ok(false);
+        }
+        let Some(record) = self.record_for(slot, now)? else { return Ok(false) };
+        self.count_member(group)?;
+        self.become_head(slot, group, record, entry, now, wake)?;
+        Ok(true)
+    }
+
+    /// A message, which may have a group, has settled after its lease ended; it may rest.
+    pub(super) fn free_lane(
+        &self,
+        slot: u32,
+        record: u32,
+        rests: bool,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        let group = self.group_of(record)?;
+        if group == 0 {
+            return Ok(());
+        }
+        if rests && self.head_of(group)? == record && self.lanes(slot)? > 1 {
+            self.count_member(group)?;
+            self.advance(slot, group, self.number(record)?, now, wake)?;
+        }
+        self.release(slot, group, now, wake)
+    }
+
+    /// A message has left its group for good, and its record is in no list; the group may go with it.
+    pub(super) fn leave_group(
+        &self,
+        slot: u32,
+        group: u32,
+        record: u32,
+        number: i64,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
+        if self.head_of(group)? == record {
+            self.advance(slot, group, number, now, wake)?;
+        } else {
+            self.member_left(slot, group)?;
+        }
+        // Where it is there still.
+        if self.kind(group)?.list == GROUP { self.release(slot, group, now, wake) } else { Ok(()) }
+    }
+
+    /// A group has a member less.
+    pub(super) fn member_left(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
+        self.set_half(group, g::MEMBERS, false, self.members(group)?.checked_sub(1).ok_or(Corrupt)?)?;
+        if self.head_of(group)? == 0 { self.vacate(slot, group) } else { Ok(()) }
+    }
+
+    /// The group has no head any more, and nothing is known of what comes next: it stays while it has members.
+    pub(super) fn vacate(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
+        if self.members(group)? == 0 {
+            return self.free_group(slot, group);
+        }
+        let kind = self.kind(group)?;
+        self.set_kind(group, Kind { origin: 0, owner: 0, ..kind })
+    }
+
+    /// Lets one that is parked, or the next message, come into line where there is a lane for it.
+    pub(super) fn release(&self, slot: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        if self.unpark(slot, group)? {
+            return self.wake_one(slot, wake).map(drop);
+        }
+        self.succeed(slot, group, now, wake)
+    }
+
+    /// Lets one that is parked come into line where there is a lane for it, and wakes nobody; false where none does.
+    pub(super) fn unpark(&self, slot: u32, group: u32) -> Result<bool, Corrupt> {
+        let parked = self.first_parked(group)?;
+        if parked == 0 || self.running(group)? >= self.lanes(slot)? {
+            return Ok(false);
+        }
+        self.unlink(slot, parked)?;
+        self.stand_in_line(slot, parked)?;
+        Ok(true)
+    }
+
+    /// The queue's groups have more lanes than before. Nobody is woken.
+    pub(super) fn widen(&self, slot: u32, now: i64) -> Result<(), Corrupt> {
+        let wake = &mut Wake::none();
+        for _ in 0..self.list(slot, PARKED)?.2.min(self.records as u64) {
+            let (record, _, _) = self.list(slot, PARKED)?;
+            self.unlink(slot, record)?;
+            self.stand_in_line(slot, record)?;
+        }
+        for list in [LEASED, BUSY, DELAYED] {
+            let (mut record, _, len) = self.list(slot, list)?;
+            for _ in 0..len.min(self.records as u64) {
+                let kind = self.kind(record)?;
+                if kind.owner != 0 && list != DELAYED {
+                    self.succeed(slot, self.group_of(record)?, now, wake)?;
+                } else if kind.owner != 0 && self.half(record, R::Attempts, true)? > 0 && !self.lacks_next(record)? {
+                    self.free_lane(slot, record, true, now, wake)?;
+                }
+                record = self.half(record, R::Links, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message, which is in no list, at the end of its priority's ready ones, and wakes nobody.
+    fn stand_in_line(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        let turn = self.half(record, R::Attempts, true)? > 0;
+        let priority = self.kind(record)?.priority.min(READY / 2 - 1);
+        self.link(slot, record, 2 * priority + usize::from(turn), false)
+    }
+}
