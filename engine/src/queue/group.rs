@@ -360,15 +360,22 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// Nothing is known of a group's followers any more: they may have been deleted with a message of it.
-    pub(super) fn forget_followers_of(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+    /// Nothing is known of a group's followers any more: they may have been deleted with a message of it. A head that is in flight
+    /// beside that one becomes a member, so that the next refill finds what is there.
+    pub(super) fn forget_followers_of(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
         let group = self.group_of(record)?;
         if group == 0 || self.head_of(group)? == 0 {
             return Ok(());
         }
-        let number = self.number(record)?.min(self.number(self.head_of(group)?)?);
+        let head = self.head_of(group)?;
+        let number = self.number(record)?.min(self.number(head)?);
         self.forget_followers(slot, group, number)?;
-        self.set_flags(group, 0)
+        self.set_flags(group, 0)?;
+        if head != record && self.lanes(slot)? > 1 && self.is_in_flight(head)? {
+            self.behead(slot, group)?;
+            self.wake_one(slot, wake)?;
+        }
+        Ok(())
     }
 
     /// Drops a message of a group from the index; the head with all that is known of its group. The marks already lie below the message

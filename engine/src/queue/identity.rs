@@ -70,7 +70,7 @@ impl Partition<'_> {
     /// not counted.
     pub(super) fn supersede(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         // Those behind it in its group may have gone, too.
-        self.forget_followers_of(slot, record)?;
+        self.forget_followers_of(slot, record, wake)?;
         self.forget(slot, record, now, wake)
     }
 
@@ -96,7 +96,7 @@ impl Partition<'_> {
         for _ in 0..self.records {
             let Some(list) = self.first_list(slot, false)? else { break };
             let (first, _, _) = self.list(slot, list)?;
-            self.forget_followers_of(slot, first)?;
+            self.forget_followers_of(slot, first, &mut Wake::none())?;
             self.forget(slot, first, i64::MIN, &mut Wake::none())?;
         }
         self.invalidate_watermark(slot)?;

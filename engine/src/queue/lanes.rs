@@ -72,6 +72,7 @@ impl Partition<'_> {
     }
 
     /// A record with an owner has been put into a list.
+    #[cold]
     pub(super) fn enter_lane(&self, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         if runs(kind) {
@@ -94,6 +95,7 @@ impl Partition<'_> {
     }
 
     /// A record with an owner is about to be taken out of its list.
+    #[cold]
     pub(super) fn leave_lane(&self, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         if runs(kind) {
@@ -117,6 +119,7 @@ impl Partition<'_> {
     }
 
     /// Parks a message of a group, which is in no list, where all lanes are taken; else false.
+    #[cold]
     pub(super) fn park(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
         let full = self.running(self.group_of(record)?)? >= self.lanes(slot)?;
         if full {
@@ -127,6 +130,7 @@ impl Partition<'_> {
 
     /// A message of a group has been leased to `process`: behind which number that has to look for the next one, and whether it
     /// has to look for an earlier one.
+    #[cold]
     pub(super) fn leased_of_group(
         &self,
         slot: u32,
@@ -151,7 +155,11 @@ impl Partition<'_> {
     /// comes between the two or before both.
     fn may_be_succeeded(&self, slot: u32, group: u32) -> Result<bool, Corrupt> {
         let (lanes, head) = (self.lanes(slot)?, self.head_of(group)?);
-        if lanes == 1 || head == 0 || self.running(group)? >= lanes || self.lacks_next(head)? || !runs(self.kind(head)?)
+        if lanes == 1
+            || head == 0
+            || self.running(group)? >= lanes
+            || self.lacks_next(head)?
+            || !self.is_in_flight(head)?
         {
             return Ok(false);
         }
@@ -188,6 +196,7 @@ impl Partition<'_> {
     }
 
     /// A message, which may have a group, has settled after its lease ended; it may rest.
+    #[inline]
     pub(super) fn free_lane(
         &self,
         slot: u32,
@@ -196,10 +205,19 @@ impl Partition<'_> {
         now: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
+        if self.kind(record)?.owner == 0 { Ok(()) } else { self.free_lane_of_group(slot, record, rests, now, wake) }
+    }
+
+    #[cold]
+    fn free_lane_of_group(
+        &self,
+        slot: u32,
+        record: u32,
+        rests: bool,
+        now: i64,
+        wake: &mut Wake,
+    ) -> Result<(), Corrupt> {
         let group = self.group_of(record)?;
-        if group == 0 {
-            return Ok(());
-        }
         if rests && self.head_of(group)? == record && self.lanes(slot)? > 1 {
             self.count_member(group)?;
             self.advance(slot, group, self.number(record)?, now, wake)?;
@@ -230,6 +248,18 @@ impl Partition<'_> {
     pub(super) fn member_left(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
         self.set_half(group, g::MEMBERS, false, self.members(group)?.checked_sub(1).ok_or(Corrupt)?)?;
         if self.head_of(group)? == 0 { self.vacate(slot, group) } else { Ok(()) }
+    }
+
+    /// Whether a message is in flight.
+    pub(super) fn is_in_flight(&self, record: u32) -> Result<bool, Corrupt> {
+        Ok(runs(self.kind(record)?))
+    }
+
+    /// The head of a group, of which nothing else is known, becomes a member.
+    pub(super) fn behead(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
+        self.count_member(group)?;
+        self.set_half(group, g::HEAD, true, 0)?;
+        self.vacate(slot, group)
     }
 
     /// The group has no head any more, and nothing is known of what comes next: it stays while it has members.

@@ -547,7 +547,7 @@ impl Partition<'_> {
             && self.kind(record)?.list == BUSY
             && self.tag(slot, record)?.matches(tag)
         {
-            self.forget_followers_of(slot, record)?;
+            self.forget_followers_of(slot, record, wake)?;
             self.forget(slot, record, now, wake)?;
         }
         Ok(())

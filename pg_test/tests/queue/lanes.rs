@@ -65,6 +65,18 @@ fn what_rests_lets_others_of_its_group_pass() -> Result<()> {
 }
 
 #[test]
+fn a_delayed_message_holds_up_those_behind_it() -> Result<()> {
+    let (_database, mut client, _) = made(", group_limit => 2")?;
+    send(&mut client, "a", 1)?;
+    client.batch_execute("SELECT enough.queue_send('q', '2', delay => '1 hour', group_key => 'a')")?;
+    send(&mut client, "a", 1)?;
+    ensure!(ids(&read(&mut client, "q", 9)?) == [1]);
+    ensure!(delete(&mut client, "q", 2, None)?);
+    ensure!(ids(&read(&mut client, "q", 9)?) == [3]);
+    Ok(())
+}
+
+#[test]
 fn a_dead_message_frees_its_place() -> Result<()> {
     let (_database, mut client, _) = made(", group_limit => 2, max_attempts => 1, retry_backoff => '0'")?;
     send(&mut client, "a", 5)?;
@@ -172,6 +184,74 @@ fn what_waits_for_a_lane_goes_with_its_queue() -> Result<()> {
         ensure!(read(&mut other, "q", 9)?.is_empty(), "{end}");
         send(&mut client, "a", 1)?;
         ensure!(read(&mut other, "q", 9)?.len() == 1, "{end}");
+    }
+    Ok(())
+}
+
+/// However a delivery ends, it gives up its place, and only one; what names a lease that is over gives up none.
+#[test]
+fn every_end_of_a_delivery_frees_one_place() -> Result<()> {
+    let (database, mut client, mut other) =
+        made(", group_limit => 2, retry_backoff => '1 hour', visibility_timeout => '1 hour'")?;
+    send(&mut client, "a", 60)?;
+    for (end, lasts) in [
+        ("SELECT enough.queue_delete('q', $, @)", true),
+        ("SELECT enough.queue_archive('q', $, lease => @)", true),
+        ("SELECT enough.queue_fail('q', $, 'why', lease => @)", true),
+        ("SELECT enough.queue_fail('q', $, 'why', dead => true, lease => @)", true),
+        ("SELECT enough.queue_release('q', $, '1 hour', lease => @)", true),
+        ("SELECT enough.queue_delete_batch('q', ARRAY[$], leases => ARRAY[@])", true),
+        ("SELECT enough.queue_fail_batch('q', ARRAY[$], leases => ARRAY[@])", true),
+        ("DELETE FROM enough.q_q WHERE msg_id = $", true),
+        ("SELECT enough.queue_release('q', $, lease => @)", false),
+        ("SELECT enough.queue_extend('q', $, '0', lease => @)", false),
+    ] {
+        let taken = read(&mut other, "q", 9)?;
+        ensure!(taken.len() == 2, "{end}: {taken:?}");
+        let lease = taken[0].lease.unwrap_or(0).to_string();
+        let end = end.replace('$', &taken[0].msg_id.to_string()).replace('@', &lease);
+        for _ in 0..2 {
+            client.batch_execute(&end)?;
+        }
+        client.batch_execute("SELECT * FROM enough.maintain()")?;
+        let next = read(&mut other, "q", 9)?;
+        ensure!(next.len() == 1, "{end}: {next:?}");
+        ensure!(lasts != (next[0].msg_id == taken[0].msg_id), "{end}: {next:?}");
+        client.batch_execute(&end)?;
+        ensure!(read(&mut other, "q", 9)?.is_empty(), "{end}: its lease is over");
+        for id in [taken[1].msg_id, next[0].msg_id] {
+            ensure!(delete(&mut client, "q", id, None)?);
+        }
+    }
+    // A worker that dies with its transaction, and one whose savepoint is rolled back.
+    let mut doomed = database.client()?;
+    doomed.batch_execute("BEGIN")?;
+    ensure!(read(&mut doomed, "q", 9)?.len() == 2);
+    let pid = backend(&mut doomed)?;
+    client.batch_execute(&format!("SELECT pg_terminate_backend({pid}, 60000)"))?;
+    other.batch_execute("BEGIN; SAVEPOINT s")?;
+    ensure!(read(&mut other, "q", 9)?.len() == 2);
+    other.batch_execute("ROLLBACK TO s")?;
+    ensure!(read(&mut client, "q", 9)?.len() == 2);
+    other.batch_execute("COMMIT")?;
+    ensure!(read(&mut other, "q", 9)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn dead_letters_of_a_group_that_come_back_together_keep_to_the_limit() -> Result<()> {
+    let (_database, mut client, mut other) = made(", group_limit => 2")?;
+    send(&mut client, "a", 6)?;
+    for id in 1..=6 {
+        client.batch_execute(&format!("SELECT enough.queue_fail('q', {id}, 'why', dead => true)"))?;
+    }
+    client.batch_execute("SELECT enough.queue_redrive('q')")?;
+    for expected in [[1, 2], [3, 4], [5, 6]] {
+        let taken = ids(&read(&mut other, "q", 9)?);
+        ensure!(taken == expected, "{taken:?}");
+        for id in taken {
+            ensure!(delete(&mut client, "q", id, None)?);
+        }
     }
     Ok(())
 }

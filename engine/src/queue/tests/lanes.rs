@@ -292,6 +292,28 @@ fn what_is_parked_ends_with_its_queue_and_its_table() {
 }
 
 #[test]
+fn where_one_has_vanished_the_others_of_its_group_go_on() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    limit(&p, slot, 2);
+    let rows: Vec<Entry> = (1..=6).map(member).collect();
+    send(&p, slot, rows.clone());
+    assert_eq!(read(&p, slot, 9, &rows), [1, 2]);
+    p.wait(slot, 9, NOW, i64::MAX).unwrap();
+    let mut wake = Wake::default();
+    p.drop_vanished(slot, 1, TAG, NOW, &mut wake).unwrap();
+    assert_eq!(wake.processes(), [9]);
+    p.start_refill(slot, 1, NOW, None).unwrap();
+    for row in &rows[1..] {
+        p.found(slot, row, NOW, &mut Wake::default()).unwrap();
+        walk(&p);
+    }
+    p.end_refill(slot, 1, Some(i64::MAX), None, &mut Wake::default()).unwrap();
+    assert_eq!(read(&p, slot, 9, &rows), [3]);
+}
+
+#[test]
 fn a_read_parks_a_bounded_number_under_one_hold_of_the_lock() {
     let words = allocate(12_000);
     let (p, slots) = fresh(&words, 1);
