@@ -223,11 +223,18 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATH
 COMMENT ON FUNCTION enough.queue_pop IS
 'Reads and deletes up to qty messages in one: they are gone when the transaction commits, and delivered again when it is rolled back. lease and leased_until are NULL. The other arguments and errors are those of queue_read; 25006 also in a read-only transaction.';
 
-CREATE FUNCTION enough.queue_peek(queue text, qty int DEFAULT 10, state text DEFAULT 'ready')
+CREATE FUNCTION enough.queue_peek(
+    queue text,
+    qty int DEFAULT 10,
+    state text DEFAULT 'ready',
+    after bigint DEFAULT NULL,
+    matching jsonb DEFAULT NULL,
+    group_key text DEFAULT NULL
+)
 RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_peek';
 COMMENT ON FUNCTION enough.queue_peek IS
-'Shows up to qty (1 to 10,000) messages in a state without taking them: ready (the next to be read first), leased, delayed, done or dead (the last to end first).
+'Shows up to qty (1 to 10,000) messages in a state without taking them: ready (the next to be read first), leased, delayed, done or dead (the last to end first). after: only those with a greater msg_id, in the order of msg_id: for pages begin with 0 and go on with the last msg_id of the page before. matching: only those whose message contains it, as by @>. group_key: only those of that group. Live messages are in the order of msg_id also where matching or group_key is given; those filters look through the table.
 Returns them as queue_read does, but attempts counts deliveries so far, and counts none. lease and leased_until are NULL where none runs. Needs SELECT on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
 
@@ -366,6 +373,14 @@ COMMENT ON FUNCTION enough.queue_status IS
 Returns one row, or none where the message was deleted or never was. attempts: deliveries so far; error: why the last one failed. A message that an open transaction is finishing is leased. One that has had max_attempts deliveries, the last of them over, is dead, also where it hasn''t moved to the archive yet. Needs SELECT on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 42501.';
 
+CREATE FUNCTION enough.queue_result(queue text, msg_id bigint, wait interval DEFAULT '0')
+RETURNS TABLE (state text, result jsonb, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 1 AS 'MODULE_PATHNAME', 'enough_queue_result';
+COMMENT ON FUNCTION enough.queue_result IS
+'Says what has come of a message: a call over a queue. Waits up to wait (0 to 1 hour) until it is done or dead, and is woken by the commit that ends it.
+Returns one row: done, with the result that queue_archive was given, or dead, with the error; after the wait also ready, leased or delayed, with the error of the last failure. None where the message was deleted or never was: consumers whose results are asked for call queue_archive. Sees what is committed by then, at every isolation level. A wait holds its connection, and its transaction is open for as long. Needs SELECT on the queue''s table.
+Fails with 42704 (no such queue, also where it is dropped or renamed meanwhile), 22004 (NULL), 22023 (out of range), 55000 (wait, for a message that this transaction has sent or changed), 25006 (wait on a standby), 42501.';
+
 CREATE FUNCTION enough.queue_dead(queue text, qty int DEFAULT 100) RETURNS TABLE (
     msg_id bigint,
     attempts int,
@@ -380,12 +395,19 @@ COMMENT ON FUNCTION enough.queue_dead IS
 Returns a row a message. Needs SELECT on the queue''s table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 42501.';
 
-CREATE FUNCTION enough.queue_redrive(queue text, msg_ids bigint[] DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION enough.queue_redrive(
+    queue text,
+    msg_ids bigint[] DEFAULT NULL,
+    to_queue text DEFAULT NULL,
+    died_before timestamptz DEFAULT NULL,
+    matching jsonb DEFAULT NULL,
+    max int DEFAULT NULL
+) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_redrive';
 COMMENT ON FUNCTION enough.queue_redrive IS
-'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (up to 10,000), or, where that is NULL, all. They keep their msg_id and their last error, and have no attempts behind them. Messages that have had max_attempts deliveries, the last of them over, are among them.
-Returns how many went. One whose dedup_key a live message has stays dead. Needs SELECT and DELETE on the table.
-Fails with 42704 (no such queue), 22004 (NULL element), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+'Moves dead letters back to the queue, ready when the transaction commits: those of msg_ids (up to 10,000), or, where that is NULL, all. They keep their msg_id and their last error, and have no attempts behind them. to_queue: moves them to that queue instead, where they get numbers of their own. died_before: only those that died before that time. matching: only those whose message contains it, as by @>. max (1 or more): at most so many, in the order of msg_id. Messages that have had max_attempts deliveries, the last of them over, are among them.
+Returns how many went. One whose dedup_key a live message of its queue, or of to_queue, has stays dead. Needs SELECT and DELETE on the table, and INSERT on that of to_queue.
+Fails with 42704 (no such queue), 22004 (NULL element), 22023 (out of range), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_grant(queue text, role regrole, what text) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_grant';

@@ -15,6 +15,8 @@ DROP FUNCTION enough.queue_list();
 DROP FUNCTION enough.queue_schedules();
 DROP FUNCTION enough.queue_fail(text, bigint, text, interval, bigint);
 DROP FUNCTION enough.queue_send_batch(text, jsonb[], interval, integer, text[], text[], jsonb[], timestamptz);
+DROP FUNCTION enough.queue_peek(text, integer, text);
+DROP FUNCTION enough.queue_redrive(text, bigint[]);
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
 DROP FUNCTION enough.queue_archive_batch(text, bigint[]);
 

@@ -12,8 +12,8 @@ use super::encoding::decode_start;
 use super::guard::guarded;
 use super::row::{Fields, RowKind, column};
 use super::server;
-use super::value::split;
 pub use super::value::{Buffer, Value};
+use super::value::{copied, split};
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
@@ -163,6 +163,20 @@ pub struct Call<'c> {
 pub struct Jsonb<'c> {
     datum: Datum,
     lifetime: PhantomData<&'c ()>,
+}
+
+impl Jsonb<'static> {
+    /// A copy in the memory of the call, by its binary form without the varlena header.
+    pub fn copied(payload: &[u8]) -> Self {
+        Jsonb { datum: copied(payload), lifetime: PhantomData }
+    }
+}
+
+impl Text<'static> {
+    /// A copy in the memory of the call, by its bytes in the database's encoding.
+    pub fn copied(bytes: &[u8]) -> Self {
+        Text { datum: copied(bytes), lifetime: PhantomData }
+    }
 }
 
 impl<'c> Jsonb<'c> {

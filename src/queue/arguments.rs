@@ -100,12 +100,20 @@ pub(super) fn delivery(given: Option<Time>, deliver_at: Option<Time>, now: i64) 
 
 /// A moment, in microseconds, that isn't too far away.
 pub(super) fn moment(given: Time, now: i64) -> Result<i64, Error> {
-    let Time::Micros(at) = given else { return Err(Error::invalid("deliver_at", given.describe(), "a finite time")) };
+    let at = finite(given, "deliver_at")?;
     if at > now.saturating_add(TEN_YEARS) {
         let ahead = Time::Micros(at.saturating_sub(now)).describe() + " ahead";
         return Err(Error::invalid("deliver_at", ahead, "within 10 years"));
     }
     Ok(at)
+}
+
+/// A time that isn't infinite, in microseconds.
+pub(super) fn finite(value: Time, argument: &'static str) -> Result<i64, Error> {
+    match value {
+        Time::Micros(at) => Ok(at),
+        other => Err(Error::invalid(argument, other.describe(), "a finite time")),
+    }
 }
 
 /// Fails where a batch has more elements than a call takes.

@@ -2,8 +2,8 @@
 
 use super::ack::Step;
 use super::arguments::{
-    DAY, HOUR, MILLISECOND, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration, key,
-    limit, msg_ids, optional_duration, priority, quantity, whole,
+    DAY, HOUR, MILLISECOND, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration,
+    finite, key, limit, msg_ids, optional_duration, priority, quantity, whole,
 };
 use super::pending;
 use super::send::{self, OnConflict};
@@ -19,7 +19,7 @@ use crate::queue::consume::batch::Batch;
 use crate::queue::consume::{claim, fail, finish, purge, read, redrive, release};
 use crate::queue::handle::Queue;
 use crate::queue::heap::insert::NewRow;
-use crate::queue::inspect::{look, stats};
+use crate::queue::inspect::{look, peek, result, stats};
 use crate::queue::name::valid_name_of;
 use std::rc::Rc;
 
@@ -49,6 +49,7 @@ export!(
     enough_queue_purge = purge_queue,
     enough_queue_peek = peek,
     enough_queue_status = status,
+    enough_queue_result = result_of,
     enough_queue_grant = grant_to,
     enough_queue_revoke = revoke_from,
     enough_queue_schedule = schedule_one,
@@ -428,11 +429,12 @@ fn peek(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
     let qty = quantity(call.i32(1), 10)?;
     let state = call.text(2).unwrap_or_else(|| "ready".into());
-    let wanted = look::Wanted::named(&state).ok_or_else(|| {
+    let wanted = peek::Wanted::named(&state).ok_or_else(|| {
         Error::invalid("state", format!("\"{state}\""), "\"ready\", \"leased\", \"delayed\", \"done\" or \"dead\"")
     })?;
+    let filter = peek::Filter { after: call.i64(3), matching: call.jsonb(4), group_key: call.raw_text(5) };
     let mut rows = call.rows()?;
-    look::peek(&queue, qty, wanted, &mut rows)?;
+    peek::peek(&queue, qty, wanted, &filter, &mut rows)?;
     Ok(rows.end())
 }
 
@@ -441,6 +443,15 @@ fn status(call: &mut Call<'_>) -> Answer {
     let msg_id = required(call.i64(1), "msg_id")?;
     let mut rows = call.rows()?;
     look::status(&queue, msg_id, &mut rows)?;
+    Ok(rows.end())
+}
+
+fn result_of(call: &mut Call<'_>) -> Answer {
+    let queue = queue(call)?;
+    let msg_id = required(call.i64(1), "msg_id")?;
+    let wait = wait(call.interval(2))?;
+    let mut rows = call.rows()?;
+    result::result(&queue, msg_id, wait, &mut rows)?;
     Ok(rows.end())
 }
 
@@ -455,8 +466,21 @@ fn dead(call: &mut Call<'_>) -> Answer {
 fn redrive_some(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let numbers = call.i64_array(1).map(|given| msg_ids(Some(given))).transpose()?;
+    let to = match call.bytes(2) {
+        Some(to) if to != queue.name.as_bytes() => Some(open_to_write(to)?),
+        _ => None,
+    };
+    let which = redrive::Which {
+        numbers: numbers.as_deref(),
+        died_before: call.instant(3).map(|at| finite(at, "died_before")).transpose()?,
+        matching: call.jsonb(4),
+        max: call.i32(5).map(|max| whole(max, "max", 1, i32::MAX)).transpose()?.map(i64::from),
+    };
     claim::require_consume(&queue, "queue_redrive")?;
-    Ok(Value::I64(redrive::redrive(&queue, numbers.as_deref())?))
+    if let Some(to) = &to {
+        to.require(Privilege::Send)?;
+    }
+    Ok(Value::I64(redrive::redrive(&queue, &which, to.as_deref())?))
 }
 
 fn change_privileges(call: &Call<'_>, direction: grant::Direction) -> Answer {

@@ -12,7 +12,7 @@
 //! | `handle.rs` | a queue as a session knows it |
 //! | `name.rs`, `options.rs` | names; the rows of `enough.queue` |
 //! | `index.rs`, `entry.rs` | where its index lies; what that has to know of a row |
-//! | `send.rs` | sending |
+//! | `send.rs`, `store.rs` | sending; the rows of new messages |
 //! | `topics.rs` | subscriptions of queues to topics, and publishing to them |
 //! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
@@ -41,6 +41,7 @@ mod options;
 pub mod pending;
 mod send;
 mod sources;
+mod store;
 mod topics;
 pub mod upkeep;
 

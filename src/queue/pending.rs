@@ -93,6 +93,8 @@ enum Held {
     Refill { numbers: Option<i64>, times: Option<i64> },
     /// A place among those that wait, and once it was woken there, what it was woken for.
     Place(u32),
+    /// A place among those that wait for the end of a message.
+    End(u32),
 }
 
 #[derive(Default)]
@@ -234,6 +236,16 @@ fn hold(key: QueueKey, held: Held) {
     PENDING.with_borrow_mut(|pending| pending.held.push((key, held)));
 }
 
+/// Notes that this session waits for the end of a message at a place in a queue's list, until [`left_end`].
+pub(super) fn awaiting(key: QueueKey, place: u32) {
+    hold(key, Held::End(place));
+}
+
+/// That place has been left.
+pub(super) fn left_end() {
+    give_up(|held| matches!(held, Held::End(_)));
+}
+
 fn give_up(is_it: impl Fn(Held) -> bool) {
     PENDING.with_borrow_mut(|pending| pending.held.retain(|&(_, held)| !is_it(held)));
 }
@@ -332,6 +344,7 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
                 index.left_outside(slot, msg_id, timed, group)?;
                 index.drop_message(slot, msg_id, tag, now, wake)?;
             }
+            index.ended(slot, msg_id, wake)?;
             count_ending(index, slot, ending)
         }
         Action::Passing(ending) => {
@@ -343,7 +356,10 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
             index.failed(slot, i64::from(!released))?;
             index.schedule_retry(slot, &entry, now, wake)
         }
-        Action::Purged { rows, timed } => index.purged(slot, rows, timed),
+        Action::Purged { rows, timed } => {
+            index.all_ended(slot, wake)?;
+            index.purged(slot, rows, timed)
+        }
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
         Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
         Action::Altered(options) => index.set_options(slot, options, now),
@@ -441,6 +457,7 @@ fn give_up_all() {
                     }
                     index.watch(slot, server::now(), &mut wake)
                 }
+                Held::End(place) => index.leave_end(slot, place, process),
             }
         });
         latch::wake(wake.processes());

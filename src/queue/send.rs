@@ -1,19 +1,17 @@
 //! Sending: rows into the table, and at commit into the index.
 
 use super::pending::{Action, remember};
+use super::store::{insert_by_executor, insert_by_key, insert_directly, suppressed};
 use crate::error::Error;
-use crate::pg::catalog::{Privilege, row_security};
+use crate::pg::catalog::Privilege;
 use crate::pg::fmgr::Text;
 use crate::pg::memory::PgVec;
 use crate::pg::server;
-use crate::pg::spi::{Parameter, as_owner_of, each_row_kept, read_rows};
+use crate::pg::spi::{Parameter, as_owner_of, read_rows};
 use crate::queue::consume::bury;
 use crate::queue::consume::replace::{Replaced, replace};
-use crate::queue::entry::ENTRY;
-use crate::queue::entry::entry_of;
 use crate::queue::handle::{Queue, require_write};
 use crate::queue::heap::insert::NewRow;
-use crate::queue::name::missing;
 use enough_engine::queue::Entry;
 
 /// How often a message is tried to be sent whose dedup key is taken by one that can't be found.
@@ -79,16 +77,6 @@ fn send_by_key(queue: &Queue, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
         remember(queue.key, Action::Sent(entry));
     }
     Ok(numbers)
-}
-
-/// Inserts rows without a dedup key into a plain table, by the `given` numbers where there are any.
-fn insert_directly(
-    queue: &Queue,
-    rows: &[NewRow<'_>],
-    given: &[i64],
-    inserted: impl FnMut(Entry),
-) -> Result<(), Error> {
-    if queue.table.insert(rows, given, inserted) { Ok(()) } else { Err(missing(&queue.name)) }
 }
 
 /// What a sender wants where a live message has its dedup key.
@@ -171,14 +159,7 @@ fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Res
 fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
     let relation = queue.table.live.relation;
     for _ in 0..TRIES {
-        // Waits for a transaction that is sending or finishing a message with the key.
-        let insert = || insert_by_executor(queue, row, number);
-        // To see whether the key is taken needs SELECT, which a sender needn't have. Policies are the caller's own.
-        let sent = if queue.may(Privilege::Observe) || row_security(relation) {
-            insert()?
-        } else {
-            as_owner_of(relation, insert)?
-        };
+        let sent = insert_by_key(queue, row, number)?;
         if let Some(sent) = sent {
             return Ok(Sent::Stored(sent));
         }
@@ -202,46 +183,4 @@ fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sen
         server::check_for_interrupts();
     }
     Err(suppressed(queue))
-}
-
-fn suppressed(queue: &Queue) -> Error {
-    Error::NotReady {
-        problem: format!("a trigger on the table of queue \"{}\" suppressed the message", queue.name),
-        hint: "Let the trigger raise an error of its own where a message is unwanted.".into(),
-    }
-}
-
-/// For dedup keys, and tables with triggers, policies and the like. A trigger may change what the index has to know, so that
-/// is read back. `number`: the message's, where it has one already. `None` where the dedup key is taken or a trigger has
-/// suppressed the row.
-fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Option<Entry>, Error> {
-    let once =
-        if row.dedup_key.is_some() { "ON CONFLICT (dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING" } else { "" };
-    // Of a number that is given no default has a say, whatever kind of identity the column is by now.
-    let (column, value, overriding) =
-        if number.is_some() { (", msg_id", ", $8", "OVERRIDING SYSTEM VALUE") } else { ("", "", "") };
-    let mut parameters = vec![
-        Parameter::Instant(Some(row.enqueued_at)),
-        Parameter::Instant(row.deliver_at),
-        Parameter::I16(row.priority),
-        Parameter::TextArgument(row.group_key),
-        Parameter::TextArgument(row.dedup_key),
-        Parameter::Json(row.headers),
-        Parameter::Json(Some(row.message)),
-    ];
-    parameters.extend(number.map(Parameter::I64));
-    let mut sent = None;
-    each_row_kept(
-        &format!(
-            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message{column}) \
-             {overriding} VALUES ($1, $2, $3, $4, $5, $6, $7{value}) {once} RETURNING {ENTRY}",
-            queue.relation("q_")
-        ),
-        &parameters,
-        |answer| {
-            sent = Some(entry_of(answer, false)?);
-            Ok(())
-        },
-    )?;
-    Ok(sent)
 }

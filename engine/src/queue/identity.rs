@@ -101,6 +101,7 @@ impl Partition<'_> {
         }
         self.invalidate_watermark(slot)?;
         self.start_counting(slot)?;
+        self.all_ended(slot, wake)?;
         self.forward_wakeup(slot, wake)
     }
 }

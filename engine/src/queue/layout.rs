@@ -4,7 +4,7 @@
 //! head | queue buckets | queues | rates | message buckets and links of timers | records
 //! ```
 //! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it), a session
-//! that waits for one, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
+//! that waits for one or for its end, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
 
 use crate::window::{COUNTS, Window};
 use crate::words::{Corrupt, Words, load, store};
@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 156;
+const QUEUE: usize = 164;
 /// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
 pub(super) const HISTOGRAM: usize = 16;
 pub(super) const HISTOGRAM_COUNT: usize = 2;
@@ -126,7 +126,9 @@ pub(super) const WAITING: usize = READY + 3;
 pub(super) const USED_UP: usize = READY + 4;
 /// Messages that could be read but for others of their group, which take all its lanes (`lanes.rs`).
 pub(super) const PARKED: usize = READY + 5;
-pub(super) const LISTS: usize = READY + 6;
+/// Sessions that wait for the end of a message (`awaited.rs`).
+pub(super) const AWAITED: usize = READY + 6;
+pub(super) const LISTS: usize = READY + 7;
 /// What the kind of a record says that is in no list: it is a group.
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
@@ -449,6 +451,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
     WAITING,
     USED_UP,
     PARKED,
+    AWAITED,
     LISTS,
     GROUP,
     FOLLOWER,

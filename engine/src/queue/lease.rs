@@ -182,6 +182,7 @@ impl Partition<'_> {
         self.set_r(record, R::Due, until.cast_unsigned())?;
         self.link(slot, record, LEASED, false)?;
         self.set_timer(slot, record)?;
+        self.ended(slot, self.r(record, R::MsgId)?.cast_signed(), wake)?;
         let (find_next, may_overtake) = match kind.owner {
             0 => (None, false),
             _ => self.leased_of_group(slot, record, process, now, wake)?,

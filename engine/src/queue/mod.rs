@@ -41,10 +41,12 @@
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
+//! | `awaited.rs` | sessions that wait for the end of a message |
 //! | `doubt.rs` | what prepared transactions have sent |
 //! | `durations.rs` | how long messages wait, and how long work on them takes |
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
+mod awaited;
 mod clock;
 mod doubt;
 mod durations;
@@ -88,8 +90,15 @@ use crate::fingerprint;
 use crate::words::Words;
 
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
-pub const LAYOUT: u64 =
-    fingerprint![durations::LAYOUT, group::LAYOUT, layout::LAYOUT, records::LAYOUT, registry::LAYOUT, timers::LAYOUT];
+pub const LAYOUT: u64 = fingerprint![
+    awaited::LAYOUT,
+    durations::LAYOUT,
+    group::LAYOUT,
+    layout::LAYOUT,
+    records::LAYOUT,
+    registry::LAYOUT,
+    timers::LAYOUT
+];
 
 /// Makes a partition empty. `random` says where the lease numbers start: another place each time, so that a lease from before the
 /// segment was lost isn't taken for one of after it, whatever has become of the clock.

@@ -1,6 +1,6 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
-use super::layout::{BUSY, DELAYED, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, spread};
+use super::layout::{AWAITED, BUSY, DELAYED, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, spread};
 use super::marks::{NUMBERS, TIMES};
 use super::timers::NEVER;
 use crate::fingerprint;
@@ -189,6 +189,9 @@ impl Partition<'_> {
     /// the queue is gone. Sessions that wait for it go to `wake`.
     pub fn detach(&self, slot: u32, limit: usize, now: i64, wake: &mut super::Wake) -> Result<bool, Corrupt> {
         let mut left = limit;
+        if !self.all_ended(slot, wake)? {
+            return Ok(false);
+        }
         // The head of a group that goes may bring the next one into a list.
         while let Some(list) = self.first_list(slot, true)? {
             if left == 0 || (list == WAITING && wake.is_full()) {
@@ -229,7 +232,7 @@ impl Partition<'_> {
     /// The first list of a queue that isn't empty, of those that hold messages, and, with `waiting`, of all.
     pub(super) fn first_list(&self, slot: u32, waiting: bool) -> Result<Option<usize>, Corrupt> {
         for list in 0..LISTS {
-            if (waiting || list != WAITING) && self.list(slot, list)?.2 > 0 {
+            if (waiting || (list != WAITING && list != AWAITED)) && self.list(slot, list)?.2 > 0 {
                 return Ok(Some(list));
             }
         }

@@ -13,12 +13,14 @@
 //! | `lanes.rs` | those of groups with more than one lane |
 //! | `numbered.rs` | those of messages that stand in line by their numbers |
 //! | `order.rs` | those of time: what is due first |
+//! | `awaited.rs` | those of sessions that wait for a message's end |
 //! | `ending.rs` | those of failing, purging and looking |
 //! | `clock.rs` | those of a clock that is set back |
 //! | `durations.rs` | those of waiting and running times |
 //! | `pick.rs` | those of messages read by their numbers |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
+mod awaited;
 mod check;
 mod clock;
 mod corrupt;

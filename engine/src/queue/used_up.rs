@@ -39,7 +39,8 @@ impl Partition<'_> {
     #[cold]
     pub(super) fn put_with_used_up(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.leave_order(slot, record, now, wake)?;
-        self.link(slot, record, USED_UP, false)
+        self.link(slot, record, USED_UP, false)?;
+        self.ended(slot, self.r(record, R::MsgId)?.cast_signed(), wake)
     }
 
     /// Takes a message, which is in no list, out of the order of its group, and notes the group in its record.

@@ -1,9 +1,10 @@
-//! Dead letters: looking at them, and giving them another life.
+//! Dead letters: looking at them, and giving them another life, in their queue or in another one.
 
 use super::bury;
+use super::letters::letters;
 use crate::error::Error;
 use crate::pg::catalog::{Privilege, row_security};
-use crate::pg::fmgr::{Rows, Value};
+use crate::pg::fmgr::{Jsonb, Rows, Value};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, column, each_row, read_rows, run};
 use crate::queue::entry::{ENTRY, entry_of};
@@ -36,8 +37,20 @@ pub(in crate::queue) fn dead(queue: &Queue, qty: i64, rows: &mut Rows<'_>) -> Re
     Ok(())
 }
 
-/// Moves dead letters back: those of `numbers`, or all. How many there were. One whose dedup key a live message has stays.
-pub(in crate::queue) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Result<i64, Error> {
+/// Which dead letters are meant: all that fit each of these.
+pub(in crate::queue) struct Which<'c> {
+    /// Those numbers.
+    pub numbers: Option<&'c [i64]>,
+    /// Dead before that time, in microseconds.
+    pub died_before: Option<i64>,
+    /// Payloads that contain this.
+    pub matching: Option<Jsonb<'c>>,
+    /// At most so many, in the order of their numbers.
+    pub max: Option<i64>,
+}
+
+/// Moves dead letters back, or sends them to another queue; how many there were. One whose dedup key a live message has stays.
+pub(in crate::queue) fn redrive(queue: &Queue, which: &Which<'_>, to: Option<&Queue>) -> Result<i64, Error> {
     if !row_security(queue.table.live.relation) {
         queue.require_one_owner()?;
     }
@@ -45,16 +58,24 @@ pub(in crate::queue) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Resul
     bury::expire(queue, i64::MAX)?;
     bury::bury(queue, i64::MAX, i64::MAX)?;
     let (mut after, mut moved) = (None, 0);
-    let chosen = numbers.map_or("", |_| "AND msg_id OPERATOR(pg_catalog.=) ANY ($3)");
     let page = format!(
         "SELECT msg_id FROM {} WHERE outcome OPERATOR(pg_catalog.=) 'dead' \
-         AND ($1 IS NULL OR msg_id OPERATOR(pg_catalog.>) $1) {chosen} ORDER BY msg_id LIMIT $2 FOR UPDATE",
-        queue.relation("a_")
+         AND ($1 IS NULL OR msg_id OPERATOR(pg_catalog.>) $1) {} \
+         AND ($3 IS NULL OR finished_at OPERATOR(pg_catalog.<) $3) \
+         AND ($4 IS NULL OR message OPERATOR(pg_catalog.@>) $4) ORDER BY msg_id LIMIT $2 FOR UPDATE",
+        queue.relation("a_"),
+        which.numbers.map_or("", |_| "AND msg_id OPERATOR(pg_catalog.=) ANY ($5)"),
     );
     loop {
+        let left = which.max.map_or(PAGE, |max| max.saturating_sub(moved).min(PAGE));
         let mut found = Vec::new();
-        let mut parameters = vec![Parameter::OptionalI64(after), Parameter::I64(PAGE)];
-        parameters.extend(numbers.map(Parameter::Numbers));
+        let mut parameters = vec![
+            Parameter::OptionalI64(after),
+            Parameter::I64(left),
+            Parameter::Instant(which.died_before),
+            Parameter::Json(which.matching),
+        ];
+        parameters.extend(which.numbers.map(Parameter::Numbers));
         queue.in_archive(|| {
             each_row(&page, &parameters, |row| {
                 found.extend(row.get::<i64>(1)?);
@@ -63,9 +84,31 @@ pub(in crate::queue) fn redrive(queue: &Queue, numbers: Option<&[i64]>) -> Resul
         })?;
         let Some(&last) = found.last() else { return Ok(moved) };
         after = Some(last);
-        moved += move_back(queue, &found)?;
+        moved += match to {
+            Some(to) => move_to(queue, to, &found)?,
+            None => move_back(queue, &found)?,
+        };
         server::check_for_interrupts();
     }
+}
+
+/// Sends dead letters to another queue, with the caller's rights there.
+fn move_to(queue: &Queue, to: &Queue, numbers: &[i64]) -> Result<i64, Error> {
+    let mut gone = Vec::with_capacity(numbers.len());
+    for letter in letters(queue, numbers)? {
+        if letter.send_to(to)? {
+            gone.push(letter.msg_id);
+        }
+    }
+    queue.in_archive(|| {
+        run(
+            &format!("DELETE FROM {} WHERE msg_id OPERATOR(pg_catalog.=) ANY ($1)", queue.relation("a_")),
+            &[Parameter::Numbers(&gone)],
+        )
+    })?;
+    let dead = gone.len() as i64;
+    remember(queue.key, Action::Forgotten { done: 0, dead });
+    Ok(dead)
 }
 
 fn move_back(queue: &Queue, numbers: &[i64]) -> Result<i64, Error> {

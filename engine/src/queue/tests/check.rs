@@ -2,7 +2,7 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP, WAITING, g,
+    AWAITED, BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP, WAITING, g,
 };
 use crate::queue::timers::NEVER;
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ pub(super) struct Holding {
     pub ready: Vec<i64>,
     /// Process numbers in the order of waking.
     pub waiting: Vec<u32>,
+    /// Numbers of messages and of processes that wait for their ends.
+    pub awaiting: Vec<(i64, u32)>,
     /// By the hash of its key; those that have a head.
     pub groups: BTreeMap<u64, Group>,
     /// The same, of all groups.
@@ -162,11 +164,14 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
             assert_eq!(*place, Place::Nowhere, "record {record} is met again in queue {slot} list {list}");
             *place = Place::List(slot, list);
             assert_eq!(p.half(record, R::Links, false), Ok(previous), "record {record}: link back");
-            assert_eq!(p.half(record, R::Attempts, false), Ok(slot), "record {record}: its queue");
+            let of = p.half(record, R::Attempts, false).unwrap();
+            assert_eq!(of & !(u32::from(list == AWAITED) << 30), slot, "record {record}: its queue");
             let kind = p.kind(record).unwrap();
             assert_eq!(kind.list, list, "record {record}: its list");
             let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
-            if list == WAITING {
+            if list == AWAITED {
+                holding.awaiting.push((msg_id, kind.owner));
+            } else if list == WAITING {
                 holding.waiting.push(kind.owner);
             } else {
                 assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
