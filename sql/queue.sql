@@ -15,13 +15,15 @@ CREATE FUNCTION enough.queue_create(
     if_not_exists boolean DEFAULT false,
     durable_attempts boolean DEFAULT false,
     ack text DEFAULT 'durable',
-    group_limit int DEFAULT 1
+    group_limit int DEFAULT 1,
+    dead_letter_queue text DEFAULT NULL,
+    notify boolean DEFAULT false
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries (0: there is no limit) it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max; where max_attempts and retry_backoff are both 0 such a delivery is undone: the message is ready at once, and the delivery isn''t counted; and of one priority the ready messages are delivered in the order of their numbers, whatever they have waited for. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. group_limit: at most so many messages of one group_key are leased at the same time, 0 for no limit; with 1 a group is delivered strictly in order, with more its messages are delivered for the first time in order, and one that failed is passed by others while it rests. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
-Fails with 42710 (exists), 22023 (name or option out of range), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries (0: there is no limit) it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max; where max_attempts and retry_backoff are both 0 such a delivery is undone: the message is ready at once, and the delivery isn''t counted; and of one priority the ready messages are delivered in the order of their numbers, whatever they have waited for. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. group_limit: at most so many messages of one group_key are leased at the same time, 0 for no limit; with 1 a group is delivered strictly in order, with more its messages are delivered for the first time in order, and one that failed is passed by others while it rests. dead_letter_queue: a queue that dead letters are sent to, too, in the transaction in which they die and with the rights of the table''s owner, who needs INSERT there; header dead_letter has their source, msg_id, error, attempts and dedup_key. Where that fails there is a WARNING, and the message is in the archive, as it is in any case. It may be renamed; dropped, it is none any more. notify: when a transaction that makes an empty queue ready commits, NOTIFY "enough_<name>" (without a payload), at most once in 250 ms: a listener that then reads with a wait of 250 ms until nothing comes misses nothing of what is sent. What comes due by itself (delays, retries, leases that run out) is told by maintain(). A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Fails with 42710 (exists), 42704 (no such dead_letter_queue), 22023 (name or option out of range; dead letters that would come back), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_drop';
@@ -50,12 +52,14 @@ CREATE FUNCTION enough.queue_alter(
     unlogged boolean DEFAULT NULL,
     durable_attempts boolean DEFAULT NULL,
     ack text DEFAULT NULL,
-    group_limit int DEFAULT NULL
+    group_limit int DEFAULT NULL,
+    dead_letter_queue text DEFAULT NULL,
+    notify boolean DEFAULT NULL
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
 COMMENT ON FUNCTION enough.queue_alter IS
 'Changes options of a queue; every session goes by them when the transaction commits.
-Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate, archive_for and group_limit. Another group_limit holds for what is read from then on. unlogged rewrites the tables. Needs to own the table; or, but for unlogged, to be an operator, see grant_to().
+Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate, archive_for and group_limit; an empty text is no dead_letter_queue. Another group_limit holds for what is read from then on. unlogged rewrites the tables. Needs to own the table; or, but for unlogged, to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 55P03 (unlogged: other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_pause(name text) RETURNS void
@@ -94,13 +98,15 @@ CREATE FUNCTION enough.queue_list() RETURNS TABLE (
     paused boolean,
     durable_attempts boolean,
     ack text,
-    group_limit int
+    group_limit int,
+    dead_letter_queue text,
+    notify boolean
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
     SELECT q.name, q.created_at, q.visibility_timeout, q.max_attempts, q.retry_backoff, q.retry_backoff_max,
            q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused,
-           q.durable_attempts, q.ack, q.group_limit
+           q.durable_attempts, q.ack, q.group_limit, q.dead_letter_queue, q.notify
       FROM enough.queue AS q
       JOIN pg_catalog.pg_class AS c
         ON c.relname OPERATOR(pg_catalog.=) ('q_'::pg_catalog.text OPERATOR(pg_catalog.||) q.name)::pg_catalog.name

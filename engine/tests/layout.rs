@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Numbers that say what is done, not what lies where: changing one leaves words that the old library understands.
-const BEHAVIOUR: [(&str, &[&str]); 22] = [
+const BEHAVIOUR: [(&str, &[&str]); 23] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
     ("cache/barrier.rs", &["MOST_SESSIONS"]),
@@ -20,6 +20,7 @@ const BEHAVIOUR: [(&str, &[&str]); 22] = [
     ("limiter/table.rs", &["MAX_RULES"]),
     ("queue/clock.rs", &["TOLERANCE"]),
     ("queue/durations.rs", &["LOOKS", "MANY"]),
+    ("queue/notify.rs", &["NOTIFY_INTERVAL"]),
     ("queue/registry.rs", &["PART", "QUICK"]),
     ("queue/timers.rs", &["AHEAD"]),
     ("queue/lease.rs", &["PASSES"]),

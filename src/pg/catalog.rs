@@ -45,6 +45,13 @@ pub fn relcache_epoch() -> u64 {
     GENERATION.load(Relaxed)
 }
 
+/// Lets all sessions forget what they know of a relation when this transaction commits, and with it what else they know until
+/// the next invalidation.
+pub fn announce(relation: u32) {
+    // SAFETY: any OID may be named; of one that is gone the server raises an ERROR.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(Oid::from(relation)) };
+}
+
 /// Privileges on a queue's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {

@@ -40,6 +40,7 @@ pub mod jsonb;
 pub mod key_lock;
 pub mod latch;
 pub mod memory;
+pub mod notify;
 pub mod own;
 pub mod prepared;
 pub mod query;

@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for those who write.
-pub static QUEUE: [Column; 14] = [
+pub static QUEUE: [Column; 16] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -47,6 +47,8 @@ pub static QUEUE: [Column; 14] = [
     (c"durable_attempts", BOOL),
     (c"ack", TEXT),
     (c"group_limit", INT4),
+    (c"dead_letter_queue", TEXT),
+    (c"notify", BOOL),
 ];
 
 /// The columns of `enough.topic_subscription`.

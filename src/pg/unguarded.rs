@@ -32,6 +32,8 @@ unsafe extern "C-unwind" {
     pub fn geterrcode() -> c_int;
     // `libpq/libpq.h` isn't among pgrx's headers. For `wait.rs`, which puts a guard around the call.
     pub fn pq_check_connection() -> bool;
+    // Nor is `commands/async.h`. For `notify.rs`, which does the same.
+    pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     pub static FeBeWaitSet: *mut pg_sys::WaitEventSet;
 }
 

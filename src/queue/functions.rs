@@ -104,6 +104,8 @@ fn create(call: &mut Call<'_>) -> Answer {
         durable_attempts: call.bool(11).unwrap_or(false),
         ack: ack(call.bytes(12))?.unwrap_or("durable"),
         group_limit: limit(call.i32(13), "group_limit")?.unwrap_or(1),
+        dead_letter_queue: call.bytes(14).unwrap_or_default(),
+        notify: call.bool(15).unwrap_or(false),
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
 }
@@ -403,6 +405,8 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         durable_attempts: call.bool(10),
         ack: ack(call.bytes(11))?,
         group_limit: limit(call.i32(12), "group_limit")?,
+        dead_letter_queue: call.bytes(13),
+        notify: call.bool(14),
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

@@ -15,8 +15,9 @@ use crate::queue::name::LONGEST_NAME;
 use crate::queue::name::missing;
 use crate::queue::name::relation;
 use crate::queue::name::valid_name;
+use crate::queue::notify;
 use crate::queue::options;
-use crate::queue::options::load_options;
+use crate::queue::options::{SessionOptions, load_options, session_options};
 use crate::queue::pending;
 use crate::shmem::Partition;
 use enough_engine::queue::{Partition as Index, QueueKey, Storage, Wake};
@@ -34,6 +35,8 @@ pub struct Queue {
     pub(in crate::queue) key: QueueKey,
     /// Before its table was looked at, the invalidations were that far.
     relcache_epoch: u64,
+    /// Options that this session goes by itself.
+    pub(in crate::queue) options: SessionOptions,
     /// Whether the index has been told where its rows are.
     told: Cell<bool>,
 }
@@ -94,12 +97,12 @@ impl Queue {
         let relcache_epoch = catalog::relcache_epoch();
         let text = valid_name(name)?;
         let found = relation("q_", text).ok_or_else(|| absent(text))?;
-        if !options::has_row(text)? {
+        let Some(options) = session_options(text)? else {
             return Err(Error::Unregistered { queue: text.into() });
-        }
+        };
         let table = QueueTable::read(found, relation("a_", text).unwrap_or(0))?.ok_or_else(|| missing(text))?;
         let key = QueueKey { database: server::database(), relation: found };
-        let queue = Rc::new(Queue { name: text.into(), table, key, relcache_epoch, told: Cell::new(false) });
+        let queue = Rc::new(Queue { name: text.into(), table, key, relcache_epoch, options, told: Cell::new(false) });
         // From here on its sends are counted, and go into the index.
         queue.index(|_, _| Ok(()))?;
         KNOWN.with_borrow_mut(|known| {
@@ -156,6 +159,14 @@ impl Queue {
     pub fn open_for_notes(&self) -> Result<Option<OpenTable<'_>>, Error> {
         let table = self.open_table(true)?;
         Ok(if self.is_current()? { Some(table) } else { None })
+    }
+
+    /// Notes that this transaction makes something ready: where the queue has it so, its listeners are told.
+    #[inline]
+    pub(in crate::queue) fn touch(&self) {
+        if self.options.notify {
+            notify::touch(self.key, &self.name);
+        }
     }
 
     /// Fails where the current role lacks the privilege.

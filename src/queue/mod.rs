@@ -16,8 +16,9 @@
 //! | `topics.rs` | subscriptions of queues to topics, and publishing to them |
 //! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
-//! | `pending.rs` | what waits for the end of the transaction |
+//! | `pending.rs`, `action.rs` | what waits for the end of the transaction |
 //! | `doubt.rs` | what prepared transactions have sent |
+//! | `notify.rs` | NOTIFY when an empty queue becomes ready |
 //! | `ack.rs` | acknowledgement that does not wait for the disk |
 //! | `heap/` | a queue's table, past the executor |
 //! | `admin/` | queues made, changed, renamed, dropped, granted, scheduled |
@@ -25,6 +26,7 @@
 //! | `upkeep/` | maintenance |
 
 mod ack;
+mod action;
 mod admin;
 mod arguments;
 mod by_number;
@@ -37,6 +39,7 @@ pub mod heap;
 mod index;
 mod inspect;
 mod name;
+mod notify;
 mod options;
 pub mod pending;
 mod send;

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::catalog;
 use crate::pg::own;
 use crate::pg::spi::as_owner_of;
-use crate::pg::spi::{Parameter, read_rows, read_rows_kept};
+use crate::pg::spi::{Parameter, read_rows, read_rows_kept, run, text};
 use enough_engine::queue::Options;
 
 /// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last three are NULL where the table is
@@ -65,6 +65,56 @@ pub(in crate::queue) fn in_registry<R>(work: impl FnOnce() -> Result<R, Error>) 
     // Afterwards: to look at the table takes in what others have committed, and it may be another one by then.
     let registry = catalog::relation_named(c"queue").ok_or(Error::NoExtension)?;
     as_owner_of(registry, work)
+}
+
+/// Options that each session goes by itself, beside those in the index. A change of them is announced ([`announce`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::queue) struct SessionOptions {
+    /// Dead letters are sent to the queue of that name, too.
+    pub dead_letter_queue: Option<String>,
+    /// Listeners are told when an empty queue becomes ready.
+    pub notify: bool,
+}
+
+/// A queue's options for sessions; `None` where `enough.queue` has no row of that name.
+pub(in crate::queue) fn session_options(name: &str) -> Result<Option<SessionOptions>, Error> {
+    // NULL where the table is of a version that hasn't got the column.
+    let option = |column: &str| format!("pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) '{column}'");
+    let statement = format!(
+        "SELECT {}, ({})::pg_catalog.bool FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1",
+        option("dead_letter_queue"),
+        option("notify"),
+    );
+    let mut found = None;
+    in_registry(|| {
+        read_rows_kept(&statement, &[Parameter::Text(name)], |row| {
+            found =
+                Some(SessionOptions { dead_letter_queue: text(row, 1)?, notify: row.get::<bool>(2)?.unwrap_or(false) });
+            Ok(())
+        })
+    })?;
+    Ok(found)
+}
+
+/// Lets all sessions look at the options for sessions when this transaction commits.
+pub(in crate::queue) fn announce() -> Result<(), Error> {
+    catalog::announce(catalog::relation_named(c"queue").ok_or(Error::NoExtension)?);
+    Ok(())
+}
+
+/// Lets the queues whose dead letters go to one queue have another, or none.
+pub(in crate::queue) fn redirect_dead_letters(from: &str, to: Option<&str>) -> Result<(), Error> {
+    if own::check(c"queue", &own::QUEUE).is_err() {
+        // The table is of a version that doesn't know of them.
+        return Ok(());
+    }
+    let changed = in_registry(|| {
+        run(
+            "UPDATE enough.queue SET dead_letter_queue = $2 WHERE dead_letter_queue OPERATOR(pg_catalog.=) $1",
+            &[Parameter::Text(from), Parameter::OptionalText(to)],
+        )
+    })?;
+    if changed > 0 { announce() } else { Ok(()) }
 }
 
 /// Whether `enough.queue` has a row of that name.

@@ -3,66 +3,21 @@
 //! All of it lives in this session's memory and needs none at the end: the lists are made when the calls are.
 
 use super::ack;
+pub(super) use super::action::{Action, Ending};
 use super::doubt;
 use super::index::REGION;
+use super::notify;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::{latch, server, xact};
 use crate::queue::index::forget;
 use crate::queue::index::partition;
 use crate::shmem::segment;
-use enough_engine::queue::{Delivery, Entry, Options, Partition as Index, QueueKey, Range, Tag, Wake};
+use enough_engine::queue::{Delivery, Entry, Options, Partition as Index, QueueKey, Range, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-
-/// What becomes true at commit, or is undone at rollback.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Action {
-    /// A row was inserted.
-    Sent(Entry),
-    /// A message was leased to this session: nothing at commit, given back at rollback.
-    Leased { msg_id: i64, lease: u64, attempts: u32 },
-    /// A row was deleted, or moved to the archive. `busy`: its message was set aside in the index. `timed`: it was not, and
-    /// the row had a delivery time. `group`: it was not, and the row's group has that hash.
-    Finished { msg_id: i64, tag: Tag, busy: bool, timed: bool, group: u64, ending: Ending },
-    /// A message was sent and has ended, both in this transaction: nobody else ever sees it.
-    Passing(Ending),
-    /// A message's delivery has failed, or was given back as if it had not been (`released`), and its row is now as this
-    /// says. `busy` and `timed`: as above.
-    Failed { entry: Entry, busy: bool, timed: bool, released: bool },
-    /// Rows were purged; `timed`: those with a delivery time that the index didn't know.
-    Purged { rows: i64, timed: i64 },
-    /// A dead letter's row was moved back.
-    Redriven(Entry),
-    /// Rows of the archive are gone.
-    Forgotten { done: i64, dead: i64 },
-    /// The queue's options were changed.
-    Altered(Options),
-    /// Rows in these ranges, by number and by delivery time, which this transaction had deleted without their messages being
-    /// set aside, were passed over by a scan: a rollback brings them back.
-    PassedOver([Option<Range>; 2]),
-    /// The queue was made.
-    Created,
-    /// The queue was dropped.
-    Dropped,
-}
-
-/// How a message has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Its row is deleted.
-    Deleted,
-    /// Its row is in the archive: done.
-    Archived,
-    /// Its row is in the archive: dead, because it couldn't be delivered.
-    Buried,
-    /// Its row is in the archive: dead, because the reader said so.
-    Failed,
-    /// Its row was deleted with all others, and counted with them.
-    Purged,
-}
 
 /// With what the queues enlist.
 const ENLISTED: xact::Enlisted = xact::Enlisted::of(REGION.0);
@@ -363,6 +318,7 @@ fn commit_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wa
         Action::Redriven(entry) => index.redriven(slot, &entry, now, wake),
         Action::Forgotten { done, dead } => index.forgotten(slot, done, dead),
         Action::Altered(options) => index.set_options(slot, options, now),
+        Action::Notified => index.notified(slot, now),
         Action::Leased { .. } | Action::PassedOver(_) | Action::Created | Action::Dropped => Ok(()),
     }
 }
@@ -397,6 +353,7 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
         | Action::Redriven(_)
         | Action::Forgotten { .. }
         | Action::Altered(_)
+        | Action::Notified
         | Action::Created
         | Action::Dropped => Ok(()),
     }
@@ -408,6 +365,33 @@ fn forget_all(items: &[Item], gone: impl Fn(&Action) -> bool) {
     for item in items.iter().filter(|item| gone(&item.action)) {
         let _ = forget(item.key);
     }
+}
+
+/// Tells the listeners of queues that are empty and become ready with this transaction.
+fn notify_listeners() -> Result<(), Error> {
+    for (key, name) in notify::touched() {
+        let now = server::now();
+        let ready = PENDING.with_borrow(|pending| {
+            let of_queue = || pending.items.iter().filter(|item| item.key == key).map(|item| item.action);
+            let keeps_from =
+                |action| matches!(action, Action::Dropped) || matches!(action, Action::Altered(to) if to.paused);
+            let changed = |action: &Action| matches!(action, Action::Altered(_) | Action::Dropped);
+            of_queue().any(|action| action.makes_ready(now))
+                && !of_queue().filter(changed).last().is_some_and(keeps_from)
+        });
+        if ready {
+            let empty = partition(key)?.exclusive(|words| {
+                let index = Index::new(words);
+                // One that isn't in the index knows of nothing.
+                index.find(key)?.map_or(Ok(true), |slot| index.should_notify(slot, now))
+            })?;
+            if empty {
+                notify::tell(&name);
+                remember(key, Action::Notified);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Waiting sessions look again: the queue has other options now.
@@ -481,6 +465,7 @@ impl xact::Participant for Queues {
 
     fn pre_commit(&self) -> Result<(), Error> {
         PENDING.with_borrow_mut(Pending::join_passing);
+        notify_listeners()?;
         ack::before_commit();
         Ok(())
     }
@@ -527,6 +512,7 @@ impl xact::Participant for Queues {
 
     fn abort(&self) {
         ack::ended();
+        notify::touched();
         give_up_all();
         let mut items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
         roll_back(&mut items, 0);

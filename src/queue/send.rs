@@ -21,6 +21,7 @@ const TRIES: usize = 10;
 pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     queue.require(Privilege::Send)?;
     require_write(function)?;
+    queue.touch();
     let keyed = rows.iter().any(|row| row.dedup_key.is_some());
     if keyed && rows.len() > 1 && queue.table.live.has_sequence() {
         return send_by_key(queue, rows);
@@ -126,6 +127,7 @@ impl Outcome {
 pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConflict) -> Result<(i64, Outcome), Error> {
     queue.require(Privilege::Send)?;
     require_write("queue_send_unique")?;
+    queue.touch();
     for _ in 0..TRIES {
         let taken = match send_once(queue, row, None)? {
             Sent::Stored(entry) => {

@@ -13,6 +13,7 @@ use enough_engine::queue::Entry;
 /// Stores one message, with the caller's rights, and lets it be ready at the commit; its number, or `None` where another has
 /// its dedup key.
 pub(super) fn store(queue: &Queue, row: &NewRow<'_>) -> Result<Option<i64>, Error> {
+    queue.touch();
     let mut stored = None;
     if row.dedup_key.is_some() {
         stored = insert_by_key(queue, row, None)?;

@@ -106,8 +106,10 @@ pub(super) enum Q {
     /// How many prepared transactions have sent, and the records of them (`doubt.rs`).
     InDoubt = 39,
     Doubts = 40,
+    /// When listeners were told last that the queue is ready.
+    Notified = 72,
     /// Two words a list from here on.
-    Lists = 72,
+    Lists = 73,
 }
 
 /// The most prepared transactions that may have sent to a queue, and the words of each (`doubt.rs`).
@@ -510,6 +512,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
         LastRead,
         InDoubt,
         Doubts,
+        Notified,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

@@ -42,6 +42,7 @@
 //! | `look.rs` | looking at messages without taking any |
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
 //! | `awaited.rs` | sessions that wait for the end of a message |
+//! | `notify.rs` | when listeners are told |
 //! | `doubt.rs` | what prepared transactions have sent |
 //! | `durations.rs` | how long messages wait, and how long work on them takes |
 //! | `clock.rs` | what a clock that is set back must not prolong |
@@ -59,6 +60,7 @@ mod limits;
 mod look;
 mod marks;
 mod message;
+mod notify;
 mod numbered;
 mod pick;
 mod records;
@@ -80,6 +82,7 @@ pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use message::{Entry, Found, Tag, Tid};
+pub use notify::NOTIFY_INTERVAL;
 pub use pick::Picked;
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::Place;

@@ -53,6 +53,7 @@ const LEVELS: &[Argument] = &[
     Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
 ];
 const ACK: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
+const DEAD_LETTER_QUEUE: &[Bad] = &[("'nope'", "42704"), ("' '", "22023"), ("repeat('x', 49)", "22023")];
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
 const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
@@ -413,6 +414,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("durable_attempts", "false", &[NOT_NULL]),
             Argument("ack", "'async'", &[NOT_NULL, ACK]),
             Argument("group_limit", "5", &[NOT_NULL, LIMIT]),
+            Argument("dead_letter_queue", "NULL", &[DEAD_LETTER_QUEUE]),
+            Argument("notify", "true", &[NOT_NULL]),
         ],
         &[("'q', max_attempts => -1, if_not_exists => true", "22023")],
     ),
@@ -691,6 +694,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("durable_attempts", "false", &[]),
             Argument("ack", "'async'", &[ACK]),
             Argument("group_limit", "5", &[LIMIT]),
+            Argument("dead_letter_queue", "''", &[DEAD_LETTER_QUEUE, &[("'q'", "22023")]]),
+            Argument("notify", "true", &[]),
         ],
         &[],
     ),

@@ -3,17 +3,18 @@
 
 use super::ddl::{change_exclusively, lock_name};
 use crate::error::Error;
-use crate::pg::spi::{Parameter, each_row, run};
+use crate::pg::catalog::Privilege;
+use crate::pg::spi::{Parameter, as_owner_of, each_row, run};
 use crate::pg::{catalog, own};
+use crate::queue::consume::letters;
 use crate::queue::handle::{Queue, is_operator, require_write};
-use crate::queue::options::in_registry;
-use crate::queue::options::{OPTIONS, options_of};
+use crate::queue::options::{OPTIONS, announce, in_registry, options_of};
 use crate::queue::pending::{Action, remember};
 use std::rc::Rc;
 
 /// What `queue_alter` was asked for; times in microseconds, `None` for what stays as it is, 0 for no limit.
 #[derive(Default)]
-pub(in crate::queue) struct Change {
+pub(in crate::queue) struct Change<'c> {
     pub visibility_timeout: Option<i64>,
     pub max_attempts: Option<i32>,
     pub retry_backoff: Option<i64>,
@@ -28,15 +29,23 @@ pub(in crate::queue) struct Change {
     /// `durable` or `async`.
     pub ack: Option<&'static str>,
     pub group_limit: Option<i32>,
+    /// Empty for none.
+    pub dead_letter_queue: Option<&'c [u8]>,
+    pub notify: Option<bool>,
 }
 
 /// Changes a queue's options.
-pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Change) -> Result<(), Error> {
+pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Change<'_>) -> Result<(), Error> {
     own::check(c"queue", &own::QUEUE)?;
     let rewrites = change.unlogged.is_some();
     let queue = permitted(name, function, rewrites)?;
     lock_name(&queue.name);
     let queue = permitted(name, function, rewrites)?;
+    let dead_letter_queue = change.dead_letter_queue.map(|to| letters::destination(&queue.name, to)).transpose()?;
+    if let Some(Some(to)) = &dead_letter_queue {
+        // It is the table's owner that sends them there.
+        as_owner_of(queue.table.live.relation, || to.require(Privilege::Send))?;
+    }
     // A number of microseconds, or NULL for what the row has already.
     let interval = |column: &str, number: usize| {
         format!("{column} = coalesce(pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) ${number}), {column})")
@@ -52,7 +61,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 archive_for = CASE WHEN $9 IS NULL THEN archive_for \
                     WHEN $9 OPERATOR(pg_catalog.>) 0 THEN pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) END, \
                 paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack), \
-                group_limit = coalesce($13, group_limit) \
+                group_limit = coalesce($13, group_limit), \
+                dead_letter_queue = CASE WHEN $14 THEN $15 ELSE dead_letter_queue END, notify = coalesce($16, notify) \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -79,6 +89,9 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::OptionalBool(change.durable_attempts),
                 Parameter::OptionalText(change.ack),
                 Parameter::OptionalI32(change.group_limit),
+                Parameter::OptionalBool(Some(dead_letter_queue.is_some())),
+                Parameter::OptionalText(dead_letter_queue.as_ref().and_then(|to| Some(to.as_ref()?.name.as_str()))),
+                Parameter::OptionalBool(change.notify),
             ],
             |row| {
                 changed = Some(options_of(row)?);
@@ -95,6 +108,12 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
             }
             Ok(())
         })?;
+    }
+    if dead_letter_queue.is_some() || change.notify.is_some() {
+        announce()?;
+    }
+    if change.paused == Some(false) {
+        queue.touch();
     }
     remember(queue.key, Action::Altered(options));
     Ok(())

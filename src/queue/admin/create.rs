@@ -4,20 +4,20 @@ use super::ddl::{change_exclusively, lock_name};
 use super::tables::{self, ARCHIVE, LIVE};
 use crate::cron;
 use crate::error::Error;
+use crate::pg::catalog::Privilege;
 use crate::pg::server;
 use crate::pg::spi::{Parameter, run};
 use crate::pg::{catalog, own};
+use crate::queue::consume::letters;
 use crate::queue::handle::require_write;
 use crate::queue::name::{missing, relation, valid_name};
-use crate::queue::options::has_row;
-use crate::queue::options::in_registry;
-use crate::queue::options::load_options;
+use crate::queue::options::{has_row, in_registry, load_options, redirect_dead_letters};
 use crate::queue::pending::{Action, remember};
 use crate::queue::sources;
 use enough_engine::queue::QueueKey;
 
 /// What `queue_create` was asked for; times in microseconds.
-pub(in crate::queue) struct NewQueue {
+pub(in crate::queue) struct NewQueue<'c> {
     pub visibility_timeout: i64,
     pub max_attempts: i32,
     pub retry_backoff: i64,
@@ -36,10 +36,13 @@ pub(in crate::queue) struct NewQueue {
     pub ack: &'static str,
     /// 0 for no limit.
     pub group_limit: i32,
+    /// Empty for none.
+    pub dead_letter_queue: &'c [u8],
+    pub notify: bool,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
-pub(in crate::queue) fn create(name: &[u8], new: &NewQueue) -> Result<bool, Error> {
+pub(in crate::queue) fn create(name: &[u8], new: &NewQueue<'_>) -> Result<bool, Error> {
     let name = valid_name(name)?;
     if server::may_write() {
         lock_name(name);
@@ -108,24 +111,28 @@ pub(in crate::queue) fn require_create(name: &str) -> Result<(), Error> {
 }
 
 /// Notes a queue's options.
-fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
+fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
     own::check(c"queue", &own::QUEUE)?;
+    let dead_letter_queue = letters::destination(name, new.dead_letter_queue)?;
+    if let Some(to) = &dead_letter_queue {
+        to.require(Privilege::Send)?;
+    }
     in_registry(|| {
         // A row of that name is left over where somebody dropped the tables by hand. With it go that queue's subscriptions.
         run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12 FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14 FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
                     max_in_flight = EXCLUDED.max_in_flight, max_rate = EXCLUDED.max_rate, \
                     rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
                     durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack, \
-                    group_limit = EXCLUDED.group_limit",
+                    group_limit = EXCLUDED.group_limit, dead_letter_queue = EXCLUDED.dead_letter_queue, notify = EXCLUDED.notify",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -139,6 +146,8 @@ fn register(name: &str, new: &NewQueue) -> Result<(), Error> {
                 Parameter::OptionalBool(Some(new.durable_attempts)),
                 Parameter::Text(new.ack),
                 Parameter::I32(new.group_limit),
+                Parameter::OptionalText(dead_letter_queue.as_ref().map(|to| to.name.as_str())),
+                Parameter::OptionalBool(Some(new.notify)),
             ],
         )
     })?;
@@ -179,6 +188,7 @@ pub(in crate::queue) fn drop_queue(name: &[u8], if_exists: bool) -> Result<bool,
         }
     }
     in_registry(|| run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)]))?;
+    redirect_dead_letters(name, None)?;
     cron::end_sending_to(name)?;
     if let Some(relation) = table {
         remember(QueueKey { database: server::database(), relation }, Action::Dropped);

@@ -11,8 +11,7 @@ use crate::pg::server;
 use crate::pg::spi::{Parameter, run};
 use crate::queue::handle::{absent, require_write};
 use crate::queue::name::{missing, relation, valid_name};
-use crate::queue::options::load_options;
-use crate::queue::options::{has_row, in_registry};
+use crate::queue::options::{has_row, in_registry, load_options, redirect_dead_letters};
 use crate::queue::pending::{Action, remember};
 use crate::queue::sources;
 use enough_engine::queue::QueueKey;
@@ -49,6 +48,7 @@ pub(in crate::queue) fn rename(from: &[u8], to: &[u8]) -> Result<(), Error> {
             &[Parameter::Text(from), Parameter::Text(to)],
         )
     })?;
+    redirect_dead_letters(from, Some(to))?;
     cron::redirect(from, to)?;
     sources::follow(from, to)?;
     let relation = relation(LIVE, to).ok_or_else(|| missing(to))?;

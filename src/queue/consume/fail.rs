@@ -83,6 +83,7 @@ impl Undelivered<'_> {
         table: &OpenTable<'_>,
         claim: Claim,
     ) -> Result<Result<(), Missed>, Error> {
+        queue.touch();
         let expected = Entry {
             msg_id: self.msg_id,
             tid: claim.tid,

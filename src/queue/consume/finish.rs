@@ -1,7 +1,7 @@
 //! Finishing a message: deleting its row or moving it to the archive; extending or ending its lease.
 
 use super::claim::{Claim, permitted, with_claim};
-use super::groups;
+use super::{groups, letters};
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::server;
@@ -207,6 +207,11 @@ pub(in crate::queue) fn move_to_archive(
     })?;
     if claim.ack_async && queue.has_quiet_archive() {
         step.has_finished();
+    }
+    if name == "dead"
+        && let Some(to) = &queue.options.dead_letter_queue
+    {
+        letters::forward_wakeup(queue, msg_id, to)?;
     }
     Ok(Ok(()))
 }

@@ -1,12 +1,17 @@
-//! Dead letters that are sent to another queue: as new messages of that one, with numbers of its own.
+//! Dead letters that are sent to another queue: as new messages of that one, with numbers of its own. By hand, or as they die
+//! where their queue has a dead letter queue.
 
 use crate::error::Error;
+use crate::pg::catalog::Privilege;
 use crate::pg::fmgr::{Jsonb, Text};
+use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
-use crate::pg::spi::{Parameter, read_rows, text_bytes};
+use crate::pg::spi::{Parameter, as_owner_of, read_rows, text_bytes};
 use crate::queue::handle::Queue;
 use crate::queue::heap::insert::NewRow;
+use crate::queue::options::session_options;
 use crate::queue::store::store;
+use std::rc::Rc;
 
 /// A dead letter as it lies in the archive. Texts in the database's encoding, `jsonb` by its binary form.
 pub(in crate::queue) struct Letter {
@@ -41,6 +46,77 @@ pub(in crate::queue) fn letters(queue: &Queue, numbers: &[i64]) -> Result<Vec<Le
         })
     })?;
     Ok(letters)
+}
+
+/// A queue's dead letter queue, by the name that was given for it; `None` for an empty one. Fails where it is no queue, or where
+/// dead letters would come back to where they died.
+pub(in crate::queue) fn destination(queue: &str, to: &[u8]) -> Result<Option<Rc<Queue>>, Error> {
+    if to.is_empty() {
+        return Ok(None);
+    }
+    let found = Queue::open(to)?;
+    let mut next = Some(found.name.clone());
+    let mut chain = Vec::new();
+    while let Some(name) = next {
+        if name == queue {
+            let what = if chain.is_empty() { "the queue itself" } else { "its dead letters come back to this one" };
+            return Err(Error::invalid(
+                "dead_letter_queue",
+                format!("\"{}\" ({what})", found.name),
+                "a queue whose dead letters go elsewhere",
+            ));
+        }
+        next = if chain.contains(&name) { None } else { session_options(&name)?.and_then(|one| one.dead_letter_queue) };
+        chain.push(name);
+    }
+    Ok(Some(found))
+}
+
+/// Sends a message that has just died to its queue's dead letter queue, with the rights of the table's owner. Where that fails
+/// the message is dead all the same: it is in the archive.
+pub(in crate::queue) fn forward_wakeup(queue: &Queue, msg_id: i64, to: &str) -> Result<(), Error> {
+    let sent = attempt(|| {
+        as_owner_of(queue.table.live.relation, || {
+            let to = Queue::open_locked(to.as_bytes(), true)?;
+            to.require(Privilege::Send)?;
+            let letter = obituary(queue, msg_id)?;
+            letter.map_or(Ok(()), |letter| letter.send_to(&to).map(drop))
+        })
+    });
+    let Err(failure) = sent else { return Ok(()) };
+    let (code, message) = failure.answered()?;
+    warn(code, format!("dead letter {msg_id} of queue \"{}\" can't be sent to queue \"{to}\": {message}", queue.name));
+    Ok(())
+}
+
+/// A dead letter as a dead letter queue gets it: its headers say what it died of. It has no dedup key, so that all get there.
+fn obituary(queue: &Queue, msg_id: i64) -> Result<Option<Letter>, Error> {
+    let mut letter = None;
+    let statement = format!(
+        "SELECT priority, group_key, message, \
+                CASE WHEN headers IS NULL THEN '{{}}'::pg_catalog.jsonb \
+                     WHEN pg_catalog.jsonb_typeof(headers) OPERATOR(pg_catalog.=) 'object' THEN headers \
+                     ELSE pg_catalog.jsonb_build_object('headers', headers) END \
+                OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('dead_letter', pg_catalog.jsonb_build_object( \
+                    'source', $2, 'msg_id', msg_id, 'error', error, 'attempts', attempts, 'dedup_key', dedup_key)) \
+         FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
+        queue.relation("a_")
+    );
+    queue.as_archive_owner(|| {
+        read_rows(&statement, &[Parameter::I64(msg_id), Parameter::Text(&queue.name)], |row| {
+            let copy = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+            letter = Some(Letter {
+                msg_id,
+                priority: row.get::<i16>(1)?.unwrap_or(0).clamp(0, 9),
+                group_key: copy(2)?,
+                dedup_key: None,
+                headers: copy(4)?,
+                message: copy(3)?.unwrap_or_default(),
+            });
+            Ok(())
+        })
+    })?;
+    Ok(letter)
 }
 
 impl Letter {

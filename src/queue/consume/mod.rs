@@ -20,7 +20,7 @@ pub(in crate::queue) mod claim;
 pub(in crate::queue) mod fail;
 pub(in crate::queue) mod finish;
 pub(in crate::queue) mod groups;
-mod letters;
+pub(in crate::queue) mod letters;
 pub(in crate::queue) mod pick;
 pub(in crate::queue) mod purge;
 pub(in crate::queue) mod read;

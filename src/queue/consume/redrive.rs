@@ -112,6 +112,7 @@ fn move_to(queue: &Queue, to: &Queue, numbers: &[i64]) -> Result<i64, Error> {
 }
 
 fn move_back(queue: &Queue, numbers: &[i64]) -> Result<i64, Error> {
+    queue.touch();
     let mut back = Vec::with_capacity(numbers.len());
     queue.in_archive(|| {
         each_row(

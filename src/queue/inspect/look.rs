@@ -1,12 +1,12 @@
 //! Looking at a message: how it stands.
 
 use crate::error::Error;
-use crate::pg::catalog::Privilege;
+use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, column, read_rows};
 use crate::queue::handle::Queue;
-use enough_engine::queue::{Seen, State, Tag};
+use enough_engine::queue::{Seen, State, Tag, Tid};
 
 /// Timers that one look lets run out under one hold of the lock.
 const TIMERS: usize = 256;
@@ -117,6 +117,25 @@ pub(in crate::queue) fn standing(
     Ok(live_standing(queue, msg_id, any, rows)?.unwrap_or(Standing::Gone))
 }
 
+/// How a message stands that is not over, by its row as it is committed now; holds no lock afterwards. `None` where a statement
+/// has to look: it may be over, or policies decide who sees it.
+pub(in crate::queue) fn not_over(queue: &Queue, msg_id: i64) -> Result<Option<Standing>, Error> {
+    if catalog::row_security(queue.table.live.relation) {
+        return Ok(None);
+    }
+    let (now, most) = expire(queue)?;
+    let seen = queue.index(|index, slot| index.seen(slot, msg_id, now))?;
+    let table = queue.open_table(false)?;
+    let row = table.fetch(msg_id, Tid::default());
+    table.unlock();
+    Ok(row.and_then(|row| {
+        let seen = seen.filter(|seen| seen.tag.was_sent_at(row.enqueued_at));
+        let seen = seen.unwrap_or_else(|| seen_by(msg_id, row.deliver_at, row.attempts, now, most));
+        let ends = seen.due.filter(|_| seen.state == State::Leased);
+        (seen.state != State::UsedUp).then_some(Standing::Live { ends })
+    }))
+}
+
 fn live_standing(queue: &Queue, msg_id: i64, any: bool, rows: &mut Rows<'_>) -> Result<Option<Standing>, Error> {
     let mut standing = None;
     live(queue, msg_id, |row, seen| {
@@ -134,14 +153,19 @@ fn live_standing(queue: &Queue, msg_id: i64, any: bool, rows: &mut Rows<'_>) -> 
 /// How a message that the index doesn't know stands, by its row's `deliver_at` and `attempts`; `most` is how often it may be
 /// delivered.
 pub(super) fn row_seen(row: &pgrx::spi::SpiHeapTupleData<'_>, msg_id: i64, now: i64, most: u32) -> Result<Seen, Error> {
-    let due = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map(i64::from).filter(|&at| at > now);
-    let attempts = row.get::<i32>(2)?.unwrap_or(0).max(0).cast_unsigned();
+    let due = row.get::<pgrx::datum::TimestampWithTimeZone>(1)?.map(i64::from);
+    Ok(seen_by(msg_id, due, row.get::<i32>(2)?.unwrap_or(0), now, most))
+}
+
+fn seen_by(msg_id: i64, due: Option<i64>, attempts: i32, now: i64, most: u32) -> Seen {
+    let due = due.filter(|&at| at > now);
+    let attempts = attempts.max(0).cast_unsigned();
     let state = match due {
         Some(_) => State::Delayed,
         None if attempts >= most => State::UsedUp,
         None => State::Ready,
     };
-    Ok(Seen { msg_id, state, attempts, due, lease: None, tag: Tag::default() })
+    Seen { msg_id, state, attempts, due, lease: None, tag: Tag::default() }
 }
 
 fn ended_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, Error> {

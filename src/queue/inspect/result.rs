@@ -4,9 +4,9 @@
 //! latch; the transaction that ends the message wakes it when it commits. It takes its place before it looks, so it misses
 //! nothing. That a last lease runs out nobody needs to notice: for that it looks by itself.
 
-use super::look::{Standing, standing};
+use super::look::{Standing, not_over, standing};
 use crate::error::Error;
-use crate::pg::catalog::Privilege;
+use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::Rows;
 use crate::pg::{latch, server};
 use crate::queue::handle::Queue;
@@ -33,7 +33,7 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
     let deadline = server::now().saturating_add(wait);
     loop {
         latch::forget_wake_ups();
-        let current = Queue::open(queue.name.as_bytes())?;
+        let current = Queue::open_locked(queue.name.as_bytes(), false)?;
         if current.table.live.relation != queue.table.live.relation {
             return Err(missing(&queue.name));
         }
@@ -44,10 +44,15 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
         }
         let now = server::now();
         let over = now >= deadline;
-        let stands = standing(&current, msg_id, over, rows)?;
+        // As long as it is not over no statement looks, whose locks would keep others from altering and dropping the tables.
+        let stands = match if over { None } else { not_over(&current, msg_id)? } {
+            Some(stands) => stands,
+            None => standing(&current, msg_id, over, rows)?,
+        };
         if let Standing::Live { ends } = stands
             && !over
         {
+            catalog::unlock(current.table.live.relation, false);
             let longest = if place.is_some() { latch::patience(now) } else { NO_ROOM };
             let alarm = deadline.min(ends.unwrap_or(i64::MAX)).min(now.saturating_add(longest));
             latch::sleep(alarm.saturating_sub(now));

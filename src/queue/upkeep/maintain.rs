@@ -14,6 +14,7 @@ use crate::queue::handle::{Queue, is_operator};
 use crate::queue::index::REGION;
 use crate::queue::inspect::stats;
 use crate::queue::name::relation;
+use crate::queue::notify;
 use crate::shmem::segment;
 use enough_engine::queue::{Partition as Index, QueueKey};
 use std::rc::Rc;
@@ -146,6 +147,9 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         visit.buried = timed(|| bury_all(queue, deadline, &mut locked, &mut failed))?;
     }
     queue.index(|index, slot| index.set_maintenance(slot, reached))?;
+    if queue.options.notify && server::may_write() {
+        remind(queue)?;
+    }
     visit.unfinished = match (whole, locked) {
         _ if failed.is_some() => failed.map(Unfinished::Failed),
         (true, false) => None,
@@ -153,6 +157,22 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         (false, _) => Some(Unfinished::Time),
     };
     Ok(visit)
+}
+
+/// Tells listeners of what is ready, which may have come due by itself.
+fn remind(queue: &Queue) -> Result<(), Error> {
+    let due = queue.index(|index, slot| {
+        let now = server::now();
+        let due = index.should_remind(slot, now)?;
+        if due {
+            index.notified(slot, now)?;
+        }
+        Ok(due)
+    })?;
+    if due {
+        notify::tell(&queue.name);
+    }
+    Ok(())
 }
 
 fn timed(work: impl FnOnce() -> Result<i64, Error>) -> Result<Work, Error> {
