@@ -125,13 +125,15 @@ CREATE FUNCTION enough.queue_send(
     group_key text DEFAULT NULL,
     dedup_key text DEFAULT NULL,
     headers jsonb DEFAULT NULL,
-    deliver_at timestamptz DEFAULT NULL
+    deliver_at timestamptz DEFAULT NULL,
+    expires_in interval DEFAULT NULL,
+    max_attempts int DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send';
 COMMENT ON FUNCTION enough.queue_send IS
 'Sends a message; readers see it when the transaction commits.
-Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. group_key: messages of a group are delivered one after the other, or so many at a time as the queue''s group_limit says. dedup_key: where a live message has it, that one''s msg_id is returned and nothing stored; waits for a transaction that is sending or finishing it. One that has had max_attempts deliveries, the last of them over, moves to the archive and gives up its key. Both at most 512 bytes. headers: a second payload, for the consumer''s own use. Needs INSERT on the table.
-Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (key too long), 25006 (read-only), 40001 (dedup_key sent concurrently, above READ COMMITTED), 42501.';
+Returns its msg_id. Not delivered before delay (0 to 10 years) is over, or before deliver_at; only one of the two may be given. priority: 0 to 9, higher first. group_key: messages of a group are delivered one after the other, or so many at a time as the queue''s group_limit says. dedup_key: where a live message has it, that one''s msg_id is returned and nothing stored; waits for a transaction that is sending or finishing it. One that has had max_attempts deliveries, the last of them over, moves to the archive and gives up its key. Both at most 512 bytes. headers: a second payload, for the consumer''s own use. expires_in (1 ms to 10 years, from now): no delivery begins after that, and the message is dead with the error expired; a reader that would get it, or a sender of its dedup_key, moves it to the archive. max_attempts (1 to 1,000,000): it is dead after so many deliveries, where the queue doesn''t allow fewer. Neither outlives the message''s death. Needs INSERT on the table.
+Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range; expires_in that is over before the delivery time), 54000 (key too long), 55000 (a limit, for a table of an earlier version), 25006 (read-only), 40001 (dedup_key sent concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_send_batch(
     queue text,
@@ -143,7 +145,9 @@ CREATE FUNCTION enough.queue_send_batch(
     headers jsonb[] DEFAULT NULL,
     deliver_at timestamptz DEFAULT NULL,
     priorities int[] DEFAULT NULL,
-    delays interval[] DEFAULT NULL
+    delays interval[] DEFAULT NULL,
+    expires_in interval DEFAULT NULL,
+    max_attempts int DEFAULT NULL
 ) RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_send_batch';
 COMMENT ON FUNCTION enough.queue_send_batch IS

@@ -14,6 +14,7 @@ DROP FUNCTION enough.queue_alter(text, interval, integer, interval, interval, in
 DROP FUNCTION enough.queue_list();
 DROP FUNCTION enough.queue_schedules();
 DROP FUNCTION enough.queue_fail(text, bigint, text, interval, bigint);
+DROP FUNCTION enough.queue_send(text, jsonb, interval, integer, text, text, jsonb, timestamptz);
 DROP FUNCTION enough.queue_send_batch(text, jsonb[], interval, integer, text[], text[], jsonb[], timestamptz);
 DROP FUNCTION enough.queue_peek(text, integer, text);
 DROP FUNCTION enough.queue_redrive(text, bigint[]);
@@ -64,7 +65,8 @@ SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
 
 -- @functions@
 
--- The queues' own tables: leases are no longer kept in rows, and an archive has an index by the end of messages.
+-- The queues' own tables: leases are no longer kept in rows, messages have limits of their own, and an archive has an index by
+-- the end of messages.
 DO $$
 DECLARE
     queue record;
@@ -76,7 +78,7 @@ BEGIN
           FROM enough.queue AS q ORDER BY q.name
     LOOP
         IF queue.live IS NOT NULL THEN
-            EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN IF EXISTS lease', queue.live);
+            EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN IF EXISTS lease, ADD COLUMN IF NOT EXISTS expires_at timestamptz, ADD COLUMN IF NOT EXISTS max_attempts int', queue.live);
         END IF;
         IF queue.archive IS NOT NULL THEN
             EXECUTE pg_catalog.format('CREATE INDEX IF NOT EXISTS %I ON %s USING btree (finished_at) WHERE (outcome OPERATOR(pg_catalog.=) ''done''::pg_catalog.text)',

@@ -18,7 +18,7 @@ use crate::queue::admin::{alter, create, grant, rename, schedule};
 use crate::queue::consume::batch::Batch;
 use crate::queue::consume::{claim, fail, finish, purge, read, redrive, release};
 use crate::queue::handle::Queue;
-use crate::queue::heap::insert::NewRow;
+use crate::queue::heap::insert::{Limits, NewRow};
 use crate::queue::inspect::{look, peek, result, stats};
 use crate::queue::name::valid_name_of;
 use std::rc::Rc;
@@ -130,6 +130,24 @@ fn rename_queue(call: &mut Call<'_>) -> Answer {
     Ok(Value::VOID)
 }
 
+/// A message's own limits: of arguments at these places, `expires_in` and `max_attempts`.
+fn limits(call: &Call<'_>, at: (usize, usize), now: i64, deliver_at: Option<i64>) -> Result<Limits, Error> {
+    let (expires_in, max_attempts) = (call.interval(at.0), call.i32(at.1));
+    if expires_in.is_none() && max_attempts.is_none() {
+        return Ok(Limits::default());
+    }
+    let expires_in = optional_duration(expires_in, "expires_in", MILLISECOND, TEN_YEARS)?;
+    let expires_at = expires_in.map(|after| now.saturating_add(after));
+    if let (Some(expires_at), Some(deliver_at), Some(after)) = (expires_at, deliver_at, expires_in)
+        && expires_at <= deliver_at
+    {
+        let given = Time::Micros(after).describe();
+        return Err(Error::invalid("expires_in", given, "longer than until the message may be delivered"));
+    }
+    let max_attempts = max_attempts.map(|most| whole(most, "max_attempts", 1, 1_000_000)).transpose()?;
+    Ok(Limits { expires_at, max_attempts })
+}
+
 fn send_one(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
@@ -141,7 +159,9 @@ fn send_one(call: &mut Call<'_>) -> Answer {
         group_key: key(call.raw_text(4), "the group key")?,
         dedup_key: key(call.raw_text(5), "the dedup key")?,
         headers: call.jsonb(6),
+        limits: Limits::default(),
     };
+    let row = NewRow { limits: limits(call, (8, 9), enqueued_at, row.deliver_at)?, ..row };
     let numbers = send::send(&queue, "queue_send", &[row])?;
     Ok(Value::or_null(numbers.first().copied(), Value::I64))
 }
@@ -151,6 +171,7 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
     let enqueued_at = server::now();
     let deliver_at = call.instant(7);
     let for_all = (delivery(call.interval(2), deliver_at, enqueued_at)?, priority(call.i32(3))?);
+    let limits = limits(call, (10, 11), enqueued_at, for_all.0)?;
     // As for `msg_ids`.
     let Some(messages) = call.jsonb_array(1) else { return all(call, &[]) };
     check_batch(messages.len())?;
@@ -180,6 +201,7 @@ fn send_batch(call: &mut Call<'_>) -> Answer {
                     .map_err(|error| error.of_element("dedup_keys", place))?,
                 headers: headers.get(place),
                 message: message?,
+                limits,
             })
         })
         .collect::<Result<_, Error>>()?;
@@ -203,6 +225,7 @@ fn send_unique(call: &mut Call<'_>) -> Answer {
         group_key: key(call.raw_text(6), "the group key")?,
         dedup_key: Some(required(key(call.raw_text(2), "the dedup key")?, "dedup_key")?),
         headers: call.jsonb(7),
+        limits: Limits::default(),
     };
     let (msg_id, outcome) = send::send_unique(&queue, &row, on_conflict)?;
     let mut rows = call.rows()?;

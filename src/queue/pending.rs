@@ -376,8 +376,7 @@ fn notify_listeners() -> Result<(), Error> {
             let keeps_from =
                 |action| matches!(action, Action::Dropped) || matches!(action, Action::Altered(to) if to.paused);
             let changed = |action: &Action| matches!(action, Action::Altered(_) | Action::Dropped);
-            of_queue().any(|action| action.makes_ready(now))
-                && !of_queue().filter(changed).last().is_some_and(keeps_from)
+            of_queue().any(|action| action.makes_ready(now)) && !of_queue().rfind(changed).is_some_and(keeps_from)
         });
         if ready {
             let empty = partition(key)?.exclusive(|words| {

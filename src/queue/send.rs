@@ -27,7 +27,7 @@ pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -
         return send_by_key(queue, rows);
     }
     let mut numbers = Vec::with_capacity(rows.len());
-    if keyed || !queue.table.live.plain {
+    if keyed || !queue.table.live.plain || rows.iter().any(|row| !row.limits.is_none()) {
         for row in rows {
             numbers.push(match send_by_executor(queue, row, None)? {
                 Sent::Stored(entry) => {
@@ -58,8 +58,9 @@ enum Sent {
 /// theirs, so that two batches of the same keys wait for one another and never in a circle.
 fn send_by_key(queue: &Queue, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     let mut numbers: Vec<i64> = rows.iter().map(|_| queue.table.live.next_number()).collect();
-    let (mut by_executor, direct): (Vec<usize>, Vec<usize>) =
-        (0..rows.len()).partition(|&place| rows[place].dedup_key.is_some() || !queue.table.live.plain);
+    let (mut by_executor, direct): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&place| {
+        rows[place].dedup_key.is_some() || !rows[place].limits.is_none() || !queue.table.live.plain
+    });
     by_executor.sort_by_key(|&place| rows[place].dedup_key.map(Text::payload));
     let mut stored = PgVec::with_capacity(rows.len());
     for place in by_executor {

@@ -7,7 +7,7 @@
 
 use super::admin::ddl::{change_exclusively, lock_name};
 use super::handle::Queue;
-use super::heap::insert::NewRow;
+use super::heap::insert::{Limits, NewRow};
 use super::name::valid_name;
 use super::send::send;
 use crate::error::{Error, required};
@@ -92,6 +92,7 @@ fn send_as_owner(table: u32, queue: &[u8], messages: &[Jsonb<'_>]) -> Result<(),
         dedup_key: None,
         headers: None,
         message,
+        limits: Limits::default(),
     };
     let rows: Vec<NewRow<'_>> = messages.iter().map(row).collect();
     as_owner_of(table, || {

@@ -50,6 +50,20 @@ pub(super) fn insert_by_key(queue: &Queue, row: &NewRow<'_>, number: Option<i64>
     if queue.may(Privilege::Observe) || row_security(relation) { insert() } else { as_owner_of(relation, insert) }
 }
 
+/// Fails where the queue's table has no columns for a message's own limits.
+pub(super) fn require_limits(queue: &Queue) -> Result<(), Error> {
+    if queue.table.live.has_extra() {
+        return Ok(());
+    }
+    Err(Error::NotReady {
+        problem: format!("the table of queue \"{}\" has no columns \"expires_at\" and \"max_attempts\"", queue.name),
+        hint: format!(
+            "It is of an earlier version. Its owner calls enough.queue_create('{}', if_not_exists => true), which adds them.",
+            queue.name
+        ),
+    })
+}
+
 /// What is said where no row came of a message.
 pub(super) fn suppressed(queue: &Queue) -> Error {
     Error::NotReady {
@@ -77,11 +91,19 @@ pub(super) fn insert_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option
         Parameter::Json(Some(row.message)),
     ];
     parameters.extend(number.map(Parameter::I64));
+    let (mut limits, mut limit_values) = (String::new(), String::new());
+    if !row.limits.is_none() {
+        require_limits(queue)?;
+        let next = parameters.len() + 1;
+        limits = ", expires_at, max_attempts".into();
+        limit_values = format!(", ${next}, ${}", next + 1);
+        parameters.extend([Parameter::Instant(row.limits.expires_at), Parameter::OptionalI32(row.limits.max_attempts)]);
+    }
     let mut sent = None;
     each_row_kept(
         &format!(
-            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message{column}) \
-             {overriding} VALUES ($1, $2, $3, $4, $5, $6, $7{value}) {once} RETURNING {ENTRY}",
+            "INSERT INTO {} (enqueued_at, deliver_at, priority, group_key, dedup_key, headers, message{column}{limits}) \
+             {overriding} VALUES ($1, $2, $3, $4, $5, $6, $7{value}{limit_values}) {once} RETURNING {ENTRY}",
             queue.relation("q_")
         ),
         &parameters,

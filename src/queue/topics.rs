@@ -9,7 +9,7 @@ use super::admin::alter::permitted;
 use super::admin::ddl::lock_name;
 use super::arguments::{delivery, key, priority};
 use super::handle::{Queue, require_write};
-use super::heap::insert::NewRow;
+use super::heap::insert::{Limits, NewRow};
 use super::send::send;
 use crate::error::{Error, required};
 use crate::export;
@@ -131,6 +131,7 @@ fn publish(call: &mut Call<'_>) -> Answer {
         group_key: key(call.raw_text(4), "the group key")?,
         dedup_key: None,
         headers: call.jsonb(5),
+        limits: Limits::default(),
     };
     require_write("topic_publish")?;
     let queues = subscribed(topic)?;

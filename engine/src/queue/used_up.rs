@@ -43,6 +43,16 @@ impl Partition<'_> {
         self.ended(slot, self.r(record, R::MsgId)?.cast_signed(), wake)
     }
 
+    /// A message whose lease has not been used, because it is over by limits of its own, is used up; the attempt isn't counted.
+    pub fn end_unused(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(()) };
+        self.clear_timer(slot, record)?;
+        self.unlink(slot, record)?;
+        self.undo_attempt(record)?;
+        self.put_with_used_up(slot, record, now, wake)?;
+        self.in_flight_decreased(slot, wake)
+    }
+
     /// Takes a message, which is in no list, out of the order of its group, and notes the group in its record.
     fn leave_order(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         self.set_r(record, R::Lease, 0)?;

@@ -53,6 +53,10 @@ const LEVELS: &[Argument] = &[
     Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
 ];
 const ACK: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
+const EXPIRES_IN: Argument = Argument("expires_in", "'1 hour'", &[DELAY, TOO_LONG, NEGATIVE, SHORT]);
+const SHORT: &[Bad] = &[("'0'::interval", "22023"), ("'999 microseconds'::interval", "22023")];
+const OWN_ATTEMPTS: Argument =
+    Argument("max_attempts", "5", &[&[("0", "22023"), ("-1", "22023"), ("1000001", "22023")]]);
 const DEAD_LETTER_QUEUE: &[Bad] = &[("'nope'", "42704"), ("' '", "22023"), ("repeat('x', 49)", "22023")];
 const LIMIT_KEY: Argument = Argument("key", "'fresh'", &[KEY]);
 const LIMIT_MOST: Argument = Argument("max_requests", "10", &[MAX_REQUESTS]);
@@ -431,8 +435,13 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("dedup_key", "'fresh'", &[OPTIONAL_KEY]),
             Argument("headers", "NULL", &[]),
             Argument("deliver_at", "NULL", &[DELIVER_AT]),
+            EXPIRES_IN,
+            OWN_ATTEMPTS,
         ],
-        &[("'q', '1', delay => '1 second', deliver_at => now()", "22023")],
+        &[
+            ("'q', '1', delay => '1 second', deliver_at => now()", "22023"),
+            ("'q', '1', delay => '1 second', expires_in => '1 second'", "22023"),
+        ],
     ),
     function(
         "queue_send_batch",
@@ -475,6 +484,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
                     ("ARRAY['0', '11 years']::interval[]", "22023"),
                 ]],
             ),
+            EXPIRES_IN,
+            OWN_ATTEMPTS,
         ],
         &[("'q', ARRAY['1']::jsonb[], delay => '1 second', deliver_at => now()", "22023")],
     ),

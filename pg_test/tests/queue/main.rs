@@ -22,6 +22,7 @@ mod lanes;
 mod lease;
 mod limits;
 mod memory;
+mod message_limits;
 mod notify;
 mod order;
 mod peek;

@@ -5,6 +5,8 @@ use std::ffi::CStr;
 
 /// The most columns of a table, with those that upgrades have dropped, of which the server keeps the places.
 pub const MOST_COLUMNS: usize = 16;
+/// The columns that a table may have or not.
+pub const EXTRA: usize = 2;
 /// The most indexes.
 pub const MOST_INDEXES: usize = 4;
 /// The most columns of an index.
@@ -15,6 +17,8 @@ pub const MOST_KEYS: usize = 2;
 pub struct Design {
     /// The columns in their order. Their numbers begin at 1.
     pub columns: &'static [Column],
+    /// Columns that it may have behind those, at any place: NULL unless a statement says otherwise.
+    pub extra: [(&'static CStr, Oid); EXTRA],
     /// Its indexes; the first is the primary key.
     pub indexes: &'static [Index],
     /// The column whose values come from a sequence of the table's own.

@@ -1,8 +1,8 @@
 //! What the catalogs say of a table.
 
-use super::design::{Design, MOST_INDEXES};
+use super::design::{Design, EXTRA, MOST_INDEXES};
 use super::relation::Relation;
-use super::shape::{Fit, fit, has_columns, is_exact};
+use super::shape::{Fit, extra_columns, fit, has_columns, is_exact};
 use pgrx::pg_sys::{self, Oid};
 
 /// A table by its design; true for the [`relcache_epoch`](crate::pg::catalog::relcache_epoch) in which it was read.
@@ -14,6 +14,8 @@ pub struct PlainTable {
     pub relation: u32,
     /// Whether the executor has nothing to decide here.
     pub plain: bool,
+    /// The numbers of the design's extra columns; 0 where it hasn't got one.
+    pub extra: [i16; EXTRA],
     /// OIDs of the indexes, in the order of the design.
     pub indexes: [Oid; MOST_INDEXES],
     /// OID of the sequence of its identity column; invalid where that has none.
@@ -74,12 +76,19 @@ impl PlainTable {
             design,
             relation,
             plain,
+            // SAFETY: the table is open.
+            extra: unsafe { extra_columns(design, table.descriptor()) },
             indexes: found.map(|best| best.1),
             sequence,
             file: form.relfilenode.to_u32(),
             toast: form.reltoastrelid.to_u32(),
             own_storage: has_own_storage(&table),
         }))
+    }
+
+    /// Whether it has all of the extra columns.
+    pub fn has_extra(&self) -> bool {
+        !self.extra.contains(&0)
     }
 
     /// Whether the numbers of its identity column come from a sequence of the table's own.

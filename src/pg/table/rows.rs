@@ -1,6 +1,6 @@
 //! Rows that are there: found by place or key, locked, deleted, updated.
 
-use super::design::MOST_COLUMNS;
+use super::design::{EXTRA, MOST_COLUMNS};
 use super::facts::PlainTable;
 use super::insert::keys;
 use super::relation::{Relation, Target};
@@ -88,17 +88,27 @@ impl Tuple {
 }
 
 /// The values of a row's leading columns.
-pub struct Columns<const COLUMNS: usize> {
-    values: [Datum; COLUMNS],
-    nulls: [bool; COLUMNS],
+pub struct Columns {
+    values: [Datum; MOST_COLUMNS],
+    nulls: [bool; MOST_COLUMNS],
+    extra: [i16; EXTRA],
 }
 
-impl<const COLUMNS: usize> Columns<COLUMNS> {
+impl Columns {
     /// The value of the column with that number; `None` for NULL.
     #[inline]
     pub fn get(&self, column: i16) -> Option<Datum> {
         let place = column as usize - 1;
         (!self.nulls[place]).then(|| self.values[place])
+    }
+
+    /// The value of one of the design's extra columns; `None` for NULL, or where the table hasn't got it.
+    #[inline]
+    pub fn extra(&self, which: usize) -> Option<Datum> {
+        match self.extra[which] {
+            0 => None,
+            column => self.get(column),
+        }
     }
 }
 
@@ -157,21 +167,22 @@ impl OpenTable<'_> {
     }
 
     /// The values of a tuple of this table.
-    pub fn deform<const COLUMNS: usize>(&self, tuple: Tuple) -> Columns<COLUMNS> {
+    pub fn deform(&self, tuple: Tuple) -> Columns {
         let columns = self.relation.descriptor();
+        let extra = self.facts.extra;
+        let (mut values, mut nulls) = ([Datum::null(); MOST_COLUMNS], [true; MOST_COLUMNS]);
         // SAFETY: room for as many columns as the table has, of which the leading ones are wanted.
         unsafe {
             let count = (*columns).natts as usize;
-            if count == COLUMNS {
-                let (mut values, mut nulls) = ([Datum::null(); COLUMNS], [true; COLUMNS]);
+            if count <= MOST_COLUMNS {
                 pg_sys::heap_deform_tuple(tuple.0, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
-                return Columns { values, nulls };
+                return Columns { values, nulls, extra };
             }
-            let (mut values, mut nulls) = (vec![Datum::null(); count], vec![true; count]);
-            pg_sys::heap_deform_tuple(tuple.0, columns, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let value = |place| values.get(place).copied().unwrap_or(Datum::null());
-            let null = |place| nulls.get(place).copied().unwrap_or(true);
-            Columns { values: std::array::from_fn(value), nulls: std::array::from_fn(null) }
+            let (mut all, mut all_nulls) = (vec![Datum::null(); count], vec![true; count]);
+            pg_sys::heap_deform_tuple(tuple.0, columns, all.as_mut_ptr(), all_nulls.as_mut_ptr());
+            values.copy_from_slice(&all[..MOST_COLUMNS]);
+            nulls.copy_from_slice(&all_nulls[..MOST_COLUMNS]);
+            Columns { values, nulls, extra }
         }
     }
 
@@ -363,7 +374,7 @@ impl OpenTable<'_> {
     /// # Safety
     /// `tuple` was just inserted into this table as a new version of a row.
     unsafe fn index_again(&self, tuple: Tuple) {
-        let columns = self.deform::<MOST_COLUMNS>(tuple);
+        let columns = self.deform(tuple);
         let mut place = tuple.place();
         for (index, oid) in self.facts.design.indexes.iter().zip(self.facts.indexes) {
             let Some(keys) = keys(index.columns, |column| columns.get(column)) else { continue };

@@ -9,7 +9,7 @@
 //! A table that isn't exactly so is written by the executor. It is still scanned by its indexes, so each scan needs one
 //! that has all rows in the scan's order, whatever else that index has.
 
-use super::design::{Design, Given, Index, MOST_COLUMNS, Range};
+use super::design::{Design, EXTRA, Given, Index, MOST_COLUMNS, Range};
 use super::relation::Relation;
 use crate::pg::row::column;
 use pgrx::pg_sys::{self, Node, NodeTag, Oid};
@@ -141,7 +141,11 @@ unsafe fn has_exact_columns(design: &Design, descriptor: pg_sys::TupleDesc) -> b
         let (own, all) = (design.columns.len(), (*descriptor).natts as usize);
         (own..=MOST_COLUMNS).contains(&all)
             // An upgrade drops columns that a release no longer has; the server keeps their places.
-            && (own..all).all(|place| (*column(descriptor, place)).attisdropped)
+            && (own..all).all(|place| {
+                let column = column(descriptor, place);
+                (*column).attisdropped
+                    || is_extra(design, column).is_some() && !(*column).attnotnull && (*column).attgenerated == 0
+            })
             && (1..).zip(design.columns).all(|(number, wanted)| {
                 let column = column(descriptor, number as usize - 1);
                 let numbered = design.identity == Some(number);
@@ -153,6 +157,39 @@ unsafe fn has_exact_columns(design: &Design, descriptor: pg_sys::TupleDesc) -> b
                     && (*column).attgenerated == 0
             })
     }
+}
+
+/// Which of the extra columns it is.
+///
+/// # Safety
+/// `column` is valid.
+unsafe fn is_extra(design: &Design, column: *const pg_sys::FormData_pg_attribute) -> Option<usize> {
+    // SAFETY: the caller's promise; a name is a C string.
+    unsafe {
+        design.extra.iter().position(|&(name, kind)| {
+            !(*column).attisdropped
+                && (*column).atttypid == kind
+                && (*column).atttypmod == -1
+                && CStr::from_ptr((*column).attname.data.as_ptr()) == name
+        })
+    }
+}
+
+/// The numbers of the extra columns; 0 for one that the table hasn't got.
+///
+/// # Safety
+/// `descriptor` is valid.
+pub(super) unsafe fn extra_columns(design: &Design, descriptor: pg_sys::TupleDesc) -> [i16; EXTRA] {
+    let mut numbers = [0; EXTRA];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for place in design.columns.len()..((*descriptor).natts as usize).min(MOST_COLUMNS) {
+            if let Some(which) = is_extra(design, column(descriptor, place)) {
+                numbers[which] = place as i16 + 1;
+            }
+        }
+    }
+    numbers
 }
 
 /// Whether rows are checked for nothing but the design's range, and get by default what `insert.rs` gives them.

@@ -10,6 +10,7 @@ use crate::pg::spi::{Parameter, run};
 use crate::pg::{catalog, own};
 use crate::queue::consume::letters;
 use crate::queue::handle::require_write;
+use crate::queue::heap::table::QueueTable;
 use crate::queue::name::{missing, relation, valid_name};
 use crate::queue::options::{has_row, in_registry, load_options, redirect_dead_letters};
 use crate::queue::pending::{Action, remember};
@@ -17,6 +18,7 @@ use crate::queue::sources;
 use enough_engine::queue::QueueKey;
 
 /// What `queue_create` was asked for; times in microseconds.
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(in crate::queue) struct NewQueue<'c> {
     pub visibility_timeout: i64,
     pub max_attempts: i32,
@@ -51,9 +53,14 @@ pub(in crate::queue) fn create(name: &[u8], new: &NewQueue<'_>) -> Result<bool, 
     let registered = has_row(name)?;
     let is_whole = table.is_some() && archive.is_some() && registered;
     if is_whole && new.if_not_exists {
-        return Ok(false);
+        let found = table.map(|table| QueueTable::read(table, 0)).transpose()?.flatten();
+        let lacks_columns = found.is_some_and(|found| !found.live.has_extra());
+        // For others the queue is whole enough.
+        if !lacks_columns || !server::may_write() || !table.is_some_and(catalog::is_owner) {
+            return Ok(false);
+        }
     }
-    if is_whole || (!new.if_not_exists && (table.is_some() || archive.is_some())) {
+    if !new.if_not_exists && (table.is_some() || archive.is_some()) {
         let what = if table.is_some() { "queue" } else { "archive of a queue" };
         let hint = match table {
             _ if is_whole => "Choose another name, or pass if_not_exists => true.".into(),

@@ -92,7 +92,9 @@ fn make(table: &str, name: &str, unlogged: bool) -> Result<(), Error> {
              dedup_key text COLLATE pg_catalog.\"C\", \
              headers jsonb, \
              message jsonb NOT NULL, \
-             last_error text"
+             last_error text, \
+             expires_at timestamptz, \
+             max_attempts int"
         );
         (columns, "Live messages")
     } else {
@@ -241,6 +243,15 @@ fn complete_table(table: &str, key: &str, name: &str, found: u32) -> Result<(), 
         }
     }
     if table == LIVE {
+        // A table of an earlier version lacks them.
+        run(
+            &format!(
+                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS expires_at pg_catalog.timestamptz, \
+                 ADD COLUMN IF NOT EXISTS max_attempts pg_catalog.int4",
+                qualified(table, name)
+            ),
+            &[],
+        )?;
         if let Some((oid, found)) = sequence::of(name)? {
             rename("SEQUENCE", &found, oid, &format!("s_{name}"))?;
         } else {

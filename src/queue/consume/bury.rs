@@ -5,24 +5,31 @@
 use super::claim::{Claim, give_up, missed, permitted};
 use super::finish::{Outcome, finished, move_to_archive};
 use crate::error::Error;
+use crate::pg::fmgr::Text;
 use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
 use crate::pg::spi::as_owner_of;
 use crate::pg::table::snapshot::fixed_snapshot;
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Missed, OpenTable};
+use crate::queue::heap::rows::{Missed, OpenTable, Row};
 use crate::queue::pending::{Ending, remember};
-use enough_engine::queue::{Aside, Busy, Tid};
+use enough_engine::queue::{Aside, Busy, Entry, Tid};
 
 /// Messages set aside under one hold of the lock.
 const CHUNK: usize = 64;
 /// Messages that one read buries at the most.
 const A_READ: i64 = 256;
+/// The error of messages that were not delivered in time.
+pub(in crate::queue) const EXPIRED: &str = "expired";
 /// Timers that run out under one hold of the lock.
 const TIMERS: usize = 256;
 
-fn outcome(attempts: u32) -> Outcome<'static> {
-    Outcome::Dead { error: None, attempts, ending: Ending::Buried }
+/// What a message is said to have died of: one that has had as many deliveries as it may have, by `most`, of the last of them.
+fn outcome(row: &Row, attempts: u32, most: u32) -> Outcome<'static> {
+    let allowed = row.max_attempts.map_or(most, |own| own.min(most));
+    let expired = attempts < allowed && row.has_expired(server::now());
+    let error = expired.then(|| Text::copied(EXPIRED.as_bytes()));
+    Outcome::Dead { error, attempts, ending: Ending::Buried }
 }
 
 /// Lets what is due run out, until `deadline`: leases may have been the last ones.
@@ -42,7 +49,8 @@ pub(in crate::queue) fn expire(queue: &Queue, deadline: i64) -> Result<(), Error
 /// Buries used-up messages that the index knows of, up to `most` and until `deadline`; how many. Those whose rows other
 /// transactions hold are left to others.
 pub(in crate::queue) fn bury(queue: &Queue, most: i64, deadline: i64) -> Result<i64, Error> {
-    let known = queue.index(|index, slot| Ok(index.counters(slot)?.used_up))?;
+    let (known, allowed) =
+        queue.index(|index, slot| Ok((index.counters(slot)?.used_up, index.options(slot)?.max_attempts)))?;
     // Those that are left go behind the others.
     let (mut left, mut buried) = (known.min(most), 0);
     if left == 0 {
@@ -63,7 +71,7 @@ pub(in crate::queue) fn bury(queue: &Queue, most: i64, deadline: i64) -> Result<
             break;
         }
         for one in &aside {
-            buried += i64::from(bury_one(queue, &table, one)?);
+            buried += i64::from(bury_one(queue, &table, one, allowed)?);
         }
         left -= aside.len() as i64;
         server::check_for_interrupts();
@@ -88,7 +96,7 @@ fn claim_of(one: &Aside) -> Claim {
 }
 
 /// Buries a message that has been set aside and remembered; false where its row isn't this transaction's to move.
-fn bury_one(queue: &Queue, table: &OpenTable<'_>, one: &Aside) -> Result<bool, Error> {
+fn bury_one(queue: &Queue, table: &OpenTable<'_>, one: &Aside, allowed: u32) -> Result<bool, Error> {
     let claim = claim_of(one);
     let row = table.fetch(one.msg_id, one.tid);
     let Some(row) = row.as_ref().filter(|row| one.tag.matches(row.tag())) else {
@@ -100,7 +108,7 @@ fn bury_one(queue: &Queue, table: &OpenTable<'_>, one: &Aside) -> Result<bool, E
     let movable = !row.is_being_changed()
         && (!fixed_snapshot() || table.shown(row))
         && (queue.table.live.plain || permitted(queue, one.msg_id)?);
-    if movable && move_to_archive(queue, table, one.msg_id, claim, outcome(one.attempts))?.is_ok() {
+    if movable && move_to_archive(queue, table, one.msg_id, claim, outcome(row, one.attempts, allowed))?.is_ok() {
         return Ok(true);
     }
     give_up(queue, table, one.msg_id, claim, false)?;
@@ -117,7 +125,12 @@ pub(in crate::queue) fn bury_holder(queue: &Queue, msg_id: i64) -> Result<bool, 
         return Ok(false);
     }
     let entry = row.entry();
-    let busy = queue.index_and_wake(|index, slot, wake| index.start_burial(slot, &entry, server::now(), wake))?;
+    // One that has expired is used up, however seldom it was delivered.
+    let expired = row.has_expired(server::now());
+    let judged = if expired { Entry { attempts: u32::MAX, ..entry } } else { entry };
+    let (busy, allowed) = queue.index_and_wake(|index, slot, wake| {
+        Ok((index.start_burial(slot, &judged, server::now(), wake)?, index.options(slot)?.max_attempts))
+    })?;
     let claim = match busy {
         Busy::Stale => return Ok(false),
         Busy::Others => {
@@ -131,9 +144,10 @@ pub(in crate::queue) fn bury_holder(queue: &Queue, msg_id: i64) -> Result<bool, 
     if claim.busy {
         remember(queue.key, finished(msg_id, claim, Ending::Buried));
     }
-    let attempts = claim.attempts.max(entry.attempts);
-    let moved =
-        as_owner_of(queue.table.live.relation, || move_to_archive(queue, &table, msg_id, claim, outcome(attempts)))?;
+    let known = if claim.attempts == u32::MAX { 0 } else { claim.attempts };
+    let claim = Claim { attempts: known, ..claim };
+    let outcome = outcome(&row, known.max(entry.attempts), allowed);
+    let moved = as_owner_of(queue.table.live.relation, || move_to_archive(queue, &table, msg_id, claim, outcome))?;
     match moved {
         Ok(()) => Ok(true),
         Err(why) => {

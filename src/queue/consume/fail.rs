@@ -45,8 +45,9 @@ pub(in crate::queue) fn fail(
     let options = queue.index(|index, slot| index.options(slot))?;
     with_claim(queue, table, msg_id, lease.map_or(Fence::None, Fence::Last), |claim| {
         let attempts = claim.attempts;
+        let allowed = options.max_attempts.min(own_limit(queue, table, msg_id, claim));
         let retry_in = match then {
-            Then::Retry(retry_in) if attempts < options.max_attempts => retry_in,
+            Then::Retry(retry_in) if attempts < allowed => retry_in,
             _ => {
                 let outcome = Outcome::Dead { error, attempts, ending: Ending::Failed };
                 return Ok(retire(queue, table, msg_id, claim, outcome)?.map(|()| Fate::Dead));
@@ -59,6 +60,12 @@ pub(in crate::queue) fn fail(
         let end = Undelivered { msg_id, error, attempts, deliver_at: now.saturating_add(rest), released: false };
         Ok(end.write(queue, table, claim)?.map(|()| Fate::Retry))
     })
+}
+
+/// How often a message may be delivered by its own limit.
+fn own_limit(queue: &Queue, table: &OpenTable<'_>, msg_id: i64, claim: Claim) -> u32 {
+    let row = if queue.table.live.has_extra() { table.fetch(msg_id, claim.tid) } else { None };
+    row.and_then(|row| row.max_attempts).unwrap_or(u32::MAX)
 }
 
 /// A delivery that has ended without finishing its message: what is to be written into the row.

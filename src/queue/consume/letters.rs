@@ -8,7 +8,7 @@ use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, read_rows, text_bytes};
 use crate::queue::handle::Queue;
-use crate::queue::heap::insert::NewRow;
+use crate::queue::heap::insert::{Limits, NewRow};
 use crate::queue::options::session_options;
 use crate::queue::store::store;
 use std::rc::Rc;
@@ -130,6 +130,7 @@ impl Letter {
             dedup_key: self.dedup_key.as_deref().map(Text::copied),
             headers: self.headers.as_deref().map(Jsonb::copied),
             message: Jsonb::copied(&self.message),
+            limits: Limits::default(),
         };
         Ok(store(queue, &row)?.is_some())
     }

@@ -449,6 +449,9 @@ impl<'q> Reader<'q> {
             }
             return Ok(false);
         }
+        if row.has_limits() && self.is_over(taken, &row)? {
+            return Ok(false);
+        }
         if (self.wish.delete || self.durable) && row.is_being_changed() {
             // A read doesn't wait for other transactions: others may get it later.
             self.contended = true;
@@ -500,6 +503,25 @@ impl<'q> Reader<'q> {
             let (slot, now) = self.taken;
             self.queue.note_wait(slot, now.saturating_sub(row.deliver_at.unwrap_or(row.enqueued_at)));
         }
+    }
+
+    /// Whether a message is not to be delivered by its own limits: then it is used up, to be buried.
+    fn is_over(&mut self, taken: &Delivery, row: &Row) -> Result<bool, Error> {
+        let now = server::now();
+        if !row.has_expired(now) && row.max_attempts.is_none_or(|most| taken.attempts <= most) {
+            return Ok(false);
+        }
+        if row.is_own() {
+            // By this transaction, which may be rolled back.
+            self.hidden.push(*taken);
+            return Ok(true);
+        }
+        self.queue.index_and_wake(|index, slot, wake| {
+            index.end_unused(slot, taken.msg_id, taken.lease, server::now(), wake)
+        })?;
+        pending::forget_leased(self.queue.key, std::slice::from_ref(taken));
+        self.used_up = true;
+        Ok(true)
     }
 
     /// A leased message has no row any more, or another row has its number.

@@ -117,9 +117,10 @@ fn write(queue: &Queue, msg_id: i64, new: &NewRow<'_>, deliver_at: i64) -> Resul
     let mut update = || {
         each_row(
             &format!(
-                "UPDATE {} SET message = $3, headers = $4, deliver_at = $5, attempts = 0, last_error = NULL \
+                "UPDATE {} SET message = $3, headers = $4, deliver_at = $5, attempts = 0, last_error = NULL {} \
                  WHERE msg_id OPERATOR(pg_catalog.=) $1 AND dedup_key OPERATOR(pg_catalog.=) $2 RETURNING {ENTRY}",
-                queue.relation("q_")
+                queue.relation("q_"),
+                if queue.table.live.has_extra() { ", expires_at = NULL, max_attempts = NULL" } else { "" },
             ),
             &[
                 Parameter::I64(msg_id),

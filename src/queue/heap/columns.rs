@@ -16,8 +16,12 @@ pub(super) const HEADERS: i16 = 8;
 pub(super) const MESSAGE: i16 = 9;
 pub const LAST_ERROR: i16 = 10;
 
-/// How many there are.
+/// How many there are, besides the extra ones.
 pub const COUNT: usize = 10;
+
+// The places of its extra columns in [`DESIGN`]: a message's own limits. A table of an earlier version may lack them.
+pub(super) const EXPIRES_AT: usize = 0;
+pub(super) const MAX_ATTEMPTS: usize = 1;
 
 // The places of its indexes in [`DESIGN`].
 pub(super) const BY_NUMBER: usize = 0;
@@ -38,6 +42,7 @@ pub static DESIGN: Design = Design {
         column(c"message", pg_sys::JSONBOID).not_null(),
         Column { given: Given::Null, ..column(c"last_error", pg_sys::TEXTOID) },
     ],
+    extra: [(c"expires_at", pg_sys::TIMESTAMPTZOID), (c"max_attempts", pg_sys::INT4OID)],
     indexes: &[
         // Messages by number.
         Index { columns: &[MSG_ID], partial: false, unique: true, conflicts: false },

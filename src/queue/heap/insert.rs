@@ -23,6 +23,24 @@ pub struct NewRow<'c> {
     pub headers: Option<Jsonb<'c>>,
     /// The payload.
     pub message: Jsonb<'c>,
+    /// A row that has any is inserted by the executor.
+    pub limits: Limits,
+}
+
+/// A message's own limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// No delivery from then on, in microseconds.
+    pub expires_at: Option<i64>,
+    /// Not more deliveries than this, whatever the queue allows.
+    pub max_attempts: Option<i32>,
+}
+
+impl Limits {
+    /// Whether it has none.
+    pub fn is_none(&self) -> bool {
+        *self == Limits::default()
+    }
 }
 
 impl table::NewRow for NewRow<'_> {

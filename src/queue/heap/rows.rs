@@ -4,7 +4,8 @@
 //! moves on with each commit, not with the statement's snapshot.
 
 use super::columns::{
-    ATTEMPTS, COUNT, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, HEADERS, LAST_ERROR, MESSAGE, MSG_ID, PRIORITY,
+    ATTEMPTS, DEDUP_KEY, DELIVER_AT, ENQUEUED_AT, EXPIRES_AT, GROUP_KEY, HEADERS, LAST_ERROR, MAX_ATTEMPTS, MESSAGE,
+    MSG_ID, PRIORITY,
 };
 use super::table::{QueueTable, group_number, item_pointer, tid_of};
 use crate::pg::fmgr::{Value, payload};
@@ -34,6 +35,10 @@ pub struct Row {
     pub group_key: Option<Datum>,
     /// Optional.
     pub headers: Option<Datum>,
+    /// No delivery from then on, in microseconds.
+    pub expires_at: Option<i64>,
+    /// Not more deliveries than this, whatever the queue allows.
+    pub max_attempts: Option<u32>,
     /// The payload; `None` only where somebody has let the column be NULL.
     pub message: Option<Datum>,
     tuple: Tuple,
@@ -48,6 +53,18 @@ impl Row {
     /// Whether another transaction, which is still open, is changing it or keeps others from it.
     pub fn is_being_changed(&self) -> bool {
         self.tuple.is_being_changed()
+    }
+
+    /// Whether it has limits of its own.
+    #[inline]
+    pub fn has_limits(&self) -> bool {
+        self.expires_at.is_some() || self.max_attempts.is_some()
+    }
+
+    /// Whether it isn't to be delivered any more by that time.
+    #[inline]
+    pub fn has_expired(&self, now: i64) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 
     /// Bytes that it takes in memory, about.
@@ -136,7 +153,7 @@ impl OpenTable<'_> {
 
     /// What an archive keeps of a row besides what the reader is told: its dedup key, and the error of its last failure.
     pub fn kept(&self, row: &Row) -> (Option<Datum>, Option<Datum>) {
-        let columns = self.0.deform::<COUNT>(row.tuple);
+        let columns = self.0.deform(row.tuple);
         // SAFETY: these are texts, and a value out of line is there as long as the row.
         let here = |datum| unsafe { fetched(datum) };
         (columns.get(DEDUP_KEY).map(here), columns.get(LAST_ERROR).map(here))
@@ -167,7 +184,7 @@ impl OpenTable<'_> {
     }
 
     fn row(&self, tuple: Tuple) -> Row {
-        let columns = self.0.deform::<COUNT>(tuple);
+        let columns = self.0.deform(tuple);
         // SAFETY: these are texts and jsonbs. A value out of line is fetched now, while the row is sure to be there.
         let here = |datum| unsafe { fetched(datum) };
         let number = |column| columns.get(column).map_or(0, Datum::value);
@@ -182,6 +199,8 @@ impl OpenTable<'_> {
             group_key: columns.get(GROUP_KEY).map(here),
             headers: columns.get(HEADERS).map(here),
             message: columns.get(MESSAGE).map(here),
+            expires_at: columns.extra(EXPIRES_AT).map(|at| at.value() as i64),
+            max_attempts: columns.extra(MAX_ATTEMPTS).map(|most| (most.value() as i32).max(0).cast_unsigned()),
             tuple,
         }
     }

@@ -1,8 +1,6 @@
 //! Scans of a queue's table by its indexes.
 
-use super::columns::{
-    ATTEMPTS, BY_GROUP, BY_NUMBER, BY_TIME, COUNT, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, PRIORITY,
-};
+use super::columns::{ATTEMPTS, BY_GROUP, BY_NUMBER, BY_TIME, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, PRIORITY};
 use super::rows::{OpenTable, tag};
 use super::table::{group_number, tid_of};
 use crate::pg::fmgr::payload;
@@ -67,7 +65,7 @@ impl OpenTable<'_> {
                     continue;
                 }
                 let row = Tuple::at(tuple);
-                let columns = self.0.deform::<COUNT>(row);
+                let columns = self.0.deform(row);
                 let number = |column| columns.get(column).map_or(0, Datum::value);
                 let deliver_at = columns.get(DELIVER_AT).map(|at| at.value() as i64);
                 match order {

@@ -5,6 +5,7 @@ use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, column, read_rows};
+use crate::queue::consume::bury::EXPIRED;
 use crate::queue::handle::Queue;
 use enough_engine::queue::{Seen, State, Tag, Tid};
 
@@ -34,46 +35,57 @@ pub(in crate::queue) fn status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) 
 }
 
 fn live_status(queue: &Queue, msg_id: i64, rows: &mut Rows<'_>) -> Result<bool, Error> {
-    live(queue, msg_id, |row, seen| {
+    live(queue, msg_id, |seen, error| {
         let due = Value::or_null(seen.due, Value::Instant);
         let (until, at) = match seen.state {
             State::Leased => (due, Value::Null),
             State::Delayed => (Value::Null, due),
             State::Ready | State::UsedUp => (Value::Null, Value::Null),
         };
-        let error = last_error(row, seen.state)?;
         let state = Value::Bytes(name(seen.state).as_bytes());
         let attempts = Value::I32(i32::try_from(seen.attempts).unwrap_or(i32::MAX));
         rows.push(&[state, attempts, at, until, Value::Null, error, Value::Null])
     })
 }
 
-/// Why a message's last delivery has failed, by its row.
-fn last_error(row: &pgrx::spi::SpiHeapTupleData<'_>, state: State) -> Result<Value<'static>, Error> {
-    Ok(match column(row, 3)? {
-        Value::Null if state == State::UsedUp => Value::Bytes(USED_UP.as_bytes()),
-        error => error,
-    })
+/// How a message stands by limits of its own: not to be delivered after a time, nor more often than `most`. And whether it is
+/// the time that is over.
+fn limited(seen: Seen, expires_at: Option<i64>, most: u32, now: i64) -> (Seen, bool) {
+    let expired = expires_at.is_some_and(|at| at <= now) && seen.attempts < most;
+    if seen.state == State::Leased || !(expired || seen.attempts >= most) {
+        return (seen, false);
+    }
+    (Seen { state: State::UsedUp, due: None, ..seen }, expired)
 }
 
-/// Gives the row of a live message to `each`, and how it stands; false where there is none.
-fn live(
-    queue: &Queue,
-    msg_id: i64,
-    mut each: impl FnMut(&pgrx::spi::SpiHeapTupleData<'_>, Seen) -> Result<(), Error>,
-) -> Result<bool, Error> {
+/// Tells `each` how a live message stands and why its last delivery failed, if that did; false where there is none.
+fn live(queue: &Queue, msg_id: i64, mut each: impl FnMut(Seen, Value<'_>) -> Result<(), Error>) -> Result<bool, Error> {
     let (now, most) = expire(queue)?;
     let seen = queue.index(|index, slot| index.seen(slot, msg_id, now))?;
     let found = read_rows(
         &format!(
-            "SELECT deliver_at, attempts, last_error, enqueued_at FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
+            "SELECT deliver_at, attempts, last_error, enqueued_at, {} FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
+            if queue.table.live.has_extra() {
+                "expires_at, max_attempts"
+            } else {
+                "NULL::pg_catalog.timestamptz, NULL::pg_catalog.int4"
+            },
             queue.relation("q_")
         ),
         &[Parameter::I64(msg_id)],
         |row| {
             let sent = row.get::<pgrx::datum::TimestampWithTimeZone>(4)?.map_or(0, i64::from);
             let seen = seen.filter(|seen| seen.tag.was_sent_at(sent));
-            each(row, seen.map_or_else(|| row_seen(row, msg_id, now, most), Ok)?)
+            let expires_at = row.get::<pgrx::datum::TimestampWithTimeZone>(5)?.map(i64::from);
+            let seen = seen.map_or_else(|| row_seen(row, msg_id, now, most), Ok)?;
+            let own = row.get::<i32>(6)?.and_then(|own| u32::try_from(own).ok()).unwrap_or(u32::MAX);
+            let (seen, has_expired) = limited(seen, expires_at, most.min(own), now);
+            let error = match column(row, 3)? {
+                _ if has_expired => Value::Bytes(EXPIRED.as_bytes()),
+                Value::Null if seen.state == State::UsedUp => Value::Bytes(USED_UP.as_bytes()),
+                error => error,
+            };
+            each(seen, error)
         },
     )?;
     Ok(found > 0)
@@ -131,18 +143,20 @@ pub(in crate::queue) fn not_over(queue: &Queue, msg_id: i64) -> Result<Option<St
     Ok(row.and_then(|row| {
         let seen = seen.filter(|seen| seen.tag.was_sent_at(row.enqueued_at));
         let seen = seen.unwrap_or_else(|| seen_by(msg_id, row.deliver_at, row.attempts, now, most));
-        let ends = seen.due.filter(|_| seen.state == State::Leased);
+        let seen = limited(seen, row.expires_at, row.max_attempts.map_or(most, |own| own.min(most)), now).0;
+        let ends = seen.due.filter(|_| seen.state == State::Leased).or(row.expires_at);
         (seen.state != State::UsedUp).then_some(Standing::Live { ends })
     }))
 }
 
 fn live_standing(queue: &Queue, msg_id: i64, any: bool, rows: &mut Rows<'_>) -> Result<Option<Standing>, Error> {
     let mut standing = None;
-    live(queue, msg_id, |row, seen| {
+    live(queue, msg_id, |seen, error| {
         let ended = seen.state == State::UsedUp;
         if ended || any {
-            rows.push(&[Value::Bytes(name(seen.state).as_bytes()), Value::Null, last_error(row, seen.state)?])?;
+            rows.push(&[Value::Bytes(name(seen.state).as_bytes()), Value::Null, error])?;
         }
+        // Of one that may still expire a statement looks no further than this.
         let ends = seen.due.filter(|_| seen.state == State::Leased);
         standing = Some(if ended { Standing::Ended } else { Standing::Live { ends } });
         Ok(())

@@ -34,9 +34,8 @@ fn entry(msg_id: i64) -> Entry {
 
 /// Every call once.
 fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(), Corrupt>> {
-    let mut wake = Wake::default();
+    let wake = &mut Wake::default();
     let (mut taken, mut seen, mut aside) = (Vec::with_capacity(8), Vec::with_capacity(8), Vec::with_capacity(4));
-    let wake = &mut wake;
     let key = QueueKey { database: 1, relation: slot };
     let mut answers = vec![
         p.find(key).map(drop),
@@ -67,6 +66,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
             NOW,
             wake,
         ));
+        answers.push(p.end_unused(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.undo_lease(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
         answers.push(p.end_busy(slot, taken.msg_id, TAG, taken.msg_id % 2 == 0, NOW, wake));
