@@ -53,8 +53,8 @@ fn pages_hold_each_message_once_in_every_state() -> Result<()> {
 fn filters_go_by_payload_and_group() -> Result<()> {
     let (_database, mut client, mut worker) = made("")?;
     client.batch_execute(
-        r#"SELECT enough.queue_send('q', jsonb_build_object('user', n % 3, 'n', n), group_key => CASE WHEN n % 2 = 0 THEN 'even' END)
-             FROM generate_series(1, 3000) AS n"#,
+        "SELECT enough.queue_send('q', jsonb_build_object('user', n % 3, 'n', n), group_key => CASE WHEN n % 2 = 0 THEN 'even' END)
+             FROM generate_series(1, 3000) AS n",
     )?;
     let of_user: Vec<i64> = (1..=3000).filter(|n| n % 3 == 2).collect();
     let matching = r#"matching => '{"user": 2}'"#;

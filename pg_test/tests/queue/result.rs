@@ -17,10 +17,12 @@ fn result(client: &mut Client, msg_id: i64, wait: &str) -> Result<Answer> {
     Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what an answer is compared with")]
 fn done(result: Value) -> Answer {
     Some(("done".into(), Some(result), None))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what an answer is compared with")]
 fn dead(error: &str) -> Answer {
     Some(("dead".into(), None, Some(error.into())))
 }
