@@ -324,12 +324,25 @@ pub fn text(row: &spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<Str
 
 /// A text of an answer's row, in the database's encoding.
 pub fn text_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
-    Ok(match column(row, number)? {
-        // SAFETY: a varlena, which lives as long as the answer.
-        Value::Typed(datum, pg_sys::TEXTOID | pg_sys::VARCHAROID) => Some(unsafe { payload(datum) }),
-        Value::Typed(..) => return Err(Error::altered()),
-        _ => None,
-    })
+    bytes_of(row, number, |kind| matches!(kind, pg_sys::TEXTOID | pg_sys::VARCHAROID))
+}
+
+/// A `jsonb` of an answer's row, without its header.
+pub fn jsonb_bytes<'r>(row: &'r spi::SpiHeapTupleData<'_>, number: usize) -> Result<Option<&'r [u8]>, Error> {
+    bytes_of(row, number, |kind| kind == pg_sys::JSONBOID)
+}
+
+fn bytes_of<'r>(
+    row: &'r spi::SpiHeapTupleData<'_>,
+    number: usize,
+    fits: impl Fn(Oid) -> bool,
+) -> Result<Option<&'r [u8]>, Error> {
+    match column(row, number)? {
+        // SAFETY: the types that callers take are varlenas; the value lives as long as the answer.
+        Value::Typed(datum, kind) if fits(kind) => Ok(Some(unsafe { payload(datum) })),
+        Value::Typed(..) => Err(Error::altered()),
+        _ => Ok(None),
+    }
 }
 
 fn all(

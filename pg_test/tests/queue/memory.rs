@@ -138,6 +138,10 @@ fn a_reader_sleeps_while_there_is_no_room_for_what_is_due() -> Result<()> {
     };
     ensure!(queue::delete(&mut client, "q", unread, None)?);
     ensure!(read(&mut client, "q", 1)?.is_empty());
+    // One that comes due later finds no room either, which keeps nothing from being read.
+    let later: i64 = client.query_one("SELECT enough.queue_send('q', '1', delay => '30 s')", &[])?.get(0);
+    ensure!(read(&mut client, "q", 1)?.is_empty());
+    ensure!(queue::delete(&mut client, "q", later, None)?);
     client.batch_execute("SELECT enough.queue_send('q', '2', delay => '100 ms')")?;
     thread::sleep(Duration::from_millis(200));
     let began = Instant::now();

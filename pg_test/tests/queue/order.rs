@@ -170,10 +170,10 @@ fn thousands_that_are_due_come_before_the_next_one() -> Result<()> {
 fn what_comes_due_together_comes_in_the_order_of_its_times() -> Result<()> {
     let (_database, mut client) = made()?;
     client.batch_execute(
-        "SELECT enough.queue_send('q', to_jsonb(n), deliver_at => t + (n * 7 % 101) * '1 ms'::interval) \
+        "SELECT enough.queue_send('q', to_jsonb(n), deliver_at => t + '1 s' + (n * 7 % 101) * '1 ms'::interval) \
          FROM generate_series(1, 100) AS n, (SELECT clock_timestamp() AS t) AS begin",
     )?;
-    sleep(REST);
+    sleep(REST + Duration::from_secs(1));
     send(&mut client, "last")?;
     let read = queue::receive(&mut client, "queue_read('q', 1000)")?;
     let times: Vec<i64> = read.iter().filter_map(|message| message.message.as_i64()).map(|n| n * 7 % 101).collect();

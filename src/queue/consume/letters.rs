@@ -6,7 +6,7 @@ use crate::pg::catalog::Privilege;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
-use crate::pg::spi::{Parameter, as_owner_of, read_rows, text_bytes};
+use crate::pg::spi::{Parameter, as_owner_of, jsonb_bytes, read_rows, text_bytes};
 use crate::queue::handle::Queue;
 use crate::queue::heap::insert::{Limits, NewRow};
 use crate::queue::options::session_options;
@@ -33,14 +33,15 @@ pub(in crate::queue) fn letters(queue: &Queue, numbers: &[i64]) -> Result<Vec<Le
     );
     queue.in_archive(|| {
         read_rows(&statement, &[Parameter::Numbers(numbers)], |row| {
-            let copy = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+            let text = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+            let jsonb = |number| Ok::<_, Error>(jsonb_bytes(row, number)?.map(<[u8]>::to_vec));
             letters.push(Letter {
                 msg_id: row.get::<i64>(1)?.unwrap_or(0),
                 priority: row.get::<i16>(2)?.unwrap_or(0).clamp(0, 9),
-                group_key: copy(3)?,
-                dedup_key: copy(4)?,
-                headers: copy(5)?,
-                message: copy(6)?.unwrap_or_default(),
+                group_key: text(3)?,
+                dedup_key: text(4)?,
+                headers: jsonb(5)?,
+                message: jsonb(6)?.unwrap_or_default(),
             });
             Ok(())
         })
@@ -104,14 +105,15 @@ fn obituary(queue: &Queue, msg_id: i64) -> Result<Option<Letter>, Error> {
     );
     queue.as_archive_owner(|| {
         read_rows(&statement, &[Parameter::I64(msg_id), Parameter::Text(&queue.name)], |row| {
-            let copy = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+            let text = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+            let jsonb = |number| Ok::<_, Error>(jsonb_bytes(row, number)?.map(<[u8]>::to_vec));
             letter = Some(Letter {
                 msg_id,
                 priority: row.get::<i16>(1)?.unwrap_or(0).clamp(0, 9),
-                group_key: copy(2)?,
+                group_key: text(2)?,
                 dedup_key: None,
-                headers: copy(4)?,
-                message: copy(3)?.unwrap_or_default(),
+                headers: jsonb(4)?,
+                message: jsonb(3)?.unwrap_or_default(),
             });
             Ok(())
         })

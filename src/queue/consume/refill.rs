@@ -72,7 +72,7 @@ struct Progress<'q, 't> {
     rows: u64,
     /// The same of rows that it needn't bring: delayed ones in the order of numbers, later ones in that of times.
     passed: u64,
-    /// Whether a row found no room in the index.
+    /// Whether a row that is due found no room in the index.
     refused: bool,
     /// Rows, each with when it was sent; `None` where this transaction has deleted it.
     batch: Vec<(Entry, Option<i64>)>,
@@ -181,7 +181,9 @@ impl Progress<'_, '_> {
         }
         self.brought += new;
         self.rows += batch.len() as u64;
-        self.refused |= stopped.is_some_and(|(_, refused)| refused);
+        // What comes due later has time to find room.
+        let is_due = |entry: &Entry| entry.deliver_at.is_none_or(|at| at <= server::now());
+        self.refused |= stopped.is_some_and(|(entry, refused)| refused && is_due(&entry));
         // Several rows may share a delivery time: the scan has come to the moment before the last one seen.
         let place = |entry: &Entry| match order {
             Order::Number | Order::Group(_) => entry.msg_id,
