@@ -153,7 +153,7 @@ fn install(pg: Pg) -> Result<Installation> {
 /// needs nothing set up.
 fn bench(pg: Pg, arguments: &[String]) -> Result<ExitCode> {
     if !matches!(arguments.first().map(String::as_str), Some("compare" | "plot")) {
-        install(pg)?;
+        install(pg)?.install_pgmq()?;
     }
     let mut command = Command::new("cargo");
     command.args(["run", "--quiet", "--release", "--package", "enough_bench", "--"]).args(arguments);

@@ -1,4 +1,4 @@
-//! pgmq's clients, by their public methods, on the extension `pgmq` (`compat/pgmq`).
+//! pgmq's clients, by their public methods, and Celery, on the extension `pgmq` (`compat/pgmq`).
 
 use crate::program::{Language, printed};
 use crate::trial;
@@ -9,7 +9,7 @@ use std::fs;
 use xtask::provision::drivers::Drivers;
 
 /// The programs, and the lines that they end with when all has gone well.
-const PROGRAMS: [(Language, &str, &[&str]); 2] = [
+const PROGRAMS: [(Language, &str, &[&str]); 3] = [
     (
         Language::Python,
         "pgmq.py",
@@ -25,6 +25,7 @@ const PROGRAMS: [(Language, &str, &[&str]); 2] = [
             "alchemy_async_tx transactions",
         ],
     ),
+    (Language::Python, "pgmq_celery.py", &["all sums"]),
     (Language::Node, "pgmq.mjs", &["every method"]),
 ];
 

@@ -8,6 +8,7 @@ mod copy;
 mod pgmq;
 mod script;
 
+pub use pgmq::files as pgmq_files;
 pub use script::scripts;
 
 use crate::account::Account;

@@ -42,11 +42,20 @@ pub(super) fn write(dir: &Path) -> Result<()> {
         script.push_str(&read(&source().join("sql").join(file))?);
         script.push('\n');
     }
-    let version = version(&control)?;
-    for (path, text) in [(dir.join(format!("pgmq--{version}.sql")), &script), (place, &control)] {
+    let [script_place, _] = places(dir, &control)?;
+    for (path, text) in [(script_place, &script), (place, &control)] {
         fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
     }
     Ok(())
+}
+
+fn places(dir: &Path, control: &str) -> Result<[PathBuf; 2]> {
+    Ok([dir.join(format!("pgmq--{}.sql", version(control)?)), dir.join("pgmq.control")])
+}
+
+/// The script and the control file in `dir`, where they have been written.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(places(dir, &read(&source().join("pgmq.control"))?)?.to_vec())
 }
 
 fn version(control: &str) -> Result<&str> {

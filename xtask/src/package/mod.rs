@@ -1,4 +1,5 @@
-//! `cargo xtask package`: what an operator installs. For one version of `PostgreSQL`: a Debian package, and an image with
+//! `cargo xtask package`: what an operator installs. For one version of `PostgreSQL`: a Debian package, another one with pgmq's
+//! interface, and an image with
 //! the extension's files alone (an OCI archive), as `CloudNativePG` mounts them as a volume. For all versions: the source
 //! as PGXN takes it.
 
@@ -30,16 +31,23 @@ const DESCRIPTION: &str = "Durable messages with visibility timeouts, delays and
 pub fn run(pg: Pg) -> Result<Vec<PathBuf>> {
     ensure!(!pg.has_assertions(), "a server with assertions is for tests; package --pg {}", pg.major());
     let installation = crate::install(pg)?;
+    installation.install_pgmq()?;
     let content = Content::of(&installation)?;
     let dir = paths::target().join("package");
     fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
-    Ok(vec![deb::build(pg, &content, &dir)?, oci::build(pg, &content, &dir)?, source::build(&dir)?])
+    let pgmq = Content::of_pgmq(&installation)?;
+    Ok(vec![
+        deb::build(pg, &content, &dir)?,
+        deb::build_pgmq(pg, &pgmq, &dir)?,
+        oci::build(pg, &content, &dir)?,
+        source::build(&dir)?,
+    ])
 }
 
-/// The extension's files in an installation.
+/// An extension's files in an installation.
 struct Content {
-    /// The shared library.
-    library: PathBuf,
+    /// The shared library; `None` of an extension without one.
+    library: Option<PathBuf>,
     /// The control file and the scripts.
     extension: Vec<PathBuf>,
 }
@@ -50,19 +58,26 @@ impl Content {
         let scripts = install::scripts(&dir)?;
         ensure!(!scripts.is_empty(), "the build left no install script in {}", dir.display());
         let extension = [vec![dir.join("pg_enough.control")], scripts].concat();
-        Ok(Self { library: installation.pkglib().join("pg_enough.so"), extension })
+        Ok(Self { library: Some(installation.pkglib().join("pg_enough.so")), extension })
+    }
+
+    /// Those of pgmq's interface.
+    fn of_pgmq(installation: &Installation) -> Result<Self> {
+        Ok(Self { library: None, extension: install::pgmq_files(&installation.extensions())? })
     }
 
     /// Copies the library without its debugging information to `lib`, and the rest to `extension`, directories below
     /// `root`.
     fn place(&self, root: &Path, lib: &str, extension: &str) -> Result<()> {
         let (lib, extension) = (root.join(lib), root.join(extension));
-        for dir in [&lib, &extension] {
-            fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()))?;
+        let make = |dir: &Path| fs::create_dir_all(dir).with_context(|| format!("can't create {}", dir.display()));
+        make(&extension)?;
+        if let Some(library) = &self.library {
+            make(&lib)?;
+            shell::output(
+                Command::new("strip").arg("--strip-unneeded").arg("-o").arg(lib.join("pg_enough.so")).arg(library),
+            )?;
         }
-        shell::output(
-            Command::new("strip").arg("--strip-unneeded").arg("-o").arg(lib.join("pg_enough.so")).arg(&self.library),
-        )?;
         for path in &self.extension {
             let name = path.file_name().context("a file without a name")?;
             fs::copy(path, extension.join(name)).with_context(|| format!("can't copy {}", path.display()))?;

@@ -107,7 +107,7 @@ mod tests {
         let (library, control) = (dir.path().join("pg_enough.so"), dir.path().join("pg_enough.control"));
         fs::copy("/proc/self/exe", &library)?;
         fs::write(&control, "default_version = '1'\n")?;
-        let content = Content { library, extension: vec![control] };
+        let content = Content { library: Some(library), extension: vec![control] };
         let image = build(Pg::Pg18, &content, dir.path())?;
         let layout = dir.path().join("layout");
         fs::create_dir(&layout)?;

@@ -18,7 +18,7 @@ pub(super) fn batches(fixture: &Fixture) -> Result<Results> {
     fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('batch')")?;
     let bodies = bodies();
     let variables = [("bodies", bodies.as_str())];
-    let name = pgmq::name();
+    let (name, their_script) = (pgmq::name(), pgmqs("batch"));
     let mut found = Results::default();
     for clients in [1, 8] {
         fixture.settle()?;
@@ -34,14 +34,7 @@ pub(super) fn batches(fixture: &Fixture) -> Result<Results> {
                  FROM enough.queue_read('batch', 100) \\gset\n\
              SELECT count(*) FROM enough.queue_delete_batch('batch', :ids::bigint[]);\n",
         )?;
-        let mut theirs = load(
-            &name,
-            pgmq::DATABASE,
-            "SELECT count(*) FROM pgmq.send_batch('batch', :bodies::jsonb[]);\n\
-             SELECT coalesce(array_agg(msg_id), '{0}') AS ids, count(message) AS found \
-                 FROM pgmq.read('batch', 30, 100) \\gset\n\
-             SELECT count(*) FROM pgmq.delete('batch', :ids::bigint[]);\n",
-        )?;
+        let mut theirs = load(&name, pgmq::DATABASE, &their_script)?;
         let title = format!("queue send + read + delete in batches of {BATCH}");
         let heading = Heading { unit: "batches/s".into(), ..heading(&title, clients, "durable", 3.0) };
         found.comparisons.push(compare(&heading, &mut ours, &mut theirs, fixture.effort().rounds)?);
@@ -49,8 +42,18 @@ pub(super) fn batches(fixture: &Fixture) -> Result<Results> {
     Ok(found)
 }
 
+/// Send, read and delete by pgmq, in the queue `queue`.
+pub(super) fn pgmqs(queue: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pgmq.send_batch('{queue}', :bodies::jsonb[]);\n\
+         SELECT coalesce(array_agg(msg_id), '{{0}}') AS ids, count(message) AS found \
+             FROM pgmq.read('{queue}', 30, 100) \\gset\n\
+         SELECT count(*) FROM pgmq.delete('{queue}', :ids::bigint[]);\n"
+    )
+}
+
 /// A batch as the literal of an array.
-fn bodies() -> String {
+pub(super) fn bodies() -> String {
     let element = format!("\"{}\"", MESSAGE.replace('\\', "\\\\").replace('"', "\\\""));
     format!("{{{}}}", vec![element; BATCH].join(","))
 }

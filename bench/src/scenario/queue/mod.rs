@@ -6,6 +6,7 @@ mod depth;
 mod dispatch;
 mod heading;
 mod held;
+mod interface;
 mod life;
 mod pipeline;
 
@@ -26,6 +27,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: life::single,
     },
     Scenario { name: "batch", about: "the same in batches of 100, against pgmq", run: batch::batches },
+    Scenario {
+        name: "pgmq_interface",
+        about: "pgmq's own statements, by pgmq and by the extension of its interface",
+        run: interface::both,
+    },
     Scenario {
         name: "pipeline",
         about: "single sends and a consumer of batches, against PgQ and pgmq",
