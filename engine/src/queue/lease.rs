@@ -426,7 +426,7 @@ impl Partition<'_> {
             tid: Tid::unpack(self.r(record, R::Tid)?),
             tag: self.tag(slot, record)?,
             attempts: self.half(record, R::Attempts, true)?,
-            find_next: self.lacks_next(record)?,
+            find_next: kind.owner != 0 && self.lacks_next(record)?,
             ack_async: self.ack_async(slot)?,
         }))
     }
