@@ -1,35 +1,18 @@
-//! Groups: of the messages with one group key only the first may be delivered, and the next when that is finished.
+//! Groups: of the messages with one group key only the first may be delivered, and the next when that is finished, or, with more lanes
+//! than one (`lanes.rs`), when that is leased.
 //!
 //! Only the **head** of a group is in memory: the one message that stands in line (ready or delayed), is leased, or is being
 //! changed by an open transaction. The messages behind it are its **followers**; they stay in the table, however many they
 //! are. Of them the group's record keeps a copy of the **next** one, so that it stands in line as soon as the head has
 //! left, without a look at the table.
 //!
-//! # Which message is the next
 //! The record says by a flag whether its next message is *known*: then no committed follower comes between the head and it,
-//! or there is none. When the head has been replaced the flag is off. The session that delivers the new head turns it on by one
-//! probe of the table's index on `(group_key, msg_id)`, from the head's number on:
-//!
-//! 1. Under the lock, when the head is leased, the record notes the session as its *prober*.
-//! 2. Without the lock it takes a snapshot and looks for the first row behind the head.
-//! 3. Under the lock it offers that row. If it still is the prober, the row competes with what senders have brought since,
-//!    and the flag goes on.
-//!
-//! No message is missed: one that was committed before the snapshot is found by the probe. One committed after it is
-//! brought by its sender's commit, after step 1, and senders always leave the smaller number as the next message. A second
-//! session that probes takes the mark over; what the first one offers is ignored then, because it may lack what was
-//! brought between the two. A session that fails between the steps leaves the flag off.
-//!
-//! Who finishes a head that was never delivered (it knows the number from elsewhere) probes before its transaction commits.
+//! or there is none. How that is found out stands in `probe.rs`.
 //!
 //! # Order
 //! Within a group the number decides, also among delayed messages: a delayed head holds its group up until its time has
 //! come. A message that arrives late, with a smaller number than the head's, takes the head's place unless that has been
 //! delivered before; then it is the next.
-//!
-//! A head may have come into memory before an earlier message that is still outside, beyond the horizon or the frontier.
-//! While that is possible the session that is the first to deliver it looks at the table, and lets an earlier message go
-//! first ([`Partition::yield_to`]).
 //!
 //! # Nothing is lost
 //! The frontier may lie above followers, because their group has a record. Where a head leaves and the next message isn't
@@ -55,28 +38,8 @@ pub(super) enum Put {
     NoRoom,
 }
 
-/// What became of an earlier message that a reader has found in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Yielded {
-    /// It isn't in line, because an open transaction is finishing it: the reader's message may be delivered.
-    Passed,
-    /// It is the head now, and the reader's message is behind it.
-    Overtaken,
-}
-
-/// What became of a row that a prober has offered as the next message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
-    /// The group's next message is known now.
-    Known,
-    /// An open transaction is changing that one: the prober looks for another.
-    Busy,
-    /// Another session probes, or the head has left: nothing is to be done any more.
-    Moot,
-}
-
 /// What a group's record knows, as bits of its flags.
-mod flag {
+pub(super) mod flag {
     /// It holds the next message.
     pub const NEXT: usize = 1;
     /// No committed follower comes between the head and the next message; without one, there is no follower.
@@ -94,7 +57,7 @@ pub(super) const LAYOUT: u64 = fingerprint![flag::NEXT, flag::KNOWN, flag::FIRST
 
 impl Partition<'_> {
     /// The record of the group with that hash.
-    fn group(&self, slot: u32, hash: u64) -> Result<Option<u32>, Corrupt> {
+    pub(super) fn group(&self, slot: u32, hash: u64) -> Result<Option<u32>, Corrupt> {
         self.lookup(slot | g::BIT, hash.cast_signed())
     }
 
@@ -103,11 +66,11 @@ impl Partition<'_> {
         self.group(slot, hash)?.map_or(Ok(false), |group| Ok(self.head_of(group)? != 0))
     }
 
-    fn flags(&self, group: u32) -> Result<usize, Corrupt> {
+    pub(super) fn flags(&self, group: u32) -> Result<usize, Corrupt> {
         Ok(self.kind(group)?.origin)
     }
 
-    fn set_flags(&self, group: u32, flags: usize) -> Result<(), Corrupt> {
+    pub(super) fn set_flags(&self, group: u32, flags: usize) -> Result<(), Corrupt> {
         let kind = self.kind(group)?;
         self.set_kind(group, Kind { origin: flags, ..kind })
     }
@@ -258,7 +221,7 @@ impl Partition<'_> {
     }
 
     /// Keeps a follower as the next message, unless an earlier one is.
-    fn follow(&self, group: u32, entry: &Entry) -> Result<(), Corrupt> {
+    pub(super) fn follow(&self, group: u32, entry: &Entry) -> Result<(), Corrupt> {
         let next = self.next(group)?;
         let passed = match next {
             Some(next) if next.msg_id < entry.msg_id => *entry,
@@ -293,7 +256,14 @@ impl Partition<'_> {
 
     /// An earlier message takes the head's place and record, which is in no list; what was the head is the next message,
     /// which is `known` where no other can come between the two.
-    fn replace_head(&self, slot: u32, group: u32, record: u32, earlier: &Entry, known: bool) -> Result<(), Corrupt> {
+    pub(super) fn replace_head(
+        &self,
+        slot: u32,
+        group: u32,
+        record: u32,
+        earlier: &Entry,
+        known: bool,
+    ) -> Result<(), Corrupt> {
         let before = self.entry(record, self.r(group, g::HASH)?)?;
         self.hash_out(record, slot, before.msg_id)?;
         self.fill(slot, record, earlier)?;
@@ -412,123 +382,10 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// Whether an earlier message of the head's group may be in the table and not in the index: one with a delivery time
-    /// beyond the horizon, or one without beyond the frontier.
-    pub(super) fn may_overtake(&self, slot: u32, head: u32) -> Result<bool, Corrupt> {
-        let group = self.group_of(head)?;
-        let flags = self.flags(group)?;
-        if flags & flag::FIRST != 0 {
-            return Ok(false);
-        }
-        let (frontier, horizon) = self.reach(slot)?;
-        if horizon != i64::MAX || self.number(head)? > frontier {
-            return Ok(true);
-        }
-        self.set_flags(group, flags | flag::FIRST)?;
-        Ok(false)
-    }
-
-    /// Makes `process` the prober of a group whose next message isn't known; behind which number it has to look, passing
-    /// over the head.
-    pub(super) fn begin_probe(&self, group: u32, process: u32) -> Result<Option<i64>, Corrupt> {
-        let kind = self.kind(group)?;
-        if kind.origin & flag::KNOWN != 0 || self.head_of(group)? == 0 {
-            return Ok(None);
-        }
-        self.set_kind(group, Kind { owner: process.wrapping_add(1), ..kind })?;
-        let late = kind.origin & flag::LATE != 0;
-        Ok(Some(if late { i64::MIN } else { self.number(self.head_of(group)?)? }))
-    }
-
     /// Whether a message is the head of a group whose next one isn't known, which its leaving should not come upon.
     pub(super) fn lacks_next(&self, record: u32) -> Result<bool, Corrupt> {
         let group = self.group_of(record)?;
         Ok(group != 0 && self.head_of(group)? == record && self.flags(group)? & flag::KNOWN == 0)
-    }
-
-    /// The calling process sets out to look for a group's next message, where that isn't known: behind the number in the
-    /// answer, passing over the head.
-    pub fn start_probe(&self, slot: u32, hash: u64, process: u32) -> Result<Option<i64>, Corrupt> {
-        self.group(slot, hash)?.map_or(Ok(None), |group| self.begin_probe(group, process))
-    }
-
-    /// The record of a group that `process` probes.
-    fn probed(&self, slot: u32, hash: u64, process: u32) -> Result<Option<u32>, Corrupt> {
-        let Some(group) = self.group(slot, hash)? else { return Ok(None) };
-        Ok((self.kind(group)?.owner == process.wrapping_add(1)).then_some(group))
-    }
-
-    /// The prober has found a follower, the first that its snapshot shows.
-    pub fn offer_next(
-        &self,
-        slot: u32,
-        entry: &Entry,
-        process: u32,
-        now: i64,
-        wake: &mut Wake,
-    ) -> Result<Offered, Corrupt> {
-        let Some(group) = self.probed(slot, entry.group, process)? else { return Ok(Offered::Moot) };
-        if self.knows(slot, entry.msg_id)? {
-            return Ok(Offered::Busy);
-        }
-        self.follow(group, entry)?;
-        self.known(slot, group, now, wake)?;
-        Ok(Offered::Known)
-    }
-
-    /// The prober has found no (further) follower.
-    pub fn end_probe(&self, slot: u32, hash: u64, process: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        match self.probed(slot, hash, process)? {
-            Some(group) => self.known(slot, group, now, wake),
-            None => Ok(()),
-        }
-    }
-
-    fn known(&self, slot: u32, group: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        let kind = self.kind(group)?;
-        self.set_kind(group, Kind { origin: kind.origin & !flag::LATE | flag::KNOWN, owner: 0, ..kind })?;
-        self.succeed(slot, group, now, wake)
-    }
-
-    /// A reader has found an earlier message in the table, the first of the leased one's group that it hasn't been told to
-    /// pass over: unless that is in an open transaction's hands, it is the head from now on. The reader's message is behind
-    /// it, as if it had not been read.
-    pub fn yield_to(
-        &self,
-        slot: u32,
-        msg_id: i64,
-        lease: u64,
-        earlier: &Entry,
-        now: i64,
-        wake: &mut Wake,
-    ) -> Result<Yielded, Corrupt> {
-        let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Yielded::Overtaken) };
-        let group = self.group_of(record)?;
-        if group == 0 || self.head_of(group)? != record || self.knows(slot, earlier.msg_id)? {
-            return Ok(Yielded::Passed);
-        }
-        self.clear_timer(slot, record)?;
-        self.unlink(slot, record)?;
-        self.undo_attempt(record)?;
-        self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
-        self.replace_head(slot, group, record, earlier, false)?;
-        self.brought(slot, earlier.deliver_at.is_some())?;
-        self.set_flags(group, self.flags(group)? | flag::FIRST)?;
-        self.place(slot, record, earlier.deliver_at, now, wake)?;
-        self.free_lane(slot, record, false, now, wake)?;
-        self.in_flight_decreased(slot, wake)?;
-        Ok(Yielded::Overtaken)
-    }
-
-    /// A reader has found that no message of its group comes before a head.
-    pub fn comes_first(&self, slot: u32, hash: u64, msg_id: i64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
-        let Some(group) = self.group(slot, hash)? else { return Ok(()) };
-        let head = self.head_of(group)?;
-        if head == 0 || self.number(head)? != msg_id {
-            return Ok(());
-        }
-        self.set_flags(group, self.flags(group)? | flag::FIRST)?;
-        self.succeed(slot, group, now, wake)
     }
 
     /// Sets a message of a group aside that isn't in the index; false where there is no room for it.

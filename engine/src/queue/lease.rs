@@ -24,7 +24,7 @@ pub struct Delivery {
     pub attempts: u32,
     /// When the lease ends, in microseconds.
     pub until: i64,
-    /// The next message of its group isn't known: the caller is to look for it behind that number (`group.rs`).
+    /// The next message of its group isn't known: the caller is to look for it behind that number (`probe.rs`).
     pub find_next: Option<i64>,
     /// An earlier message of its group may be in the table and not in the index: the caller is to look for one first. Never
     /// set for a message that was delivered before, which keeps its place at the head of its group.
@@ -70,7 +70,7 @@ pub struct Claimed {
     pub tag: Tag,
     /// Deliveries so far.
     pub attempts: u32,
-    /// The next message of its group isn't known: the session that takes this one out of the queue looks for it first (`group.rs`).
+    /// The next message of its group isn't known: the session that takes this one out of the queue looks for it first (`probe.rs`).
     pub find_next: bool,
     /// Whether its end needs to be on no disk when its transaction commits.
     pub ack_async: bool,

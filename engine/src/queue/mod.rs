@@ -32,6 +32,7 @@
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
 //! | `lanes.rs` | several of one group at a time |
+//! | `probe.rs` | what of a group is in the table alone |
 //! | `message.rs` | a message as the index knows it |
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
@@ -63,6 +64,7 @@ mod message;
 mod notify;
 mod numbered;
 mod pick;
+mod probe;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -75,7 +77,6 @@ mod window;
 
 pub use doubt::{Decision, Doubt, Doubts};
 pub use durations::{Durations, Histogram};
-pub use group::{Offered, Yielded};
 pub use identity::Storage;
 pub use layout::{DOUBTS as MOST_DOUBTS, PRIORITIES, Partition};
 pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
@@ -84,6 +85,7 @@ pub use marks::Range;
 pub use message::{Entry, Found, Tag, Tid};
 pub use notify::NOTIFY_INTERVAL;
 pub use pick::Picked;
+pub use probe::{Offered, Yielded};
 pub use registry::{Counters, Maintenance, Options, QueueKey};
 pub use wait::Place;
 pub use wake::Wake;

@@ -12,6 +12,7 @@ const ON_QUEUES: &[&str] = &[
     "SELECT enough.queue_create('{n}', unlogged => true, max_in_flight => 3)",
     "SELECT enough.queue_alter('{n}', visibility_timeout => '50 ms', max_attempts => 2)",
     "SELECT enough.queue_alter('{n}', max_in_flight => 2, max_rate => 10)",
+    "SELECT enough.queue_alter('{n}', group_limit => 2)",
     "SELECT enough.queue_alter('{n}', unlogged => true)",
     "SELECT enough.queue_alter('{n}', unlogged => false)",
     "DROP TABLE {q}",

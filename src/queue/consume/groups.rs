@@ -1,5 +1,5 @@
 //! What the index leaves to the table of a group: which message is the next, and whether an earlier one is there. Why no
-//! message is missed is said in `enough_engine`, `queue/group.rs`.
+//! message is missed is said in `enough_engine`, `queue/probe.rs`.
 
 use crate::error::Error;
 use crate::pg::table::snapshot::Latest;
