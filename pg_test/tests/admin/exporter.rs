@@ -99,11 +99,12 @@ fn scrape(port: u16) -> Result<String> {
     Ok(answer)
 }
 
-#[test]
-fn the_exporter_scrapes_every_value() -> Result<()> {
+/// What the exporter gives of a server with something of everything, once every value is there; `None` where there is no exporter
+/// on this machine.
+pub(super) fn scraped() -> Result<Option<String>> {
     if !Path::new(PROGRAM).exists() {
         eprintln!("skipped: there is no {PROGRAM}");
-        return Ok(());
+        return Ok(None);
     }
     let (server, database) = watched()?;
     let dir = tempfile::tempdir()?;
@@ -126,7 +127,7 @@ fn the_exporter_scrapes_every_value() -> Result<()> {
         .flat_map(|query| query.values.into_iter().map(move |value| (query.name.clone(), value)))
         .collect();
     let mut last = String::new();
-    let scraped = eventually("every value is in the scrape", || {
+    let complete = eventually("every value is in the scrape", || {
         last = scrape(port).unwrap_or_default();
         let there = |(name, value): &(String, String)| {
             last.lines()
@@ -134,9 +135,15 @@ fn the_exporter_scrapes_every_value() -> Result<()> {
         };
         Ok(wanted.iter().all(there).then_some(()))
     });
-    scraped.with_context(|| last.clone())?;
+    complete.with_context(|| last.clone())?;
+    Ok(Some(last))
+}
+
+#[test]
+fn the_exporter_scrapes_every_value() -> Result<()> {
+    let Some(scrape) = scraped()? else { return Ok(()) };
     let unread = |line: &&str| line.contains("warning=\"queue_without_consumers\"") && line.ends_with(" 1");
-    ensure!(last.lines().any(|line| unread(&line)), "{last}");
+    ensure!(scrape.lines().any(|line| unread(&line)), "{scrape}");
     Ok(())
 }
 
@@ -144,7 +151,7 @@ const ALERTS: &str = include_str!("../../../ops/prometheus/alerts.yml");
 const ALERT_TESTS: &str = include_str!("../../../ops/prometheus/alerts_test.yml");
 
 /// The metrics that a text names, each with what is selected of its column or kind.
-fn selected(text: &str) -> Vec<(String, Option<String>)> {
+pub(super) fn selected(text: &str) -> Vec<(String, Option<String>)> {
     let metrics = text.split("sql_").skip(1);
     metrics
         .map(|rest| {
@@ -157,18 +164,24 @@ fn selected(text: &str) -> Vec<(String, Option<String>)> {
         .collect()
 }
 
-#[test]
-fn alerts_name_what_the_exporter_has_and_each_is_tested() -> Result<()> {
+/// Fails unless the exporter has those metrics, with those columns or kinds.
+pub(super) fn are_exported(selected: Vec<(String, Option<String>)>) -> Result<()> {
     let queries = queries()?;
-    let expressions: String = ALERTS.lines().filter(|line| line.trim().starts_with("expr: ")).collect();
-    let selected = selected(&expressions);
-    ensure!(selected.len() >= 5, "{selected:?}");
     for (metric, one) in selected {
         let query =
             queries.iter().find(|query| query.name == metric).with_context(|| format!("there is no {metric}"))?;
         let known = |one: &String| query.values.contains(one) || query.sql.contains(&format!("'{one}'"));
         ensure!(one.as_ref().is_none_or(known), "{metric} has no {one:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn alerts_name_what_the_exporter_has_and_each_is_tested() -> Result<()> {
+    let expressions: String = ALERTS.lines().filter(|line| line.trim().starts_with("expr: ")).collect();
+    let selected = selected(&expressions);
+    ensure!(selected.len() >= 5, "{selected:?}");
+    are_exported(selected)?;
     for alert in ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         let tests = ALERT_TESTS.split("- alertname: ").filter(|test| test.lines().next() == Some(alert));
         let (quiet, raised): (Vec<&str>, Vec<&str>) = tests.partition(|test| test.contains("exp_alerts: []"));
@@ -177,15 +190,21 @@ fn alerts_name_what_the_exporter_has_and_each_is_tested() -> Result<()> {
             "{alert} has no test in which it is raised, or none in which it isn't"
         );
     }
-    if !Path::new("/usr/bin/promtool").exists() {
-        eprintln!("skipped: there is no promtool");
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        promtool(arguments, &xtask::paths::workspace().join("ops/prometheus"))?;
+    }
+    Ok(())
+}
+
+/// Runs `promtool` in a directory, where it is on this machine; an error that has what it says where it fails.
+pub(super) fn promtool(arguments: [&str; 3], dir: &Path) -> Result<()> {
+    const PROGRAM: &str = "/usr/bin/promtool";
+    if !Path::new(PROGRAM).exists() {
+        eprintln!("skipped: there is no {PROGRAM}");
         return Ok(());
     }
-    let dir = xtask::paths::workspace().join("ops/prometheus");
-    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
-        let output = Command::new("/usr/bin/promtool").args(arguments).current_dir(&dir).output()?;
-        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        ensure!(output.status.success(), "{said}");
-    }
+    let output = Command::new(PROGRAM).args(arguments).current_dir(dir).output()?;
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    ensure!(output.status.success(), "{said}");
     Ok(())
 }

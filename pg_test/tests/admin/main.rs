@@ -3,6 +3,7 @@
 mod adopt;
 mod common;
 mod cron;
+mod dashboard;
 mod encodings;
 mod exporter;
 mod maintain;
