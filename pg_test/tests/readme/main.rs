@@ -1,8 +1,9 @@
-//! Every example of the README and of the recipes is run, in order and in one session each, and what `psql` prints, errors
+//! Every example of the README, of the recipes and of the page on watching is run, in order and in one session each, and what `psql` prints, errors
 //! included, is what is shown. Where a line shows `…`, anything may stand.
 
 mod promises;
 mod reference;
+mod watching;
 
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::markdown::{MARK, compare, examples};
@@ -12,8 +13,11 @@ use std::io::{Read as _, Write as _, pipe};
 use std::process::Stdio;
 
 /// Documents whose examples are pasted into `psql` from their beginning to their end, in an empty database each.
-const SESSIONS: [(&str, &str); 2] =
-    [("README.md", include_str!("../../../README.md")), ("docs/recipes.md", include_str!("../../../docs/recipes.md"))];
+const SESSIONS: [(&str, &str); 3] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("docs/recipes.md", include_str!("../../../docs/recipes.md")),
+    ("docs/watching.md", include_str!("../../../docs/watching.md")),
+];
 
 #[test]
 fn examples_print_what_is_shown() -> Result<()> {
