@@ -5,6 +5,7 @@ mod cache;
 mod entry;
 mod queue;
 mod rate_limit;
+mod watching;
 
 pub use entry::Scenario;
 
@@ -27,7 +28,9 @@ pub enum Suite {
     /// The rate limiter.
     #[value(name = "rate_limit")]
     RateLimit,
-    /// All of them but smoke, which is a part of them.
+    /// No speed: what an operator sees.
+    Watching,
+    /// All of them but smoke, which is a part of them, and watching.
     All,
 }
 
@@ -46,6 +49,7 @@ impl Suite {
             Self::Queue => "queue",
             Self::Cache => "cache",
             Self::RateLimit => "rate_limit",
+            Self::Watching => "watching",
             Self::All => "all",
         }
     }
@@ -57,6 +61,7 @@ impl Suite {
             Self::Queue => queue::SCENARIOS,
             Self::Cache => cache::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
+            Self::Watching => watching::SCENARIOS,
             Self::All => {
                 return [Self::Queue, Self::Cache, Self::RateLimit].into_iter().flat_map(Self::scenarios).collect();
             }
