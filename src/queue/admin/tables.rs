@@ -243,15 +243,7 @@ fn complete_table(table: &str, key: &str, name: &str, found: u32) -> Result<(), 
         }
     }
     if table == LIVE {
-        // A table of an earlier version lacks them.
-        run(
-            &format!(
-                "ALTER TABLE {} ADD COLUMN IF NOT EXISTS expires_at pg_catalog.timestamptz, \
-                 ADD COLUMN IF NOT EXISTS max_attempts pg_catalog.int4",
-                qualified(table, name)
-            ),
-            &[],
-        )?;
+        add_columns(name, found)?;
         if let Some((oid, found)) = sequence::of(name)? {
             rename("SEQUENCE", &found, oid, &format!("s_{name}"))?;
         } else {
@@ -261,6 +253,27 @@ fn complete_table(table: &str, key: &str, name: &str, found: u32) -> Result<(), 
         }
     }
     comment(table, name, if table == LIVE { "Live messages" } else { "Finished and dead messages" })
+}
+
+/// The columns that a table of an earlier version lacks.
+fn add_columns(name: &str, found: u32) -> Result<(), Error> {
+    // IF NOT EXISTS would raise a notice for each that is there.
+    for (column, kind) in [("expires_at", "timestamptz"), ("max_attempts", "int4")] {
+        let mut there = false;
+        read_rows(
+            "SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid \
+                AND a.attname OPERATOR(pg_catalog.=) $2::pg_catalog.name AND NOT a.attisdropped",
+            &[Parameter::I64(i64::from(found)), Parameter::Text(column)],
+            |_| {
+                there = true;
+                Ok(())
+            },
+        )?;
+        if !there {
+            run(&format!("ALTER TABLE {} ADD {column} pg_catalog.{kind}", qualified(LIVE, name)), &[])?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives a relation the name that belongs to it, unless another one has that. By its old name alone it works as well.
