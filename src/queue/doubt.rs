@@ -105,21 +105,17 @@ pub(super) fn not_prepared() -> bool {
 
 /// A transaction has ended, which may have decided what this session has prepared; as [`prepared`] otherwise.
 pub(super) fn look_for_decisions() -> bool {
-    let open = OWN.with_borrow_mut(|own| std::mem::take(&mut own.open));
-    if open.is_empty() {
-        return false;
-    }
-    let mut still = Vec::with_capacity(open.len());
-    for (key, transaction) in open {
-        match prepared::has_committed(transaction) {
-            None => still.push((key, transaction)),
-            Some(committed) => {
-                decided(key, transaction, if committed { Decision::Committed } else { Decision::RolledBack });
-            }
+    // Without allocating: this may be the end of a transaction that is committed.
+    let mut open = OWN.with_borrow_mut(|own| std::mem::take(&mut own.open));
+    open.retain(|&(key, transaction)| match prepared::has_committed(transaction) {
+        None => true,
+        Some(committed) => {
+            decided(key, transaction, if committed { Decision::Committed } else { Decision::RolledBack });
+            false
         }
-    }
+    });
     OWN.with_borrow_mut(|own| {
-        own.open = still;
+        own.open = open;
         !own.open.is_empty()
     })
 }
