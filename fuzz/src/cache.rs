@@ -59,7 +59,10 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
             4 => p.expire(now, 50).map(drop),
             5 => p.sweep(&mut 0, now, 50).map(drop),
             6 => p.clear(DATABASE).map(drop),
-            7 => p.raise(barrier).and_then(|epoch| p.lower(barrier, epoch, Some(LogicalTime { time: now, ended: 1 }))).map(drop),
+            7 => p
+                .raise(barrier)
+                .and_then(|epoch| p.lower(barrier, epoch, Some(LogicalTime { time: now, ended: 1 })))
+                .map(drop),
             8 => p.refuses(key(number), DATABASE, &Tags::default(), LogicalTime::default(), |_| false).map(drop),
             _ => {
                 if let Some(seen) = p.read_optimistic(key(number), || now) {

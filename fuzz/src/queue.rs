@@ -2,7 +2,7 @@
 
 use crate::{Input, start};
 use enough_engine::queue::{
-    Aside, Busy, Entry, Options, Partition, QueueKey, State, Storage, Tag, Delivery, Tid, Wake, format,
+    Aside, Busy, Delivery, Entry, Options, Partition, QueueKey, State, Storage, Tag, Tid, Wake, format,
 };
 use enough_engine::words::{Corrupt, allocate};
 use std::collections::BTreeMap;
@@ -92,9 +92,9 @@ fn read(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
         8 => p.undo_lease(slot, id, lease, now, &mut wake),
         9 => p.yield_to(slot, id, lease, &self::message(id - 4, now), now, &mut wake).map(drop),
         10 => p.start_probe(slot, message.group, 2).map(drop),
-        11 => p.offer_next(slot, &message, 2, now, wake).map(drop),
-        12 => p.end_probe(slot, message.group, 2, now, wake),
-        13 => p.comes_first(slot, message.group, id, now, wake),
+        11 => p.offer_next(slot, &message, 2, now, &mut wake).map(drop),
+        12 => p.end_probe(slot, message.group, 2, now, &mut wake),
+        13 => p.comes_first(slot, message.group, id, now, &mut wake),
         14 => p.drop_leased(slot, id, lease, now, &mut wake),
         _ => p.moved(slot, id, lease, message.tid),
     }
