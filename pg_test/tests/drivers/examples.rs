@@ -245,6 +245,12 @@ impl<'a> Scenario<'a> {
         let (attempts, error): (i32, String) = (row.get(0), row.get(1));
         ensure!(attempts == 2 && error.contains("n is negative"), "{attempts} {error}");
         self.until("nothing is left", |stats| (stats.ready, stats.leased, stats.delayed) == (0, 0, 0))?;
+        // One that is told before it has begun knows nothing of signals yet.
+        eventually("both workers wait", || {
+            let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' \
+                           AND wait_event_type = 'Extension'";
+            Ok((self.client.query(waiting, &[])?.len() == 2).then_some(()))
+        })?;
         let [first, second] = workers;
         self.graceful(first)?;
         self.graceful(second)
