@@ -3,11 +3,6 @@
 -- first leases the head, which only one can, and then has the group for itself. The groups are met in the order of
 -- their heads, by walking the table in the order of its numbers: no further than it takes to find enough.
 
-CREATE FUNCTION pgmq._group_of(headers jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT coalesce(headers OPERATOR(pg_catalog.->>) 'x-pgmq-group', '_default_fifo_group')
-$$;
-
 -- Leases the heads of up to qty groups. Returns them in their order, each with its group.
 CREATE FUNCTION pgmq._read_heads(queue text, lasting interval, qty integer)
 RETURNS TABLE (group_name text, m pgmq.message_record)
@@ -23,7 +18,7 @@ DECLARE
     ended boolean := false;
 BEGIN
     OPEN heads NO SCROLL FOR EXECUTE format(
-        'SELECT q.msg_id, coalesce(q.headers ->> ''x-pgmq-group'', ''_default_fifo_group'') AS group_name '
+        'SELECT q.msg_id, pgmq._group_of(q.headers) AS group_name '
           'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue);
     WHILE remaining > 0 AND NOT ended LOOP
         names := '{}';
@@ -50,31 +45,6 @@ BEGIN
     CLOSE heads;
 END $$;
 
--- Leases up to qty visible messages of a group behind its head.
-CREATE FUNCTION pgmq._read_behind(queue text, lasting interval, qty integer, group_name text, head bigint)
-RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
-DECLARE
-    remaining integer := qty;
-    after bigint := head;
-    numbers bigint[];
-    got bigint;
-BEGIN
-    WHILE remaining > 0 LOOP
-        EXECUTE format(
-            'SELECT array_agg(c.msg_id), max(c.msg_id) FROM ('
-                'SELECT q.msg_id FROM enough.%I AS q WHERE q.msg_id > $1 '
-                   'AND coalesce(q.headers ->> ''x-pgmq-group'', ''_default_fifo_group'') = $2 '
-                   'AND (q.deliver_at IS NULL OR q.deliver_at <= clock_timestamp()) ORDER BY q.msg_id LIMIT $3) AS c',
-            'q_' || queue)
-            INTO numbers, after USING after, group_name, least(remaining, 10000);
-        EXIT WHEN numbers IS NULL;
-        RETURN QUERY SELECT * FROM pgmq._read_these(queue, numbers, lasting);
-        GET DIAGNOSTICS got = ROW_COUNT;
-        remaining := remaining - got::integer;
-    END LOOP;
-END $$;
-
 CREATE FUNCTION pgmq.read_grouped_head(queue_name text, vt integer, qty integer) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
 BEGIN
@@ -96,7 +66,7 @@ DECLARE
     got bigint;
 BEGIN
     OPEN heads NO SCROLL FOR EXECUTE format(
-        'SELECT q.msg_id, coalesce(q.headers ->> ''x-pgmq-group'', ''_default_fifo_group'') AS group_name '
+        'SELECT q.msg_id, pgmq._group_of(q.headers) AS group_name '
           'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue);
     WHILE remaining > 0 LOOP
         FETCH heads INTO one;
@@ -106,7 +76,7 @@ BEGIN
         RETURN QUERY SELECT * FROM pgmq._read_these(queue, ARRAY[one.msg_id], lasting);
         IF FOUND THEN
             remaining := remaining - 1;
-            RETURN QUERY SELECT * FROM pgmq._read_behind(queue, lasting, remaining, one.group_name, one.msg_id);
+            RETURN QUERY SELECT * FROM pgmq._read_where(queue, lasting, remaining, NULL, one.group_name, one.msg_id);
             GET DIAGNOSTICS got = ROW_COUNT;
             remaining := remaining - got::integer;
         END IF;
@@ -142,7 +112,7 @@ BEGIN
         FOR place IN 1 .. cardinality(names) LOOP
             CONTINUE WHEN lasts[place] IS NULL;
             EXIT WHEN left_over = 0;
-            SELECT * INTO next_one FROM pgmq._read_behind(queue, lasting, 1, names[place], lasts[place]);
+            SELECT * INTO next_one FROM pgmq._read_where(queue, lasting, 1, NULL, names[place], lasts[place]);
             lasts[place] := next_one.msg_id;
             CONTINUE WHEN next_one.msg_id IS NULL;
             RETURN NEXT next_one;
@@ -154,18 +124,27 @@ END $$;
 COMMENT ON FUNCTION pgmq.read_grouped_rr IS
 'Reads up to qty visible messages, first the oldest of each group in which that is visible, then the next of each, and so on.';
 
-CREATE FUNCTION pgmq.read_grouped_with_poll(
-    queue_name text, vt integer, qty integer, max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100
+-- Calls a grouped read again and again until it answers with a message.
+CREATE FUNCTION pgmq._poll(
+    reader text, queue_name text, vt integer, qty integer, max_poll_seconds integer, poll_interval_ms integer
 ) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
 DECLARE
     ends CONSTANT timestamptz := clock_timestamp() + make_interval(secs => coalesce(max_poll_seconds, 5));
 BEGIN
     WHILE clock_timestamp() < ends LOOP
-        RETURN QUERY SELECT * FROM pgmq.read_grouped(queue_name, vt, qty);
+        RETURN QUERY EXECUTE format('SELECT * FROM pgmq.%I($1, $2, $3)', reader) USING queue_name, vt, qty;
         EXIT WHEN FOUND;
         PERFORM pg_sleep(coalesce(poll_interval_ms, 100)::numeric / 1000);
     END LOOP;
+END $$;
+
+CREATE FUNCTION pgmq.read_grouped_with_poll(
+    queue_name text, vt integer, qty integer, max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100
+) RETURNS SETOF pgmq.message_record
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM pgmq._poll('read_grouped', queue_name, vt, qty, max_poll_seconds, poll_interval_ms);
 END $$;
 COMMENT ON FUNCTION pgmq.read_grouped_with_poll IS
 'Reads as pgmq.read_grouped() does, and looks again every poll_interval_ms until there is a message, up to max_poll_seconds.';
@@ -174,14 +153,8 @@ CREATE FUNCTION pgmq.read_grouped_rr_with_poll(
     queue_name text, vt integer, qty integer, max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100
 ) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
-DECLARE
-    ends CONSTANT timestamptz := clock_timestamp() + make_interval(secs => coalesce(max_poll_seconds, 5));
 BEGIN
-    WHILE clock_timestamp() < ends LOOP
-        RETURN QUERY SELECT * FROM pgmq.read_grouped_rr(queue_name, vt, qty);
-        EXIT WHEN FOUND;
-        PERFORM pg_sleep(coalesce(poll_interval_ms, 100)::numeric / 1000);
-    END LOOP;
+    RETURN QUERY SELECT * FROM pgmq._poll('read_grouped_rr', queue_name, vt, qty, max_poll_seconds, poll_interval_ms);
 END $$;
 COMMENT ON FUNCTION pgmq.read_grouped_rr_with_poll IS
 'Reads as pgmq.read_grouped_rr() does, and looks again every poll_interval_ms until there is a message, up to max_poll_seconds.';
@@ -190,14 +163,8 @@ CREATE FUNCTION pgmq.read_grouped_head_with_poll(
     queue_name text, vt integer, qty integer, max_poll_seconds integer DEFAULT 5, poll_interval_ms integer DEFAULT 100
 ) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
-DECLARE
-    ends CONSTANT timestamptz := clock_timestamp() + make_interval(secs => coalesce(max_poll_seconds, 5));
 BEGIN
-    WHILE clock_timestamp() < ends LOOP
-        RETURN QUERY SELECT * FROM pgmq.read_grouped_head(queue_name, vt, qty);
-        EXIT WHEN FOUND;
-        PERFORM pg_sleep(coalesce(poll_interval_ms, 100)::numeric / 1000);
-    END LOOP;
+    RETURN QUERY SELECT * FROM pgmq._poll('read_grouped_head', queue_name, vt, qty, max_poll_seconds, poll_interval_ms);
 END $$;
 COMMENT ON FUNCTION pgmq.read_grouped_head_with_poll IS
 'Reads as pgmq.read_grouped_head() does, and looks again every poll_interval_ms until there is a message, up to max_poll_seconds.';

@@ -51,13 +51,22 @@ BEGIN
     RETURN coalesce(qty, 2147483647);
 END $$;
 
--- The first messages in the order of their numbers that contain something.
-CREATE FUNCTION pgmq._read_where(queue text, lasting interval, qty integer, conditional jsonb)
-RETURNS SETOF pgmq.message_record
+-- The group of a message, by its headers.
+CREATE FUNCTION pgmq._group_of(headers jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(headers OPERATOR(pg_catalog.->>) 'x-pgmq-group', '_default_fifo_group')
+$$;
+
+-- The first visible messages in the order of their numbers, behind a number: those that contain something, those of a group.
+-- NULL says nothing.
+CREATE FUNCTION pgmq._read_where(
+    queue text, lasting interval, qty integer, conditional jsonb, group_name text DEFAULT NULL,
+    behind bigint DEFAULT -9223372036854775808
+) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
 DECLARE
     remaining integer := qty;
-    after bigint := -9223372036854775808;
+    after bigint := behind;
     candidates bigint[];
     got bigint;
 BEGIN
@@ -65,10 +74,10 @@ BEGIN
         EXECUTE format(
             'SELECT array_agg(c.msg_id), max(c.msg_id) FROM ('
                 'SELECT m.msg_id FROM enough.%I AS m '
-                 'WHERE m.msg_id > $1 AND m.message @> $2 AND (m.deliver_at IS NULL OR m.deliver_at <= clock_timestamp()) '
-                 'ORDER BY m.msg_id LIMIT $3) AS c',
+                 'WHERE m.msg_id > $1 AND ($2 IS NULL OR m.message @> $2) AND ($3 IS NULL OR pgmq._group_of(m.headers) = $3) '
+                   'AND (m.deliver_at IS NULL OR m.deliver_at <= clock_timestamp()) ORDER BY m.msg_id LIMIT $4) AS c',
             'q_' || queue)
-            INTO candidates, after USING after, conditional, least(remaining, 10000);
+            INTO candidates, after USING after, conditional, group_name, least(remaining, 10000);
         EXIT WHEN candidates IS NULL;
         RETURN QUERY SELECT * FROM pgmq._read_these(queue, candidates, lasting);
         GET DIAGNOSTICS got = ROW_COUNT;
