@@ -3,7 +3,7 @@
 
 use super::arguments::{OnePerMessage, YEAR, moment, msg_ids, optional_duration, quantity};
 use super::consume::batch::Batch;
-use super::consume::read::ReadRequest;
+use super::consume::reader::ReadRequest;
 use super::consume::{claim, pick};
 use super::functions::{all, queue, queue_to_write};
 use crate::error::{Error, required};

@@ -7,9 +7,9 @@
 
 use crate::error::Error;
 use crate::pg::prepared::{self, Status};
-use crate::pg::{catalog, latch, server, wal};
-use crate::queue::index::{REGION, partition};
-use enough_engine::queue::{Decision, Doubt, Doubts, Entry, MOST_DOUBTS, Partition as Index, QueueKey, Wake};
+use crate::pg::{catalog, server, wal};
+use crate::queue::index::{self, REGION};
+use enough_engine::queue::{Decision, Doubt, Doubts, Entry, MOST_DOUBTS, QueueKey};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -64,18 +64,9 @@ pub(super) fn prepare(sent: impl Iterator<Item = Result<(QueueKey, Entry), Error
 
 /// Makes a record; false where there is no room.
 fn note(key: QueueKey, doubt: &Doubt) -> Result<bool, Error> {
-    let mut wake = Wake::default();
-    let noted = partition(key)?.exclusive(|words| {
-        wake = Wake::default();
-        let index = Index::new(words);
-        index.find(key)?.map(|slot| index.doubt(slot, doubt, server::now(), &mut wake)).transpose()
-    });
-    latch::wake(wake.processes());
-    match noted {
-        Ok(Some(noted)) => Ok(noted),
-        // The memory has been lost since the messages were sent.
-        Ok(None) | Err(_) => Err(Error::Damaged { region: REGION.name() }),
-    }
+    let noted = index::at(key, |index, slot, wake| index.doubt(slot, doubt, server::now(), wake))?;
+    // Else the memory has been lost since the messages were sent.
+    noted.ok_or(Error::Damaged { region: REGION.name() })
 }
 
 fn name(key: QueueKey) -> String {
@@ -121,25 +112,14 @@ pub(super) fn look_for_decisions() -> bool {
 }
 
 fn decided(key: QueueKey, transaction: u64, decision: Decision) {
-    let mut wake = Wake::default();
     // Where the memory is lost, the queue begins with what is committed by then.
-    let Ok(partition) = partition(key) else { return };
-    let _ = partition.exclusive(|words| {
-        wake = Wake::default();
-        let index = Index::new(words);
-        index.find(key)?.map(|slot| index.decided(slot, transaction, decision, &mut wake)).transpose()
-    });
-    latch::wake(wake.processes());
+    let _ = index::at(key, |index, slot, wake| index.decided(slot, transaction, decision, wake));
 }
 
 /// Looks whether prepared transactions that have sent to a queue are decided.
 #[cold]
 pub(super) fn settle(key: QueueKey) -> Result<(), Error> {
-    let partition = partition(key)?;
-    let doubts = partition.exclusive(|words| {
-        let index = Index::new(words);
-        index.find(key)?.map(|slot| index.doubts(slot)).transpose()
-    })?;
+    let doubts = index::at(key, |index, slot, _| index.doubts(slot))?;
     for doubt in doubts.iter().flat_map(Doubts::iter) {
         let decision = if doubt.transaction == ANY {
             if prepared::transactions()?.is_empty() { Some(Decision::Committed) } else { None }
@@ -153,10 +133,9 @@ pub(super) fn settle(key: QueueKey) -> Result<(), Error> {
         match decision {
             Some(decision) => decided(key, doubt.transaction, decision),
             // One of them may have been decided.
-            None => partition.exclusive(|words| {
-                let index = Index::new(words);
-                index.find(key)?.map_or(Ok(()), |slot| index.invalidate_watermark(slot))
-            })?,
+            None => {
+                index::at(key, |index, slot, _| index.invalidate_watermark(slot))?;
+            }
         }
     }
     Ok(())

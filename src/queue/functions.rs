@@ -16,6 +16,7 @@ use crate::pg::memory::PgVec;
 use crate::pg::server;
 use crate::queue::admin::{alter, create, grant, rename, schedule};
 use crate::queue::consume::batch::Batch;
+use crate::queue::consume::reader::ReadRequest;
 use crate::queue::consume::{claim, fail, finish, purge, read, redrive, release};
 use crate::queue::handle::Queue;
 use crate::queue::heap::insert::{Limits, NewRow};
@@ -151,17 +152,17 @@ fn limits(call: &Call<'_>, at: (usize, usize), now: i64, deliver_at: Option<i64>
 fn send_one(call: &mut Call<'_>) -> Answer {
     let queue = queue_to_write(call)?;
     let enqueued_at = server::now();
+    let message = required(call.jsonb(1), "message")?;
+    let deliver_at = delivery(call.interval(2), call.instant(7), enqueued_at)?;
     let row = NewRow {
-        enqueued_at,
-        message: required(call.jsonb(1), "message")?,
-        deliver_at: delivery(call.interval(2), call.instant(7), enqueued_at)?,
+        deliver_at,
         priority: priority(call.i32(3))?,
         group_key: key(call.raw_text(4), "the group key")?,
         dedup_key: key(call.raw_text(5), "the dedup key")?,
         headers: call.jsonb(6),
-        limits: Limits::default(),
+        limits: limits(call, (8, 9), enqueued_at, deliver_at)?,
+        ..NewRow::new(enqueued_at, message)
     };
-    let row = NewRow { limits: limits(call, (8, 9), enqueued_at, row.deliver_at)?, ..row };
     let numbers = send::send(&queue, "queue_send", &[row])?;
     Ok(Value::or_null(numbers.first().copied(), Value::I64))
 }
@@ -217,15 +218,14 @@ fn send_unique(call: &mut Call<'_>) -> Answer {
         Some(given) => OnConflict::named(&given)
             .ok_or_else(|| Error::invalid("on_conflict", format!("\"{given}\""), "\"keep\" or \"replace\""))?,
     };
+    let message = required(call.jsonb(1), "message")?;
     let row = NewRow {
-        enqueued_at,
-        message: required(call.jsonb(1), "message")?,
         deliver_at: delivery(call.interval(4), call.instant(8), enqueued_at)?,
         priority: priority(call.i32(5))?,
         group_key: key(call.raw_text(6), "the group key")?,
         dedup_key: Some(required(key(call.raw_text(2), "the dedup key")?, "dedup_key")?),
         headers: call.jsonb(7),
-        limits: Limits::default(),
+        ..NewRow::new(enqueued_at, message)
     };
     let (msg_id, outcome) = send::send_unique(&queue, &row, on_conflict)?;
     let mut rows = call.rows()?;
@@ -247,7 +247,7 @@ fn wait(given: Option<Time>) -> Result<i64, Error> {
 
 fn read_some(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let wish = read::ReadRequest {
+    let wish = ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
@@ -278,7 +278,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
             queues.push(queue);
         }
     }
-    let wish = read::ReadRequest {
+    let wish = ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
@@ -299,7 +299,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
 
 fn pop(call: &mut Call<'_>) -> Answer {
     let queue = queue(call)?;
-    let wish = read::ReadRequest {
+    let wish = ReadRequest {
         qty: quantity(call.i32(1), 1)?,
         timeout: None,
         wait: wait(call.interval(2))?,

@@ -5,13 +5,11 @@
 use super::ack;
 pub(super) use super::action::{Action, Ending};
 use super::doubt;
-use super::index::REGION;
+use super::index::{self, REGION, forget, partition};
 use super::notify;
 use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::{latch, server, xact};
-use crate::queue::index::forget;
-use crate::queue::index::partition;
 use crate::shmem::segment;
 use enough_engine::queue::{Delivery, Entry, Options, Partition as Index, QueueKey, Range, Wake};
 use enough_engine::words::Corrupt;
@@ -379,12 +377,8 @@ fn notify_listeners() -> Result<(), Error> {
             of_queue().any(|action| action.makes_ready(now)) && !of_queue().rfind(changed).is_some_and(keeps_from)
         });
         if ready {
-            let empty = partition(key)?.exclusive(|words| {
-                let index = Index::new(words);
-                // One that isn't in the index knows of nothing.
-                index.find(key)?.map_or(Ok(true), |slot| index.should_notify(slot, now))
-            })?;
-            if empty {
+            // A queue that isn't in the index knows of nothing.
+            if index::at(key, |index, slot, _| index.should_notify(slot, now))?.unwrap_or(true) {
                 notify::tell(&name);
                 remember(key, Action::Notified);
             }
@@ -395,20 +389,8 @@ fn notify_listeners() -> Result<(), Error> {
 
 /// Waiting sessions look again: the queue has other options now.
 fn wake_all(key: QueueKey) {
-    loop {
-        let mut wake = Wake::default();
-        let Ok(partition) = partition(key) else { return };
-        let all = partition.exclusive(|words| {
-            wake = Wake::default();
-            let index = Index::new(words);
-            index.find(key)?.map_or(Ok(true), |slot| index.wake_all(slot, &mut wake))
-        });
-        latch::wake(wake.processes());
-        // Where the partition was damaged nobody has a place in it any more.
-        if all.unwrap_or(true) {
-            return;
-        }
-    }
+    // Where the partition was damaged nobody has a place in it any more.
+    while matches!(index::at(key, |index, slot, wake| index.wake_all(slot, wake)), Ok(Some(false))) {}
 }
 
 /// Undoes the items from the `keep`-th on, and forgets them.

@@ -34,7 +34,7 @@ pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -
                     remember(queue.key, Action::Sent(entry));
                     entry.msg_id
                 }
-                Sent::Delivery(msg_id) => msg_id,
+                Sent::Taken(msg_id) => msg_id,
             });
         }
     } else {
@@ -51,7 +51,7 @@ enum Sent {
     /// It is in the table.
     Stored(Entry),
     /// The live message of that number has its dedup key.
-    Delivery(i64),
+    Taken(i64),
 }
 
 /// Sends a batch with dedup keys. The messages have the numbers of their order, but the keys are taken in the order of
@@ -66,7 +66,7 @@ fn send_by_key(queue: &Queue, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     for place in by_executor {
         match send_by_executor(queue, &rows[place], Some(numbers[place]))? {
             Sent::Stored(entry) => stored.push(entry),
-            Sent::Delivery(msg_id) => numbers[place] = msg_id,
+            Sent::Taken(msg_id) => numbers[place] = msg_id,
         }
     }
     for run in direct.chunk_by(|a, b| a + 1 == *b) {
@@ -135,7 +135,7 @@ pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConfli
                 remember(queue.key, Action::Sent(entry));
                 return Ok((entry.msg_id, Outcome::Sent));
             }
-            Sent::Delivery(msg_id) => msg_id,
+            Sent::Taken(msg_id) => msg_id,
         };
         if on_conflict == OnConflict::Keep {
             return Ok((taken, Outcome::Kept));
@@ -180,7 +180,7 @@ fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sen
         if let Some(taken) = taken
             && !bury::bury_holder(queue, taken)?
         {
-            return Ok(Sent::Delivery(taken));
+            return Ok(Sent::Taken(taken));
         }
         // It was finished in between, or is buried: the key is free again.
         server::check_for_interrupts();

@@ -7,7 +7,7 @@
 
 use super::admin::ddl::{change_exclusively, lock_name};
 use super::handle::Queue;
-use super::heap::insert::{Limits, NewRow};
+use super::heap::insert::NewRow;
 use super::name::valid_name;
 use super::send::send;
 use crate::error::{Error, required};
@@ -84,17 +84,7 @@ fn table_of(trigger: &Trigger<'_>) -> Result<u32, Error> {
 /// Sends messages to a queue with the rights of a table's owner.
 fn send_as_owner(table: u32, queue: &[u8], messages: &[Jsonb<'_>]) -> Result<(), Error> {
     let enqueued_at = server::now();
-    let row = |&message| NewRow {
-        enqueued_at,
-        deliver_at: None,
-        priority: 0,
-        group_key: None,
-        dedup_key: None,
-        headers: None,
-        message,
-        limits: Limits::default(),
-    };
-    let rows: Vec<NewRow<'_>> = messages.iter().map(row).collect();
+    let rows: Vec<NewRow<'_>> = messages.iter().map(|&message| NewRow::new(enqueued_at, message)).collect();
     as_owner_of(table, || {
         let queue = Queue::open_locked(queue, true).map_err(|error| match error {
             Error::Missing { name, .. } => Error::SourceWithoutQueue { table: qualified(table), queue: name },

@@ -9,7 +9,7 @@ use super::admin::alter::permitted;
 use super::admin::ddl::lock_name;
 use super::arguments::{delivery, key, priority};
 use super::handle::{Queue, require_write};
-use super::heap::insert::{Limits, NewRow};
+use super::heap::insert::NewRow;
 use super::send::send;
 use crate::error::{Error, required};
 use crate::export;
@@ -123,15 +123,13 @@ fn publish(call: &mut Call<'_>) -> Answer {
         ));
     }
     let enqueued_at = server::now();
+    let message = required(call.jsonb(1), "message")?;
     let row = NewRow {
-        enqueued_at,
-        message: required(call.jsonb(1), "message")?,
         deliver_at: delivery(call.interval(2), None, enqueued_at)?,
         priority: priority(call.i32(3))?,
         group_key: key(call.raw_text(4), "the group key")?,
-        dedup_key: None,
         headers: call.jsonb(5),
-        limits: Limits::default(),
+        ..NewRow::new(enqueued_at, message)
     };
     require_write("topic_publish")?;
     let queues = subscribed(topic)?;

@@ -16,7 +16,7 @@
 //!
 //! Where the number of lanes is lowered, nothing that runs is ended; members then are what stands in line as well.
 
-use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, READY, g};
+use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, g};
 use super::records::Kind;
 use super::{Entry, Wake};
 use crate::words::Corrupt;
@@ -43,8 +43,14 @@ impl Partition<'_> {
         self.half(group, g::MEMBERS, false)
     }
 
+    /// Counts a group's messages in flight ([`g::RUNNING`]), or its members.
+    fn count_in_group(&self, group: u32, what: R, by: i32) -> Result<(), Corrupt> {
+        let count = self.half(group, what, false)?.checked_add_signed(by).ok_or(Corrupt)?;
+        self.set_half(group, what, false, count)
+    }
+
     fn count_member(&self, group: u32) -> Result<(), Corrupt> {
-        self.set_half(group, g::MEMBERS, false, self.members(group)?.checked_add(1).ok_or(Corrupt)?)
+        self.count_in_group(group, g::MEMBERS, 1)
     }
 
     /// The message of a group that was parked first; 0 where none is.
@@ -76,8 +82,7 @@ impl Partition<'_> {
     pub(super) fn enter_lane(&self, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         if runs(kind) {
-            let group = self.group_of(record)?;
-            self.set_half(group, g::RUNNING, false, self.running(group)?.checked_add(1).ok_or(Corrupt)?)?;
+            self.count_in_group(self.group_of(record)?, g::RUNNING, 1)?;
         } else if kind.list == PARKED {
             let group = self.group_of(record)?;
             match self.first_parked(group)? {
@@ -99,8 +104,7 @@ impl Partition<'_> {
     pub(super) fn leave_lane(&self, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         if runs(kind) {
-            let group = self.group_of(record)?;
-            self.set_half(group, g::RUNNING, false, self.running(group)?.checked_sub(1).ok_or(Corrupt)?)?;
+            self.count_in_group(self.group_of(record)?, g::RUNNING, -1)?;
         } else if kind.list == PARKED {
             let group = self.group_of(record)?;
             let (before, after) = (self.parked_before(record)?, self.parked_after(record)?);
@@ -246,7 +250,7 @@ impl Partition<'_> {
 
     /// A group has a member less.
     pub(super) fn member_left(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
-        self.set_half(group, g::MEMBERS, false, self.members(group)?.checked_sub(1).ok_or(Corrupt)?)?;
+        self.count_in_group(group, g::MEMBERS, -1)?;
         if self.head_of(group)? == 0 { self.vacate(slot, group) } else { Ok(()) }
     }
 
@@ -316,7 +320,6 @@ impl Partition<'_> {
     /// Puts a message, which is in no list, at the end of its priority's ready ones, and wakes nobody.
     fn stand_in_line(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let turn = self.half(record, R::Attempts, true)? > 0;
-        let priority = self.kind(record)?.priority.min(READY / 2 - 1);
-        self.link(slot, record, 2 * priority + usize::from(turn), false)
+        self.link(slot, record, self.ready_list(record, turn)?, false)
     }
 }

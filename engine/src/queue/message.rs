@@ -78,6 +78,6 @@ pub enum Found {
     /// There is no room: the scan should stop before it.
     NoRoom,
     /// The index has learnt the number from another row. Which one is there now, the caller's snapshot can't know: it looks
-    /// again, and lets the row that it finds [take its place](Partition::stray).
+    /// again, and lets the row that it finds [take its place](Partition::insert_or_leave_out).
     Other,
 }

@@ -36,7 +36,7 @@
 //! | `message.rs` | a message as the index knows it |
 //! | `identity.rs` | which row an entry is about |
 //! | `limits.rs` | messages in flight, deliveries in a time |
-//! | `lease.rs` | reading, finishing, giving back |
+//! | `lease.rs`, `busy.rs` | reading and giving back; messages that open transactions are changing |
 //! | `numbered.rs` | messages that stand in line by their numbers |
 //! | `pick.rs` | reading messages by their numbers |
 //! | `used_up.rs` | messages that have been delivered as often as they may be |
@@ -49,6 +49,7 @@
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
 mod awaited;
+mod busy;
 mod clock;
 mod doubt;
 mod durations;
@@ -75,11 +76,12 @@ mod wait;
 mod wake;
 mod window;
 
+pub use busy::{Aside, Busy, Claimed, Fence};
 pub use doubt::{Decision, Doubt, Doubts};
 pub use durations::{Durations, Histogram};
 pub use identity::Storage;
 pub use layout::{DOUBTS as MOST_DOUBTS, PRIORITIES, Partition};
-pub use lease::{Aside, Busy, Claimed, Delivery, Extended, Fence};
+pub use lease::{Delivery, Extended};
 pub use look::{Listed, Seen, State};
 pub use marks::Range;
 pub use message::{Entry, Found, Tag, Tid};

@@ -7,36 +7,31 @@
 //! not without end: where it isn't near one of them, the message stands among the first.
 
 use super::Wake;
-use super::layout::{PRIORITIES, Partition, R};
+use super::layout::{Partition, R};
 use crate::words::Corrupt;
 
 /// Messages that are looked at from each end of the list.
 const NEAR: usize = 64;
 
 impl Partition<'_> {
-    fn number_of(&self, record: u32) -> Result<i64, Corrupt> {
-        Ok(self.r(record, R::MsgId)?.cast_signed())
-    }
-
     /// Puts a message, which is in no list, among its priority's ready ones, at its place by its number.
     #[cold]
     #[inline(never)]
     pub(super) fn line_up_by_number(&self, slot: u32, record: u32, wake: &mut Wake) -> Result<(), Corrupt> {
-        let priority = self.kind(record)?.priority.min(PRIORITIES - 1);
-        self.link_by_number(slot, record, 2 * priority)?;
+        self.link_by_number(slot, record, self.ready_list(record, false)?)?;
         self.wake_one(slot, wake).map(drop)
     }
 
     fn link_by_number(&self, slot: u32, record: u32, list: usize) -> Result<(), Corrupt> {
         let (first, last, len) = self.list(slot, list)?;
-        let number = self.number_of(record)?;
-        if len == 0 || number < self.number_of(first)? {
+        let number = self.number(record)?;
+        if len == 0 || number < self.number(first)? {
             return self.link(slot, record, list, true);
         }
         let mut at = last;
         for _ in 0..NEAR {
             // It ends before it comes to the first one's other side.
-            if self.number_of(at)? <= number {
+            if self.number(at)? <= number {
                 return self.link_behind(slot, record, list, at);
             }
             at = self.half(at, R::Links, false)?;
@@ -44,7 +39,7 @@ impl Partition<'_> {
         at = first;
         for _ in 1..NEAR {
             let next = self.half(at, R::Links, true)?;
-            if self.number_of(next)? > number {
+            if self.number(next)? > number {
                 break;
             }
             at = next;

@@ -8,7 +8,7 @@ use crate::words::Corrupt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Picked {
     /// It is leased to the caller.
-    Delivery(Delivery),
+    Leased(Delivery),
     /// It is there and not ready: leased, delayed, used up, or in the hands of an open transaction; or the queue delivers
     /// nothing now.
     NotReady,
@@ -45,6 +45,6 @@ impl Partition<'_> {
         let (lease, until) = (self.first_lease_at(now)?, now.saturating_add(timeout));
         let taken = self.lease(slot, record, lease, attempts + 1, now, until, process, wake)?;
         self.spend(slot, 1, now)?;
-        Ok(Picked::Delivery(taken))
+        Ok(Picked::Leased(taken))
     }
 }

@@ -9,9 +9,9 @@
 //! The lease's number stays only where a rollback has given the lease back: its worker may still say why
 //! ([`Fence::Last`](super::Fence::Last)).
 
+use super::busy::{Aside, Busy, Claimed};
 use super::group::Put;
 use super::layout::{BUSY, LEASED, Partition, Q, R, USED_UP, g};
-use super::lease::{Aside, Busy, Claimed};
 use super::records::Kind;
 use super::{Entry, Wake};
 use crate::words::Corrupt;

@@ -152,9 +152,9 @@ pub(in crate::queue) fn complete(name: &str, unlogged: bool) -> Result<(), Error
     sequence::pass_greatest(name)
 }
 
-/// Fails where a relation isn't a table with a queue's columns.
-fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
-    let mut columns: Vec<(String, u32)> = Vec::new();
+/// The names and types of a table's columns; none where the relation is no table.
+fn columns_of(found: u32) -> Result<Vec<(String, u32)>, Error> {
+    let mut columns = Vec::new();
     read_rows(
         "SELECT a.attname::pg_catalog.text, a.atttypid::pg_catalog.int8 FROM pg_catalog.pg_attribute AS a \
          JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) a.attrelid \
@@ -167,6 +167,12 @@ fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
             Ok(())
         },
     )?;
+    Ok(columns)
+}
+
+/// Fails where a relation isn't a table with a queue's columns.
+fn check_columns(table: &str, name: &str, found: u32) -> Result<(), Error> {
+    let columns = columns_of(found)?;
     let fits = if table == LIVE {
         let live = DESIGN.columns.iter().map(|column| (column.name.to_str().unwrap_or_default(), column.kind.to_u32()));
         columns.len() >= COUNT
@@ -258,18 +264,9 @@ fn complete_table(table: &str, key: &str, name: &str, found: u32) -> Result<(), 
 /// The columns that a table of an earlier version lacks.
 fn add_columns(name: &str, found: u32) -> Result<(), Error> {
     // IF NOT EXISTS would raise a notice for each that is there.
+    let there = columns_of(found)?;
     for (column, kind) in [("expires_at", "timestamptz"), ("max_attempts", "int4")] {
-        let mut there = false;
-        read_rows(
-            "SELECT FROM pg_catalog.pg_attribute AS a WHERE a.attrelid OPERATOR(pg_catalog.=) $1::pg_catalog.oid \
-                AND a.attname OPERATOR(pg_catalog.=) $2::pg_catalog.name AND NOT a.attisdropped",
-            &[Parameter::I64(i64::from(found)), Parameter::Text(column)],
-            |_| {
-                there = true;
-                Ok(())
-            },
-        )?;
-        if !there {
+        if !there.iter().any(|(name, _)| name == column) {
             run(&format!("ALTER TABLE {} ADD {column} pg_catalog.{kind}", qualified(LIVE, name)), &[])?;
         }
     }

@@ -211,7 +211,7 @@ pub(in crate::queue) fn move_to_archive(
     if name == "dead"
         && let Some(to) = &queue.options.dead_letter_queue
     {
-        letters::forward_wakeup(queue, msg_id, to)?;
+        letters::send_dead_letter(queue, msg_id, to)?;
     }
     Ok(Ok(()))
 }

@@ -8,7 +8,7 @@ use crate::pg::savepoint::{attempt, warn};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, jsonb_bytes, read_rows, text_bytes};
 use crate::queue::handle::Queue;
-use crate::queue::heap::insert::{Limits, NewRow};
+use crate::queue::heap::insert::NewRow;
 use crate::queue::options::session_options;
 use crate::queue::store::store;
 use std::rc::Rc;
@@ -23,26 +23,32 @@ pub(in crate::queue) struct Letter {
     message: Vec<u8>,
 }
 
+/// The columns of an archive that [`letter_of`] reads, in their order.
+const LETTER: &str = "msg_id, priority, group_key, dedup_key, headers, message";
+
+fn letter_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Letter, Error> {
+    let text = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
+    let jsonb = |number| Ok::<_, Error>(jsonb_bytes(row, number)?.map(<[u8]>::to_vec));
+    Ok(Letter {
+        msg_id: row.get::<i64>(1)?.unwrap_or(0),
+        priority: row.get::<i16>(2)?.unwrap_or(0).clamp(0, 9),
+        group_key: text(3)?,
+        dedup_key: text(4)?,
+        headers: jsonb(5)?,
+        message: jsonb(6)?.unwrap_or_default(),
+    })
+}
+
 /// The dead letters of these numbers, in their order; for a caller that has locked their rows.
 pub(in crate::queue) fn letters(queue: &Queue, numbers: &[i64]) -> Result<Vec<Letter>, Error> {
     let mut letters = Vec::with_capacity(numbers.len());
     let statement = format!(
-        "SELECT msg_id, priority, group_key, dedup_key, headers, message FROM {} \
-         WHERE msg_id OPERATOR(pg_catalog.=) ANY ($1) ORDER BY msg_id",
+        "SELECT {LETTER} FROM {} WHERE msg_id OPERATOR(pg_catalog.=) ANY ($1) ORDER BY msg_id",
         queue.relation("a_")
     );
     queue.in_archive(|| {
         read_rows(&statement, &[Parameter::Numbers(numbers)], |row| {
-            let text = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
-            let jsonb = |number| Ok::<_, Error>(jsonb_bytes(row, number)?.map(<[u8]>::to_vec));
-            letters.push(Letter {
-                msg_id: row.get::<i64>(1)?.unwrap_or(0),
-                priority: row.get::<i16>(2)?.unwrap_or(0).clamp(0, 9),
-                group_key: text(3)?,
-                dedup_key: text(4)?,
-                headers: jsonb(5)?,
-                message: jsonb(6)?.unwrap_or_default(),
-            });
+            letters.push(letter_of(row)?);
             Ok(())
         })
     })?;
@@ -75,7 +81,7 @@ pub(in crate::queue) fn destination(queue: &str, to: &[u8]) -> Result<Option<Rc<
 
 /// Sends a message that has just died to its queue's dead letter queue, with the rights of the table's owner. Where that fails
 /// the message is dead all the same: it is in the archive.
-pub(in crate::queue) fn forward_wakeup(queue: &Queue, msg_id: i64, to: &str) -> Result<(), Error> {
+pub(in crate::queue) fn send_dead_letter(queue: &Queue, msg_id: i64, to: &str) -> Result<(), Error> {
     let sent = attempt(|| {
         as_owner_of(queue.table.live.relation, || {
             let to = Queue::open_locked(to.as_bytes(), true)?;
@@ -94,27 +100,19 @@ pub(in crate::queue) fn forward_wakeup(queue: &Queue, msg_id: i64, to: &str) -> 
 fn obituary(queue: &Queue, msg_id: i64) -> Result<Option<Letter>, Error> {
     let mut letter = None;
     let statement = format!(
-        "SELECT priority, group_key, message, \
+        "SELECT msg_id, priority, group_key, NULL::pg_catalog.text, \
                 CASE WHEN headers IS NULL THEN '{{}}'::pg_catalog.jsonb \
                      WHEN pg_catalog.jsonb_typeof(headers) OPERATOR(pg_catalog.=) 'object' THEN headers \
                      ELSE pg_catalog.jsonb_build_object('headers', headers) END \
                 OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('dead_letter', pg_catalog.jsonb_build_object( \
-                    'source', $2, 'msg_id', msg_id, 'error', error, 'attempts', attempts, 'dedup_key', dedup_key)) \
+                    'source', $2, 'msg_id', msg_id, 'error', error, 'attempts', attempts, 'dedup_key', dedup_key)), \
+                message \
          FROM {} WHERE msg_id OPERATOR(pg_catalog.=) $1",
         queue.relation("a_")
     );
     queue.as_archive_owner(|| {
         read_rows(&statement, &[Parameter::I64(msg_id), Parameter::Text(&queue.name)], |row| {
-            let text = |number| Ok::<_, Error>(text_bytes(row, number)?.map(<[u8]>::to_vec));
-            let jsonb = |number| Ok::<_, Error>(jsonb_bytes(row, number)?.map(<[u8]>::to_vec));
-            letter = Some(Letter {
-                msg_id,
-                priority: row.get::<i16>(1)?.unwrap_or(0).clamp(0, 9),
-                group_key: text(2)?,
-                dedup_key: None,
-                headers: jsonb(4)?,
-                message: jsonb(3)?.unwrap_or_default(),
-            });
+            letter = Some(letter_of(row)?);
             Ok(())
         })
     })?;
@@ -125,14 +123,11 @@ impl Letter {
     /// Sends it to another queue, with the caller's rights; false where a live message there has its dedup key.
     pub(in crate::queue) fn send_to(&self, queue: &Queue) -> Result<bool, Error> {
         let row = NewRow {
-            enqueued_at: server::now(),
-            deliver_at: None,
             priority: self.priority,
             group_key: self.group_key.as_deref().map(Text::copied),
             dedup_key: self.dedup_key.as_deref().map(Text::copied),
             headers: self.headers.as_deref().map(Jsonb::copied),
-            message: Jsonb::copied(&self.message),
-            limits: Limits::default(),
+            ..NewRow::new(server::now(), Jsonb::copied(&self.message))
         };
         Ok(store(queue, &row)?.is_some())
     }

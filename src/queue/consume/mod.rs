@@ -2,7 +2,8 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `read.rs` | leasing messages, and waiting for them |
+//! | `read.rs`, `wait.rs` | reading from one queue or several, and waiting for the first message |
+//! | `reader.rs` | one look at a queue: leasing messages and fetching their rows |
 //! | `pick.rs` | leasing messages by their numbers, and those of this transaction |
 //! | `refill.rs` | rows of the table brought into the index |
 //! | `groups.rs` | the next message of a group |
@@ -24,7 +25,9 @@ pub(in crate::queue) mod letters;
 pub(in crate::queue) mod pick;
 pub(in crate::queue) mod purge;
 pub(in crate::queue) mod read;
+pub(in crate::queue) mod reader;
 pub(in crate::queue) mod redrive;
 pub(in crate::queue) mod refill;
 pub(in crate::queue) mod release;
 pub(in crate::queue) mod replace;
+mod wait;

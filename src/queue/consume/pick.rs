@@ -3,7 +3,7 @@
 use super::bury;
 use super::claim::with_claim;
 use super::fail::Undelivered;
-use super::read::{LEASES, ReadRequest, Reader, TIMERS, require_read};
+use super::reader::{LEASES, ReadRequest, Reader, TIMERS, require_read};
 use crate::error::Error;
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::{latch, server};
@@ -104,7 +104,7 @@ fn lease(
         };
         for &msg_id in numbers {
             match index.pick(slot, msg_id, latch::process(), now, timeout, wake)? {
-                Picked::Delivery(one) => taken.push(one),
+                Picked::Leased(one) => taken.push(one),
                 Picked::NotReady => {}
                 Picked::Unknown => unknown.push(msg_id),
             }

@@ -43,6 +43,22 @@ impl Limits {
     }
 }
 
+impl<'c> NewRow<'c> {
+    /// A message with a payload and nothing else.
+    pub fn new(enqueued_at: i64, message: Jsonb<'c>) -> Self {
+        NewRow {
+            enqueued_at,
+            deliver_at: None,
+            priority: 0,
+            group_key: None,
+            dedup_key: None,
+            headers: None,
+            message,
+            limits: Limits::default(),
+        }
+    }
+}
+
 impl table::NewRow for NewRow<'_> {
     fn values(&self, msg_id: i64) -> Values {
         let columns: [Option<Datum>; COUNT] = [

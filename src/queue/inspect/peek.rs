@@ -173,14 +173,7 @@ impl<'q> Peek<'q> {
             })?;
             let Some(last) = page.last() else { return Ok(()) };
             filter.after = Some(last.msg_id);
-            let mut fitting = Vec::new();
-            for by_row in page {
-                let one = self.known(by_row)?;
-                if one.state == self.state && fitting.len() < self.left {
-                    fitting.push(one);
-                }
-            }
-            self.show(&fitting, rows)?;
+            self.show_new(page, rows)?;
             if (count as i64) < PAGE {
                 return Ok(());
             }
@@ -278,14 +271,7 @@ impl<'q> Peek<'q> {
             })?;
             let Some(&(at, end)) = page.last() else { return Ok(()) };
             (after, last) = (at, end.msg_id);
-            let mut fresh = Vec::new();
-            for (_, by_row) in page {
-                let one = self.known(by_row)?;
-                if one.state == self.state && !self.shown.contains(&one.msg_id) && fresh.len() < self.left {
-                    fresh.push(one);
-                }
-            }
-            self.show(&fresh, rows)?;
+            self.show_new(page.into_iter().map(|(_, by_row)| by_row), rows)?;
             // What is due comes first: behind the last due one there is none that is ready.
             if (count as i64) < PAGE || (by == Outside::Time && self.state == State::Ready && at > now) {
                 return Ok(());
@@ -293,6 +279,18 @@ impl<'q> Peek<'q> {
             server::check_for_interrupts();
         }
         Ok(())
+    }
+
+    /// Adds those of the messages that a page of the table has that stand as they should and aren't shown yet.
+    fn show_new(&mut self, page: impl IntoIterator<Item = Seen>, rows: &mut Rows<'_>) -> Result<(), Error> {
+        let mut new = Vec::new();
+        for by_row in page {
+            let one = self.known(by_row)?;
+            if one.state == self.state && !self.shown.contains(&one.msg_id) && new.len() < self.left {
+                new.push(one);
+            }
+        }
+        self.show(&new, rows)
     }
 
     /// A message of the table as the index knows it, where it does.

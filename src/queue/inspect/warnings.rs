@@ -9,7 +9,7 @@ use crate::pg::spi::{as_owner_of, read_rows};
 use crate::queue::admin::check;
 use crate::queue::consume::bury;
 use crate::queue::handle::Queue;
-use crate::queue::index::REGION;
+use crate::queue::index::partition;
 use crate::queue::inspect::stats;
 use crate::queue::name::relation;
 use crate::shmem::segment;
@@ -93,16 +93,13 @@ fn unread(name: &str, patience: i64) -> Result<Option<i64>, Error> {
 /// Whether nobody has read the queue with that table for so long, as far as the index knows; a queue that it doesn't know
 /// has not been read since the memory was made.
 fn is_idle(table: u32, patience: i64) -> Result<bool, Error> {
-    let segment = segment()?;
     let key = QueueKey { database: server::database(), relation: table };
-    let partitions = segment.partitions(REGION);
-    let Some(partition) = partitions.get(key.partition(partitions.len())) else { return Ok(false) };
-    let last = partition.shared(|words| {
+    let last = partition(key)?.shared(|words| {
         let index = Index::new(words);
         let Some(slot) = index.find(key)? else { return Ok(None) };
         Ok(index.durations(slot)?.last_read)
     })?;
-    Ok(server::now().saturating_sub(last.unwrap_or(segment.created_at)) > patience)
+    Ok(server::now().saturating_sub(last.unwrap_or(segment()?.created_at)) > patience)
 }
 
 /// For how long the oldest message that is ready has been so, in microseconds; `None` also where the queue is paused, where

@@ -11,11 +11,10 @@ use crate::queue::admin::sequence;
 use crate::queue::consume::bury;
 use crate::queue::doubt;
 use crate::queue::handle::{Queue, is_operator};
-use crate::queue::index::REGION;
+use crate::queue::index::partition;
 use crate::queue::inspect::stats;
 use crate::queue::name::relation;
 use crate::queue::notify;
-use crate::shmem::segment;
 use enough_engine::queue::{Partition as Index, QueueKey};
 use std::rc::Rc;
 
@@ -68,9 +67,7 @@ pub fn queues() -> Result<Vec<String>, Error> {
 
 fn visited(relation: u32) -> Result<i64, Error> {
     let key = QueueKey { database: server::database(), relation };
-    let partitions = segment()?.partitions(REGION);
-    let Some(partition) = partitions.get(key.partition(partitions.len())) else { return Ok(0) };
-    partition.shared(|words| {
+    partition(key)?.shared(|words| {
         let index = Index::new(words);
         index.find(key)?.map_or(Ok(0), |slot| Ok(index.maintenance(slot)?.visited))
     })

@@ -23,7 +23,7 @@ fn a_ready_message_is_leased_by_its_number_and_no_other_is() {
         send(&p, slot, &entry(id));
     }
     send(&p, slot, &Entry { deliver_at: Some(NOW + SECOND), ..entry(4) });
-    let Picked::Delivery(taken) = pick(&p, slot, 2, NOW) else { panic!("it is ready") };
+    let Picked::Leased(taken) = pick(&p, slot, 2, NOW) else { panic!("it is ready") };
     assert_eq!((taken.msg_id, taken.attempts, taken.until), (2, 1, NOW + 30 * SECOND));
     assert_eq!(list(&p, slot, 2), Some(LEASED));
     assert_eq!(pick(&p, slot, 2, NOW), Picked::NotReady);
@@ -35,7 +35,7 @@ fn a_ready_message_is_leased_by_its_number_and_no_other_is() {
     for (now, attempts) in [(NOW + 31 * SECOND, 2), (NOW + 62 * SECOND, 0)] {
         p.expire(slot, now, 10, &mut Wake::default()).unwrap();
         match pick(&p, slot, 2, now) {
-            Picked::Delivery(taken) => assert_eq!(taken.attempts, attempts),
+            Picked::Leased(taken) => assert_eq!(taken.attempts, attempts),
             other => assert_eq!((other, attempts), (Picked::NotReady, 0)),
         }
         walk(&p);
@@ -54,10 +54,10 @@ fn a_pause_and_the_limits_hold() {
     p.set_options(slot, Options { paused: true, ..OPTIONS }, NOW).unwrap();
     assert_eq!(pick(&p, slot, 1, NOW), Picked::NotReady);
     p.set_options(slot, Options { max_in_flight: 1, ..OPTIONS }, NOW).unwrap();
-    assert!(matches!(pick(&p, slot, 2, NOW), Picked::Delivery(_)));
+    assert!(matches!(pick(&p, slot, 2, NOW), Picked::Leased(_)));
     assert_eq!(pick(&p, slot, 1, NOW), Picked::NotReady);
     p.set_options(slot, Options { max_rate: 2, rate_period: SECOND, ..OPTIONS }, NOW).unwrap();
-    assert!(matches!(pick(&p, slot, 1, NOW + 2 * SECOND), Picked::Delivery(_)));
+    assert!(matches!(pick(&p, slot, 1, NOW + 2 * SECOND), Picked::Leased(_)));
     walk(&p);
 }
 
@@ -69,7 +69,7 @@ fn only_the_head_of_a_group_is_picked() {
     for id in 1..=2 {
         send(&p, slot, &Entry { group: 5, ..entry(id) });
     }
-    assert!(!matches!(pick(&p, slot, 2, NOW), Picked::Delivery(_)));
-    assert!(matches!(pick(&p, slot, 1, NOW), Picked::Delivery(_)));
+    assert!(!matches!(pick(&p, slot, 2, NOW), Picked::Leased(_)));
+    assert!(matches!(pick(&p, slot, 1, NOW), Picked::Leased(_)));
     walk(&p);
 }
