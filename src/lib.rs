@@ -47,7 +47,8 @@ extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"
 extension_sql_file!("../sql/topics.sql", name = "topics", requires = ["queue"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["topics"]);
 extension_sql_file!("../sql/workers.sql", name = "workers", requires = ["sources"]);
-extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["workers"]);
+extension_sql_file!("../sql/importing.sql", name = "importing", requires = ["workers"]);
+extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = ["importing"]);
 extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 
 /// The capabilities, in the order in which they lie in the segment: `docs/adding-a-capability.md`.

@@ -4,44 +4,12 @@
 CREATE FUNCTION pgmq.import_queue(queue_name text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    live CONSTANT text := pgmq.format_table_name(queue_name, 'q');
-    archive CONSTANT text := pgmq.format_table_name(queue_name, 'a');
-    queue CONSTANT text := pgmq._engine_name(queue_name);
-    numbers text;
-    kept "char";
     imported bigint;
 BEGIN
     PERFORM pgmq.validate_queue_name(queue_name);
     PERFORM pgmq.acquire_queue_lock(queue_name);
-    SELECT c.relpersistence INTO kept FROM pg_class AS c
-     WHERE c.oid = to_regclass('pgmq.' || quote_ident(live)) AND c.relkind IN ('r', 'p');
-    IF NOT FOUND THEN
-        RAISE undefined_table USING MESSAGE = format('pgmq.%I is not a table of pgmq', live),
-            HINT = 'Pass the name of a queue that pgmq has made, after DROP EXTENSION pgmq and CREATE EXTENSION pgmq of this one.';
-    END IF;
-    EXECUTE format('LOCK TABLE pgmq.%I IN ACCESS EXCLUSIVE MODE', live);
-    numbers := pg_get_serial_sequence(format('pgmq.%I', live), 'msg_id');
-    EXECUTE format('ALTER TABLE pgmq.%I RENAME TO %I', live, '_' || live);
-    IF to_regclass('pgmq.' || quote_ident(archive)) IS NOT NULL THEN
-        EXECUTE format('ALTER TABLE pgmq.%I RENAME TO %I', archive, '_' || archive);
-    END IF;
-    PERFORM pgmq._create(queue_name, kept = 'u');
-    EXECUTE format(
-        'INSERT INTO enough.%I (msg_id, enqueued_at, deliver_at, attempts, priority, headers, message) '
-        'SELECT o.msg_id, o.enqueued_at, CASE WHEN o.vt > clock_timestamp() THEN o.vt END, o.read_ct, 0, o.headers, '
-               'coalesce(o.message, ''null'') FROM pgmq.%I AS o ORDER BY o.msg_id',
-        'q_' || queue, '_' || live);
-    GET DIAGNOSTICS imported = ROW_COUNT;
-    EXECUTE format('SELECT setval(%L, n.last_value, n.is_called) FROM %s AS n', format('enough.%I', 's_' || queue), numbers);
-    EXECUTE format('DROP TABLE pgmq.%I', '_' || live);
-    IF to_regclass('pgmq.' || quote_ident('_' || archive)) IS NOT NULL THEN
-        EXECUTE format(
-            'INSERT INTO enough.%I (msg_id, enqueued_at, attempts, priority, headers, message, outcome, finished_at) '
-            'SELECT o.msg_id, o.enqueued_at, o.read_ct, 0, o.headers, coalesce(o.message, ''null''), ''done'', o.archived_at '
-              'FROM pgmq.%I AS o ON CONFLICT DO NOTHING',
-            'a_' || queue, '_' || archive);
-        EXECUTE format('DROP TABLE pgmq.%I', '_' || archive);
-    END IF;
+    imported := enough.queue_import_pgmq(queue_name, pgmq._engine_name(queue_name));
+    PERFORM pgmq.adopt(queue_name);
     RETURN imported;
 END $$;
 COMMENT ON FUNCTION pgmq.import_queue IS
@@ -77,6 +45,12 @@ DECLARE
     is_unlogged CONSTANT boolean := (SELECT q.unlogged FROM enough.queue_list() AS q WHERE q.name = queue);
 BEGIN
     PERFORM pgmq.acquire_queue_lock(queue_name);
+    -- The snapshot of such a transaction may be older than the last messages, which would go with the table.
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE EXCEPTION USING ERRCODE = 'active_sql_transaction',
+            MESSAGE = format('queue "%s" can not be exported in a %s transaction', queue_name, upper(current_setting('transaction_isolation'))),
+            HINT = 'Call it in a READ COMMITTED transaction.';
+    END IF;
     EXECUTE format('LOCK TABLE enough.%I, enough.%I IN ACCESS EXCLUSIVE MODE', 'q_' || queue, 'a_' || queue);
     EXECUTE format('ALTER VIEW pgmq.%I RENAME TO %I', live, '_' || live);
     EXECUTE format('ALTER VIEW pgmq.%I RENAME TO %I', archive, '_' || archive);

@@ -716,6 +716,13 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[Argument("queue", "'q'", &[QUEUE.split_first_chunk::<1>().expect("has NULL first").1])],
         &[],
     ),
+    Function {
+        name: "queue_import_pgmq",
+        arguments: &[Argument("queue", "'q'", &[&[NULL]]), Argument("to_queue", "NULL", &[])],
+        calls: &[],
+        // Nothing of pgmq is there.
+        good: "42704",
+    },
     Function { name: "queue_send_by_trigger", arguments: &[], calls: &[], good: "42804" },
     function(
         "queue_send_on",

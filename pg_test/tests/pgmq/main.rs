@@ -9,6 +9,7 @@ mod queues;
 mod reading;
 mod sending;
 mod signatures;
+mod supabase;
 mod topics;
 mod transactions;
 mod views;

@@ -2,6 +2,8 @@
 
 use crate::common::{expect, made, refused_with_hint};
 use anyhow::Result;
+use enough_pg_test::check::refused;
+use enough_pg_test::server::Database;
 use postgres::Client;
 
 /// A queue as pgmq leaves it when its extension is dropped: one message visible, one read and invisible, one delayed, one archived.
@@ -68,12 +70,71 @@ fn a_queue_of_pgmq_is_taken_over_and_given_back() -> Result<()> {
 fn what_is_no_queue_of_pgmq_is_not_taken_over() -> Result<()> {
     let (_database, mut client, _) = made()?;
     client.batch_execute("SELECT pgmq.create('q')")?;
-    refused_with_hint(&mut client, "SELECT pgmq.import_queue('q')", "42P01")?;
-    refused_with_hint(&mut client, "SELECT pgmq.import_queue('nope')", "42P01")?;
+    refused_with_hint(&mut client, "SELECT pgmq.import_queue('q')", "42704")?;
+    refused_with_hint(&mut client, "SELECT pgmq.import_queue('nope')", "42704")?;
     refused_with_hint(&mut client, "SELECT pgmq.export_queue('nope')", "42P01")?;
     left_by_pgmq(&mut client)?;
     client.batch_execute("SELECT enough.queue_create('old')")?;
     refused_with_hint(&mut client, "SELECT pgmq.import_queue('old')", "42710")?;
     // Nothing has come of it.
     expect(&mut client, &[("SELECT count(*) FROM pgmq.q_old", &["4"])])
+}
+
+/// Nothing may be in the table that the transaction doesn't see: it is dropped.
+#[test]
+fn a_snapshot_that_may_miss_messages_moves_nothing() -> Result<()> {
+    let (_database, mut client, _) = made()?;
+    left_by_pgmq(&mut client)?;
+    client.batch_execute("SELECT pgmq.create('q')")?;
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        for call in ["import_queue('old')", "export_queue('q')"] {
+            client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))?;
+            refused_with_hint(&mut client, &format!("SELECT pgmq.{call}"), "25001")?;
+            client.batch_execute("ROLLBACK")?;
+        }
+    }
+    expect(&mut client, &[("SELECT count(*) FROM pgmq.q_old", &["4"]), ("SELECT count(*) FROM pgmq.q_q", &["0"])])
+}
+
+/// Where the other pgmq is installed, or has been: without this extension's `pgmq`.
+#[test]
+fn pg_enough_alone_takes_over_a_queue_of_pgmq() -> Result<()> {
+    let database = Database::new()?;
+    let (role, other) = (database.role("owner"), database.role("other"));
+    let mut client = database.client()?;
+    client.batch_execute(
+        "CREATE SCHEMA pgmq; CREATE TABLE pgmq.meta (queue_name text UNIQUE, is_partitioned bool, is_unlogged bool);
+         INSERT INTO pgmq.meta VALUES ('Old', false, false), ('other', false, false)",
+    )?;
+    left_by_pgmq(&mut client)?;
+    client.batch_execute(&format!(
+        "CREATE ROLE {role} LOGIN; CREATE ROLE {other} LOGIN; GRANT USAGE ON SCHEMA pgmq TO {role}, {other};
+         GRANT DELETE, SELECT ON pgmq.meta TO {role}, {other}; SELECT enough.grant_to('{role}', 'admin'), enough.grant_to('{other}', 'admin');
+         ALTER TABLE pgmq.q_old OWNER TO {role}; ALTER TABLE pgmq.a_old OWNER TO {role}"
+    ))?;
+    let import = "SELECT enough.queue_import_pgmq('Old')";
+    refused_with_hint(&mut client, "SELECT enough.queue_import_pgmq(NULL, 'q')", "22004")?;
+    refused_with_hint(&mut client, "SELECT enough.queue_import_pgmq('nope')", "42704")?;
+    refused_with_hint(&mut client, "SELECT enough.queue_import_pgmq('old', 'not a name')", "22023")?;
+    refused(database.client_as(&other)?.simple_query(import), "42501")?;
+    client.batch_execute("BEGIN; ALTER TABLE pgmq.q_old DROP COLUMN headers")?;
+    refused_with_hint(&mut client, import, "55000")?;
+    client.batch_execute("ROLLBACK; BEGIN; SELECT enough.queue_import_pgmq('Old'); ROLLBACK")?;
+    let mut owner = database.client_as(&role)?;
+    expect(
+        &mut owner,
+        &[
+            (import, &["4"]),
+            ("SELECT queue, ready, delayed FROM enough.queue_stats()", &["old|2|2"]),
+            ("SELECT msg_id, attempts, message FROM enough.queue_read('old', 10)", &["1|1|1", "4|2|null"]),
+            ("SELECT enough.queue_send('old', '6')", &["6"]),
+            ("SELECT msg_id, attempts, message, finished_at = '2020-01-01 UTC' FROM enough.a_old", &["6|2|6|t"]),
+            (
+                "SELECT count(*) FROM pg_class WHERE relname IN ('q_old', 'a_old') AND relnamespace = 'pgmq'::regnamespace",
+                &["0"],
+            ),
+            ("SELECT queue_name FROM pgmq.meta", &["other"]),
+        ],
+    )?;
+    refused_with_hint(&mut owner, import, "42704")
 }
