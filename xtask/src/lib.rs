@@ -10,6 +10,7 @@
 //! | [`server`] | private clusters: start, stop, crash, connect |
 //! | [`account`] | the unprivileged user that servers run as |
 //! | [`reference`] | the reference of the public functions, from their comments |
+//! | [`scale`] | scripts that give the functions by their own names on several servers |
 //! | [`paths`] | the places in the file system that all of this uses |
 //! | [`shell`] | running other programs |
 //!
@@ -22,6 +23,7 @@ pub mod paths;
 pub mod pg;
 pub mod provision;
 pub mod reference;
+pub mod scale;
 pub mod server;
 pub mod shell;
 mod spawn;

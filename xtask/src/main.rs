@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode};
 use xtask::install::Installation;
 use xtask::pg::Pg;
 use xtask::server::{Server, ServerOptions};
-use xtask::{paths, provision, reference, shell};
+use xtask::{paths, provision, reference, scale, shell};
 
 /// Sets up what is missing, then builds, shows, tests, measures or packages the extension.
 #[derive(Debug, Parser)]
@@ -76,7 +76,7 @@ enum Task {
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },
-    /// Write the reference of all functions from their comments.
+    /// Write what is made from the catalog: the reference of all functions, and the functions for PL/Proxy.
     Reference,
     /// Build the extension into a private PostgreSQL installation, or with `--pg-config` into yours.
     Install {
@@ -138,7 +138,9 @@ fn write_reference() -> Result<()> {
     let mut client = server.client()?;
     client.batch_execute("CREATE EXTENSION pg_enough")?;
     let file = reference::file();
-    fs::write(&file, reference::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
+    fs::write(&file, reference::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))?;
+    let file = scale::plproxy::file();
+    fs::write(&file, scale::plproxy::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
 }
 
 /// Provisions and installs.

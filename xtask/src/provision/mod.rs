@@ -28,9 +28,11 @@ fn server_packages(pg: Pg) -> Vec<String> {
         .to_vec()
 }
 
-/// What only the tests need, from where the server is from: the scheduler that runs `maintain()`, and a pooler.
+/// What only the tests need, from where the server is from: the scheduler that runs `maintain()`, a proxy before several
+/// servers, and a pooler.
 fn test_packages(pg: Pg) -> Vec<String> {
-    vec![format!("postgresql-{}-cron", pg.major()), drivers::POOLER.to_owned()]
+    let major = pg.major();
+    vec![format!("postgresql-{major}-cron"), format!("postgresql-{major}-plproxy"), drivers::POOLER.to_owned()]
 }
 
 /// Ensures that the extension can be built for and run on `pg`.

@@ -1,0 +1,3 @@
+//! The functions by their own names on several servers, as `docs/scaling.md` has it.
+
+mod plproxy;
