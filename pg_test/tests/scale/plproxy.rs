@@ -1,7 +1,7 @@
 //! `ops/plproxy/enough.sql` on a proxy and two partitions: three databases, whose caches, limits and queues are their own.
 
 use anyhow::{Context, Result, ensure};
-use enough_pg_test::check::{refused, state};
+use enough_pg_test::check::{eventually, refused, state};
 use enough_pg_test::markdown::{blocks, sections};
 use enough_pg_test::server::{Database, shared};
 use postgres::Client;
@@ -211,6 +211,58 @@ fn who_may_not_call_it_on_a_partition_may_not_at_the_proxy() -> Result<()> {
     app.batch_execute("SELECT enough.cache_get('k')")?;
     for call in ["cache_clear()", "_each_cache_clear()", "cache_stats()", "rate_limit_reset('k')"] {
         refused(app.query(&format!("SELECT * FROM enough.{call}"), &[]), "42501").with_context(|| call.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_wait_that_is_cancelled_at_the_proxy_takes_no_message() -> Result<()> {
+    let Some(mut cluster) = Cluster::start()? else { return Ok(()) };
+    let queue = cluster.keys[1].clone();
+    cluster.ask(&format!("enough.queue_create('{queue}')"))?;
+    let mut waiting = cluster.database.client()?;
+    waiting.batch_execute("SET statement_timeout = '500ms'")?;
+    let wait = format!("SELECT * FROM enough.queue_read('{queue}', wait => '1 minute')");
+    refused(waiting.query(&wait, &[]), "57014")?;
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%queue_read%wait%' AND state = 'active' \
+                AND datname = current_database() AND pid <> pg_backend_pid()";
+    eventually("nobody waits at the partition", || Ok((one(&mut cluster.partitions[1], idle)? == "0").then_some(())))?;
+    cluster.ask(&format!("enough.queue_send('{queue}', '1')"))?;
+    ensure!(cluster.ask(&format!("SELECT ready FROM enough.queue_stats('{queue}')"))? == "1");
+    waiting.batch_execute("SET statement_timeout = 0")?;
+    ensure!(one(&mut waiting, &format!("SELECT count(*) FROM enough.queue_read('{queue}')"))? == "1");
+    Ok(())
+}
+
+#[test]
+fn a_session_goes_on_after_an_error_and_after_a_partition_was_lost() -> Result<()> {
+    let Some(mut cluster) = Cluster::start()? else { return Ok(()) };
+    let key = cluster.keys[1].clone();
+    cluster.ask(&format!("enough.cache_set('{key}', '1')"))?;
+    // An error that a block has caught.
+    cluster.proxy.batch_execute(
+        "DO $$ BEGIN PERFORM enough.cache_get(NULL); EXCEPTION WHEN null_value_not_allowed THEN NULL; END $$",
+    )?;
+    ensure!(cluster.ask(&format!("enough.cache_get('{key}')"))? == "1");
+    // The partition ends the proxy's connections, as its restart does.
+    let ended = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    ensure!(one(&mut cluster.partitions[1], ended)? == "1");
+    let get = format!("SELECT enough.cache_get('{key}')::text");
+    eventually("the proxy connects again", || {
+        Ok(cluster.proxy.query_one(&get, &[]).ok().filter(|row| row.get::<_, &str>(0) == "1").map(drop))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn any_text_is_a_key() -> Result<()> {
+    let Some(mut cluster) = Cluster::start()? else { return Ok(()) };
+    for key in ["", "'", "\\", "$1", "a,b{}\"", "é\u{1f600}", "NULL"] {
+        let set = "SELECT enough.cache_set($1, to_jsonb($1::text))";
+        ensure!(cluster.proxy.query_one(set, &[&key])?.get::<_, bool>(0), "{key:?}");
+        let row = cluster.proxy.query_one("SELECT key, value #>> '{}' FROM enough.cache_mget(ARRAY[$1])", &[&key])?;
+        ensure!(row.get::<_, &str>(0) == key && row.get::<_, &str>(1) == key, "{key:?}");
     }
     Ok(())
 }
