@@ -317,6 +317,7 @@ LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; $$
 --   queue_send_on: it is about roles or tables of the server itself: call it there
 --   queue_send_off: it is about roles or tables of the server itself: call it there
 --   queue_work: it commits, which only the server of its queue can do: call it there
+--   queue_import_pgmq: it is about roles or tables of the server itself: call it there
 --   maintenance_schedule: a job is of the server that runs it: make it there
 --   maintenance_unschedule: a job is of the server that runs it: make it there
 --   grant_to: it is about roles or tables of the server itself: call it there

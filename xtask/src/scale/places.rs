@@ -37,7 +37,7 @@ const JOBS: &str = "a job is of the server that runs it: make it there";
 const CATALOG: &str = "it is about roles or tables of the server itself: call it there";
 
 /// The functions that don't simply belong where their key or queue is.
-const EXCEPTIONS: [(&str, Place); 37] = [
+const EXCEPTIONS: [(&str, Place); 38] = [
     ("cache_mget", Place::Each(Together::Rows)),
     ("cache_mget_bytes", Place::Each(Together::Rows)),
     ("cache_mdelete", Place::Each(Together::Sum)),
@@ -58,6 +58,7 @@ const EXCEPTIONS: [(&str, Place); 37] = [
     ("queue_rename", Place::Nowhere("the new name may belong to another server, and the messages stay")),
     ("queue_list", Place::All(Together::Rows)),
     ("queue_read_any", Place::Nowhere(SEVERAL_QUEUES)),
+    ("queue_import_pgmq", Place::Nowhere(CATALOG)),
     ("queue_read_own", Place::Nowhere("no transaction is longer than a call: it would find nothing")),
     ("queue_grant", Place::Nowhere(CATALOG)),
     ("queue_revoke", Place::Nowhere(CATALOG)),
