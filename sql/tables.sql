@@ -18,7 +18,8 @@ CREATE TABLE enough.queue (
     ack                text NOT NULL DEFAULT 'durable',
     group_limit        int NOT NULL DEFAULT 1,
     dead_letter_queue  text,
-    notify             boolean NOT NULL DEFAULT false
+    notify             boolean NOT NULL DEFAULT false,
+    dedup              text NOT NULL DEFAULT 'live'
 );
 COMMENT ON TABLE enough.queue IS
 'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 and group_limit 0 are no limit.';

@@ -27,13 +27,14 @@ ALTER TYPE enough.queue_statistics
     ADD ATTRIBUTE run_p99 interval, ADD ATTRIBUTE oldest_lease interval;
 
 -- A queue may note every delivery, not wait for the disk when messages are finished, lease several of a group at a time, send its
--- dead letters to another one, and tell listeners when it becomes ready.
+-- dead letters to another one, tell listeners when it becomes ready, and take a key twice while its message is worked on.
 ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,
     ADD ack text NOT NULL DEFAULT 'durable',
     ADD group_limit integer NOT NULL DEFAULT 1,
     ADD dead_letter_queue text,
-    ADD notify boolean NOT NULL DEFAULT false;
+    ADD notify boolean NOT NULL DEFAULT false,
+    ADD dedup text NOT NULL DEFAULT 'live';
 
 -- Queues subscribe to topics.
 CREATE TABLE enough.topic_subscription (

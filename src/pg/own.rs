@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for those who write.
-pub static QUEUE: [Column; 16] = [
+pub static QUEUE: [Column; 17] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -49,6 +49,7 @@ pub static QUEUE: [Column; 16] = [
     (c"group_limit", INT4),
     (c"dead_letter_queue", TEXT),
     (c"notify", BOOL),
+    (c"dedup", TEXT),
 ];
 
 /// The columns of `enough.topic_subscription`.

@@ -107,6 +107,7 @@ fn create(call: &mut Call<'_>) -> Answer {
         group_limit: limit(call.i32(13), "group_limit")?.unwrap_or(1),
         dead_letter_queue: call.bytes(14).unwrap_or_default(),
         notify: call.bool(15).unwrap_or(false),
+        dedup: dedup(call.bytes(16))?.unwrap_or("live"),
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
 }
@@ -118,6 +119,16 @@ fn ack(given: Option<&[u8]>) -> Result<Option<&'static str>, Error> {
         Some(b"durable") => Ok(Some("durable")),
         Some(b"async") => Ok(Some("async")),
         Some(other) => Err(Error::invalid("ack", decode_start(other, 20), "\"durable\" or \"async\"")),
+    }
+}
+
+/// Which messages have their dedup key, as `enough.queue` has it.
+fn dedup(given: Option<&[u8]>) -> Result<Option<&'static str>, Error> {
+    match given {
+        None => Ok(None),
+        Some(b"live") => Ok(Some("live")),
+        Some(b"waiting") => Ok(Some("waiting")),
+        Some(other) => Err(Error::invalid("dedup", decode_start(other, 20), "\"live\" or \"waiting\"")),
     }
 }
 
@@ -430,6 +441,7 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         group_limit: limit(call.i32(12), "group_limit")?,
         dead_letter_queue: call.bytes(13),
         notify: call.bool(14),
+        dedup: dedup(call.bytes(15))?,
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

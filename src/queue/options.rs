@@ -74,6 +74,8 @@ pub(in crate::queue) struct SessionOptions {
     pub dead_letter_queue: Option<String>,
     /// Listeners are told when an empty queue becomes ready.
     pub notify: bool,
+    /// A message that is leased has no dedup key: another may be sent with it.
+    pub dedup_waiting: bool,
 }
 
 /// A queue's options for sessions; `None` where `enough.queue` has no row of that name.
@@ -81,15 +83,19 @@ pub(in crate::queue) fn session_options(name: &str) -> Result<Option<SessionOpti
     // NULL where the table is of a version that hasn't got the column.
     let option = |column: &str| format!("pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) '{column}'");
     let statement = format!(
-        "SELECT {}, ({})::pg_catalog.bool FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1",
+        "SELECT {}, ({})::pg_catalog.bool, ({}) OPERATOR(pg_catalog.=) 'waiting' FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1",
         option("dead_letter_queue"),
         option("notify"),
+        option("dedup"),
     );
     let mut found = None;
     in_registry(|| {
         read_rows_kept(&statement, &[Parameter::Text(name)], |row| {
-            found =
-                Some(SessionOptions { dead_letter_queue: text(row, 1)?, notify: row.get::<bool>(2)?.unwrap_or(false) });
+            found = Some(SessionOptions {
+                dead_letter_queue: text(row, 1)?,
+                notify: row.get::<bool>(2)?.unwrap_or(false),
+                dedup_waiting: row.get::<bool>(3)?.unwrap_or(false),
+            });
             Ok(())
         })
     })?;

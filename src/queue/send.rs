@@ -10,6 +10,7 @@ use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, read_rows};
 use crate::queue::consume::bury;
 use crate::queue::consume::replace::{Replaced, replace};
+use crate::queue::consume::supersede::supersede;
 use crate::queue::handle::{Queue, require_write};
 use crate::queue::heap::insert::NewRow;
 use enough_engine::queue::Entry;
@@ -158,7 +159,8 @@ fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Res
     Ok(Sent::Stored(insert_by_executor(queue, row, number)?.ok_or_else(|| suppressed(queue))?))
 }
 
-/// Sends a message unless a live one has its dedup key; one that is used up gives way.
+/// Sends a message unless a live one has its dedup key; one that is used up gives way, and where the queue has it so, one that
+/// a consumer has.
 fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
     let relation = queue.table.live.relation;
     for _ in 0..TRIES {
@@ -179,10 +181,11 @@ fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sen
         })?;
         if let Some(taken) = taken
             && !bury::bury_holder(queue, taken)?
+            && !(queue.options.dedup_waiting && supersede(queue, taken, row.dedup_key)?)
         {
             return Ok(Sent::Taken(taken));
         }
-        // It was finished in between, or is buried: the key is free again.
+        // It was finished in between, is buried or has given it up: the key is free again.
         server::check_for_interrupts();
     }
     Err(suppressed(queue))

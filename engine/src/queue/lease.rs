@@ -171,6 +171,11 @@ impl Partition<'_> {
         Ok(if running { Some(self.r(record, R::Lease)?) } else { None })
     }
 
+    /// Whether an open transaction has set the message aside.
+    pub fn is_being_changed(&self, slot: u32, msg_id: i64) -> Result<bool, Corrupt> {
+        self.lookup(slot, msg_id)?.map_or(Ok(false), |record| Ok(self.kind(record)?.list == BUSY))
+    }
+
     /// Notes where the row of a leased message is now.
     pub fn moved(&self, slot: u32, msg_id: i64, lease: u64, tid: Tid) -> Result<(), Corrupt> {
         match self.leased(slot, msg_id, Some(lease))? {

@@ -53,6 +53,7 @@ const LEVELS: &[Argument] = &[
     Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
 ];
 const ACK: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
+const DEDUP: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
 const EXPIRES_IN: Argument = Argument("expires_in", "'1 hour'", &[DELAY, TOO_LONG, NEGATIVE, SHORT]);
 const SHORT: &[Bad] = &[("'0'::interval", "22023"), ("'999 microseconds'::interval", "22023")];
 const OWN_ATTEMPTS: Argument =
@@ -420,6 +421,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("group_limit", "5", &[NOT_NULL, LIMIT]),
             Argument("dead_letter_queue", "NULL", &[DEAD_LETTER_QUEUE]),
             Argument("notify", "true", &[NOT_NULL]),
+            Argument("dedup", "'waiting'", &[NOT_NULL, DEDUP]),
         ],
         &[("'q', max_attempts => -1, if_not_exists => true", "22023")],
     ),
@@ -707,6 +709,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
             Argument("group_limit", "5", &[LIMIT]),
             Argument("dead_letter_queue", "''", &[DEAD_LETTER_QUEUE, &[("'q'", "22023")]]),
             Argument("notify", "true", &[]),
+            Argument("dedup", "'waiting'", &[DEDUP]),
         ],
         &[],
     ),

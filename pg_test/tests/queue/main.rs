@@ -12,6 +12,7 @@ mod counted;
 mod dead;
 mod dead_letters;
 mod dedup;
+mod dedup_waiting;
 mod durations;
 mod ending;
 mod groups;

@@ -32,6 +32,8 @@ pub(in crate::queue) struct Change<'c> {
     /// Empty for none.
     pub dead_letter_queue: Option<&'c [u8]>,
     pub notify: Option<bool>,
+    /// `live` or `waiting`.
+    pub dedup: Option<&'static str>,
 }
 
 /// Changes a queue's options.
@@ -62,7 +64,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                     WHEN $9 OPERATOR(pg_catalog.>) 0 THEN pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9) END, \
                 paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack), \
                 group_limit = coalesce($13, group_limit), \
-                dead_letter_queue = CASE WHEN $14 THEN $15 ELSE dead_letter_queue END, notify = coalesce($16, notify) \
+                dead_letter_queue = CASE WHEN $14 THEN $15 ELSE dead_letter_queue END, notify = coalesce($16, notify), \
+                dedup = coalesce($17, dedup) \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -92,6 +95,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::OptionalBool(Some(dead_letter_queue.is_some())),
                 Parameter::OptionalText(dead_letter_queue.as_ref().and_then(|to| Some(to.as_ref()?.name.as_str()))),
                 Parameter::OptionalBool(change.notify),
+                Parameter::OptionalText(change.dedup),
             ],
             |row| {
                 changed = Some(options_of(row)?);
@@ -109,7 +113,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
             Ok(())
         })?;
     }
-    if dead_letter_queue.is_some() || change.notify.is_some() {
+    if dead_letter_queue.is_some() || change.notify.is_some() || change.dedup.is_some() {
         announce()?;
     }
     if change.paused == Some(false) {

@@ -41,6 +41,8 @@ pub(in crate::queue) struct NewQueue<'c> {
     /// Empty for none.
     pub dead_letter_queue: &'c [u8],
     pub notify: bool,
+    /// `live` or `waiting`.
+    pub dedup: &'static str,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
@@ -129,17 +131,18 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
         run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify, dedup) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14 FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14, $15 FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
                     max_in_flight = EXCLUDED.max_in_flight, max_rate = EXCLUDED.max_rate, \
                     rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
                     durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack, \
-                    group_limit = EXCLUDED.group_limit, dead_letter_queue = EXCLUDED.dead_letter_queue, notify = EXCLUDED.notify",
+                    group_limit = EXCLUDED.group_limit, dead_letter_queue = EXCLUDED.dead_letter_queue, notify = EXCLUDED.notify, \
+                    dedup = EXCLUDED.dedup",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -155,6 +158,7 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
                 Parameter::I32(new.group_limit),
                 Parameter::OptionalText(dead_letter_queue.as_ref().map(|to| to.name.as_str())),
                 Parameter::OptionalBool(Some(new.notify)),
+                Parameter::Text(new.dedup),
             ],
         )
     })?;

@@ -11,7 +11,7 @@ use crate::pg::server;
 use crate::pg::spi::as_owner_of;
 use crate::pg::table::snapshot::fixed_snapshot;
 use crate::queue::handle::Queue;
-use crate::queue::heap::rows::{Missed, OpenTable, Row};
+use crate::queue::heap::rows::{Missed, OpenTable, Row, SUPERSEDED_AT};
 use crate::queue::pending::{Ending, remember};
 use enough_engine::queue::{Aside, Busy, Entry, Tid};
 
@@ -20,15 +20,22 @@ const CHUNK: usize = 64;
 /// Messages that one read buries at the most.
 const A_READ: i64 = 256;
 /// The error of messages that were not delivered in time.
-pub(in crate::queue) const EXPIRED: &str = "expired";
+const EXPIRED: &str = "expired";
+/// The error of messages whose dedup key another has taken over.
+const SUPERSEDED: &str = "superseded";
 /// Timers that run out under one hold of the lock.
 const TIMERS: usize = 256;
+
+/// Why a message is not delivered from that time on.
+pub(in crate::queue) fn why_expired(expires_at: Option<i64>) -> &'static str {
+    if expires_at == Some(SUPERSEDED_AT) { SUPERSEDED } else { EXPIRED }
+}
 
 /// What a message is said to have died of: one that has had as many deliveries as it may have, by `most`, of the last of them.
 fn outcome(row: &Row, attempts: u32, most: u32) -> Outcome<'static> {
     let allowed = row.max_attempts.map_or(most, |own| own.min(most));
     let expired = attempts < allowed && row.has_expired(server::now());
-    let error = expired.then(|| Text::copied(EXPIRED.as_bytes()));
+    let error = expired.then(|| Text::copied(why_expired(row.expires_at).as_bytes()));
     Outcome::Dead { error, attempts, ending: Ending::Buried }
 }
 

@@ -30,4 +30,5 @@ pub(in crate::queue) mod redrive;
 pub(in crate::queue) mod refill;
 pub(in crate::queue) mod release;
 pub(in crate::queue) mod replace;
+pub(in crate::queue) mod supersede;
 mod wait;

@@ -44,6 +44,9 @@ pub struct Row {
     tuple: Tuple,
 }
 
+/// The time (`-infinity`) since which a row isn't to be delivered whose dedup key another message has taken over.
+pub const SUPERSEDED_AT: i64 = i64::MIN;
+
 impl Row {
     /// Whether this transaction has written it, so that nobody else sees it as it is.
     pub fn is_own(&self) -> bool {

@@ -5,7 +5,7 @@ use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::{Rows, Value};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, column, read_rows};
-use crate::queue::consume::bury::EXPIRED;
+use crate::queue::consume::bury::why_expired;
 use crate::queue::handle::Queue;
 use enough_engine::queue::{Seen, State, Tag, Tid};
 
@@ -81,7 +81,7 @@ fn live(queue: &Queue, msg_id: i64, mut each: impl FnMut(Seen, Value<'_>) -> Res
             let own = row.get::<i32>(6)?.and_then(|own| u32::try_from(own).ok()).unwrap_or(u32::MAX);
             let (seen, has_expired) = limited(seen, expires_at, most.min(own), now);
             let error = match column(row, 3)? {
-                _ if has_expired => Value::Bytes(EXPIRED.as_bytes()),
+                _ if has_expired => Value::Bytes(why_expired(expires_at).as_bytes()),
                 Value::Null if seen.state == State::UsedUp => Value::Bytes(USED_UP.as_bytes()),
                 error => error,
             };
