@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::refused;
 use enough_pg_test::queue::send_numbers;
-use enough_pg_test::server::{Database, backend, until_waiting};
+use enough_pg_test::server::{self, Database, backend, until_waiting};
 use postgres::Client;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,4 +157,45 @@ fn arguments_and_privileges_are_those_of_each_queue() -> Result<()> {
     refused(other.query("SELECT FROM enough.queue_read_any('{b,a}')", &[]).map(drop), "42501")?;
     ensure!(read(&mut other, &["a"], "")?.len() == 1);
     Ok(())
+}
+
+/// A worker for all of a thousand tenants, each with a queue of its own.
+#[test]
+fn a_thousand_queues_are_served_and_awaited_in_one_read() -> Result<()> {
+    // A server of its own: the memory of the shared one has room for the queues of all other tests.
+    let server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    // Each in a transaction of its own: the locks on what is made have room for so many only.
+    client.batch_execute(
+        "CREATE PROCEDURE make_queues() LANGUAGE plpgsql AS \
+         $$ BEGIN FOR n IN 0..999 LOOP PERFORM enough.queue_create('t' || n); COMMIT; END LOOP; END $$",
+    )?;
+    client.batch_execute("CALL make_queues()")?;
+    let names: Vec<String> = (0..1000).map(|n| format!("t{n}")).collect();
+    let queues: Vec<&str> = names.iter().map(String::as_str).collect();
+    ensure!(read(&mut client, &queues, ", 10")?.is_empty());
+    // One message in each: all of them in one read, in the order of the array.
+    client.batch_execute("SELECT enough.queue_send('t' || n, '1') FROM generate_series(999, 0, -1) AS n")?;
+    let got = read(&mut client, &queues, ", 10000")?;
+    ensure!(got.iter().map(|(queue, _)| queue).eq(&names), "{} messages", got.len());
+    ensure!(read(&mut client, &queues, ", 10000")?.is_empty(), "they are leased");
+    // The first, the last and one between wake who waits for all, and who did before has left no list in a wrong state.
+    for queue in ["t0", "t999", "t500", "t999"] {
+        let got = waiting(&database, &queues, |client| {
+            send_numbers(client, queue, 1)?;
+            Ok(())
+        })?;
+        ensure!(got.len() == 1 && got[0].0 == queue, "{got:?}");
+    }
+    // One that is dropped meanwhile ends the wait: the name is no queue's any more.
+    let mut waiter = database.client()?;
+    let pid = backend(&mut waiter)?;
+    let statement = "SELECT FROM enough.queue_read_any($1, wait => '20 s')";
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| waiter.query(statement, &[&queues]));
+        until_waiting(&mut client, pid)?;
+        client.batch_execute("SELECT enough.queue_drop('t998')")?;
+        refused(reader.join().ok().context("the reader panicked")?.map(drop), "42704").map(drop)
+    })
 }
