@@ -218,6 +218,7 @@ DECLARE
     trigger text := 'enough_cache_tag_' || left(md5(chosen), 16);
     by_row boolean := cardinality(named) > 0;
     partitioned boolean;
+    elsewhere boolean;
 BEGIN
     IF tbl IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
@@ -236,6 +237,16 @@ BEGIN
     END IF;
     -- Before the catalogs are read: who else changes the table''s triggers, or drops it, is done then.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tbl);
+    -- Citus' list of its tables. Of those only one that it has added as it was, on this server alone, has its rows where its triggers are.
+    IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN
+        EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition d WHERE d.logicalrelid = $1 '
+                'AND NOT (d.partmethod = ''n'' AND d.repmodel <> ''t'' AND d.colocationid = 0))' INTO elsewhere USING tbl;
+        IF elsewhere THEN
+            RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+                MESSAGE = format('table "%s" has its rows in shards, which a trigger of this table would not be told of', own_name),
+                HINT = 'Call cache_invalidate() on every node where the table is written, or give the entries a ttl.';
+        END IF;
+    END IF;
     SELECT n INTO missing FROM unnest(named) AS n
      WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = tbl AND a.attname = n AND a.attnum > 0 AND NOT a.attisdropped)
      LIMIT 1;
@@ -262,7 +273,7 @@ COMMENT ON FUNCTION enough.cache_tag_table(regclass, text) IS
 'Makes every INSERT, UPDATE, DELETE and TRUNCATE on a table remove all cache entries with a tag.
 tag: the table''s own name, without its schema, if NULL. With names of columns between braces, as in ''user:{id}'', it is a tag for each row: a change of a row removes the entries with the tag that is made of the row as it was and as it is now (a column as its text, NULL as an empty one); the tag ''user:{id}'' itself goes with every change, and TRUNCATE removes all entries that have any tag, as does a change after a column was renamed. A brace itself is written twice. A table may have several tags.
 Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for every role that writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, and where replication applies it. Entries that were cached before do not have the tag. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
-Fails with 22004 for a NULL table, 22023 for a brace alone, 42703 for a name that is no column''s, 54000 for a tag of more than 128 bytes, 42501 where the table is another''s, 42809 for what can have no such trigger, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
+Fails with 22004 for a NULL table, 22023 for a brace alone, 42703 for a name that is no column''s, 54000 for a tag of more than 128 bytes, 42501 where the table is another''s, 42809 for what can have no such trigger, 0A000 for a table that Citus keeps in shards, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_untag_table(tbl regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE

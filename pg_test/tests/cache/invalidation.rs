@@ -257,6 +257,29 @@ fn a_tag_with_columns_ends_what_belongs_to_the_rows() -> Result<()> {
     Ok(())
 }
 
+/// What Citus' catalog says of its tables, without Citus: the columns that are looked at, and what it writes into them.
+#[test]
+fn a_table_in_shards_is_refused() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(
+        "SET allow_system_table_mods = on; \
+         CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod \"char\", colocationid int, repmodel \"char\"); \
+         RESET allow_system_table_mods; \
+         CREATE TABLE hashed (v int); CREATE TABLE reference (v int); CREATE TABLE one_shard (v int); \
+         CREATE TABLE added (v int); CREATE TABLE plain (v int); \
+         INSERT INTO pg_dist_partition VALUES \
+             ('hashed', 'h', 1, 's'), ('reference', 'n', 2, 't'), ('one_shard', 'n', 3, 's'), ('added', 'n', 0, 's')",
+    )?;
+    for table in ["hashed", "reference", "one_shard"] {
+        let call = format!("SELECT enough.cache_tag_table('{table}')");
+        let hint = refused(client.simple_query(&call), "0A000").context(table)?;
+        ensure!(hint.contains("cache_invalidate()"), "{table}: {hint}");
+    }
+    client.batch_execute("SELECT enough.cache_tag_table('added'), enough.cache_tag_table('plain')")?;
+    Ok(())
+}
+
 #[test]
 fn many_rows_end_no_more_than_they_must_and_no_less() -> Result<()> {
     let server = server::start(&server::options()?)?;
