@@ -237,10 +237,9 @@ BEGIN
     END IF;
     -- Before the catalogs are read: who else changes the table''s triggers, or drops it, is done then.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tbl);
-    -- Citus' list of its tables. Of those only one that it has added as it was, on this server alone, has its rows where its triggers are.
+    -- Citus' list of its tables: also one that it has only added to its metadata has its rows in a shard, where no such trigger fires.
     IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN
-        EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition d WHERE d.logicalrelid = $1 '
-                'AND NOT (d.partmethod = ''n'' AND d.repmodel <> ''t'' AND d.colocationid = 0))' INTO elsewhere USING tbl;
+        EXECUTE 'SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition d WHERE d.logicalrelid = $1)' INTO elsewhere USING tbl;
         IF elsewhere THEN
             RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
                 MESSAGE = format('table "%s" has its rows in shards, which a trigger of this table would not be told of', own_name),
