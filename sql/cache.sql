@@ -158,8 +158,9 @@ CREATE FUNCTION enough.cache_fetch(key text, ttl interval, query text, args json
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_fetch';
 COMMENT ON FUNCTION enough.cache_fetch(text, interval, text, jsonb, interval, text[], interval) IS
 'Returns the value cached under a key, or else runs a query and caches its one value.
-ttl: how long the value lives from then on; NULL: until it is evicted. query: returns at most one row of one column; run as the caller, with its privileges, search_path and transaction; what is not jsonb becomes it as to_jsonb() does it, and no row, or NULL, becomes a JSON null, which is cached as well. args: what $1 is in the query. stale_for: while one session computes the value anew, others get the expired one for up to that long after its end, instead of waiting. tags: at most 8, by which cache_invalidate() finds the entry. stale_if_error: where the query fails, the expired value is returned for up to that long after its end, with the error as a WARNING; then the query runs in a savepoint, and is not tried again for a second. A cancel, a timeout and an assertion are not caught.
+ttl: how long the value lives from then on; NULL: until it is evicted. query: returns at most one row of one column; run as the caller, with its privileges, search_path and transaction; what is not jsonb becomes it as to_jsonb() does it, and no row, or NULL, becomes a JSON null, which is cached as well. args: what $1 is in the query. stale_for: while one session computes the value anew, others get the expired one for up to that long after its end, instead of waiting. tags: at most 8, by which cache_invalidate() finds the entry; the tags of the tables that are read come to them. stale_if_error: where the query fails, the expired value is returned for up to that long after its end, with the error as a WARNING; then the query runs in a savepoint, and is not tried again for a second. A cancel, a timeout and an assertion are not caught.
 Concurrent calls for a key run the query once; the others wait for it, as for a lock (in pg_locks an advisory one with objsubid 25966). If it fails, is cancelled or its session ends, the next of them runs its own query; the error is that caller''s. The value is stored at once and stays when the transaction rolls back; but in a transaction that has written it is stored at the commit, since it may be made of rows that others do not see. One that had written before the call makes nobody wait; where the query itself writes, others wait for that commit. A value is not stored where its key, or a tag, was removed since the query began, or where it is above enough.cache_max_value, which is counted as fetch_uncached in cache_stats(), and for ten seconds nobody waits for it; the caller gets it nevertheless. On a standby ttl has to be given, and a value is kept for enough.cache_standby_ttl at most.
+The entry has by itself the tags of every table of cache_tag_table() that the query''s plan names, through views and partitions, or that of a statement in a function that it calls; of a tag with columns the one that goes with every change, ''user:{id}'' as it stands. Where that makes more than 8 different tags, the value is not stored, and counted as fetch_uncached. Not seen is what runs in a parallel worker, what the query takes from the cache, what a function reads without the executor, and what lies behind a materialized view or a foreign table.
 Everybody who may call cache_get() can read what is cached, whatever the query needed privileges for.
 Fails with what the query fails with; 22004 for a NULL key, query or tag among others, and on a standby for a NULL ttl; 22023 for a query that returns several rows or columns or no result, or needs its own key, for a ttl that is not positive and finite, a stale_for or stale_if_error that is negative or infinite, or where the entry was written by cache_set_bytes(); 54000 for a key of more than 512 bytes, more than 8 tags or one of more than 128 bytes; 40P01 where sessions wait for one another in a circle.';
 
@@ -217,7 +218,7 @@ DECLARE
     missing text;
     trigger text := 'enough_cache_tag_' || left(md5(chosen), 16);
     by_row boolean := cardinality(named) > 0;
-    partitioned boolean;
+    part boolean;
     elsewhere boolean;
 BEGIN
     IF tbl IS NULL THEN
@@ -254,7 +255,9 @@ BEGIN
             MESSAGE = format('column "%s" of table "%s" does not exist', missing, own_name),
             HINT = 'Put the name of a column between the braces of the tag, as it is in the catalog.';
     END IF;
-    partitioned := (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = tbl);
+    -- What is written to the whole fires none of a part's triggers for statements.
+    part := EXISTS (SELECT FROM pg_class c WHERE c.oid = tbl AND c.relkind = 'p')
+         OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = tbl);
     -- Fires whatever session_replication_role is. Where rows have tags of their own, only TRUNCATE is not told row by row.
     EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s FOR EACH STATEMENT EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
                    trigger, CASE WHEN by_row THEN 'TRUNCATE' ELSE 'INSERT OR UPDATE OR DELETE OR TRUNCATE' END, tbl, chosen);
@@ -265,13 +268,19 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = tbl AND t.tgname = trigger AND t.tgparentid <> 0) THEN
         EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION enough.cache_invalidate_by_trigger(%L)',
                        trigger, tbl, chosen);
-        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', tbl, CASE WHEN by_row OR partitioned THEN 'ALWAYS' ELSE 'REPLICA' END, trigger);
+        EXECUTE format('ALTER TABLE %s ENABLE %s TRIGGER %I', tbl, CASE WHEN by_row OR part THEN 'ALWAYS' ELSE 'REPLICA' END, trigger);
     END IF;
+    -- What is computed from rows as they were before is refused from here on: the triggers have told nobody of later changes.
+    BEGIN
+        PERFORM enough.cache_invalidate(CASE WHEN by_row THEN chosen ELSE replace(replace(chosen, '{{', '{'), '}}', '}') END);
+    EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        NULL; -- Without its memory there is no cache.
+    END;
 END $$;
 COMMENT ON FUNCTION enough.cache_tag_table(regclass, text) IS
 'Makes every INSERT, UPDATE, DELETE and TRUNCATE on a table remove all cache entries with a tag.
 tag: the table''s own name, without its schema, if NULL. With names of columns between braces, as in ''user:{id}'', it is a tag for each row: a change of a row removes the entries with the tag that is made of the row as it was and as it is now (a column as its text, NULL as an empty one); the tag ''user:{id}'' itself goes with every change, and TRUNCATE removes all entries that have any tag, as does a change after a column was renamed. A brace itself is written twice. A table may have several tags.
-Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for every role that writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, and where replication applies it. Entries that were cached before do not have the tag. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
+Returns nothing. Makes triggers, so it takes the ownership of the table. They fire for every role that writes, without any right on this schema, also where replication applies rows or session_replication_role is replica, and for what is written to a partition itself. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition, and what a standby does not run: see enough.cache_standby_ttl. They run once a statement; once a row where the tag names columns, where the table is partitioned, a partition or a child, and where replication applies it. Tagging removes the entries that have the tag; others that were cached before do not get it. A child or partition is told of what is written to its parent if it was one when it was tagged; a parent by inheritance is not told of what is written to a child, which has to be tagged itself. A transaction that removes more tags than the cache can keep apart (some hundreds to a megabyte of its memory) removes all entries that have any.
 Fails with 22004 for a NULL table, 22023 for a brace alone, 42703 for a name that is no column''s, 54000 for a tag of more than 128 bytes, 42501 where the table is another''s, 42809 for what can have no such trigger, 0A000 for a table that Citus keeps in shards, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_untag_table(tbl regclass) RETURNS void
@@ -297,7 +306,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enough.cache_untag_table(regclass) IS
 'Undoes cache_tag_table(), for all tags of a table.
-Returns nothing, also where there is nothing to undo. What a partition has from the whole table stays.
+Returns nothing, also where there is nothing to undo. What a partition has from the whole table stays. Entries with the tags stay, and no change ends them any more.
 Fails with 22004 for a NULL table, 42501 for a table that is not the caller''s, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT hits bigint,

@@ -9,7 +9,10 @@
 //! had written before, it makes nobody wait for that. If it is the query itself that writes, others wait: that is how
 //! long computing the value takes.
 //!
-//! Of a value that is too large to be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
+//! A value ends with the tables that the query has read, where those are tagged: it gets their tags beside the caller's.
+//! With more than an entry can have it isn't stored, for it could be stale.
+//!
+//! Of a value that can't be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
 use super::barrier::{self, ComputedFrom};
@@ -18,10 +21,11 @@ use super::key::Key;
 use super::log::Effect;
 use super::store::Note;
 use super::transactional;
-use super::{jsonb, pending, store};
+use super::{jsonb, pending, store, tables};
 use crate::error::Error;
 use crate::pg::fmgr::{Buffer, Jsonb};
 use crate::pg::key_lock::KeyLock;
+use crate::pg::reads::Reads;
 use crate::pg::savepoint::attempt;
 use crate::pg::{query, server};
 use crate::shmem::Segment;
@@ -52,7 +56,7 @@ pub struct Life {
     pub until: u64,
 }
 
-/// For how long a value isn't tried to be stored that was too large, in microseconds: its callers don't wait for each
+/// For how long a value isn't tried to be stored that was too large or had too many tags, in microseconds: its callers don't wait for each
 /// other.
 const LARGE_FOR: u64 = 10_000_000;
 /// For how long a query that has failed isn't tried again, by those who take an older value.
@@ -144,6 +148,7 @@ fn make(
         }
     }
     let since = if server::has_one_snapshot() { barrier::since() } else { server::logical_time() };
+    let reads = Reads::begin();
     let query = || query::one_value(fetch.query, fetch.args);
     let value = match older {
         None => query()?,
@@ -158,24 +163,28 @@ fn make(
             Err(failure) => failure.pass_on()?,
         },
     };
-    drop(computing);
+    let tags = tables::with_those_of(segment, fetch.tags, &reads)?;
+    drop((reads, computing));
     let buffer = value.unwrap_or_else(|| Buffer::holding(&jsonb::null()));
     let value: &[u8] = buffer.bytes();
     let Life { over, until } = life()?;
     let transactional = server::has_written() || pending::concerns(key.hash);
-    if value.len() > store::largest_value(segment)? {
+    let fits = value.len() <= store::largest_value(segment)?;
+    let Some(tags) = tags.filter(|_| fits) else {
         store::count(segment, key.hash, |cache, stripe| cache.count_uncached(stripe))?;
         if !transactional {
             store::put_note(segment, key.hash, Note::TooLarge, over.min(clock::now() + LARGE_FOR))?;
         }
         end(turn);
-    } else if transactional {
-        pending::write(key, Effect::SetStale { value, over, until, tags: &fetch.tags })?;
+        return Ok((buffer, Kind::Json));
+    };
+    if transactional {
+        pending::write(key, Effect::SetStale { value, over, until, tags: &tags })?;
         if let Some(turn) = turn {
             turn.end_with_transaction();
         }
     } else {
-        let request = Reservation::kept(value.len(), fetch.tags, (until > over).then_some(over));
+        let request = Reservation::kept(value.len(), tags, (until > over).then_some(over));
         let mut reservation = store::reserve(segment, key, value, request, clock::now())?;
         let item = Item { key: key.hash, database: server::database(), expiry: until, kind: Kind::Json };
         // Where it is refused, it is still what the caller's snapshot says.

@@ -7,8 +7,10 @@ use super::log::Removed;
 use super::{arguments, pending};
 use crate::error::Error;
 use crate::pg::fmgr::{Call, Value};
+use crate::pg::reads::Reads;
 use crate::pg::trigger::Trigger;
-use crate::shmem::segment;
+use crate::shmem::{Segment, segment};
+use enough_engine::cache::Tags;
 
 /// A part of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,22 @@ fn invalidate(tag: Option<Tag>) -> Result<(), Error> {
         Some(tag) => pending::end(Removed::Tag(arguments::hashed_tag(segment()?, tag.bytes())?)),
         None => Ok(()),
     }
+}
+
+/// The tags with those by which all that was made of the tables is known that were read; `None` where they are more than an
+/// entry can have.
+pub fn with_those_of(segment: &Segment, mut tags: Tags, reads: &Reads) -> Result<Option<Tags>, Error> {
+    let mut outcome = Ok(true);
+    reads.first_arguments(c"cache_invalidate_by_trigger", |template| {
+        let Some(tag) = of_whole_table(template) else { return };
+        match arguments::hashed_tag(segment, tag.bytes()) {
+            Ok(hash) if tags.hashes().contains(&hash) => {}
+            Ok(hash) if tags.push(hash) => {}
+            Ok(_) => outcome = outcome.clone().map(|_| false),
+            Err(error) => outcome = Err(error),
+        }
+    });
+    Ok(outcome?.then_some(tags))
 }
 
 /// `cache_invalidate_by_trigger`

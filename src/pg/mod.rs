@@ -13,6 +13,7 @@
 //! | `fmgr.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
 //! | `guard.rs`, `raise.rs` | errors and panics on their way into the server; errors with a SQLSTATE of the extension's own |
 //! | `spi.rs`, `query.rs` | statements of the extension's own; a query that the user has given |
+//! | `reads.rs` | the tables that a piece of work reads |
 //! | `xact.rs`, `savepoint.rs` | what happens at commit, abort and their savepoints; work in a savepoint of its own |
 //! | `prepared.rs` | transactions that are prepared, and what becomes of them |
 //! | `wal.rs` | what the transaction has written, and whether its commit waits for the disk |
@@ -45,6 +46,7 @@ pub mod own;
 pub mod prepared;
 pub mod query;
 pub mod raise;
+pub mod reads;
 mod reserve;
 pub mod row;
 pub mod savepoint;

@@ -1,6 +1,7 @@
 //! The cache as clients see it.
 
 mod atomic;
+mod auto;
 mod churn;
 mod fetch;
 mod invalidation;
