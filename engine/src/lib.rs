@@ -13,6 +13,7 @@
 //! | [`hash`] | keyed 128-bit hashes, by which keys are known inside the segment |
 //! | [`limiter`] | the arithmetic of the three rate-limit algorithms and the table of their states |
 //! | [`cache`] | the arena, the hash table over it and eviction |
+//! | [`semaphore`] | who holds a name until when, and who waits for it |
 //! | [`window`] | a strict sliding window |
 //! | [`queue`] | the window of ready messages, the leases and the timers |
 //! | [`topic`] | patterns of topics |
@@ -26,6 +27,7 @@ pub mod fingerprint;
 pub mod hash;
 pub mod limiter;
 pub mod queue;
+pub mod semaphore;
 pub mod seqlock;
 pub mod topic;
 pub mod window;
