@@ -73,6 +73,25 @@ fn what_has_expired_gives_way_and_the_rest_does_not() {
 }
 
 #[test]
+fn who_waits_has_the_memory_to_take() {
+    let words = allocate(1024);
+    format(&words);
+    let awaited = key(1, b"awaited");
+    let token = taken(table(&words, 0).acquire(&awaited, &ask(1, 1, 1000), Wait::No).unwrap().answer);
+    let waits = table(&words, 0).acquire(&awaited, &ask(2, 1, 1000), Wait::Until(500)).unwrap().answer;
+    let Answer::Waits { ticket, .. } = waits else { panic!("{waits:?}") };
+    let fill = |now| {
+        let other = key(1, b"other");
+        while table(&words, now).acquire(&other, &ask(3, u32::MAX, 1000), Wait::No).unwrap().answer != Answer::Full {}
+    };
+    fill(1);
+    assert!(table(&words, 2).release(awaited.hash, token, None).unwrap().answer);
+    // What was freed is taken by others.
+    fill(3);
+    taken(table(&words, 4).acquire(&awaited, &ask(2, 1, 1000), Wait::Again(ticket, 500)).unwrap().answer);
+}
+
+#[test]
 fn a_ttl_lasts_no_longer_when_the_clock_steps_back() {
     let words = allocate(1024);
     format(&words);
