@@ -22,6 +22,8 @@ static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
 /// What is read as long as this lives; with what work within this reads.
 pub struct Reads {
+    /// Where those of this work begin, and where those of the work around it.
+    start: u32,
     outer: u32,
 }
 
@@ -37,7 +39,7 @@ impl Reads {
         }
         let met = MET.get().map_or(0, |met| met.len() as u32);
         AT_WORK.fetch_add(1, Relaxed);
-        Reads { outer: START.swap(met, Relaxed) }
+        Reads { start: met, outer: START.swap(met, Relaxed) }
     }
 
     /// What the triggers of the relations that were read until now pass to `function` of the schema `enough`, first
@@ -45,7 +47,7 @@ impl Reads {
     pub fn first_arguments(&self, function: &CStr, mut each: impl FnMut(&[u8])) {
         // SAFETY: no preconditions.
         unsafe { pg_sys::AcceptInvalidationMessages() };
-        let start = START.load(Relaxed) as usize;
+        let start = self.start as usize;
         // Not held while the server is called, which could call back.
         for place in start.. {
             let Some(relation) = MET.get().and_then(|met| met.get(place).copied()) else { break };
