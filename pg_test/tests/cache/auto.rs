@@ -119,7 +119,7 @@ fn a_value_with_more_tags_than_an_entry_can_have_is_not_stored() -> Result<()> {
     client.query(tagged, &[&all(8), &"own"])?;
     ensure!(!there(&mut client)?, "the caller's own tags count, too");
     let value: Value = client.query_one(tagged, &[&all(8), &"t3"])?.get(0);
-    ensure!(value == Value::from(1), "{value}");
+    ensure!(value == 1, "{value}");
     ensure!(there(&mut client)?, "a tag counts once");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The schema that Supabase puts before pgmq: six functions that roles of PostgREST call by the names of their arguments.
+//! The schema that Supabase puts before pgmq: six functions that roles of `PostgREST` call by the names of their arguments.
 
 use crate::common::{expect, made};
 use anyhow::Result;
