@@ -28,11 +28,15 @@ fn server_packages(pg: Pg) -> Vec<String> {
         .to_vec()
 }
 
-/// What only the tests need, from where the server is from: the scheduler that runs `maintain()`, a proxy before several
-/// servers, and a pooler.
+/// What only the tests need, from where the server is from: the scheduler that runs `maintain()`, a pooler, and for one
+/// version, since it knows little of the server's, a proxy before several servers.
 fn test_packages(pg: Pg) -> Vec<String> {
     let major = pg.major();
-    vec![format!("postgresql-{major}-cron"), format!("postgresql-{major}-plproxy"), drivers::POOLER.to_owned()]
+    let mut packages = vec![format!("postgresql-{major}-cron"), drivers::POOLER.to_owned()];
+    if pg == Pg::Pg15 {
+        packages.push(format!("postgresql-{major}-plproxy"));
+    }
+    packages
 }
 
 /// Ensures that the extension can be built for and run on `pg`.
