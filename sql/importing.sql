@@ -4,10 +4,11 @@ CREATE FUNCTION enough.queue_import_pgmq(queue text, to_queue text DEFAULT NULL)
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
-    live CONSTANT regclass := to_regclass('pgmq.' || quote_ident('q_' || lower($1)));
-    archive CONSTANT regclass := to_regclass('pgmq.' || quote_ident('a_' || lower($1)));
+    live_name CONSTANT text := 'pgmq.' || quote_ident('q_' || lower($1));
+    archive_name CONSTANT text := 'pgmq.' || quote_ident('a_' || lower($1));
+    live regclass;
+    archive regclass;
     target CONSTANT text := coalesce($2, lower($1));
-    kind "char";
     persistence "char";
     missing text;
     one regclass;
@@ -17,7 +18,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed',
             MESSAGE = 'argument "queue" must not be NULL', HINT = 'Pass the name of a queue that pgmq has made.';
     END IF;
-    SELECT c.relkind, c.relpersistence INTO kind, persistence FROM pg_class AS c WHERE c.oid = live AND c.relkind IN ('r', 'p');
+    SELECT c.relpersistence INTO persistence FROM pg_class AS c WHERE c.oid = to_regclass(live_name) AND c.relkind IN ('r', 'p');
     IF NOT FOUND THEN
         RAISE EXCEPTION USING ERRCODE = 'undefined_object',
             MESSAGE = format('"%s" is no queue of pgmq: there is no table pgmq.%I', left($1, 63), 'q_' || lower(left($1, 63))),
@@ -29,9 +30,12 @@ BEGIN
             MESSAGE = format('queue "%s" can not be imported in a %s transaction', $1, upper(current_setting('transaction_isolation'))),
             HINT = 'Call it in a READ COMMITTED transaction.';
     END IF;
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', live);
-    IF archive IS NOT NULL THEN
-        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', archive);
+    -- By their names: either may be dropped, or made anew, until it is locked.
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', live_name);
+    live := to_regclass(live_name);
+    IF to_regclass(archive_name) IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', archive_name);
+        archive := to_regclass(archive_name);
     END IF;
     SELECT string_agg(n, ', ') INTO missing FROM unnest('{msg_id,read_ct,enqueued_at,vt,message,headers}'::text[]) AS n
      WHERE NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = live AND a.attname = n AND NOT a.attisdropped)
@@ -77,4 +81,4 @@ COMMENT ON FUNCTION enough.queue_import_pgmq(text, text) IS
 queue: its name there. to_queue: the name of the queue that is made; NULL: the same in lower case.
 Returns how many messages are live. Visible, invisible and archived messages keep their numbers, the invisible ones until when, and all how often they were read; new messages are numbered on from there. A message that is NULL becomes the JSON null. The queue has no limit of attempts and no backoff, and keeps its archive, as in pgmq; queue_alter() changes that. The tables of pgmq are dropped, with the topics that are bound to the queue and its throttle; nothing happens where the transaction rolls back.
 It locks the queue''s tables and copies them, so stop its clients before. Needs the ownership of these tables and, where pgmq is installed, DELETE on pgmq.meta.
-Fails with 22004 for a NULL queue, 42704 where pgmq has no such queue, 42710 where there is a queue to_queue, 22023 for a name that is no queue''s here, 55000 for tables of an older pgmq, 25001 in a REPEATABLE READ or SERIALIZABLE transaction, 42501 where they are another''s, 25006 in a read-only transaction or on a standby.';
+Fails with 22004 for a NULL queue, 42704 where pgmq has no such queue, 42710 where there is a queue to_queue, 22023 for a name that is no queue''s here, 55000 for tables of an older pgmq, 25001 in a REPEATABLE READ or SERIALIZABLE transaction, 42501 where they are another''s, 42P01 where they are dropped meanwhile, 25006 in a read-only transaction or on a standby.';

@@ -118,3 +118,9 @@ pub fn until_waiting(client: &mut Client, pid: u32) -> Result<()> {
         Ok(row.map(drop))
     })
 }
+
+/// Waits until a session waits for a lock of another's.
+pub fn until_locked(client: &mut Client, pid: u32) -> Result<()> {
+    let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
+    check::eventually("a session waits for a lock", || Ok(client.query_opt(waits, &[&i32::try_from(pid)?])?.map(drop)))
+}

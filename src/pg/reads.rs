@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 /// The relations met by the work that is going on, those of work within other work behind those of the latter.
 static MET: BackendLocal<PgVec<u32>> = BackendLocal::new(PgVec::new());
 /// Where in there the innermost work's begin. They are sorted.
-static START: AtomicU32 = AtomicU32::new(0);
-static AT_WORK: AtomicU32 = AtomicU32::new(0);
+static START: AtomicU32 = AtomicU32::new(NO_WORK);
+/// Nothing is going on.
+const NO_WORK: u32 = u32::MAX;
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// Who was told before.
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
@@ -38,7 +39,6 @@ impl Reads {
             }
         }
         let met = MET.get().map_or(0, |met| met.len() as u32);
-        AT_WORK.fetch_add(1, Relaxed);
         Reads { start: met, outer: START.swap(met, Relaxed) }
     }
 
@@ -59,14 +59,11 @@ impl Reads {
 impl Drop for Reads {
     fn drop(&mut self) {
         START.store(self.outer, Relaxed);
-        let within = AT_WORK.fetch_sub(1, Relaxed) > 1;
         if let Some(mut met) = MET.get() {
-            if within {
-                if let Some(own) = met.get_mut(self.outer as usize..) {
-                    own.sort_unstable();
-                }
-            } else {
+            if self.outer == NO_WORK {
                 met.empty(64);
+            } else if let Some(own) = met.get_mut(self.outer as usize..) {
+                own.sort_unstable();
             }
         }
     }
@@ -102,13 +99,16 @@ fn first_arguments_of(relation: Oid, function: &CStr, each: &mut impl FnMut(&[u8
     }
 }
 
-/// Notes the relations of a plan that is about to be run.
+/// Notes the relations of a plan that is about to be run, where work is going on.
 ///
 /// # Safety
 /// The description is the executor's.
 unsafe fn note(description: *const pg_sys::QueryDesc) {
-    let Some(mut met) = MET.get() else { return };
-    let start = START.load(Relaxed) as usize;
+    let start = START.load(Relaxed);
+    if start == NO_WORK {
+        return;
+    }
+    let (Some(mut met), start) = (MET.get(), start as usize) else { return };
     // SAFETY: the caller's promise; a list has as many elements as it says.
     unsafe {
         let relations = (*(*description).plannedstmt).relationOids;
@@ -130,9 +130,7 @@ unsafe fn note(description: *const pg_sys::QueryDesc) {
 unsafe extern "C-unwind" fn starting(description: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: called as the server does; who was told before is called so, too.
     unsafe {
-        if AT_WORK.load(Relaxed) > 0 {
-            note(description);
-        }
+        note(description);
         match PREVIOUS {
             Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(description, flags)),
             None => pg_sys::standard_ExecutorStart(description, flags),

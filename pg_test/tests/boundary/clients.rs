@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use enough_pg_test::check::{eventually, healthy};
 use enough_pg_test::pgbouncer::{self, Pooler};
 use enough_pg_test::queue;
-use enough_pg_test::server::{self, Database, backend, until_waiting};
+use enough_pg_test::server::{self, Database, backend, until_locked, until_waiting};
 use postgres::Client;
 use serde_json::json;
 use std::io::{Read, Write};
@@ -216,10 +216,7 @@ fn a_client_that_has_gone_while_the_table_was_locked_takes_nothing() -> Result<(
         let pid = raw.pid;
         raw.send(&format!("SELECT * FROM enough.{call}"))?;
         let mut watch = database.client()?;
-        eventually("it waits for the table", || {
-            let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
-            Ok(watch.query_opt(waits, &[&i32::try_from(pid)?])?.map(drop))
-        })?;
+        until_locked(&mut watch, pid)?;
         drop(raw);
         std::thread::sleep(Duration::from_millis(100));
         client.batch_execute("COMMIT")?;

@@ -1,10 +1,11 @@
 //! From pgmq and back.
 
 use crate::common::{expect, made, refused_with_hint};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use enough_pg_test::check::refused;
-use enough_pg_test::server::Database;
+use enough_pg_test::server::{Database, backend, until_locked};
 use postgres::Client;
+use std::thread;
 
 /// A queue as pgmq leaves it when its extension is dropped: one message visible, one read and invisible, one delayed, one archived.
 fn left_by_pgmq(client: &mut Client) -> Result<()> {
@@ -137,4 +138,19 @@ fn pg_enough_alone_takes_over_a_queue_of_pgmq() -> Result<()> {
         ],
     )?;
     refused_with_hint(&mut owner, import, "42704")
+}
+
+/// Whoever waits for the tables of a queue that is dropped there meanwhile is told so.
+#[test]
+fn a_queue_that_is_dropped_meanwhile_is_not_taken_over() -> Result<()> {
+    let (database, mut client, mut other) = made()?;
+    left_by_pgmq(&mut client)?;
+    other.batch_execute("BEGIN; DROP TABLE pgmq.q_old")?;
+    let mut waiter = database.client()?;
+    let pid = backend(&mut waiter)?;
+    let import = thread::spawn(move || waiter.simple_query("SELECT enough.queue_import_pgmq('old')"));
+    until_locked(&mut client, pid)?;
+    other.batch_execute("COMMIT")?;
+    refused(import.join().ok().context("the import has panicked")?, "42P01")?;
+    expect(&mut client, &[("SELECT count(*) FROM enough.queue_list()", &["0"])])
 }

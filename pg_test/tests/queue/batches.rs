@@ -1,9 +1,9 @@
 //! Batches: their leases, their order, and what two of them do to one another.
 
 use anyhow::{Result, anyhow, ensure};
-use enough_pg_test::check::{eventually, refused};
+use enough_pg_test::check::refused;
 use enough_pg_test::queue::{self, Message, made};
-use enough_pg_test::server::{Database, backend};
+use enough_pg_test::server::{Database, backend, until_locked};
 use postgres::Client;
 use serde_json::json;
 use std::thread;
@@ -34,12 +34,6 @@ fn call(
 
 fn leases(read: &[Message]) -> Vec<Option<i64>> {
     read.iter().map(|message| message.lease).collect()
-}
-
-/// Waits until a session waits for a lock of another's.
-fn until_locked(client: &mut Client, pid: u32) -> Result<()> {
-    let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
-    eventually("a session waits for a lock", || Ok(client.query_opt(waits, &[&i32::try_from(pid)?])?.map(drop)))
 }
 
 /// Runs both calls, each in a session of its own, while `held` holds what is in the middle of both.

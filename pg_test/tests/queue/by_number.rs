@@ -1,7 +1,7 @@
 //! Messages whose numbers the caller knows, and those that a transaction has written itself.
 
 use anyhow::{Result, ensure};
-use enough_pg_test::check::{eventually, refused};
+use enough_pg_test::check::refused;
 use enough_pg_test::queue::{self, Message, made};
 use postgres::Client;
 use serde_json::json;
@@ -223,8 +223,7 @@ fn a_reschedule_waits_for_who_is_changing_the_message() -> Result<()> {
     ensure!(queue::delete(&mut client, "q", sent[0], None)?);
     let pid = enough_pg_test::server::backend(&mut other)?;
     let waiting = std::thread::spawn(move || reschedule(&mut other, &sent, "now() + interval '1 hour'"));
-    let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
-    eventually("it waits", || Ok(client.query_opt(waits, &[&i32::try_from(pid)?])?.map(drop)))?;
+    enough_pg_test::server::until_locked(&mut client, pid)?;
     client.batch_execute("COMMIT")?;
     ensure!(waiting.join().map_err(|_| anyhow::anyhow!("panicked"))??.is_empty());
     ensure!(queue::stats(&mut client, "q")? == queue::Stats { ready: 0, leased: 0, delayed: 0, dead: 0 });

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue::{self, Message, ids, made, receive};
-use enough_pg_test::server::backend;
+use enough_pg_test::server::{backend, until_locked};
 use postgres::Client;
 use std::collections::BTreeSet;
 use std::thread;
@@ -200,12 +200,9 @@ fn a_consumer_that_finishes_meanwhile_comes_first_or_waits() -> Result<()> {
         other.batch_execute("BEGIN")?;
         ensure!(queue::delete(&mut other, "q", first, held.lease)?);
         let mut sender = database.client()?;
-        let pid = i32::try_from(backend(&mut sender)?)?;
+        let pid = backend(&mut sender)?;
         let sent = thread::spawn(move || send(&mut sender, "2"));
-        eventually("the sender waits for the consumer", || {
-            let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
-            Ok(client.query_opt(waits, &[&pid])?.map(drop))
-        })?;
+        until_locked(&mut client, pid)?;
         other.batch_execute(ending)?;
         let second = sent.join().map_err(|_| anyhow::anyhow!("the sender has panicked"))??;
         if ending == "COMMIT" {

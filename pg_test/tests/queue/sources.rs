@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue;
-use enough_pg_test::server::{self, Database, backend, until_waiting};
+use enough_pg_test::server::{self, Database, backend, until_locked, until_waiting};
 use postgres::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -383,15 +383,12 @@ fn a_statement_that_waits_for_a_rename_sends_to_the_queue_as_it_is_then() -> Res
     let mut writer = database.client()?;
     let mut reader = database.client()?;
     writer.batch_execute("INSERT INTO t VALUES (1)")?;
-    let pid = i32::try_from(backend(&mut writer)?)?;
+    let pid = backend(&mut writer)?;
     let mut transaction = client.transaction()?;
     transaction.batch_execute("SELECT enough.queue_rename('q', 'new')")?;
     thread::scope(|scope| {
         let writing = scope.spawn(|| writer.batch_execute("INSERT INTO t VALUES (2)"));
-        eventually("the writer waits for a lock", || {
-            let waits = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
-            Ok(reader.query_opt(waits, &[&pid])?.map(drop))
-        })?;
+        until_locked(&mut reader, pid)?;
         transaction.commit()?;
         writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?.map_err(anyhow::Error::from)
     })?;

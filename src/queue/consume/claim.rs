@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::pg::catalog::Privilege;
-use crate::pg::server;
 use crate::pg::spi::{Parameter, read_rows};
+use crate::pg::{latch, server};
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{Missed, OpenTable};
 use crate::queue::pending::{forget_finished, is_changed_here};
@@ -11,6 +11,16 @@ use enough_engine::queue::{Busy, Claimed, Entry, Fence, Tag, Tid};
 
 /// How often a claim is tried again because another row has the number by now.
 const TRIES: usize = 10;
+
+/// How often a message that another transaction has set aside is looked at before it is left to that: 127 milliseconds in all.
+pub(super) const LOOKS: u32 = 7;
+
+/// Pauses before the next of the [`LOOKS`], each time for twice as long. That transaction has committed, and is about to
+/// tell the index; or it waits for the row.
+pub(super) fn pause(looks: u32) {
+    latch::forget_wake_ups();
+    latch::sleep(1000 << looks);
+}
 
 /// The caller's claim on a message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,19 +1,16 @@
 //! A message that waits and is replaced by another with its dedup key: the debounce of `queue_send_unique`.
 
-use super::claim::{Claim, missed, permitted};
+use super::claim::{Claim, LOOKS, missed, pause, permitted};
 use crate::error::Error;
 use crate::pg::catalog::row_security;
+use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, each_row};
-use crate::pg::{latch, server};
 use crate::queue::entry::{ENTRY, entry_of};
 use crate::queue::handle::Queue;
 use crate::queue::heap::insert::NewRow;
 use crate::queue::heap::rows::{Missed, OpenTable};
 use crate::queue::pending::{Action, forget_finished, is_changed_here, remember};
 use enough_engine::queue::{Busy, Entry, Fence, Tid};
-
-/// Pauses before a message that is set aside by another transaction is left to that: 127 milliseconds in all.
-const PAUSES: u32 = 7;
 
 /// What has become of the wish to replace a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +73,7 @@ fn claim_waiting(queue: &Queue, table: &OpenTable<'_>, msg_id: i64) -> Result<Re
         return Ok(Err(Replaced::Leased));
     }
     table.lock(msg_id);
-    for pause in 0..PAUSES {
+    for look in 0..LOOKS {
         let Some(row) = table.fetch(msg_id, Tid::default()) else { return Ok(Err(Replaced::Changed)) };
         let entry = row.entry();
         let busy = queue.index(|index, slot| {
@@ -94,12 +91,7 @@ fn claim_waiting(queue: &Queue, table: &OpenTable<'_>, msg_id: i64) -> Result<Re
             Busy::Yours(claimed) => return Ok(Ok(Claim::of(claimed))),
             Busy::Unknown => return Ok(Ok(Claim::outside(&entry))),
             Busy::Stale => return Ok(Err(Replaced::Leased)),
-            // A transaction that has committed, and is about to tell the index. Or one that ends the message, lease or
-            // not, and waits for the row.
-            Busy::Others => {
-                latch::forget_wake_ups();
-                latch::sleep(1000 << pause);
-            }
+            Busy::Others => pause(look),
         }
     }
     Ok(Err(Replaced::Leased))

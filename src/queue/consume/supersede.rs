@@ -2,38 +2,32 @@
 //! its work should the lease end otherwise than by the message's end. So that never two of a key are to be delivered, the old
 //! one isn't delivered again: its row says that it has expired before all time. Whoever meets it buries it.
 
+use super::claim::{LOOKS, pause};
 use crate::error::Error;
 use crate::pg::fmgr::Text;
+use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, run};
-use crate::pg::{latch, server};
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::SUPERSEDED_AT;
 use crate::queue::pending::is_changed_here;
 use crate::queue::store::require_limits;
 use enough_engine::queue::Tid;
 
-/// Pauses before a message that is set aside is taken for one that a consumer is about to finish: 127 milliseconds in all.
-const PAUSES: u32 = 7;
-
 /// Takes the dedup key from a message that a consumer has. False where none has it: then the key is taken. With the rights of
 /// the table's owner: a sender needn't have any on what is there.
 pub(in crate::queue) fn supersede(queue: &Queue, msg_id: i64, key: Option<Text<'_>>) -> Result<bool, Error> {
-    if !is_held(queue, msg_id)?.0 {
+    if held(queue, msg_id)?.is_none() {
         return Ok(false);
     }
     require_limits(queue)?;
     let table = queue.open_table(true)?;
     // Where a consumer is finishing it, or another sender takes its key, that comes first.
     table.lock(msg_id);
-    for pause in 0..PAUSES {
-        match is_held(queue, msg_id)? {
-            (true, false) => break,
-            (false, _) => return Ok(false),
-            // A transaction that has committed, and is about to tell the index; or one that waits for the row.
-            (true, true) => {
-                latch::forget_wake_ups();
-                latch::sleep(1000 << pause);
-            }
+    for look in 0..LOOKS {
+        match held(queue, msg_id)? {
+            Some(Held::Quietly) => break,
+            Some(Held::InChange) => pause(look),
+            None => return Ok(false),
         }
     }
     let relation = queue.table.live.relation;
@@ -51,14 +45,24 @@ pub(in crate::queue) fn supersede(queue: &Queue, msg_id: i64, key: Option<Text<'
     Ok(changed > 0 || table.fetch(msg_id, Tid::default()).is_none())
 }
 
-/// Whether a consumer has the message, and whether a transaction is changing it. What this transaction itself has given back
-/// waits, whatever the index says until the commit.
-fn is_held(queue: &Queue, msg_id: i64) -> Result<(bool, bool), Error> {
+/// How a consumer has a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Quietly,
+    /// And a transaction is changing it.
+    InChange,
+}
+
+/// How a consumer has the message; `None` where none has it. What this transaction itself has given back waits, whatever the
+/// index says until the commit.
+fn held(queue: &Queue, msg_id: i64) -> Result<Option<Held>, Error> {
     if is_changed_here(queue.key, msg_id) {
-        return Ok((false, false));
+        return Ok(None);
     }
     queue.index(|index, slot| {
-        let held = index.running_lease(slot, msg_id, server::now())?.is_some();
-        Ok((held, held && index.is_being_changed(slot, msg_id)?))
+        if index.running_lease(slot, msg_id, server::now())?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(if index.is_being_changed(slot, msg_id)? { Held::InChange } else { Held::Quietly }))
     })
 }
