@@ -1,39 +1,39 @@
 -- Messages finished, or given another time; how queues stand.
 
 CREATE FUNCTION pgmq.delete(queue_name text, msg_id bigint) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN msg_id IS NOT NULL AND enough.queue_delete(pgmq._queue(queue_name), msg_id);
 END $$;
 COMMENT ON FUNCTION pgmq.delete(text, bigint) IS 'Deletes a message. Returns whether there was one.';
 
 CREATE FUNCTION pgmq.delete(queue_name text, msg_ids bigint[]) RETURNS SETOF bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     queue CONSTANT text := pgmq._queue(queue_name);
-    numbers CONSTANT bigint[] := array_remove(msg_ids, NULL);
+    numbers CONSTANT bigint[] := pg_catalog.array_remove(msg_ids, NULL);
 BEGIN
-    FOR start IN 1 .. coalesce(cardinality(numbers), 0) BY 10000 LOOP
-        RETURN QUERY SELECT * FROM enough.queue_delete_batch(queue, numbers[start : start + 9999]);
+    FOR start IN 1 .. coalesce(pg_catalog.cardinality(numbers), 0) BY 10000 LOOP
+        RETURN QUERY SELECT * FROM enough.queue_delete_batch(queue, numbers[start : start OPERATOR(pg_catalog.+) 9999]);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmq.delete(text, bigint[]) IS 'Deletes messages. Returns the msg_ids of those that were there.';
 
 CREATE FUNCTION pgmq.archive(queue_name text, msg_id bigint) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN msg_id IS NOT NULL AND enough.queue_archive(pgmq._queue(queue_name), msg_id);
 END $$;
 COMMENT ON FUNCTION pgmq.archive(text, bigint) IS 'Moves a message to the archive. Returns whether there was one.';
 
 CREATE FUNCTION pgmq.archive(queue_name text, msg_ids bigint[]) RETURNS SETOF bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     queue CONSTANT text := pgmq._queue(queue_name);
-    numbers CONSTANT bigint[] := array_remove(msg_ids, NULL);
+    numbers CONSTANT bigint[] := pg_catalog.array_remove(msg_ids, NULL);
 BEGIN
-    FOR start IN 1 .. coalesce(cardinality(numbers), 0) BY 10000 LOOP
-        RETURN QUERY SELECT * FROM enough.queue_archive_batch(queue, numbers[start : start + 9999]);
+    FOR start IN 1 .. coalesce(pg_catalog.cardinality(numbers), 0) BY 10000 LOOP
+        RETURN QUERY SELECT * FROM enough.queue_archive_batch(queue, numbers[start : start OPERATOR(pg_catalog.+) 9999]);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgmq.archive(text, bigint[]) IS 'Moves messages to the archive. Returns the msg_ids of those that were there.';

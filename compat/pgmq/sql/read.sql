@@ -1,29 +1,6 @@
 -- Reading. Like pgmq's, a read also gets what its own transaction has sent: pg_enough delivers that only once it is
 -- committed, so it is asked for by itself.
 
--- Up to qty messages (at most 10,000 at a time) as pgmq describes them.
-CREATE FUNCTION pgmq._read(queue text, lasting interval, qty integer, wait interval DEFAULT '0')
-RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
-DECLARE
-    got bigint;
-BEGIN
-    RETURN QUERY
-        SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
-          FROM enough.queue_read(queue, qty, lasting) AS m;
-    GET DIAGNOSTICS got = ROW_COUNT;
-    IF got < qty THEN
-        RETURN QUERY
-            SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
-              FROM enough.queue_read_own(queue, qty - got::integer, lasting) AS m;
-        IF got = 0 AND NOT FOUND AND wait > '0' THEN
-            RETURN QUERY
-                SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
-                  FROM enough.queue_read(queue, qty, lasting, wait) AS m;
-        END IF;
-    END IF;
-END $$;
-
 -- Messages by their numbers: those that are ready, or, where this transaction has written them, due.
 CREATE FUNCTION pgmq._read_these(queue text, msg_ids bigint[], lasting interval) RETURNS SETOF pgmq.message_record
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
@@ -43,9 +20,9 @@ END $$;
 
 -- How many messages a read may return; NULL is all there are.
 CREATE FUNCTION pgmq._quantity(qty integer) RETURNS integer
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-    IF qty < 0 THEN
+    IF qty OPERATOR(pg_catalog.<) 0 THEN
         RAISE invalid_row_count_in_limit_clause USING MESSAGE = 'argument "qty" must not be negative', HINT = 'Pass 1 or more.';
     END IF;
     RETURN coalesce(qty, 2147483647);
@@ -87,24 +64,35 @@ END $$;
 
 CREATE FUNCTION pgmq.read(queue_name text, vt integer, qty integer, conditional jsonb DEFAULT '{}')
 RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+LANGUAGE plpgsql VOLATILE ROWS 10 AS $$
 DECLARE
     queue CONSTANT text := pgmq._queue(queue_name);
     lasting CONSTANT interval := pgmq._lease(vt);
     remaining integer := pgmq._quantity(qty);
-    got bigint;
+    got integer;
 BEGIN
-    IF conditional <> '{}' THEN
+    IF conditional OPERATOR(pg_catalog.<>) '{}' THEN
         RETURN QUERY SELECT * FROM pgmq._read_where(queue, lasting, remaining, conditional);
         RETURN;
     END IF;
-    WHILE remaining > 0 LOOP
-        RETURN QUERY SELECT * FROM pgmq._read(queue, lasting, least(remaining, 10000));
+    -- Here and not in a function of their own: a level of functions costs more than the read.
+    WHILE remaining OPERATOR(pg_catalog.>) 0 LOOP
+        RETURN QUERY
+            SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until OPERATOR(pg_catalog.-) lasting, m.leased_until, m.message, m.headers
+              FROM enough.queue_read(queue, least(remaining, 10000), lasting) AS m;
         GET DIAGNOSTICS got = ROW_COUNT;
+        remaining := remaining OPERATOR(pg_catalog.-) got;
+        EXIT WHEN got OPERATOR(pg_catalog.<) 10000;
         -- What is visible again at once must not be read again by this call.
-        EXIT WHEN got < 10000 OR lasting = '0';
-        remaining := remaining - got::integer;
+        IF lasting OPERATOR(pg_catalog.=) '0' THEN
+            RETURN;
+        END IF;
     END LOOP;
+    IF remaining OPERATOR(pg_catalog.>) 0 THEN
+        RETURN QUERY
+            SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until OPERATOR(pg_catalog.-) lasting, m.leased_until, m.message, m.headers
+              FROM enough.queue_read_own(queue, least(remaining, 10000), lasting) AS m;
+    END IF;
 END $$;
 COMMENT ON FUNCTION pgmq.read IS
 'Reads up to qty visible messages, or those that contain conditional, and makes them invisible for vt seconds.';
@@ -130,8 +118,12 @@ BEGIN
             EXIT WHEN FOUND;
             PERFORM pg_sleep(coalesce(poll_interval_ms, 100)::numeric / 1000);
         ELSE
-            RETURN QUERY SELECT * FROM pgmq._read(
-                queue, lasting, least(most, 10000), least(greatest(ends - clock_timestamp(), '0'), '1 hour'));
+            RETURN QUERY SELECT * FROM pgmq.read(queue_name, vt, most);
+            EXIT WHEN FOUND;
+            RETURN QUERY
+                SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
+                  FROM enough.queue_read(
+                      queue, least(most, 10000), lasting, least(greatest(ends - clock_timestamp(), '0'), '1 hour')) AS m;
             EXIT WHEN FOUND;
         END IF;
     END LOOP;
@@ -140,24 +132,24 @@ COMMENT ON FUNCTION pgmq.read_with_poll IS
 'Reads as pgmq.read() does, and waits for the first message, up to max_poll_seconds. It is woken by a commit; only with a condition it looks every poll_interval_ms.';
 
 CREATE FUNCTION pgmq.pop(queue_name text, qty integer DEFAULT 1) RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+LANGUAGE plpgsql VOLATILE ROWS 10 AS $$
 DECLARE
     queue CONSTANT text := pgmq._queue(queue_name);
     remaining integer := pgmq._quantity(qty);
-    got bigint;
+    got integer;
 BEGIN
-    WHILE remaining > 0 LOOP
+    WHILE remaining OPERATOR(pg_catalog.>) 0 LOOP
         RETURN QUERY
-            SELECT m.msg_id, m.attempts - 1, m.enqueued_at, NULL::timestamptz, m.enqueued_at, m.message, m.headers
+            SELECT m.msg_id, m.attempts OPERATOR(pg_catalog.-) 1, m.enqueued_at, NULL::timestamptz, m.enqueued_at, m.message, m.headers
               FROM enough.queue_pop(queue, least(remaining, 10000)) AS m;
         GET DIAGNOSTICS got = ROW_COUNT;
-        remaining := remaining - got::integer;
-        EXIT WHEN got < 10000;
+        remaining := remaining OPERATOR(pg_catalog.-) got;
+        EXIT WHEN got OPERATOR(pg_catalog.<) 10000;
     END LOOP;
-    IF remaining > 0 THEN
+    IF remaining OPERATOR(pg_catalog.>) 0 THEN
         -- What this transaction has written; read it is in the order of the numbers, and deleted.
         RETURN QUERY
-            SELECT m.msg_id, m.attempts - 1, m.enqueued_at, NULL::timestamptz, m.enqueued_at, m.message, m.headers
+            SELECT m.msg_id, m.attempts OPERATOR(pg_catalog.-) 1, m.enqueued_at, NULL::timestamptz, m.enqueued_at, m.message, m.headers
               FROM enough.queue_read_own(queue, least(remaining, 10000), '0') AS m
              WHERE enough.queue_delete(queue, m.msg_id);
     END IF;

@@ -7,6 +7,7 @@ mod moving;
 mod notify;
 mod queues;
 mod reading;
+mod search_path;
 mod sending;
 mod signatures;
 mod supabase;

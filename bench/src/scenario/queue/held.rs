@@ -16,18 +16,20 @@ use std::time::{Duration, Instant};
 use xtask::server::ServerOptions;
 
 const CLIENTS: usize = 8;
+/// Makes a transaction one that has written.
+pub(super) const WRITES: &str = "CREATE TABLE written (x int)";
 /// Rates of so many seconds at either end are compared.
 const END: usize = 10;
 
 /// A transaction that has only read.
 pub(super) fn by_snapshot(fixture: &Fixture) -> Result<Results> {
-    let holder = transactions(fixture, "SELECT count(*) FROM pg_class")?;
+    let holder = transactions(fixture, fixture::DATABASE, "SELECT count(*) FROM pg_class")?;
     measured(fixture, "held_snapshot", "a transaction that only reads", holder)
 }
 
 /// A transaction that has written.
 pub(super) fn by_writer(fixture: &Fixture) -> Result<Results> {
-    let holder = transactions(fixture, "CREATE TABLE written (x int)")?;
+    let holder = transactions(fixture, fixture::DATABASE, WRITES)?;
     measured(fixture, "held_xid", "a transaction that has written", holder)
 }
 
@@ -92,8 +94,8 @@ impl Drop for Dump {
     }
 }
 
-/// An open transaction in each side's database: one that only reads holds back VACUUM in its own alone.
-fn transactions(fixture: &Fixture, statement: &str) -> Result<[Client; 2]> {
+/// An open transaction in our database and in pgmq's: one that only reads holds back VACUUM in its own alone.
+pub(super) fn transactions(fixture: &Fixture, ours: &str, statement: &str) -> Result<[Client; 2]> {
     pgmq::install(fixture)?;
     let open = |database| -> Result<Client> {
         let mut client = fixture.client_for(database)?;
@@ -101,7 +103,7 @@ fn transactions(fixture: &Fixture, statement: &str) -> Result<[Client; 2]> {
         client.batch_execute(statement)?;
         Ok(client)
     };
-    Ok([open(fixture::DATABASE)?, open(pgmq::DATABASE)?])
+    Ok([open(ours)?, open(pgmq::DATABASE)?])
 }
 
 fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -114,19 +116,33 @@ fn until(mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// The whole life of messages while `holder` holds back VACUUM, with ours and, for a quarter of the time, with pgmq.
-fn measured<H>(fixture: &Fixture, name: &str, holds: &str, holder: H) -> Result<Results> {
-    let seconds = fixture.effort().either(120, 24);
+fn measured<H>(fixture: &Fixture, queue: &str, holds: &str, holder: H) -> Result<Results> {
     pgmq::install(fixture)?;
-    fixture.client()?.batch_execute(&format!("SELECT enough.queue_create('{name}')"))?;
-    fixture.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{name}')"))?;
+    fixture.client()?.batch_execute(&format!("SELECT enough.queue_create('{queue}')"))?;
+    fixture.client_for(pgmq::DATABASE)?.batch_execute(&format!("SELECT pgmq.create('{queue}')"))?;
+    let (our_script, their_script) = (life::ours(queue), life::pgmqs(queue));
+    let ours = Side { name: OURS, database: fixture::DATABASE, script: &our_script };
+    let found = over_time(fixture, holds, &ours, &their_script)?;
+    drop(holder);
+    Ok(found)
+}
+
+/// One side of a measurement over time.
+pub(super) struct Side<'a> {
+    pub(super) name: &'a str,
+    pub(super) database: &'a str,
+    pub(super) script: &'a str,
+}
+
+/// Rates over time of ours and, for a quarter of the time, of pgmq, whose script is `pgmqs`.
+pub(super) fn over_time(fixture: &Fixture, holds: &str, ours: &Side<'_>, pgmqs: &str) -> Result<Results> {
+    let seconds = fixture.effort().either(120, 24);
     let conditions = format!("{CLIENTS} clients, durable, VACUUM held back by {holds}");
-    let (our_script, their_script, their_name) = (life::ours(name), life::pgmqs(name), pgmq::name());
+    let their_name = pgmq::name();
     let mut found = Results::default();
-    let sides = [
-        (OURS, fixture::DATABASE, &our_script, seconds),
-        (their_name.as_str(), pgmq::DATABASE, &their_script, seconds / 4),
-    ];
-    for (name, database, script, seconds) in sides {
+    let theirs = Side { name: &their_name, database: pgmq::DATABASE, script: pgmqs };
+    for (side, seconds, target) in [(ours, seconds, Some(Target::AtLeast(0.95))), (&theirs, seconds / 4, None)] {
+        let Side { name, database, script } = *side;
         let variables = &[("body", MESSAGE)];
         let load = Load { name, database, script, variables, clients: CLIENTS, ..Load::default() };
         let mut load = Pgbench::new(fixture, load)?;
@@ -135,10 +151,8 @@ fn measured<H>(fixture: &Fixture, name: &str, holds: &str, holder: H) -> Result<
         let subject = Subject::new("queue send + read + delete over time", &conditions, name, "messages/s");
         let seconds = (1..=rates.len() as u32).map(f64::from);
         found.series.push(Series { subject, along: "s".into(), points: seconds.zip(rates.iter().copied()).collect() });
-        let target = (name == OURS).then_some(Target::AtLeast(0.95));
         found.comparisons.extend(ends(name, &conditions, &rates, target)?);
     }
-    drop(holder);
     Ok(found)
 }
 

@@ -1,6 +1,7 @@
 //! pgmq's own statements: by pgmq, and by the extension `pgmq` on queues of ours (`compat/pgmq`).
 
 use super::heading::{MESSAGE, heading};
+use super::held::{self, Side};
 use super::{batch, life};
 use crate::comparison::{Comparison, Heading, compare};
 use crate::fixture::Fixture;
@@ -16,11 +17,31 @@ const NAME: &str = "pgmq's interface";
 /// Messages of the queue that is read by groups, and its groups.
 const GROUPED: (i32, i32) = (20_000, 200);
 
+/// Both extensions, each in its database.
+fn install(fixture: &Fixture) -> Result<()> {
+    pgmq::install(fixture)?;
+    fixture.client()?.batch_execute(&format!("DROP DATABASE IF EXISTS {HERE}"))?;
+    fixture.client()?.batch_execute(&format!("CREATE DATABASE {HERE}"))?;
+    Ok(fixture.client_for(HERE)?.batch_execute("CREATE EXTENSION pgmq CASCADE")?)
+}
+
+/// The rate over time while a transaction that has written holds back VACUUM.
+pub(super) fn held_back(fixture: &Fixture) -> Result<Results> {
+    install(fixture)?;
+    for database in [HERE, pgmq::DATABASE] {
+        fixture.client_for(database)?.batch_execute("SELECT pgmq.create('interface_held')")?;
+    }
+    let holder = held::transactions(fixture, HERE, held::WRITES)?;
+    let script = life::pgmqs("interface_held");
+    let ours = Side { name: NAME, database: HERE, script: &script };
+    let found = held::over_time(fixture, "a transaction that has written, pgmq's statements", &ours, &script)?;
+    drop(holder);
+    Ok(found)
+}
+
 /// A message's life, one at a time and in batches, and grouped reads.
 pub(super) fn both(fixture: &Fixture) -> Result<Results> {
-    pgmq::install(fixture)?;
-    fixture.client()?.batch_execute(&format!("CREATE DATABASE {HERE}"))?;
-    fixture.client_for(HERE)?.batch_execute("CREATE EXTENSION pgmq CASCADE")?;
+    install(fixture)?;
     let (messages, groups) = GROUPED;
     for database in [HERE, pgmq::DATABASE] {
         fixture.client_for(database)?.batch_execute(&format!(

@@ -33,6 +33,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: interface::both,
     },
     Scenario {
+        name: "pgmq_interface_held",
+        about: "the same over time while a transaction that has written holds back VACUUM",
+        run: interface::held_back,
+    },
+    Scenario {
         name: "pipeline",
         about: "single sends and a consumer of batches, against PgQ and pgmq",
         run: pipeline::end_to_end,
