@@ -23,6 +23,8 @@ pub enum Suite {
     Smoke,
     /// The queue.
     Queue,
+    /// pgmq's interface.
+    Pgmq,
     /// The cache.
     Cache,
     /// The rate limiter.
@@ -47,6 +49,7 @@ impl Suite {
         match self {
             Self::Smoke => "smoke",
             Self::Queue => "queue",
+            Self::Pgmq => "pgmq",
             Self::Cache => "cache",
             Self::RateLimit => "rate_limit",
             Self::Watching => "watching",
@@ -59,11 +62,15 @@ impl Suite {
         let own = match self {
             Self::Smoke => SMOKE,
             Self::Queue => queue::SCENARIOS,
+            Self::Pgmq => queue::PGMQ,
             Self::Cache => cache::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
             Self::Watching => watching::SCENARIOS,
             Self::All => {
-                return [Self::Queue, Self::Cache, Self::RateLimit].into_iter().flat_map(Self::scenarios).collect();
+                return [Self::Queue, Self::Pgmq, Self::Cache, Self::RateLimit]
+                    .into_iter()
+                    .flat_map(Self::scenarios)
+                    .collect();
             }
         };
         own.iter().map(|scenario| (self, scenario)).collect()

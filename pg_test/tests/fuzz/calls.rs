@@ -15,6 +15,8 @@ pub(crate) struct Function {
     defaults: usize,
     returns_trigger: bool,
     returns_set: bool,
+    /// Its result is of a type that belongs to the extension.
+    pub(crate) returns_own_type: bool,
 }
 
 /// All that the schema has.
@@ -22,7 +24,8 @@ pub(crate) fn functions(client: &mut Client) -> Result<Vec<Function>> {
     let rows = client.query(
         "SELECT proname::text, coalesce(proargnames[1:pronargs], '{}'), \
                 ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes::oid[]) WITH ORDINALITY AS a (t, n) ORDER BY n), \
-                pronargdefaults, prorettype = 'trigger'::regtype, proretset \
+                pronargdefaults, prorettype = 'trigger'::regtype, proretset, \
+                (SELECT typnamespace = 'enough'::regnamespace FROM pg_type AS t WHERE t.oid = prorettype) \
          FROM pg_proc WHERE pronamespace = 'enough'::regnamespace AND prokind = 'f' ORDER BY proname, oid",
         &[],
     )?;
@@ -34,6 +37,7 @@ pub(crate) fn functions(client: &mut Client) -> Result<Vec<Function>> {
             defaults: usize::try_from(row.get::<_, i16>(3)).unwrap_or(0),
             returns_trigger: row.get(4),
             returns_set: row.get(5),
+            returns_own_type: row.get(6),
         }
     };
     Ok(rows.iter().map(function).collect())

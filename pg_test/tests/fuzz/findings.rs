@@ -1,7 +1,8 @@
 //! What may not happen, collected by kind.
 
+use crate::calls::Function;
 use postgres::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -39,12 +40,20 @@ pub(crate) struct Findings {
     all: Mutex<BTreeMap<String, (usize, String)>>,
     /// Whether the round's DDL has dropped the extension.
     extension_dropped: AtomicBool,
+    /// The functions whose results are of a type of the extension.
+    with_a_type: Mutex<BTreeSet<String>>,
 }
 
 impl Findings {
     /// Notes that the extension has been dropped in this round, or, for a new one, not yet.
     pub(crate) fn extension_dropped(&self, dropped: bool) {
         self.extension_dropped.store(dropped, Relaxed);
+    }
+
+    /// Notes the functions that the round's sessions call.
+    pub(crate) fn called(&self, functions: &[Function]) {
+        let names = functions.iter().filter(|function| function.returns_own_type).map(|function| function.name.clone());
+        *self.with_a_type.lock().unwrap_or_else(PoisonError::into_inner) = names.collect();
     }
 
     /// Adds one of the kind `kind`, which `details` describe.
@@ -83,7 +92,7 @@ impl Findings {
         let details = || format!("seed {seed}: {statement}\n    {error:?}");
         let internal = error.code().code().starts_with("XX")
             && !is_servers_own(&text)
-            && !(self.extension_dropped.load(Relaxed) && is_about_a_type(&text, function(statement)));
+            && !(self.extension_dropped.load(Relaxed) && self.is_about_a_type(&text, function(statement)));
         if ours && (internal || text.contains("bug in pg_enough")) {
             let kind = format!("{} {} {}", function(statement), error.code().code(), shape(error.message()));
             self.add(&kind, &details());
@@ -91,6 +100,14 @@ impl Findings {
         if ["backtrace", "panicked", ".rs:"].iter().any(|word| text.contains(word)) {
             self.add(&format!("a backtrace in an error {}", error.code().code()), &details());
         }
+    }
+
+    /// What the server says of a function whose row type is dropped between the parsing and the execution of a statement: a
+    /// row type is a relation to it.
+    fn is_about_a_type(&self, text: &str, function: &str) -> bool {
+        let lost = ["could not open relation with OID", "cache lookup failed for type"];
+        lost.into_iter().any(|lost| text.starts_with(lost))
+            && self.with_a_type.lock().unwrap_or_else(PoisonError::into_inner).contains(function)
     }
 
     /// Looks at what the server's log says of the round `seed`.
@@ -128,14 +145,6 @@ fn is_servers_own(text: &str) -> bool {
     let contexts =
         ["cache lookup failed for function", "during inlining", "SQL function \"queue_list\" during startup"];
     contexts.into_iter().any(|context| text.contains(context))
-}
-
-/// What the server says of a function whose row type is dropped between the parsing and the execution of a statement: a row
-/// type is a relation to it.
-fn is_about_a_type(text: &str, function: &str) -> bool {
-    const WITH_A_TYPE: [&str; 4] = ["queue_read", "queue_pop", "queue_peek", "queue_stats"];
-    let lost = ["could not open relation with OID", "cache lookup failed for type"];
-    lost.into_iter().any(|lost| text.starts_with(lost)) && WITH_A_TYPE.contains(&function)
 }
 
 /// Lines of a log that no call may bring about.

@@ -66,6 +66,7 @@ pub(crate) fn run(server: &mut Server, seed: u64, findings: &Findings, answers: 
     let log_before = server.log().len();
     let Some(database) = prepared(server, &mut rng, seed, findings)? else { return Ok(Done::default()) };
     let functions = calls::functions(&mut database.client()?)?;
+    findings.called(&functions);
     let surroundings = Surroundings { database: &database, functions: &functions, findings, answers, seed };
     let stop = AtomicBool::new(false);
     let restarts = rng.u8(..4) == 0;

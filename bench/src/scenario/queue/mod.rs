@@ -19,6 +19,20 @@ use crate::results::Results;
 use anyhow::Result;
 use heading::{MESSAGE, OURS, heading};
 
+/// What pgmq's interface promises.
+pub(super) const PGMQ: &[Scenario] = &[
+    Scenario {
+        name: "interface",
+        about: "pgmq's own statements, by pgmq and by the extension of its interface",
+        run: interface::both,
+    },
+    Scenario {
+        name: "held",
+        about: "the same over time while a transaction that has written holds back VACUUM",
+        run: interface::held_back,
+    },
+];
+
 /// What the queue promises.
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -27,16 +41,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         run: life::single,
     },
     Scenario { name: "batch", about: "the same in batches of 100, against pgmq", run: batch::batches },
-    Scenario {
-        name: "pgmq_interface",
-        about: "pgmq's own statements, by pgmq and by the extension of its interface",
-        run: interface::both,
-    },
-    Scenario {
-        name: "pgmq_interface_held",
-        about: "the same over time while a transaction that has written holds back VACUUM",
-        run: interface::held_back,
-    },
     Scenario {
         name: "pipeline",
         about: "single sends and a consumer of batches, against PgQ and pgmq",
