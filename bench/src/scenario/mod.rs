@@ -25,6 +25,8 @@ pub enum Suite {
     Queue,
     /// pgmq's interface.
     Pgmq,
+    /// What stands beside a plain queue.
+    Patterns,
     /// The cache.
     Cache,
     /// The rate limiter.
@@ -50,6 +52,7 @@ impl Suite {
             Self::Smoke => "smoke",
             Self::Queue => "queue",
             Self::Pgmq => "pgmq",
+            Self::Patterns => "patterns",
             Self::Cache => "cache",
             Self::RateLimit => "rate_limit",
             Self::Watching => "watching",
@@ -63,6 +66,7 @@ impl Suite {
             Self::Smoke => SMOKE,
             Self::Queue => queue::SCENARIOS,
             Self::Pgmq => queue::PGMQ,
+            Self::Patterns => queue::PATTERNS,
             Self::Cache => cache::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
             Self::Watching => watching::SCENARIOS,

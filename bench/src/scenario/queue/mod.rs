@@ -8,6 +8,7 @@ mod heading;
 mod held;
 mod interface;
 mod life;
+mod patterns;
 mod pipeline;
 
 use super::entry::Scenario;
@@ -68,6 +69,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "wal", about: "bytes of WAL and dead rows a message, against pgmq", run: cost::written },
     Scenario { name: "memory", about: "bytes of the index a leased message", run: cost::memory },
     Scenario { name: "rebuild", about: "the first read after a restart", run: cost::rebuild },
+];
+
+/// What stands beside a plain queue.
+pub(super) const PATTERNS: &[Scenario] = &[
+    Scenario {
+        name: "asynchronous",
+        about: "a message's life with ack => 'async', against pgmq",
+        run: patterns::asynchronous,
+    },
+    Scenario { name: "topics", about: "a message to 50 queues, against 50 to one", run: patterns::topics },
+    Scenario { name: "workers", about: "messages that workers in SQL get through", run: patterns::workers },
+    Scenario {
+        name: "fairness",
+        about: "how soon small tenants are served beside a large one",
+        run: patterns::fairness,
+    },
 ];
 
 /// Sending against a raw INSERT, and a message's whole life against pgmq.
