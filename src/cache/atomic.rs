@@ -86,12 +86,12 @@ pub fn update<'v>(
             View::Committed { touched } => touched,
         };
         let there = store::read(segment, key.hash, now, None)?;
-        let change = decide(there.as_ref().map(|(buffer, found)| Current {
-            bytes: buffer.bytes(),
-            kind: found.kind,
-            expiry: touched.unwrap_or(found.expiry),
+        let change = decide(there.as_ref().map(|hit| Current {
+            bytes: hit.buffer.bytes(),
+            kind: hit.found.kind,
+            expiry: touched.unwrap_or(hit.found.expiry),
         }))?;
-        let found = there.map(|(_, found)| found);
+        let found = there.map(|hit| hit.found);
         match change {
             Change::None => return Ok(Outcome::Unchanged),
             Change::Remove => match found {

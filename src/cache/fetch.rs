@@ -1,25 +1,28 @@
 //! Read through: what isn't cached is computed by a query, by one session, while others wait for it.
 //!
 //! A session whose turn it is ([`KeyLock`]) looks once more, then runs the query and stores the value. Those who come
-//! meanwhile take an expired value that is still kept, if they may, or wait until the turn has ended, and look again: all at
-//! once, and where there is still nothing one after the other, each computing if the one before it failed.
+//! meanwhile take an expired value that is still kept, if they may and don't compute another one of it, or wait until the
+//! turn has ended, and look again: all at once, and where there is still nothing one after the other, each computing if
+//! the one before it failed.
 //!
 //! The value is stored at once: it is made of what is committed, so others may have it before this transaction commits,
 //! and should. But a transaction that has written sees its own rows, so what it computes is stored when it commits. If it
 //! had written before, it makes nobody wait for that. If it is the query itself that writes, others wait: that is how
 //! long computing the value takes.
 //!
-//! A value ends with the tables that the query has read, where those are tagged: it gets their tags beside the caller's.
-//! With more than an entry can have it isn't stored, for it could be stale.
+//! A value ends with the tables that the query has read, where those are tagged, and with the entries of the cache that it
+//! has read ([`Computing`]): it gets their tags beside the caller's. With more than an entry can have it isn't stored, for
+//! it could be stale.
 //!
 //! Of a value that can't be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
 use super::barrier::{self, ComputedFrom};
 use super::clock;
+use super::computing::{self, Computing};
 use super::key::Key;
 use super::log::Effect;
-use super::store::Note;
+use super::store::{Hit, Note};
 use super::transactional;
 use super::{jsonb, pending, store, tables};
 use crate::error::Error;
@@ -31,7 +34,6 @@ use crate::pg::{query, server};
 use crate::shmem::Segment;
 use enough_engine::cache::{Item, Kind, Reservation, Tags};
 use enough_engine::hash::KeyHash;
-use std::cell::RefCell;
 
 /// What to compute, and how to store it.
 pub struct Fetch<'c> {
@@ -62,36 +64,6 @@ const LARGE_FOR: u64 = 10_000_000;
 /// For how long a query that has failed isn't tried again, by those who take an older value.
 const FAILED_FOR: u64 = 1_000_000;
 
-thread_local! {
-    /// The keys for which this session is computing values, one within the other.
-    static COMPUTING: RefCell<Vec<KeyHash>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A key for which this session is computing; no longer once this is dropped, be it by an error that passes through.
-struct Computing;
-
-impl Computing {
-    fn begin(key: KeyHash) -> Result<Self, Error> {
-        COMPUTING.with_borrow_mut(|keys| {
-            if keys.contains(&key) {
-                return Err(Error::invalid(
-                    "query",
-                    "it fetches its own key",
-                    "a query that doesn't need its own value",
-                ));
-            }
-            keys.push(key);
-            Ok(Self)
-        })
-    }
-}
-
-impl Drop for Computing {
-    fn drop(&mut self) {
-        COMPUTING.with_borrow_mut(Vec::pop);
-    }
-}
-
 /// What is cached, or else what the query says; the latter is stored, with a life that begins when it has been computed.
 pub fn fetch(
     segment: &Segment,
@@ -117,7 +89,9 @@ fn make(
     fetch: &Fetch<'_>,
     life: impl Fn() -> Result<Life, Error>,
 ) -> Result<(Buffer, Kind), Error> {
-    let computing = Computing::begin(key.hash)?;
+    // What is made of it would have the expired value for longer still.
+    let stale_for = if computing::is_going_on() { 0 } else { fetch.stale_for };
+    let computing = Computing::begin(key.hash, fetch.tags)?;
     let mut turn = None;
     let mut older = None;
     // What this transaction has removed isn't there for it, whatever others put there.
@@ -129,11 +103,11 @@ fn make(
         if note == Some(Note::Failed)
             && let Some(older) = older
         {
-            return Ok(older);
+            return Ok(taken(older));
         }
         if note != Some(Note::TooLarge) {
-            match await_turn(segment, key.hash, fetch.stale_for)? {
-                Outcome::Found(buffer, kind) => return Ok((buffer, kind)),
+            match await_turn(segment, key.hash, stale_for)? {
+                Outcome::Found(hit) => return Ok(taken(hit)),
                 Outcome::Turn(given) if server::has_written() => given.end(),
                 Outcome::Turn(given) => turn = Some(given),
             }
@@ -144,7 +118,7 @@ fn make(
             && let Some(older) = older
         {
             end(turn);
-            return Ok(older);
+            return Ok(taken(older));
         }
     }
     let since = if server::has_one_snapshot() { barrier::since() } else { server::logical_time() };
@@ -158,12 +132,15 @@ fn make(
                 store::put_note(segment, key.hash, Note::Failed, clock::now() + FAILED_FOR)?;
                 end(turn);
                 failure.warn("cache_fetch() returns an expired value, because its query has failed");
-                return Ok(older);
+                return Ok(taken(older));
             }
             Err(failure) => failure.pass_on()?,
         },
     };
-    let tags = tables::with_those_of(segment, fetch.tags, &reads)?;
+    let tags = match computing.tags() {
+        Some(tags) => tables::with_those_of(segment, tags, &reads)?,
+        None => None,
+    };
     drop((reads, computing));
     let buffer = value.unwrap_or_else(|| Buffer::holding(&jsonb::null()));
     let value: &[u8] = buffer.bytes();
@@ -200,8 +177,14 @@ fn end(turn: Option<KeyLock>) {
     }
 }
 
+/// A value that is there, as one that what is being computed around it is made of.
+fn taken(hit: Hit) -> (Buffer, Kind) {
+    computing::uses(&hit.tags);
+    (hit.buffer, hit.found.kind)
+}
+
 enum Outcome {
-    Found(Buffer, Kind),
+    Found(Hit),
     Turn(KeyLock),
 }
 
@@ -211,20 +194,20 @@ fn await_turn(segment: &Segment, key: KeyHash, stale_for: u64) -> Result<Outcome
     let turn = if let Some(turn) = KeyLock::try_acquire(key) {
         turn
     } else {
-        if let (1.., Some((buffer, kind))) = (stale_for, look(stale_for)?) {
-            return Ok(Outcome::Found(buffer, kind));
+        if let (1.., Some(hit)) = (stale_for, look(stale_for)?) {
+            return Ok(Outcome::Found(hit));
         }
         store::count(segment, key, |cache, stripe| cache.count_wait(stripe))?;
         KeyLock::wait_for_others(key);
-        if let Some((buffer, kind)) = look(0)? {
-            return Ok(Outcome::Found(buffer, kind));
+        if let Some(hit) = look(0)? {
+            return Ok(Outcome::Found(hit));
         }
         KeyLock::acquire(key)
     };
     // The session that had the lock before may have put it there.
-    if let Some((buffer, kind)) = look(0)? {
+    if let Some(hit) = look(0)? {
         turn.end();
-        return Ok(Outcome::Found(buffer, kind));
+        return Ok(Outcome::Found(hit));
     }
     Ok(Outcome::Turn(turn))
 }

@@ -20,6 +20,7 @@
 //! | `log/` | what a transaction has done, by savepoint |
 //! | `pending.rs` | what waits for the commit, and how it is carried out |
 //! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
+//! | `computing.rs` | the values that a session is computing, and the tags of what they are made of |
 //! | `barrier.rs` | keeps a value that was computed before a removal from being stored after it |
 //! | `removal.rs` | the removals of a transaction, carried out under barriers |
 //! | `clock.rs` | the time as the engine counts it |
@@ -32,6 +33,7 @@ mod arguments;
 mod atomic;
 mod barrier;
 mod clock;
+mod computing;
 mod fast_path;
 mod fetch;
 mod functions;

@@ -6,6 +6,7 @@
 
 use super::barrier::{self, ComputedFrom};
 use super::clock;
+use super::computing;
 use super::jsonb::number;
 use super::key::Key;
 use super::log::Limits;
@@ -125,18 +126,29 @@ pub fn fetch_entry(segment: &Segment, key: KeyHash) {
     }
 }
 
+/// A value that was found.
+pub struct Hit {
+    /// Its bytes.
+    pub buffer: Buffer,
+    /// What was found; its place is good no longer.
+    pub found: Found,
+    /// Its tags, where a value is being computed that may be made of it; else none.
+    pub tags: Tags,
+}
+
+/// See [`Hit::tags`].
+#[inline]
+fn tags_if_used(cache: &Cache<'_>, found: Found) -> Result<Tags, Corrupt> {
+    if computing::is_going_on() { cache.tags(found) } else { Ok(Tags::default()) }
+}
+
 /// The value under a key. A hit of the kind that `slide` tells moves the expiry to where it tells.
-pub fn read(
-    segment: &Segment,
-    key: KeyHash,
-    now: u64,
-    slide: Option<(Kind, u64)>,
-) -> Result<Option<(Buffer, Found)>, Error> {
+pub fn read(segment: &Segment, key: KeyHash, now: u64, slide: Option<(Kind, u64)>) -> Result<Option<Hit>, Error> {
     let partition = partition(segment, key);
     let mut room = FIRST_ROOM;
     loop {
         let mut buffer = Buffer::allocate(room);
-        let mut slid = true;
+        let (mut slid, mut tags) = (true, Tags::default());
         let found = partition.shared(|words| {
             let cache = Cache::open(words)?;
             let Some(found) = cache.find(key, now)? else {
@@ -145,6 +157,7 @@ pub fn read(
             };
             if let Some(out) = buffer.bytes().get_mut(..found.len) {
                 cache.copy(found, out)?;
+                tags = tags_if_used(&cache, found)?;
                 cache.count_hit(server::stripe());
                 let slide = slide.filter(|(kind, _)| *kind == found.kind);
                 slid = slide.map_or(Ok(true), |(_, expiry)| cache.slide(found, expiry))?;
@@ -157,17 +170,18 @@ pub fn read(
                 touch(segment, key, now, expiry)?;
             }
             buffer.shorten(found.len);
-            return Ok(Some((buffer, found)));
+            return Ok(Some(Hit { buffer, found, tags }));
         }
         room = found.len;
     }
 }
 
 /// The same without counting; also a value that is only kept, where its time hasn't been over for `stale_for`.
-pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result<Option<(Buffer, Kind)>, Error> {
+pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result<Option<Hit>, Error> {
     let mut room = FIRST_ROOM;
     loop {
         let mut buffer = Buffer::allocate(room);
+        let mut tags = Tags::default();
         let found = partition(segment, key).shared(|words| {
             let cache = Cache::open(words)?;
             let found = cache.find_kept(key, now)?.filter(|found| found.expiry.saturating_add(stale_for) > now);
@@ -175,6 +189,7 @@ pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result
                 && let Some(out) = buffer.bytes().get_mut(..found.len)
             {
                 cache.copy(found, out)?;
+                tags = tags_if_used(&cache, found)?;
             }
             Ok(found)
         })?;
@@ -182,7 +197,7 @@ pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result
             None => return Ok(None),
             Some(found) if found.len <= room => {
                 buffer.shorten(found.len);
-                return Ok(Some((buffer, found.kind)));
+                return Ok(Some(Hit { buffer, found, tags }));
             }
             Some(found) => room = found.len,
         }

@@ -2,10 +2,11 @@
 
 use super::barrier::{self, ComputedFrom};
 use super::clock::{is_over, now};
+use super::computing;
 use super::key::Key;
 use super::log::{Effect, Own, Seen};
 use super::pending;
-use super::store::{self, Offer};
+use super::store::{self, Hit, Offer};
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
@@ -51,13 +52,25 @@ pub(super) fn view(segment: &Segment, key: KeyHash, now: u64) -> Result<View, Er
     Ok(View::Committed { touched })
 }
 
+/// A value of this transaction's own, as one that what is being computed is made of, if anything is.
+fn taken(own: &Own) -> (Buffer, Kind) {
+    computing::uses(&own.tags);
+    (pending::copy(own), own.kind)
+}
+
+/// The same of what is committed.
+fn taken_of(hit: Hit) -> (Buffer, Kind) {
+    computing::uses(&hit.tags);
+    (hit.buffer, hit.found.kind)
+}
+
 /// The value under a key; `now` as [`clock::now`] tells it.
 #[inline]
 pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own(own) => Ok(Some((pending::copy(&own), own.kind))),
-        View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(|(value, found)| (value, found.kind))),
+        View::Own(own) => Ok(Some(taken(&own))),
+        View::Committed { .. } => Ok(store::read(segment, key, now, None)?.map(taken_of)),
     }
 }
 
@@ -65,13 +78,13 @@ pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, 
 pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),
-        View::Own(own) => Ok(Some((pending::copy(&own), own.kind))),
+        View::Own(own) => Ok(Some(taken(&own))),
         View::Committed { .. } => {
             let found = store::look(segment, key, now, 0)?;
             if found.is_some() {
                 store::count(segment, key, |cache, stripe| cache.count_hit(stripe))?;
             }
-            Ok(found)
+            Ok(found.map(taken_of))
         }
     }
 }
@@ -87,17 +100,17 @@ pub fn get_and_slide(
     match view(segment, key.hash, now)? {
         View::Absent => Ok(None),
         View::Own(own) => {
-            let buffer = pending::copy(&own);
+            let found = taken(&own);
             if own.kind == kind {
                 pending::rewrite(key, &own, expiry)?;
             }
-            Ok(Some((buffer, own.kind)))
+            Ok(Some(found))
         }
         View::Committed { touched } => {
             if touched.is_some() {
                 pending::write(key, Effect::Touch { expiry })?;
             }
-            Ok(store::read(segment, key.hash, now, Some((kind, expiry)))?.map(|(value, found)| (value, found.kind)))
+            Ok(store::read(segment, key.hash, now, Some((kind, expiry)))?.map(taken_of))
         }
     }
 }

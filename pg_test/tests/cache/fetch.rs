@@ -195,6 +195,27 @@ fn an_expired_value_serves_while_another_session_computes() -> Result<()> {
     Ok(())
 }
 
+/// Else it would be in there for another hour.
+#[test]
+fn a_value_that_is_made_of_another_waits_rather_than_take_an_expired_one() -> Result<()> {
+    let database = database()?;
+    let mut client = database.client()?;
+    let fetch = |ttl: &str, query: &str| {
+        format!("SELECT enough.cache_fetch('key', '{ttl}', $${query}$$, stale_for => '1 hour')")
+    };
+    client.batch_execute(&fetch("1 microsecond", "SELECT 'old'::text"))?;
+    let gate = Gate::shut(&database)?;
+    let inner = fetch("1 hour", "SELECT run('reads')");
+    let (first, _) = call(&database, &inner)?;
+    until_waiting(&mut client, AT_GATE, 1)?;
+    let (outer, _) = call(&database, &format!("SELECT enough.cache_fetch('outer', '1 hour', $o${inner}$o$)"))?;
+    until_waiting(&mut client, FOR_TURN, 1)?;
+    gate.open()?;
+    let values = [ended(first)??, ended(outer)??];
+    ensure!(values == [Some(json!(1)), Some(json!(1))], "{values:?}");
+    Ok(())
+}
+
 #[test]
 fn a_value_computed_while_its_tag_is_invalidated_is_not_stored() -> Result<()> {
     let database = database()?;

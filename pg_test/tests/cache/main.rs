@@ -6,4 +6,5 @@ mod churn;
 mod fetch;
 mod invalidation;
 mod names;
+mod nested;
 mod stale;

@@ -1,11 +1,14 @@
 //! Values that many sessions compute from a table while others change it and remove them: nobody who has seen a row
 //! finds an older value in the cache, and what is in there when all is quiet is what the table says.
+//!
+//! Some are removed by hand, or have a tag by hand. Of others nobody says what they are made of: `cache_fetch` has found out,
+//! of a table behind a view, and of another value.
 
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check;
 use enough_pg_test::server::{self, Database};
 use fastrand::Rng;
-use postgres::Client;
+use postgres::{Client, GenericClient};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -26,13 +29,29 @@ fn connected(database: &Database) -> Result<Client> {
     Ok(client)
 }
 
+/// What is fetched: of the table itself, and of that value.
+const FETCHED: [&str; 2] = ["inner", "outer"];
+
+/// Fetches one of a row's values.
+fn fetch(client: &mut impl GenericClient, rng: &mut Rng, row: i32) -> Result<()> {
+    let function = FETCHED[rng.usize(0..FETCHED.len())];
+    client.execute(&format!("SELECT {function}_value($1)"), &[&row])?;
+    Ok(())
+}
+
 /// Changes rows and removes what was made from them, in every way there is; some change their mind.
 fn write(client: &mut Client, rng: &mut Rng) -> Result<()> {
     for _ in 0..CHANGES {
         let row = rng.i32(0..ROWS);
         let key = format!("row {row}");
         let mut transaction = client.transaction()?;
-        if rng.u8(0..8) == 0 {
+        if rng.u8(0..3) == 0 {
+            transaction.execute("UPDATE fetched SET v = v + 1 WHERE id = $1", &[&row])?;
+            // What is made of this transaction's own row comes with its commit, or never.
+            if rng.bool() {
+                fetch(&mut transaction, rng, row)?;
+            }
+        } else if rng.u8(0..8) == 0 {
             transaction.execute("UPDATE tagged SET v = v + 1 WHERE id = $1", &[&row])?;
         } else {
             transaction.execute("UPDATE plain SET v = v + 1 WHERE id = $1", &[&row])?;
@@ -54,12 +73,19 @@ fn write(client: &mut Client, rng: &mut Rng) -> Result<()> {
 }
 
 const COMPUTE: &str = "SELECT to_jsonb(p.v + t.v) FROM plain p, tagged t WHERE p.id = $1 AND t.id = $1";
+const CURRENT_FETCHED: &str = "SELECT to_jsonb(v) FROM fetched WHERE id = $1";
+/// The prefixes of the keys, and what is current.
+const KEYS: [(&str, &str); 3] = [("row", COMPUTE), (FETCHED[0], CURRENT_FETCHED), (FETCHED[1], CURRENT_FETCHED)];
 
 /// Fills the cache on a miss until told to stop, slowly now and then, so that changes come in between.
 fn fill(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Relaxed) {
         let row = rng.i32(0..ROWS);
         let key = format!("row {row}");
+        if rng.bool() {
+            fetch(client, rng, row)?;
+            continue;
+        }
         if rng.u8(0..3) == 0 {
             let one = format!("SELECT enough.cache_set($2, ({COMPUTE}), tags => ARRAY[$2, 'tagged'])");
             client.execute(&one, &[&row, &key])?;
@@ -67,6 +93,14 @@ fn fill(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
         }
         let level = ["READ COMMITTED", "REPEATABLE READ"][rng.usize(0..2)];
         client.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}"))?;
+        if rng.u8(0..4) == 0 {
+            // In a transaction whose snapshot may be older than the value within, or than its removal.
+            client.query_one(CURRENT_FETCHED, &[&row])?;
+            client.execute("SELECT pg_sleep(0.002)", &[])?;
+            fetch(client, rng, row)?;
+            client.batch_execute("COMMIT")?;
+            continue;
+        }
         if client.query_one("SELECT enough.cache_exists($1)", &[&key])?.get(0) {
             client.batch_execute("COMMIT")?;
             continue;
@@ -87,18 +121,19 @@ fn fill(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
 fn judge(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Relaxed) {
         let row = rng.i32(0..ROWS);
-        let current: Value = client.query_one(COMPUTE, &[&row])?.get(0);
-        let cached = cached(client, row)?;
+        let (prefix, compute) = KEYS[rng.usize(0..KEYS.len())];
+        let current: Value = client.query_one(compute, &[&row])?.get(0);
+        let cached = cached(client, prefix, row)?;
         ensure!(
             cached.as_ref().is_none_or(|cached| cached.as_i64() >= current.as_i64()),
-            "row {row} was seen with {current}, and {cached:?} in the cache afterwards"
+            "{prefix} {row} was seen with {current}, and {cached:?} in the cache afterwards"
         );
     }
     Ok(())
 }
 
-fn cached(client: &mut Client, row: i32) -> Result<Option<Value>> {
-    Ok(client.query_one("SELECT enough.cache_get($1)", &[&format!("row {row}")])?.get(0))
+fn cached(client: &mut Client, prefix: &str, row: i32) -> Result<Option<Value>> {
+    Ok(client.query_one("SELECT enough.cache_get($1)", &[&format!("{prefix} {row}")])?.get(0))
 }
 
 /// One round of all of them; ends when the writers do.
@@ -143,23 +178,35 @@ fn the_cache_is_never_older_than_the_table() -> Result<()> {
     client.batch_execute(&format!(
         "CREATE TABLE plain AS SELECT id, 0::bigint AS v FROM generate_series(0, {ROWS} - 1) AS id;
          CREATE TABLE tagged AS TABLE plain;
-         SELECT enough.cache_tag_table('tagged')"
+         CREATE TABLE fetched AS TABLE plain;
+         CREATE VIEW seen AS TABLE fetched;
+         CREATE FUNCTION inner_value(id int) RETURNS jsonb LANGUAGE sql AS $$
+             SELECT enough.cache_fetch('inner ' || id, NULL, 'SELECT v FROM seen WHERE id = $1::int', to_jsonb(id)) $$;
+         CREATE FUNCTION outer_value(id int) RETURNS jsonb LANGUAGE sql AS $$
+             SELECT enough.cache_fetch('outer ' || id, NULL,
+                 'SELECT coalesce(enough.cache_get(''inner '' || $1::text), inner_value($1::int))', to_jsonb(id)) $$;
+         SELECT enough.cache_tag_table('tagged'), enough.cache_tag_table('fetched', 'fetched:{{id}}')"
     ))?;
     let refused = |client: &mut Client| -> Result<i64> {
         Ok(client.query_one("SELECT stale_fills_refused FROM enough.cache_stats()", &[])?.get(0))
     };
-    let (before, mut found) = (refused(&mut client)?, 0);
+    let (before, mut found) = (refused(&mut client)?, [0; KEYS.len()]);
     for seed in 1..=ROUNDS {
         round(&database, seed).with_context(|| format!("round {seed}"))?;
         for row in 0..ROWS {
-            let current: Value = client.query_one(COMPUTE, &[&row])?.get(0);
-            if let Some(cached) = cached(&mut client, row)? {
-                found += 1;
-                ensure!(cached == current, "all is quiet, row {row} is {current}, and the cache has {cached}");
+            for ((prefix, compute), found) in KEYS.into_iter().zip(&mut found) {
+                let current: Value = client.query_one(compute, &[&row])?.get(0);
+                if let Some(cached) = cached(&mut client, prefix, row)? {
+                    *found += 1;
+                    ensure!(cached == current, "all is quiet, {prefix} {row} is {current}, and the cache has {cached}");
+                }
             }
         }
     }
-    ensure!(found > 0, "nothing was ever found in the cache, so this test shows nothing");
+    ensure!(
+        found.into_iter().all(|found| found > 0),
+        "not each was ever found in the cache, so this shows little: {found:?}"
+    );
     ensure!(refused(&mut client)? > before, "no value was ever refused, so this test shows nothing");
     check::healthy(&server.log(), false)
 }
