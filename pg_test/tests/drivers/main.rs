@@ -1,11 +1,12 @@
 //! Drivers of other languages, and a pooler: every block of `docs/drivers.md` and `docs/drivers/` is run, and so is every
-//! program in `examples/`, behind pgbouncer; and pgmq's own clients.
+//! program in `examples/`, behind pgbouncer; pgmq's own clients; and the tests of frameworks that examples are for.
 //!
 //! What isn't on this machine can't be tried: such a test is listed as ignored, never as passed. `cargo xtask test`
 //! installs all of it first.
 
 mod docs;
 mod examples;
+mod frameworks;
 mod pgmq;
 mod pooler;
 mod program;
@@ -32,10 +33,14 @@ fn trial(name: &str, missing: Option<&str>, run: impl FnOnce() -> Result<()> + S
 
 fn trials() -> Result<Vec<Trial>> {
     let found = drivers::find()?;
-    Ok([docs::trials(&found)?, examples::trials(&found), pgmq::trials(&found), pooler::trials()?]
-        .into_iter()
-        .flatten()
-        .collect())
+    let trials = [
+        docs::trials(&found)?,
+        examples::trials(&found),
+        frameworks::trials(&found),
+        pgmq::trials(&found),
+        pooler::trials()?,
+    ];
+    Ok(trials.into_iter().flatten().collect())
 }
 
 fn main() -> Result<ExitCode> {

@@ -16,7 +16,7 @@ use xtask::provision::drivers::Drivers;
 pub(crate) const RUST_SECTION: &str = "ENOUGH_RUST_SECTION";
 
 /// How long a program may run.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Runs a file of Python that may `await` outside of functions, as `python -m asyncio` does it.
 const PYTHON: &str = "

