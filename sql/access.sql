@@ -1,5 +1,5 @@
 -- Who may do what. PUBLIC may do what can't harm others: use queues as far as the privileges on their tables go, reach
--- entries of the cache and keys of rate limits by their names. The rest is given by levels, each with all of those before
+-- entries of the cache, keys of rate limits and semaphores by their names. The rest is given by levels, each with all of those before
 -- it: user, monitor, operator, admin. docs/privileges.md has the functions of each; a test compares.
 
 -- SECURITY DEFINER, so that all privileges are the extension owner's to give, whoever calls: then the same call takes them
@@ -33,6 +33,7 @@ BEGIN
             (1, 'USAGE', 'SCHEMA enough'),
             (2, 'EXECUTE', 'FUNCTION enough.cache_stats()'),
             (2, 'EXECUTE', 'FUNCTION enough.rate_limit_stats(text)'),
+            (2, 'EXECUTE', 'FUNCTION enough.semaphore_stats()'),
             (3, 'EXECUTE', 'FUNCTION enough.cache_clear()'),
             (3, 'EXECUTE', 'FUNCTION enough.cache_delete_prefix(text)'),
             (3, 'EXECUTE', 'FUNCTION enough.cache_keys(text, text, integer)'),
@@ -89,7 +90,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enough.grant_to(regrole, text) IS
 'Lets a role use the extension in this database, at a level: user, monitor, operator or admin; each includes those before it.
-user: USAGE on the schema enough, which PUBLIC has unless it was revoked. monitor: statistics, those of all queues among them. operator: clears the cache, resets and refunds rate limits, blocks keys, sets policies, pauses, resumes and alters all queues, and its maintain() works on all of them. admin: creates queues, restores dumps, and passes all of this on; the database''s owner is one, and the role that has created the extension. What a role may do with a queue''s messages is for queue_grant().
+user: USAGE on the schema enough, which PUBLIC has unless it was revoked. monitor: statistics, those of all queues among them. operator: clears the cache, resets and refunds rate limits, blocks keys, sets policies, extends and releases what others hold of semaphores, pauses, resumes and alters all queues, and its maintain() works on all of them. admin: creates queues, restores dumps, and passes all of this on; the database''s owner is one, and the role that has created the extension. What a role may do with a queue''s messages is for queue_grant().
 Returns nothing.
 Fails with 22004 (NULL), 22023 (no such level), 42704 (no such role), 25006 (read-only), 42501 for a role that is no admin.';
 REVOKE ALL ON FUNCTION enough.grant_to(regrole, text) FROM PUBLIC;

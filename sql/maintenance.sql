@@ -9,7 +9,7 @@ CREATE FUNCTION enough.maintain(
 ) RETURNS SETOF record
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 5 AS 'MODULE_PATHNAME', 'enough_maintain';
 COMMENT ON FUNCTION enough.maintain IS
-'Runs maintenance: finds messages that got into a queue''s table by COPY, restore or replication, moves messages that have had max_attempts deliveries to the archive, removes archive rows past archive_for, moves sequences past numbers that replication or a restore has brought, forgets queues whose tables are gone, frees expired cache entries and rate limits, removes notes of pg_cron on the extension''s own jobs after a day, and names what is wrong with queues.
+'Runs maintenance: finds messages that got into a queue''s table by COPY, restore or replication, moves messages that have had max_attempts deliveries to the archive, removes archive rows past archive_for, moves sequences past numbers that replication or a restore has brought, forgets queues whose tables are gone, frees expired cache entries, rate limits and semaphores, removes notes of pg_cron on the extension''s own jobs after a day, and names what is wrong with queues.
 Stops after max_duration; the next run goes on there: queues that have waited longest come first, each with a share of the time. Returns a row a task: what it did, how many items, how long, and a note where it did not come to its end or has found something. Safe at any time, many at once; waits for no lock and blocks no send and no read. Works on the queues that the role owns or consumes, an operator''s (see grant_to()) on all; what is on their tables, triggers say, runs with the owners'' rights.
 Fails with 22004 (NULL), 22023 (negative).';
 
@@ -31,7 +31,7 @@ CREATE FUNCTION enough.status(OUT item text, OUT value text) RETURNS SETOF recor
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 12 AS 'MODULE_PATHNAME', 'enough_status';
 COMMENT ON FUNCTION enough.status IS
 'Says how pg_enough is: its version, how the shared memory was found and how large and old it is, the sizes that it was made with and which settings wait for a restart of the server, its partitions and how often one was found damaged and emptied, and warnings, with what to do about each.
-Each warning has an item of its own, warning_<name>, and the item warnings has them all, or none. The names: pending_restart, memory_damaged, segment_of_another_version (with it alone, because nothing else works), extension_of_another_version, queue_memory_nearly_full, queue_tables, queue_without_consumers (of queues that the role may see: enough.warn_unread_after), cache_memory_too_small, rate_limit_memory_nearly_full, rate_limit_exhausted_evicted, and where pg_cron is in this database maintenance_not_scheduled, maintenance_failing, schedule_failing.
+Each warning has an item of its own, warning_<name>, and the item warnings has them all, or none. The names: pending_restart, memory_damaged, segment_of_another_version (with it alone, because nothing else works), extension_of_another_version, queue_memory_nearly_full, queue_tables, queue_without_consumers (of queues that the role may see: enough.warn_unread_after), cache_memory_too_small, rate_limit_memory_nearly_full, rate_limit_exhausted_evicted, semaphore_memory_nearly_full, and where pg_cron is in this database maintenance_not_scheduled, maintenance_failing, schedule_failing.
 No payloads. Waits for no lock on a queue''s table.
 Fails with 55000 where there is no shared memory.';
 

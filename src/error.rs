@@ -46,6 +46,8 @@ pub enum Error {
     TooLarge { what: Cow<'static, str>, size: usize, limit: usize, unit: &'static str, hint: &'static str },
     /// Leases fill the queues' memory.
     QueueMemory,
+    /// Those who hold or wait for semaphores fill their memory.
+    SemaphoreMemory,
     /// The call must write a table and can't, in this transaction or on this server.
     ReadOnly { function: &'static str },
     /// The call is made in a parallel worker, or uses a queue while there are such workers.
@@ -247,6 +249,18 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
                 "Finish messages, shorten their visibility timeout, limit the queue's max_in_flight, or raise \
                  enough.queue_memory and restart the server."
                     .into(),
+            ),
+        ),
+        Error::SemaphoreMemory => (
+            Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            "no memory is left for another holder of a semaphore".into(),
+            Some(
+                "Each name, and each that holds one or waits for it, takes a place in enough.semaphore_memory; a name belongs to a \
+                 part of it."
+                    .into(),
+            ),
+            Some(
+                "Release what isn't needed, shorten the ttl, or raise enough.semaphore_memory and restart the server.".into(),
             ),
         ),
         Error::ReadOnly { function } => (

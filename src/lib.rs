@@ -1,4 +1,4 @@
-//! `pg_enough`: a message queue, a cache and a rate limiter inside PostgreSQL.
+//! `pg_enough`: a message queue, a cache, a rate limiter and semaphores inside PostgreSQL.
 //!
 //! One idea carries it: the durable truth lives in ordinary tables, everything fast lives in one shared-memory segment,
 //! and nothing in that segment is the only copy of anything durable.
@@ -8,6 +8,7 @@
 //! | [`queue`] | durable messages in a table, with an index of what is ready, leased and delayed in the segment |
 //! | [`cache`] | values with a TTL, in the segment alone |
 //! | [`rate_limit`] | limiter states, in the segment alone |
+//! | [`semaphore`] | locks and limits on what runs at once, in the segment alone |
 //! | [`maintenance`] | time-based housekeeping that no call has done yet |
 //! | [`shmem`] | the shared memory segment: found, laid out, locked |
 //! | [`pg`] | the boundary to PostgreSQL: safe calls of its C interface |
@@ -31,6 +32,7 @@ mod maintenance;
 mod pg;
 mod queue;
 mod rate_limit;
+mod semaphore;
 mod shmem;
 
 use capability::Capability;
@@ -43,7 +45,8 @@ extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["schema"]);
 extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["tables"]);
 extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
-extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["rate_limit"]);
+extension_sql_file!("../sql/semaphore.sql", name = "semaphore", requires = ["rate_limit"]);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["semaphore"]);
 extension_sql_file!("../sql/topics.sql", name = "topics", requires = ["queue"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["topics"]);
 extension_sql_file!("../sql/workers.sql", name = "workers", requires = ["sources"]);
@@ -52,12 +55,15 @@ extension_sql_file!("../sql/maintenance.sql", name = "maintenance", requires = [
 extension_sql_file!("../sql/access.sql", name = "access", requires = ["maintenance"], finalize);
 
 /// The capabilities, in the order in which they lie in the segment: `docs/adding-a-capability.md`.
-static CAPABILITIES: [&Capability; 3] = [&queue::CAPABILITY, &cache::CAPABILITY, &rate_limit::CAPABILITY];
-const _: () = assert!(queue::REGION.0 == 0 && cache::REGION.0 == 1 && rate_limit::REGION.0 == 2);
+static CAPABILITIES: [&Capability; 4] =
+    [&queue::CAPABILITY, &cache::CAPABILITY, &rate_limit::CAPABILITY, &semaphore::CAPABILITY];
+const _: () =
+    assert!(queue::REGION.0 == 0 && cache::REGION.0 == 1 && rate_limit::REGION.0 == 2 && semaphore::REGION.0 == 3);
 const _: () = shmem::version::check(&[
     enough_engine::queue::LAYOUT,
     enough_engine::cache::LAYOUT,
     enough_engine::limiter::LAYOUT,
+    enough_engine::semaphore::LAYOUT,
 ]);
 
 /// Called by the server when it loads the library: at its start where `pg_enough` is preloaded, else when a session

@@ -193,6 +193,24 @@ LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough.
 CREATE FUNCTION enough.rate_limit_headers_by(policy text, key text) RETURNS jsonb
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($2); $$;
 
+CREATE FUNCTION enough.semaphore_acquire(name text, max_holders integer DEFAULT 1, ttl interval DEFAULT '00:00:30'::interval, wait interval DEFAULT '00:00:00'::interval) RETURNS bigint
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.semaphore_extend(name text, token bigint, ttl interval) RETURNS boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.semaphore_release(name text, token bigint) RETURNS boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.semaphore_holders(name text DEFAULT NULL::text, OUT name text, OUT token bigint, OUT pid integer, OUT since timestamp with time zone, OUT expires_at timestamp with time zone) RETURNS SETOF record
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partitions($1); $$;
+
+CREATE FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) RETURNS SETOF record
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; $$;
+REVOKE ALL ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_database_owner;
+GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_monitor;
+
 CREATE FUNCTION enough.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text) RETURNS boolean
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
 

@@ -30,7 +30,7 @@ pub enum Field {
 /// Consecutive words of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// The number of the region: 0 the queues, 1 the cache, 2 the rate limits.
+    /// The number of the region: 0 the queues, 1 the cache, 2 the rate limits, 3 the semaphores.
     pub region: usize,
     /// In bytes from the start of the file.
     pub offset: u64,
@@ -109,7 +109,7 @@ impl SegmentFile {
         /// The number of the header's word where the regions are described, by four words each.
         const REGIONS: u64 = 23;
         let mut parts = Vec::new();
-        for region in 0..3 {
+        for region in 0..4 {
             let at = REGIONS + 4 * region;
             let (offset, partitions, words) = (self.number(at)?, self.number(at + 1)?, self.number(at + 2)?);
             let len = words * 8;
@@ -119,7 +119,7 @@ impl SegmentFile {
             }
         }
         let end = parts.iter().map(|part| part.offset + part.len).max().unwrap_or(0);
-        if parts.len() < 3 || end > self.file.metadata()?.len() {
+        if parts.len() < 4 || end > self.file.metadata()?.len() {
             bail!("the header describes more than the file holds");
         }
         Ok(parts)

@@ -7,6 +7,10 @@
 
 use super::{server, unguarded};
 use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::sync::atomic::AtomicU32;
+#[cfg(not(any(feature = "pg15", feature = "pg16")))]
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How long a session sleeps that nobody wakes, in microseconds, a quarter more or less.
 const PATIENCE: i64 = 30_000_000;
@@ -43,6 +47,15 @@ pub fn is_alive(process: u32) -> bool {
     }
 }
 
+/// Whether the process with that number is the session of that process ID.
+pub fn is_session(process: u32, process_id: u32) -> bool {
+    // SAFETY: the array has that many entries for as long as the server runs.
+    unsafe {
+        process < (*pg_sys::ProcGlobal).allProcCount
+            && (*(*pg_sys::ProcGlobal).allProcs.add(process as usize)).pid.cast_unsigned() == process_id
+    }
+}
+
 /// Wakes sessions. Who isn't asleep, or has ended, takes no harm.
 pub fn wake(processes: &[u32]) {
     for &process in processes {
@@ -70,14 +83,20 @@ pub fn wake_everybody() {
 /// session where its client is gone: a session that wakes takes something only for a client that is there. The caller has
 /// looked for work after the last [`forget_wake_ups`], and looks again.
 pub fn sleep(micros: i64) {
+    static READ: Sleep = Sleep::new(c"EnoughQueueRead");
+    sleep_as(micros, &READ);
+}
+
+/// [`sleep`] by another name.
+pub fn sleep_as(micros: i64, called: &Sleep) {
     // Rounded up: waking a moment before a timer runs out would be a turn for nothing.
     let millis = micros.clamp(0, 2 * PATIENCE).div_euclid(1000) + 1;
     if let Some(set) = client() {
-        sleep_with(set, millis);
+        sleep_with(set, millis, called.event());
     } else {
         let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         // SAFETY: the session's own latch.
-        unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis as _, event()) };
+        unsafe { pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis as _, called.event()) };
     }
     check_client();
     forget_wake_ups();
@@ -103,7 +122,7 @@ fn client() -> Option<*mut pg_sys::WaitEventSet> {
 }
 
 /// Sleeps until woken, until the client closes its socket, or until the time is over.
-fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
+fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64, event: u32) {
     /// `FeBeWaitSetSocketPos` (libpq.h)
     const SOCKET: i32 = 0;
     // SAFETY: the server's own set, at whose socket it wants to be told of something else each time that it waits; so it
@@ -111,7 +130,7 @@ fn sleep_with(set: *mut pg_sys::WaitEventSet, millis: i64) {
     unsafe {
         pg_sys::ModifyWaitEvent(set, SOCKET, pg_sys::WL_SOCKET_CLOSED, std::ptr::null_mut());
         let mut happened: pg_sys::WaitEvent = std::mem::zeroed();
-        let count = pg_sys::WaitEventSetWait(set, millis as _, &raw mut happened, 1, event());
+        let count = pg_sys::WaitEventSetWait(set, millis as _, &raw mut happened, 1, event);
         if count > 0 && happened.events & pg_sys::WL_POSTMASTER_DEATH != 0 {
             // As `WL_EXIT_ON_PM_DEATH` has it.
             pg_sys::proc_exit(1);
@@ -138,20 +157,31 @@ pub fn check_client() {
     server::check_for_interrupts();
 }
 
-/// What `pg_stat_activity` calls the sleep.
-#[cfg(any(feature = "pg15", feature = "pg16"))]
-fn event() -> u32 {
-    pg_sys::PG_WAIT_EXTENSION
+/// What `pg_stat_activity` calls a sleep; before 17 all are called alike.
+pub struct Sleep {
+    name: &'static CStr,
+    /// What the server calls that name by; 0 before the first sleep.
+    number: AtomicU32,
 }
 
-/// What `pg_stat_activity` calls the sleep.
-#[cfg(not(any(feature = "pg15", feature = "pg16")))]
-fn event() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-    static EVENT: AtomicU32 = AtomicU32::new(0);
-    if EVENT.load(Relaxed) == 0 {
-        // SAFETY: the name is a static C string; the server answers the same number to the same name.
-        EVENT.store(unsafe { pg_sys::WaitEventExtensionNew(c"EnoughQueueRead".as_ptr()) }, Relaxed);
+impl Sleep {
+    /// Of that name.
+    pub const fn new(name: &'static CStr) -> Self {
+        Sleep { name, number: AtomicU32::new(0) }
     }
-    EVENT.load(Relaxed)
+
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    fn event(&self) -> u32 {
+        let _ = (self.name, &self.number);
+        pg_sys::PG_WAIT_EXTENSION
+    }
+
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    fn event(&self) -> u32 {
+        if self.number.load(Relaxed) == 0 {
+            // SAFETY: the name is a static C string; the server answers the same number to the same name.
+            self.number.store(unsafe { pg_sys::WaitEventExtensionNew(self.name.as_ptr()) }, Relaxed);
+        }
+        self.number.load(Relaxed)
+    }
 }

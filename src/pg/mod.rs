@@ -19,7 +19,8 @@
 //! | `wal.rs` | what the transaction has written, and whether its commit waits for the disk |
 //! | `latch.rs` | sleeping until another session wakes this one |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
-//! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, roles, interrupts |
+//! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, interrupts |
+//! | `level.rs` | what the current role may do beyond what everybody may |
 //! | `table/` | plain tables, past the executor |
 //! | `own.rs` | whether the extension's own tables still have their columns |
 //! | `trigger.rs`, `changes.rs` | what a trigger tells; the rows of its statement, as JSON |
@@ -40,6 +41,7 @@ pub mod guard;
 pub mod jsonb;
 pub mod key_lock;
 pub mod latch;
+pub mod level;
 pub mod memory;
 pub mod notify;
 pub mod own;

@@ -32,6 +32,12 @@ pub fn database() -> u32 {
     unsafe { pg_sys::MyDatabaseId }.to_u32()
 }
 
+/// The process ID of this session.
+pub fn process_id() -> u32 {
+    // SAFETY: set when the process starts and never changed.
+    unsafe { pg_sys::MyProcPid }.cast_unsigned()
+}
+
 /// Ends the call with an error where the user or the server has asked for it.
 #[inline]
 pub fn check_for_interrupts() {

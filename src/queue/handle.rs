@@ -63,12 +63,6 @@ pub(in crate::queue) fn absent(name: &str) -> Error {
     }
 }
 
-/// Whether the current role is an operator (`sql/access.sql`): one that may change the options of all queues, and maintain
-/// them all.
-pub(in crate::queue) fn is_operator() -> bool {
-    catalog::relation_named(c"queue").is_some_and(catalog::may_update)
-}
-
 /// Fails where this transaction, or this server, must not write.
 pub(in crate::queue) fn require_write(function: &'static str) -> Result<(), Error> {
     if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }

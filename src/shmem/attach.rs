@@ -227,8 +227,8 @@ fn create(bytes: usize) -> Result<*mut pg_sys::dsm_segment, Error> {
     refused(|| unsafe { pg_sys::dsm_create(bytes, 0) }).map_err(|why| {
         no_segment(
             format!("A dynamic shared memory segment of {bytes} bytes could not be made: {why}"),
-            "Make /dev/shm larger, lower enough.cache_memory, enough.rate_limit_memory and enough.queue_memory, or \
-             add pg_enough to shared_preload_libraries, which needs no /dev/shm.",
+            "Make /dev/shm larger, lower enough.cache_memory, enough.rate_limit_memory, enough.queue_memory and \
+             enough.semaphore_memory, or add pg_enough to shared_preload_libraries, which needs no /dev/shm.",
         )
     })
 }

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use crate::paths;
 
 /// Chapters, and how the names in them begin; the first that fits takes a name.
-const CHAPTERS: [(&str, &[&str]); 6] = [
+const CHAPTERS: [(&str, &[&str]); 7] = [
     ("Queue", &["queue"]),
     ("Topics", &["topic"]),
     ("Cache", &["cache"]),
     ("Rate limit", &["rate_limit"]),
+    ("Semaphores", &["semaphore"]),
     ("Maintenance", &["maintain", "maintenance", "status"]),
     ("Access", &["grant_to", "revoke_from"]),
 ];

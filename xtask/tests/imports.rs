@@ -21,7 +21,7 @@ const ORDERS: [Order; 3] = [
         source: "engine/src",
         // A queue's `max_rate` has the limiter's bounds, and both count in windows.
         rows: &[
-            &["cache", "queue", "topic"],
+            &["cache", "queue", "semaphore", "topic"],
             &["limiter"],
             &["window"],
             &["hash", "seqlock"],
@@ -32,7 +32,7 @@ const ORDERS: [Order; 3] = [
         source: "src",
         rows: &[
             &["maintenance"],
-            &["cache", "queue", "rate_limit"],
+            &["cache", "queue", "rate_limit", "semaphore"],
             &["cron"],
             &["shmem"],
             &["capability"],

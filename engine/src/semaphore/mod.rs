@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `records.rs` | the memory: records, free ones, lists and the names' buckets |
 //! | `table.rs` | taking, waiting, extending and releasing |
-//! | `look.rs` | who holds what |
+//! | `look.rs` | who holds what, and what was counted |
 
 mod look;
 mod records;
@@ -26,7 +26,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use look::Holder;
+pub use look::{Holder, Seen, Stats, stats};
 pub use records::MAX_NAME;
 pub use table::{Answer, Ask, Changed, Key, Table, Wait};
 

@@ -11,9 +11,9 @@ pub const MAX_NAME: usize = 512;
 /// "semaphor"
 const MAGIC: u64 = 0x7365_6d61_7068_6f72;
 /// Words of the head.
-const HEAD: usize = 8;
+const HEAD: usize = 16;
 /// Words of a record.
-const RECORD: usize = 8;
+pub(super) const RECORD: usize = 8;
 /// Records a bucket.
 const SHARE: usize = 4;
 /// Words of a record that hold a name's text.
@@ -29,8 +29,18 @@ pub(super) enum Head {
     Token,
     /// The first free record.
     Free,
-    /// How many are free.
+    /// How many are free; then, in the order of the kinds, how many are each of the others.
     Left,
+    Names,
+    Pieces,
+    Holders,
+    Waiters,
+    /// Tokens given.
+    Taken,
+    /// Calls that got none.
+    Denied,
+    /// Tokens that have expired.
+    Expired,
 }
 
 /// The words of a record. The first says what it is, and which is next in its list.
@@ -86,7 +96,20 @@ pub(super) const LAYOUT: u64 = fingerprint![
     PIECE,
     HOLDER,
     WAITER,
-    fingerprint_of_fields!(Head { Magic, Clock, Token, Free, Left }),
+    fingerprint_of_fields!(Head {
+        Magic,
+        Clock,
+        Token,
+        Free,
+        Left,
+        Names,
+        Pieces,
+        Holders,
+        Waiters,
+        Taken,
+        Denied,
+        Expired
+    }),
     fingerprint_of_fields!(R { Next, High, Low, Database, Lists, Line, Held }),
     fingerprint_of_fields!(E { Next, Owner, Who, Token, Since, Until, Max }),
 ];
@@ -179,6 +202,23 @@ impl<'a> Records<'a> {
         self.set_pair(record, R::Next as usize, kind, next)
     }
 
+    /// Adds to one of the counters.
+    pub(super) fn count(&self, counter: Head, more: u64) -> Result<(), Corrupt> {
+        self.set_head(counter, self.head(counter)?.wrapping_add(more))
+    }
+
+    /// A record of one kind has become one of another.
+    pub(super) fn recount(&self, from: u32, to: u32) -> Result<(), Corrupt> {
+        let (from, to) = (Self::counter(from)?, Self::counter(to)?);
+        store(self.words, from, load(self.words, from)?.checked_sub(1).ok_or(Corrupt)?)?;
+        store(self.words, to, load(self.words, to)?.wrapping_add(1))
+    }
+
+    /// The word that has how many records are of a kind.
+    fn counter(kind: u32) -> Result<usize, Corrupt> {
+        if kind > WAITER { Err(Corrupt) } else { Ok(Head::Left as usize + kind as usize) }
+    }
+
     /// How many records are free.
     pub(super) fn left(&self) -> Result<usize, Corrupt> {
         self.head(Head::Left).map(|left| left as usize)
@@ -189,18 +229,19 @@ impl<'a> Records<'a> {
         let record = u32::try_from(self.head(Head::Free)?).map_err(|_| Corrupt)?;
         let next = self.next(record, FREE)?;
         self.set_head(Head::Free, u64::from(next))?;
-        self.set_head(Head::Left, self.head(Head::Left)?.checked_sub(1).ok_or(Corrupt)?)?;
+        self.recount(FREE, kind)?;
         self.set_next(record, kind, 0)?;
         Ok(record)
     }
 
     pub(super) fn free(&self, record: u32) -> Result<(), Corrupt> {
-        if self.kind(record)? == FREE {
+        let kind = self.kind(record)?;
+        if kind == FREE {
             return Err(Corrupt);
         }
         self.set_next(record, FREE, self.head(Head::Free)? as u32)?;
         self.set_head(Head::Free, u64::from(record))?;
-        self.set_head(Head::Left, self.head(Head::Left)? + 1)
+        self.recount(kind, FREE)
     }
 
     /// The word of the bucket of a hash.

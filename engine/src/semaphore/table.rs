@@ -142,6 +142,7 @@ impl<'a> Table<'a> {
             (Wait::Until(until) | Wait::Again(_, until), None) => until,
         };
         if until <= self.now {
+            self.all.count(Head::Denied, 1)?;
             let wake = self.give_up(name, ticket, before)?;
             return Ok(Changed { answer: Answer::Denied, wake });
         }
@@ -165,6 +166,7 @@ impl<'a> Table<'a> {
     fn take(&self, name: u32, ask: &Ask, place: Option<u32>, before: u32) -> Result<Changed<Answer>, Corrupt> {
         let record = if let Some(record) = place {
             self.unlink_waiter(name, record)?;
+            self.all.recount(WAITER, HOLDER)?;
             record
         } else {
             if !self.make_room(1, name)? {
@@ -180,6 +182,7 @@ impl<'a> Table<'a> {
         self.all.set_next(record, HOLDER, holders)?;
         self.all.set_pair(name, R::Lists as usize, text, record)?;
         self.all.set(name, R::Held as usize, self.held(name)? + 1)?;
+        self.all.count(Head::Taken, 1)?;
         Ok(Changed { answer: Answer::Taken(token.cast_signed()), wake: self.new_first(name, before)? })
     }
 
@@ -327,7 +330,12 @@ impl<'a> Table<'a> {
     }
 
     /// The holder of a token that hasn't expired: its name, the holder before it in the list, and its record.
-    fn held_by(&self, hash: KeyHash, token: i64, role: Option<u32>) -> Result<Option<(u32, u32, u32)>, Corrupt> {
+    pub(super) fn held_by(
+        &self,
+        hash: KeyHash,
+        token: i64,
+        role: Option<u32>,
+    ) -> Result<Option<(u32, u32, u32)>, Corrupt> {
         let Some(name) = self.all.find(hash)? else { return Ok(None) };
         let (mut before, mut record) = (0, self.all.pair(name, R::Lists as usize)?.1);
         for _ in 0..=self.all.count {
@@ -374,6 +382,7 @@ impl<'a> Table<'a> {
         let mut dropped = 0;
         for _ in 0..=self.all.count {
             if record == 0 {
+                self.all.count(Head::Expired, dropped)?;
                 return Ok(dropped);
             }
             let next = self.all.next(record, HOLDER)?;

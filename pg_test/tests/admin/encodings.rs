@@ -312,6 +312,9 @@ fn bytes_without_an_encoding_are_never_an_internal_error() -> Result<()> {
         format!("rate_limit_enforce_by({odd}, {odd})"),
         format!("rate_limit_headers_by({odd}, {odd})"),
         format!("rate_limit_stats({odd})"),
+        format!("semaphore_acquire({odd})"),
+        format!("semaphore_acquire(repeat({odd}, 600))"),
+        format!("semaphore_holders({odd})"),
         format!("rate_limit_all(ARRAY[{odd}, repeat({odd}, 600)], ARRAY[1, 1], ARRAY['1 hour', '1 hour']::interval[])"),
     ];
     client.batch_execute("CREATE TABLE outcome (call text, state text)")?;

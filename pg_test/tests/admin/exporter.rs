@@ -38,7 +38,7 @@ fn queries() -> Result<Vec<Query>> {
             Ok(Query { name, labels: list("labels: "), values: list("values: "), sql: sql.to_owned() })
         })
         .collect::<Result<_>>()?;
-    ensure!(queries.len() == FILE.matches("query: |").count() && queries.len() == 5, "{queries:?}");
+    ensure!(queries.len() == FILE.matches("query: |").count() && queries.len() == 6, "{queries:?}");
     Ok(queries)
 }
 
@@ -49,7 +49,8 @@ fn watched() -> Result<(xtask::server::Server, Database)> {
     let mut client = database.client()?;
     client.batch_execute(
         "CREATE ROLE exporter LOGIN IN ROLE pg_monitor; SELECT enough.queue_create('used'), enough.queue_create('unread'), \
-         enough.queue_create('empty'), enough.rate_limit_policy_set('p', 1, '1 hour'), enough.cache_set('k', '1')",
+         enough.queue_create('empty'), enough.rate_limit_policy_set('p', 1, '1 hour'), enough.cache_set('k', '1'), \
+         enough.semaphore_acquire('s')",
     )?;
     client.batch_execute(
         "SELECT enough.queue_send('used', '1') FROM generate_series(1, 3); SELECT enough.queue_send('unread', '1')",

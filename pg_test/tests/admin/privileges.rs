@@ -74,15 +74,17 @@ fn expect(client: &mut Client, calls: &[&str], allowed: bool) -> Result<()> {
     Ok(())
 }
 
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 8] = [
     "cache_set('a', '1')",
     "cache_get('a')",
     "rate_limit('a', 5, '1 hour')",
     "rate_limit_by('shared', 'a')",
+    "semaphore_acquire('a')",
+    "semaphore_holders('a')",
     "queue_list()",
     "maintain()",
 ];
-const STATISTICS: [&str; 2] = ["cache_stats()", "rate_limit_stats()"];
+const STATISTICS: [&str; 3] = ["cache_stats()", "rate_limit_stats()", "semaphore_stats()"];
 const OPERATING: [&str; 12] = [
     "cache_clear()",
     "rate_limit_reset('a')",

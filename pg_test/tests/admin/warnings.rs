@@ -149,6 +149,7 @@ fn memory_that_is_nearly_full_is_named() -> Result<()> {
         ("enough.cache_memory", "1MB"),
         ("enough.cache_max_value", "16kB"),
         ("enough.rate_limit_memory", "64kB"),
+        ("enough.semaphore_memory", "64kB"),
     ])?;
     client.batch_execute("SELECT enough.queue_create('q', visibility_timeout => '1 hour')")?;
     queue::send_numbers(&mut client, "q", 2000)?;
@@ -172,6 +173,13 @@ fn memory_that_is_nearly_full_is_named() -> Result<()> {
         .batch_execute("SELECT enough.cache_get('k' || n) FROM generate_series(1, 2000) AS n, generate_series(1, 3)")?;
     only(&mut client, "cache_memory_too_small", "enough.cache_memory")?;
     client.batch_execute("SELECT enough.cache_get('k3000') FROM generate_series(1, 9000)")?;
+
+    let hold = "SELECT count(enough.semaphore_acquire('s' || n, ttl => '2 s')) FROM generate_series(1, $1::int) AS n";
+    client.execute(hold, &[&100])?;
+    healthy(&mut client, "semaphores are held")?;
+    client.execute(hold, &[&320])?;
+    only(&mut client, "semaphore_memory_nearly_full", "enough.semaphore_memory")?;
+    eventually("they have expired", || Ok(warned(&mut client)?.0.is_empty().then_some(())))?;
 
     let ask = "SELECT count(*) FROM generate_series(1, $1::int) AS n, enough.rate_limit('k' || n, $2, '1 hour')";
     client.execute(ask, &[&200, &2])?;

@@ -121,6 +121,15 @@ pub(crate) const WAIT: &[Bad] = &[("'1 hour 1 microsecond'::interval", "22023"),
 pub(crate) const KEY: &[Bad] =
     &[NULL, ("repeat('x', 513)", "54000"), ("repeat('ü', 257)", "54000"), ("repeat('x', 10000000)", "54000")];
 
+/// The name of a semaphore.
+pub(crate) const SEMAPHORE: &[Bad] = &[
+    NULL,
+    ("''", "22023"),
+    ("repeat('x', 513)", "54000"),
+    ("repeat('ü', 257)", "54000"),
+    ("repeat('x', 10000000)", "54000"),
+];
+
 /// An array of keys.
 pub(crate) const KEYS: &[Bad] =
     &[("ARRAY['good', NULL]", "22004"), ("ARRAY[NULL, 'good']", "22004"), ("ARRAY['good', repeat('x', 513)]", "54000")];

@@ -3,7 +3,7 @@
 use crate::arguments::{
     ALGORITHM, BURST, BYTES, Bad, CALENDAR, COST, DELAY, DELIVER_AT, KEY, KEYS, LEASE, LEASES, LIMIT, MAX_REQUESTS,
     MSG_IDS, NEGATIVE, NEW_QUEUE, NOT_NEGATIVE, NOT_NULL, NULL, OPTIONAL_KEY, OPTIONAL_KEYS, PERIOD, POLICY, PRIORITY,
-    QTY, QUEUE, SCHEDULE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, WORDS, YEAR,
+    QTY, QUEUE, SCHEDULE, SEMAPHORE, TAG, TAGS, TIME_ZONE, TOO_LONG, TTL, VALUE, WAIT, WORDS, YEAR,
 };
 
 /// An argument: its name, what is good for it, and what is bad.
@@ -65,6 +65,9 @@ const LIMIT_PERIOD: Argument = Argument("period", "'1 hour'", &[PERIOD]);
 const LIMIT_COST: Argument = Argument("cost", "1", &[COST]);
 const LIMIT_ALGORITHM: Argument = Argument("algorithm", "'sliding_window'", &[ALGORITHM]);
 const LIMIT_BURST: Argument = Argument("burst", "NULL", &[BURST]);
+
+const OF_SEMAPHORE: Argument = Argument("name", "'fresh'", &[SEMAPHORE]);
+const TOKEN: Argument = Argument("token", "1", &[NOT_NULL]);
 
 const LIMIT_CALENDAR: Argument = Argument("calendar", "NULL", &[CALENDAR]);
 const LIMIT_ZONE: Argument = Argument("time_zone", "'Europe/Berlin'", &[TIME_ZONE]);
@@ -397,6 +400,32 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[Argument("policy", "'strict'", &[&[("''", "22023"), ("repeat('x', 64)", "22023")], MISSING])],
         &[],
     ),
+    function(
+        "semaphore_acquire",
+        &[
+            OF_SEMAPHORE,
+            Argument(
+                "max_holders",
+                "5",
+                &[&[("0", "22023"), ("-1", "22023"), ("1000001", "22023"), ("2147483647", "22023")]],
+            ),
+            Argument("ttl", "'1 hour'", &[NEGATIVE, LEASE, TOO_LONG]),
+            Argument("wait", "'1 millisecond'", &[NEGATIVE, WAIT, TOO_LONG]),
+        ],
+        &[],
+    ),
+    function(
+        "semaphore_extend",
+        &[OF_SEMAPHORE, TOKEN, Argument("ttl", "'1 hour'", &[NOT_NEGATIVE, LEASE, TOO_LONG])],
+        &[],
+    ),
+    function("semaphore_release", &[OF_SEMAPHORE, TOKEN], &[]),
+    function(
+        "semaphore_holders",
+        &[Argument("name", "'held'", &[&[("''", "22023"), ("repeat('x', 513)", "54000")]])],
+        &[],
+    ),
+    function("semaphore_stats", &[], &[]),
     function(
         "queue_create",
         &[
@@ -857,6 +886,14 @@ pub(crate) const GOOD: &[&str] = &[
     "rate_limit(repeat('x', 512), 1000000000, '366 days', 1000000000)",
     "rate_limit('', 1, '1 millisecond', 0)",
     "rate_limit('fresh', 1, '366 days', 1000000000, 'token_bucket', 1000000000)",
+    "semaphore_acquire(repeat('x', 512), 1000000, '366 days')",
+    "semaphore_acquire('ü' || chr(128512) || chr(1) || '''\";--', 1, '1 millisecond')",
+    "semaphore_acquire('good', NULL, NULL, NULL)",
+    "semaphore_acquire('good', 1, '1 hour', '1 microsecond')",
+    "semaphore_extend('good', -9223372036854775808, '1 millisecond')",
+    "semaphore_release('good', 9223372036854775807)",
+    "semaphore_release('good', 0)",
+    "semaphore_holders(repeat('x', 512))",
     "maintain('0')",
     "cache_set('key', '1', tags => ARRAY[]::text[])",
     "cache_set('key', '1', tags => ARRAY[repeat('x', 128), 'b', 'c', 'd', 'e', 'f', 'g', 'h'])",

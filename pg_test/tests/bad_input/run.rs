@@ -25,7 +25,8 @@ fn prepared() -> Result<(xtask::server::Server, Database, Client)> {
          SELECT enough.cache_set('key', '\"value\"'), enough.cache_set('good', '1', ttl => '1 hour'), \
                 enough.cache_set_bytes('bytes', '\\x00ff'); \
          SELECT enough.cache_set('negative', '-1', tags => ARRAY['tag']); \
-         SELECT enough.rate_limit('key', 10, '1 hour', 3), enough.rate_limit_policy_set('strict', 10, '1 hour'); \
+         SELECT enough.rate_limit('key', 10, '1 hour', 3), enough.rate_limit_policy_set('strict', 10, '1 hour'), \
+                enough.semaphore_acquire('held', ttl => '1 hour'); \
          CREATE TABLE good_table (a int); CREATE INDEX good_index ON good_table (a)",
     )?;
     Ok((server, database, client))
@@ -48,6 +49,8 @@ fn fingerprint(client: &mut Client) -> Result<String> {
             'stats', (SELECT jsonb_agg(to_jsonb(s) - 'oldest_ready' - 'oldest_lease' ORDER BY s.queue) FROM enough.queue_stats() AS s), \
             'cache', (SELECT to_jsonb(c) FROM enough.cache_stats() AS c), \
             'limiter', (SELECT jsonb_agg(l) FROM enough.rate_limit_stats() AS l), \
+            'semaphores', (SELECT jsonb_agg(h) FROM enough.semaphore_holders() AS h), \
+            'acquired', (SELECT to_jsonb(s) FROM enough.semaphore_stats() AS s), \
             'limit', (SELECT to_jsonb(p) - 'reset_after' FROM enough.rate_limit_peek('key', 10, '1 hour') AS p), \
             'resets', (SELECT jsonb_agg(value) FROM enough.status() WHERE item LIKE '%resets')))",
         &[],

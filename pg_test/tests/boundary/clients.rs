@@ -156,6 +156,31 @@ fn a_message_that_comes_after_the_client_has_gone_is_another_ones() -> Result<()
     healthy(&server.log(), false)
 }
 
+/// A semaphore that was taken for such a client would be held by nobody for its whole ttl.
+#[test]
+fn a_semaphore_is_not_taken_for_a_client_that_has_gone() -> Result<()> {
+    let (server, database, mut client) = made("")?;
+    let mut held: i64 = client.query_one("SELECT enough.semaphore_acquire('s', ttl => '1 hour')", &[])?.get(0);
+    for begin in ["", "BEGIN; "] {
+        for going in Going::ALL {
+            let how = format!("{going:?} {begin}");
+            let mut raw = Raw::connect(server.port(), &database.name)?;
+            let pid = raw.pid;
+            raw.send(&format!("{begin}SELECT enough.semaphore_acquire('s', wait => '30 s', ttl => '1 hour')"))?;
+            until_waiting(&mut client, pid)?;
+            // At once: who is woken by it finds its client gone.
+            let rest = going.go(raw)?;
+            let row = client.query_one("SELECT enough.semaphore_release('s', $1)", &[&held])?;
+            ensure!(row.get::<_, bool>(0), "{how}");
+            until_gone(&mut client, pid, &how)?;
+            let row = client.query_one("SELECT enough.semaphore_acquire('s', ttl => '1 hour')", &[])?;
+            held = row.get::<_, Option<i64>>(0).with_context(|| how.clone())?;
+            drop(rest);
+        }
+    }
+    healthy(&server.log(), false)
+}
+
 #[test]
 fn a_client_that_is_killed_while_it_waits_takes_nothing() -> Result<()> {
     let (server, database, mut client) = made("")?;

@@ -21,6 +21,10 @@ fn each_capability_waits_under_a_name_of_its_own() -> Result<()> {
             "SELECT count(enough.rate_limit('k', 1000000000, '1 hour')) FROM generate_series(1, 20000)",
         ),
         (
+            "EnoughSemaphore",
+            "SELECT count(enough.semaphore_acquire('s' || n % 2, 1, '1 ms')) FROM generate_series(1, 20000) AS n",
+        ),
+        (
             "EnoughCache",
             "SELECT enough.cache_mset((SELECT jsonb_object_agg('k' || n, n) FROM generate_series(1, 2000) AS n))",
         ),

@@ -148,6 +148,21 @@ fn a_standby_serves_what_needs_no_table_and_takes_over() -> Result<()> {
     }
     ensure!(client.query_one("SELECT allowed FROM enough.rate_limit('key', 1, '1 hour')", &[])?.get::<_, bool>(0));
     limits_hold(&mut other)?;
+    for server in [&mut client, &mut other] {
+        // Each has its own semaphores; who waits is woken by the end of a ttl, on a standby, too.
+        let row = server.query_one(
+            "SELECT enough.semaphore_acquire('s', ttl => '200 ms'), enough.semaphore_acquire('s'), \
+                    enough.semaphore_acquire('s', wait => '1 minute', ttl => '1 hour')",
+            &[],
+        )?;
+        let tokens: [Option<i64>; 3] = std::array::from_fn(|column| row.get(column));
+        ensure!(tokens[0].is_some() && tokens[1].is_none() && tokens[2] > tokens[0], "{tokens:?}");
+        let row = server.query_one(
+            "SELECT enough.semaphore_extend('s', $1, '1 hour'), enough.semaphore_release('s', $1)",
+            &[&tokens[2]],
+        )?;
+        ensure!(row.get(0) && row.get(1));
+    }
 
     // Queues are for the primary, and so are the definitions of policies.
     for call in [

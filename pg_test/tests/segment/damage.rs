@@ -166,13 +166,18 @@ fn use_everything(client: &mut Client, rng: &mut Rng) -> Result<()> {
         format!("SELECT * FROM enough.rate_limit('key {key}', 10, '1 minute')"),
         format!("SELECT enough.rate_limit_reset('key {key}')"),
         "SELECT * FROM enough.rate_limit_stats()".to_owned(),
+        format!("SELECT enough.semaphore_acquire('key {key}', 3, '100 ms', '5 ms')"),
+        format!("SELECT enough.semaphore_release('key {key}', token) FROM enough.semaphore_holders('key {key}')"),
+        format!("SELECT enough.semaphore_extend('key {key}', token, '1 s') FROM enough.semaphore_holders('key {key}')"),
+        "SELECT * FROM enough.semaphore_holders()".to_owned(),
+        "SELECT * FROM enough.semaphore_stats()".to_owned(),
         "SELECT * FROM enough.queue_stats()".to_owned(),
         "SELECT * FROM enough.queue_send('other', '1', delay => '1 second')".to_owned(),
         "SELECT * FROM enough.queue_send('other', '2', priority => 5)".to_owned(),
         "SELECT enough.queue_delete('other', msg_id, lease) FROM enough.queue_read('other', 3)".to_owned(),
         "SELECT * FROM enough.maintain()".to_owned(),
     ];
-    for call in rng.choose_multiple(calls.iter(), 8) {
+    for call in rng.choose_multiple(calls.iter(), 10) {
         match client.simple_query(call) {
             Err(error) if !matches!(enough_pg_test::check::state(&error), "55000" | "22023") => {
                 return Err(error).with_context(|| format!("in {call}"));
@@ -270,7 +275,7 @@ fn parts_full_of_garbage_are_reset() -> Result<()> {
     let mut client = server.client()?;
     client.batch_execute("CREATE EXTENSION pg_enough")?;
     let mut resets = 0;
-    for region in ["queue", "cache", "rate_limit"] {
+    for region in ["queue", "cache", "rate_limit", "semaphore"] {
         resets += status(&mut client, &format!("{region}_resets"))?.parse::<u64>()?;
     }
     ensure!(resets > 0, "nothing was found damaged");

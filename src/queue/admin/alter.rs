@@ -5,9 +5,9 @@ use super::ddl::{change_exclusively, lock_name};
 use crate::error::Error;
 use crate::pg::catalog::Privilege;
 use crate::pg::spi::{Parameter, as_owner_of, each_row, run};
-use crate::pg::{catalog, own};
+use crate::pg::{catalog, level, own};
 use crate::queue::consume::letters;
-use crate::queue::handle::{Queue, is_operator, require_write};
+use crate::queue::handle::{Queue, require_write};
 use crate::queue::options::{OPTIONS, announce, in_registry, options_of};
 use crate::queue::pending::{Action, remember};
 use std::rc::Rc;
@@ -127,7 +127,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
 pub(in crate::queue) fn permitted(name: &[u8], function: &'static str, rewrites: bool) -> Result<Rc<Queue>, Error> {
     let queue = Queue::open(name)?;
     require_write(function)?;
-    if catalog::is_owner(queue.table.live.relation) || (!rewrites && is_operator()) {
+    if catalog::is_owner(queue.table.live.relation) || (!rewrites && level::is_operator()) {
         return Ok(queue);
     }
     let others = if rewrites { "" } else { ", and operators (enough.grant_to())," };

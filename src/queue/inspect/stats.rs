@@ -3,8 +3,8 @@
 use crate::error::Error;
 use crate::pg::catalog::{self, Privilege};
 use crate::pg::fmgr::{Rows, Value};
-use crate::pg::spi::{as_owner_of, read_rows, read_rows_kept, text};
-use crate::pg::{own, server};
+use crate::pg::spi::{as_owner_of, read_rows, text};
+use crate::pg::{level, own, server};
 use crate::queue::consume::bury;
 use crate::queue::handle::Queue;
 use crate::queue::index::REGION;
@@ -153,16 +153,10 @@ fn oldest_ready(queue: &Queue) -> Result<Option<i64>, Error> {
 
 /// Whether the current role may see a queue's counters: roles that may read its table, and monitors (`sql/access.sql`).
 pub(in crate::queue) fn visible(queue: &Queue) -> bool {
-    queue.may(Privilege::Observe) || is_monitor().unwrap_or(false)
+    queue.may(Privilege::Observe) || level::is_monitor().unwrap_or(false)
 }
 
 /// Fails where the current role may not see a queue's counters.
 pub(in crate::queue) fn require_visible(queue: &Queue) -> Result<(), Error> {
     if visible(queue) { Ok(()) } else { queue.require(Privilege::Observe) }
-}
-
-/// Whether the current role may see the statistics of the other capabilities.
-fn is_monitor() -> Result<bool, Error> {
-    let statement = "SELECT WHERE pg_catalog.has_function_privilege('enough.cache_stats()', 'EXECUTE')";
-    Ok(read_rows_kept(statement, &[], |_| Ok(()))? > 0)
 }

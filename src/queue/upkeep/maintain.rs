@@ -4,13 +4,14 @@
 use super::{cleanup, reconcile};
 use crate::error::Error;
 use crate::pg::catalog::{self, Privilege, TableLock};
+use crate::pg::level::is_operator;
 use crate::pg::savepoint::attempt;
 use crate::pg::server;
 use crate::pg::spi::as_owner_of;
 use crate::queue::admin::sequence;
 use crate::queue::consume::bury;
 use crate::queue::doubt;
-use crate::queue::handle::{Queue, is_operator};
+use crate::queue::handle::Queue;
 use crate::queue::index::partition;
 use crate::queue::inspect::stats;
 use crate::queue::name::relation;

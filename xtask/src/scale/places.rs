@@ -37,7 +37,7 @@ const JOBS: &str = "a job is of the server that runs it: make it there";
 const CATALOG: &str = "it is about roles or tables of the server itself: call it there";
 
 /// The functions that don't simply belong where their key or queue is.
-const EXCEPTIONS: [(&str, Place); 38] = [
+const EXCEPTIONS: [(&str, Place); 40] = [
     ("cache_mget", Place::Each(Together::Rows)),
     ("cache_mget_bytes", Place::Each(Together::Rows)),
     ("cache_mdelete", Place::Each(Together::Sum)),
@@ -76,6 +76,8 @@ const EXCEPTIONS: [(&str, Place); 38] = [
     ("rate_limit_policy_override_drop", Place::All(Together::Either)),
     ("rate_limit_policy_drop", Place::All(Together::Either)),
     ("rate_limit_policies", Place::Any),
+    ("semaphore_holders", Place::OneOrAll),
+    ("semaphore_stats", Place::All(Together::Rows)),
 ];
 
 /// The same for all functions whose names begin so.

@@ -1,6 +1,6 @@
 //! Random histories.
 
-use super::{Answer, GONE, Table, Wait, ask, format, key, table};
+use super::{Answer, GONE, Table, Wait, ask, format, key, stats, table};
 use crate::semaphore::Changed;
 use crate::words::{Words, allocate};
 use proptest::prelude::*;
@@ -91,6 +91,7 @@ struct Model<'w> {
     alarms: HashMap<u32, i64>,
     tokens: Vec<(usize, i64)>,
     last: i64,
+    denied: u64,
 }
 
 fn gone(process: u32) -> bool {
@@ -161,6 +162,7 @@ impl Model<'_> {
             self.alarms.insert(process, alarm);
         } else {
             assert_eq!(answer, Answer::Denied);
+            self.denied += 1;
             name.line.retain(|waiter| waiter.process != process);
         }
         self.woken(wake);
@@ -236,6 +238,18 @@ impl Model<'_> {
         }
     }
 
+    /// What is counted of holders and waiters is what there is; of those that have expired or are gone, at most as many more as
+    /// nobody has looked at since.
+    fn counts_are_right(&self) {
+        let found = stats(self.words).unwrap();
+        let holders = self.names.iter().flat_map(|name| &name.held).filter(|held| held.until > self.now).count();
+        let waiters = self.names.iter().flat_map(|name| &name.line).filter(|waiter| !gone(waiter.process)).count();
+        assert!(found.holders >= holders as u64 && found.waiters >= waiters as u64, "{found:?}");
+        assert_eq!(found.taken, self.tokens.len() as u64);
+        assert_eq!(found.denied, self.denied);
+        assert!(found.expired <= found.taken && found.names <= NAMES as u64);
+    }
+
     /// Whoever is first and could take is awake, or looks as soon as it can.
     fn nobody_sleeps_for_ever(&self) {
         for name in &self.names {
@@ -267,10 +281,12 @@ proptest! {
             alarms: HashMap::new(),
             tokens: Vec::new(),
             last: 0,
+            denied: 0,
         };
         for step in &steps {
             model.step(step);
             model.nobody_sleeps_for_ever();
+            model.counts_are_right();
         }
         // In the end all memory is free again.
         model.now += 1000;

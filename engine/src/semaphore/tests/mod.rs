@@ -2,8 +2,8 @@
 
 mod history;
 
-use super::{Answer, Ask, Key, MAX_NAME, Table, Wait, format};
-use crate::hash::key_hash;
+use super::{Answer, Ask, Holder, Key, MAX_NAME, Stats, Table, Wait, format, stats};
+use crate::hash::{KeyHash, key_hash};
 use crate::words::{Corrupt, Words, allocate, store};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -32,6 +32,48 @@ fn table(words: Words<'_>, now: i64) -> Table<'_> {
 
 fn taken(answer: Answer) -> i64 {
     if let Answer::Taken(token) = answer { token } else { panic!("{answer:?}") }
+}
+
+/// The first holder from a record on, and where to go on, by looks at three records each.
+fn first_holder(
+    words: Words<'_>,
+    database: u32,
+    only: Option<KeyHash>,
+    start: u32,
+    text: &mut [u8; MAX_NAME],
+) -> Option<(Holder, u32)> {
+    let mut next = start;
+    loop {
+        let seen = table(words, 1).holder_from(database, only, next, 3, text).unwrap();
+        match (seen.holder, seen.next) {
+            (Some(holder), go_on) => return Some((holder, go_on.unwrap_or(u32::MAX))),
+            (None, go_on) => next = go_on?,
+        }
+    }
+}
+
+#[test]
+fn what_is_there_and_what_has_been_is_counted() {
+    let words = allocate(1024);
+    format(&words);
+    let (one, other) = (key(1, b"one"), key(2, b"other"));
+    let whole = stats(&words).unwrap();
+    assert_eq!(whole, Stats { bytes_max: whole.bytes_max, ..Stats::default() });
+    let token = taken(table(&words, 0).acquire(&one, &ask(1, 1, 100), Wait::No).unwrap().answer);
+    assert_eq!(table(&words, 1).acquire(&one, &ask(2, 1, 100), Wait::No).unwrap().answer, Answer::Denied);
+    table(&words, 1).acquire(&one, &ask(2, 1, 100), Wait::Until(50)).unwrap();
+    taken(table(&words, 2).acquire(&other, &ask(3, 1, 10), Wait::No).unwrap().answer);
+    let found = stats(&words).unwrap();
+    // Two names with a part of text each, two holders, and one who waits.
+    assert_eq!((found.names, found.holders, found.waiters, found.bytes_used), (2, 2, 1, 7 * 64));
+    assert_eq!((found.taken, found.denied, found.expired), (2, 1, 0));
+    assert_eq!(table(&words, 3).role_of(one.hash, token), Ok(Some(1)));
+    assert_eq!(table(&words, 3).role_of(one.hash, token + 1), Ok(None));
+    assert_eq!(table(&words, 12).sweep(), Ok(1));
+    assert!(table(&words, 13).release(one.hash, token, None).unwrap().answer);
+    let left = stats(&words).unwrap();
+    assert_eq!((left.names, left.holders, left.waiters, left.bytes_used), (1, 0, 1, 3 * 64));
+    assert_eq!((left.taken, left.denied, left.expired), (2, 1, 1));
 }
 
 #[test]
@@ -167,10 +209,12 @@ fn the_longest_name_comes_back_whole() {
         let name: Vec<u8> = (0..len).map(|at| at as u8).collect();
         let token = taken(table(&words, 0).acquire(&key(7, &name), &ask(1, 1, 100), Wait::No).unwrap().answer);
         let mut text = [0; MAX_NAME];
-        let (holder, next) = table(&words, 1).holder_from(7, 1, &mut text).unwrap().unwrap();
+        let (holder, next) = first_holder(&words, 7, None, 1, &mut text).unwrap();
         assert_eq!((&text[..holder.len], holder.token, holder.pid), (&name[..], token, 1001));
-        assert_eq!(table(&words, 1).holder_from(7, next, &mut text).unwrap(), None);
-        assert_eq!(table(&words, 1).holder_from(8, 1, &mut text).unwrap(), None);
+        assert_eq!(first_holder(&words, 7, None, next, &mut text), None);
+        assert_eq!(first_holder(&words, 8, None, 1, &mut text), None);
+        assert!(first_holder(&words, 7, Some(key(7, &name).hash), 1, &mut text).is_some());
+        assert_eq!(first_holder(&words, 7, Some(key(7, b"another").hash), 1, &mut text), None);
         assert!(table(&words, 1).release(key(7, &name).hash, token, None).unwrap().answer);
     }
 }
@@ -194,7 +238,9 @@ fn any_word_that_is_wrong_is_found_or_does_no_harm() {
             let _ = open(60).and_then(|table| table.acquire(&key(1, b"other"), &ask(9, 1, 50), Wait::No));
             let _ = open(60).and_then(|table| table.sweep());
             let _ = open(60).and_then(|table| table.leave(key(1, b"name").hash, 2));
-            let _ = open(60).and_then(|table| table.holder_from(1, 1, &mut [0; MAX_NAME]));
+            let _ = open(60).and_then(|table| table.holder_from(1, None, 1, 99, &mut [0; MAX_NAME]));
+            let _ = open(60).and_then(|table| table.role_of(key(1, b"name").hash, 1));
+            let _ = stats(&words);
         }
     }
 }
