@@ -66,8 +66,11 @@ fn another_roles_token_counts_for_members_and_operators_alone() -> Result<()> {
     Ok(())
 }
 
-/// Names and tokens that a role sees in the list of all, and of one.
-fn seen(client: &mut Client) -> Result<(Vec<(String, Option<i64>)>, Vec<Option<i64>>)> {
+/// Names and tokens in the list of all, and tokens in that of one.
+type Seen = (Vec<(String, Option<i64>)>, Vec<Option<i64>>);
+
+/// What a role sees.
+fn seen(client: &mut Client) -> Result<Seen> {
     let all = client.query("SELECT name, token FROM enough.semaphore_holders() ORDER BY name", &[])?;
     let one = client.query("SELECT token FROM enough.semaphore_holders('own')", &[])?;
     Ok((all.iter().map(|row| (row.get(0), row.get(1))).collect(), one.iter().map(|row| row.get(0)).collect()))
