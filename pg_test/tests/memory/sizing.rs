@@ -110,6 +110,23 @@ fn a_key_of_the_limiter_takes_what_the_page_says() -> Result<()> {
 }
 
 #[test]
+fn a_semaphore_takes_what_the_page_says() -> Result<()> {
+    let (_server, _, mut client) = on(&[])?;
+    let mut grows = |name: &str, holders: i32| -> Result<f64> {
+        let used = "SELECT bytes_used::float8 FROM enough.semaphore_stats()";
+        let before = number(&mut client, used)?;
+        client.batch_execute(&format!(
+            "SELECT enough.semaphore_acquire({name}, {holders}, '1 hour') FROM generate_series(1, 100) AS n"
+        ))?;
+        Ok((number(&mut client, used)? - before) / 100.0)
+    };
+    says("a semaphore with one holder", grows("'a name of usual length ' || n", 1)?)?;
+    // Only the first of these gets it; then 100 more do.
+    grows("'shared'", 1)?;
+    says("a further holder, or one that waits", grows("'shared'", 101)?)
+}
+
+#[test]
 fn all_of_the_defaults_take_what_the_page_says() -> Result<()> {
     let (_server, _, mut client) = on(&[])?;
     let bytes = number(&mut client, "SELECT value::float8 FROM enough.status() WHERE item = 'segment_bytes'")?;
