@@ -19,6 +19,7 @@ PG_MODULE_MAGIC;
 PG_FUNCTION_INFO_V1(noop_boolean);
 PG_FUNCTION_INFO_V1(noop_jsonb);
 PG_FUNCTION_INFO_V1(noop_bytea);
+PG_FUNCTION_INFO_V1(noop_bigint);
 PG_FUNCTION_INFO_V1(noop_limit);
 
 /* cache_set */
@@ -26,6 +27,13 @@ Datum
 noop_boolean(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_BOOL(true);
+}
+
+/* semaphore_acquire */
+Datum
+noop_bigint(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(INT64CONST(849123456789012));
 }
 
 /* What a cache has to do at the least: a copy of what is kept. */

@@ -30,6 +30,8 @@ pub enum Answer {
     Json,
     /// The same as bytes.
     Bytes,
+    /// A number as long as a token.
+    Number,
     /// The row of a rate limit.
     Limit,
 }
@@ -40,6 +42,7 @@ impl Answer {
             Self::Boolean => "noop_boolean",
             Self::Json => "noop_jsonb",
             Self::Bytes => "noop_bytea",
+            Self::Number => "noop_bigint",
             Self::Limit => "noop_limit",
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod job_table;
 pub mod limit_table;
+pub mod lock_table;
 pub mod memory_server;
 pub mod pgmq;
 pub mod pgq;

@@ -5,6 +5,7 @@ mod cache;
 mod entry;
 mod queue;
 mod rate_limit;
+mod semaphore;
 mod watching;
 
 pub use entry::Scenario;
@@ -32,6 +33,8 @@ pub enum Suite {
     /// The rate limiter.
     #[value(name = "rate_limit")]
     RateLimit,
+    /// The semaphores.
+    Semaphore,
     /// No speed: what an operator sees.
     Watching,
     /// All of them but smoke, which is a part of them, and watching.
@@ -55,6 +58,7 @@ impl Suite {
             Self::Patterns => "patterns",
             Self::Cache => "cache",
             Self::RateLimit => "rate_limit",
+            Self::Semaphore => "semaphore",
             Self::Watching => "watching",
             Self::All => "all",
         }
@@ -69,9 +73,10 @@ impl Suite {
             Self::Patterns => queue::PATTERNS,
             Self::Cache => cache::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
+            Self::Semaphore => semaphore::SCENARIOS,
             Self::Watching => watching::SCENARIOS,
             Self::All => {
-                return [Self::Queue, Self::Pgmq, Self::Cache, Self::RateLimit]
+                return [Self::Queue, Self::Pgmq, Self::Patterns, Self::Cache, Self::RateLimit, Self::Semaphore]
                     .into_iter()
                     .flat_map(Self::scenarios)
                     .collect();
