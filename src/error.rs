@@ -54,7 +54,7 @@ pub enum Error {
     Parallel { what: String },
     /// `PREPARE TRANSACTION` after calls whose effect waits for the commit.
     Prepared { what: &'static str },
-    /// `PREPARE TRANSACTION` after sending to a queue to which as many prepared transactions have sent as it has room for.
+    /// `PREPARE TRANSACTION` after changing a queue that as many prepared transactions have changed as it has room for.
     InDoubt { queue: String },
     /// The shared segment can't be had.
     NoSegment { reason: String, hint: String },
@@ -286,7 +286,7 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
         ),
         Error::InDoubt { queue } => (
             Code::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("cannot PREPARE another transaction that has sent to queue \"{queue}\""),
+            format!("cannot PREPARE another transaction that has changed queue \"{queue}\""),
             Some("The memory has room for a few that are neither committed nor rolled back.".into()),
             Some("COMMIT PREPARED or ROLLBACK PREPARED some of them; pg_prepared_xacts lists them.".into()),
         ),

@@ -15,7 +15,7 @@ use xtask::server::{SUPERUSER, Server, ServerOptions};
 pub fn options() -> Result<ServerOptions> {
     Ok(ServerOptions::from_env()?
         .conf("log_line_prefix", "%m [%p] %e ")
-        .conf("max_prepared_transactions", "10")
+        .conf("max_prepared_transactions", "60")
         // Thousands of commits in many tests at once: what a test needs of durability survives the server's crash
         // without it.
         .conf("fsync", "off"))

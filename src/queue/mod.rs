@@ -17,7 +17,8 @@
 //! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
 //! | `pending.rs`, `action.rs` | what waits for the end of the transaction |
-//! | `doubt.rs` | what prepared transactions have sent |
+//! | `backoff.rs` | how long a message rests whose delivery has failed |
+//! | `doubt.rs` | prepared transactions |
 //! | `notify.rs` | NOTIFY when an empty queue becomes ready |
 //! | `ack.rs` | acknowledgement that does not wait for the disk |
 //! | `heap/` | a queue's table, past the executor |
@@ -29,6 +30,7 @@ mod ack;
 mod action;
 mod admin;
 mod arguments;
+mod backoff;
 mod by_number;
 mod consume;
 mod doubt;

@@ -4,6 +4,7 @@
 
 use super::ack;
 pub(super) use super::action::{Action, Ending};
+pub(super) use super::backoff::backoff;
 use super::doubt;
 use super::index::{self, REGION, forget, partition};
 use super::notify;
@@ -11,7 +12,7 @@ use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::{latch, server, xact};
 use crate::shmem::segment;
-use enough_engine::queue::{Delivery, Entry, Options, Partition as Index, QueueKey, Range, Wake};
+use enough_engine::queue::{Delivery, Entry, Partition as Index, QueueKey, Range, Undecided, Wake};
 use enough_engine::words::Corrupt;
 use pgrx::pg_sys::SubTransactionId;
 use std::cell::RefCell;
@@ -239,17 +240,6 @@ pub(super) fn left() {
     give_up(|held| matches!(held, Held::Place(_)));
 }
 
-/// The rest that a message gets after its `attempts`-th delivery failed, in microseconds: doubling with each, capped, and
-/// a tenth more or less, so that messages that failed together don't come back together.
-pub(super) fn backoff(options: &Options, attempts: u32, seed: u64) -> i64 {
-    let doubled = i128::from(options.retry_backoff) << attempts.saturating_sub(1).min(62);
-    let capped = doubled.min(i128::from(options.retry_backoff_max.max(0)));
-    // 0 to 2047 of a seed that differs from message to message.
-    let scatter = i128::from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53);
-    let rest = capped * (9 * 2047 + 2 * scatter) / (10 * 2047);
-    i64::try_from(rest.min(i128::from(options.retry_backoff_max.max(0)))).unwrap_or(i64::MAX)
-}
-
 /// Does `step` for all items, by runs of the same queue, in chunks under its lock; then wakes whom it woke. A queue that
 /// isn't in the index has nothing to be told: its first refill finds everything.
 fn apply(items: &[Item], step: impl Fn(&Index<'static>, u32, &Item, i64, &mut Wake) -> Result<(), Corrupt>) {
@@ -357,6 +347,20 @@ fn abort_one(index: &Index<'_>, slot: u32, item: &Item, now: i64, wake: &mut Wak
     }
 }
 
+/// What was set aside stays so until the prepared transaction is decided.
+fn prepare_one(index: &Index<'_>, slot: u32, item: &Item, transaction: u64, wake: &mut Wake) -> Result<(), Corrupt> {
+    let (msg_id, tag, what) = match item.action {
+        Action::Finished { msg_id, tag, busy: true, .. } => (msg_id, tag, Undecided::Ended),
+        Action::Failed { entry, busy: true, .. } => {
+            (entry.msg_id, entry.tag, Undecided::Returned { attempts: entry.attempts })
+        }
+        // Others see these rows until then, and leave them alone where they meet them.
+        Action::PassedOver(ranges) => return index.passed_over(slot, ranges, wake),
+        _ => return Ok(()),
+    };
+    index.leave_undecided(slot, msg_id, tag, transaction, what, doubt::has_read(item.key, msg_id))
+}
+
 /// Queues that this transaction's end takes away leave the index in steps, each under its own hold of the lock; a damaged
 /// partition has forgotten them already.
 fn forget_all(items: &[Item], gone: impl Fn(&Action) -> bool) {
@@ -452,14 +456,9 @@ impl xact::Participant for Queues {
     }
 
     fn prepare(&self) -> Result<(), Error> {
-        PENDING.with_borrow(|pending| {
-            let sent = pending.items.iter().filter_map(|item| match item.action {
-                Action::Sent(entry) => Some(Ok((item.key, entry))),
-                // It stands, and ends by its timeout.
-                Action::Leased { .. } => None,
-                _ => Some(Err(Error::Prepared { what: "queues, other than to send and to read" })),
-            });
-            doubt::prepare(sent)
+        PENDING.with_borrow_mut(|pending| {
+            pending.join_passing();
+            doubt::prepare(pending.items.iter().map(|item| (item.key, item.action)))
         })
     }
 
@@ -467,8 +466,10 @@ impl xact::Participant for Queues {
         ack::ended();
         give_up_all();
         let items = PENDING.with_borrow_mut(|pending| std::mem::take(&mut pending.items));
+        let (transaction, any) = doubt::prepared();
+        apply(&items, |index, slot, item, _, wake| prepare_one(index, slot, item, transaction, wake));
         keep_capacity(items);
-        if doubt::prepared() {
+        if any {
             xact::enlist(ENLISTED);
         }
     }

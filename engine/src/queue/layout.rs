@@ -13,7 +13,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 164;
+const QUEUE: usize = 192;
 /// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
 pub(super) const HISTOGRAM: usize = 16;
 pub(super) const HISTOGRAM_COUNT: usize = 2;
@@ -103,19 +103,19 @@ pub(super) enum Q {
     FirstDue = 37,
     /// When somebody has read last, or tried to; 0 for never.
     LastRead = 38,
-    /// How many prepared transactions have sent, and the records of them (`doubt.rs`).
+    /// How many prepared transactions have changed the queue, and the records of them (`doubt.rs`).
     InDoubt = 39,
     Doubts = 40,
     /// When listeners were told last that the queue is ready.
-    Notified = 72,
+    Notified = 104,
     /// Two words a list from here on.
-    Lists = 73,
+    Lists = 105,
 }
 
-/// The most prepared transactions that may have sent to a queue, and the words of each (`doubt.rs`).
+/// The most prepared transactions that may have changed a queue, and the words of each (`doubt.rs`).
 pub const DOUBTS: usize = 8;
-pub(super) const DOUBT: usize = 4;
-const _: () = assert!(Q::Doubts as usize + DOUBTS * DOUBT <= Q::Lists as usize);
+pub(super) const DOUBT: usize = 8;
+const _: () = assert!(Q::Doubts as usize + DOUBTS * DOUBT <= Q::Notified as usize);
 
 /// Lists of ready messages: two for each priority. The second one, which is read first, is for those that had their turn
 /// before (`line_up`).
@@ -156,7 +156,7 @@ pub(super) enum R {
     /// List links: next, previous.
     Links = 5,
     /// Next in the bucket (or of the free records); the timer's later child, and whether it runs (`timers.rs`), or the next that
-    /// is parked.
+    /// is parked, or what a prepared transaction has done (`undecided.rs`).
     Chain = 6,
     /// See `records.rs`.
     Kind = 7,

@@ -16,7 +16,8 @@
 //!   frontier is where the scan came to, or the floor. So a row that was committed before the snapshot is scanned, and
 //!   one committed after it is pushed: never neither.
 //! * **In doubt.** What a prepared transaction has sent may be at or below the marks and not in the index. The queue has a record of each
-//!   such transaction until it is known to be decided, which lowers the marks where it has committed.
+//!   such transaction until it is known to be decided, which lowers the marks where it has committed. What it has finished stays set aside
+//!   under that record.
 //!
 //! A message goes from *ready* to *leased* when it is read; to *busy* while an open transaction deletes it, when its
 //! timer stands still and nobody else gets it; and back when its lease runs out or that transaction aborts. After its
@@ -44,7 +45,8 @@
 //! | `wait.rs`, `wake.rs` | sessions that wait for a message, and those to wake |
 //! | `awaited.rs` | sessions that wait for the end of a message |
 //! | `notify.rs` | when listeners are told |
-//! | `doubt.rs` | what prepared transactions have sent |
+//! | `doubt.rs` | prepared transactions |
+//! | `undecided.rs` | messages that they have set aside |
 //! | `durations.rs` | how long messages wait, and how long work on them takes |
 //! | `clock.rs` | what a clock that is set back must not prolong |
 
@@ -71,13 +73,14 @@ mod registry;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod undecided;
 mod used_up;
 mod wait;
 mod wake;
 mod window;
 
 pub use busy::{Aside, Busy, Claimed, Fence};
-pub use doubt::{Decision, Doubt, Doubts};
+pub use doubt::{Decided, Decision, Doubt, Doubts};
 pub use durations::{Durations, Histogram};
 pub use identity::Storage;
 pub use layout::{DOUBTS as MOST_DOUBTS, PRIORITIES, Partition};
@@ -89,6 +92,7 @@ pub use notify::NOTIFY_INTERVAL;
 pub use pick::Picked;
 pub use probe::{Offered, Yielded};
 pub use registry::{Counters, Maintenance, Options, QueueKey};
+pub use undecided::{Met, Undecided};
 pub use wait::Place;
 pub use wake::Wake;
 pub use window::{QueueState, Refill};
@@ -99,12 +103,14 @@ use crate::words::Words;
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
 pub const LAYOUT: u64 = fingerprint![
     awaited::LAYOUT,
+    doubt::LAYOUT,
     durations::LAYOUT,
     group::LAYOUT,
     layout::LAYOUT,
     records::LAYOUT,
     registry::LAYOUT,
-    timers::LAYOUT
+    timers::LAYOUT,
+    undecided::LAYOUT
 ];
 
 /// Makes a partition empty. `random` says where the lease numbers start: another place each time, so that a lease from before the

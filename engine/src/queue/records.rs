@@ -182,6 +182,9 @@ impl Partition<'_> {
         if owner != 0 {
             self.leave_lane(record)?;
         }
+        if list == BUSY && self.half(record, R::Chain, false)? != 0 {
+            self.leave_doubt(slot, record)?;
+        }
         let (mut first, mut last, len) = self.list(slot, list)?;
         let links = self.r(record, R::Links)?;
         let (next, previous) = ((links >> 32) as u32, links as u32);

@@ -6,6 +6,7 @@
 //! | `model.rs` | tables, transactions and sessions around one partition, in plain collections |
 //! | `invariants.rs` | what must hold of each queue after each step |
 //! | `refill.rs` | the model's scans of a table |
+//! | `two_phase.rs` | the model's prepared transactions |
 //! | `random.rs` | random histories of the model |
 //! | `corrupt.rs` | memory with random words in it |
 //! | `rules.rs` | the rules one by one |
@@ -18,6 +19,7 @@
 //! | `clock.rs` | those of a clock that is set back |
 //! | `durations.rs` | those of waiting and running times |
 //! | `pick.rs` | those of messages read by their numbers |
+//! | `undecided.rs` | those of messages that prepared transactions have set aside |
 //! | `used_up.rs` | those of messages that have been delivered as often as they may be |
 
 mod awaited;
@@ -36,4 +38,6 @@ mod pick;
 mod random;
 mod refill;
 mod rules;
+mod two_phase;
+mod undecided;
 mod used_up;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use xtask::server::Shutdown;
 
-const OPTIONS: &str = ", visibility_timeout => '1 hour', retry_backoff => '0'";
+const OPTIONS: &str = ", visibility_timeout => '1 hour', retry_backoff => '0', max_attempts => 1000";
 
 /// Prepares a transaction that makes these calls.
 fn prepare(client: &mut Client, gid: &str, calls: &str) -> Result<(), postgres::Error> {
@@ -103,7 +103,7 @@ fn who_waits_is_woken_or_looks() -> Result<()> {
 }
 
 #[test]
-fn a_lease_stands_and_what_changes_messages_can_not_be_prepared() -> Result<()> {
+fn a_lease_stands_and_what_changes_queues_can_not_be_prepared() -> Result<()> {
     let (database, mut client, mut other) = queue::made(OPTIONS)?;
     let gid = format!("{}_lease", database.name);
     let sent = queue::send(&mut client, "q", &json!(1))?;
@@ -115,13 +115,7 @@ fn a_lease_stands_and_what_changes_messages_can_not_be_prepared() -> Result<()> 
     ensure!(popped(&mut other)?.is_empty());
     ensure!(queue::delete(&mut other, "q", sent, read[0].lease)?, "the lease is lost");
     queue::send(&mut client, "q", &json!(3))?;
-    for call in [
-        "queue_pop('q')",
-        "queue_purge('q')",
-        "queue_create('new')",
-        "queue_alter('q', max_attempts => 3)",
-        "queue_drop('q')",
-    ] {
+    for call in ["queue_purge('q')", "queue_create('new')", "queue_alter('q', max_attempts => 3)", "queue_drop('q')"] {
         client.batch_execute(&format!("BEGIN; SELECT enough.queue_send('q', '4'); SELECT enough.{call}"))?;
         let hint = refused(client.batch_execute("PREPARE TRANSACTION 'never'"), "0A000")?;
         ensure!(hint.contains("COMMIT"), "{call}: {hint}");
@@ -166,6 +160,28 @@ fn next(state: &mut u64, most: u64) -> u64 {
     (*state >> 33) % most
 }
 
+/// A transaction that is neither committed nor rolled back: what it has sent to the queue, and the messages that it has ended.
+struct Prepared {
+    gid: String,
+    sent: Vec<i64>,
+    ended: Vec<i64>,
+}
+
+/// Ends a few messages in the transaction that is open; which.
+fn end_some(client: &mut Client, state: &mut u64) -> Result<Vec<i64>> {
+    let qty = 1 + next(state, 3);
+    let way = next(state, 3);
+    let messages = match way {
+        0 => queue::receive(client, &format!("queue_pop('q', {qty})"))?,
+        _ => queue::receive(client, &format!("queue_read('q', {qty})"))?,
+    };
+    for message in messages.iter().filter(|_| way > 0) {
+        let call = ["queue_delete('q', $1, $2)", "queue_archive('q', $1, NULL, $2)"][way as usize - 1];
+        client.execute(&format!("SELECT enough.{call}"), &[&message.msg_id, &message.lease])?;
+    }
+    Ok(messages.iter().filter_map(|message| message.message.as_i64()).collect())
+}
+
 #[test]
 fn random_histories_with_restarts_lose_nothing_and_show_nothing_early() -> Result<()> {
     let mut server = server::start(&server::options()?.conf("max_prepared_transactions", "20"))?;
@@ -176,7 +192,8 @@ fn random_histories_with_restarts_lose_nothing_and_show_nothing_early() -> Resul
             "SELECT enough.queue_create('q'{OPTIONS}), enough.queue_create('p'), enough.queue_create('o')"
         ))?;
         let (mut state, mut number) = (seed, 0);
-        let (mut open, mut committed, mut got) = (Vec::<(String, Vec<i64>)>::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut open, mut committed, mut got) = (Vec::<Prepared>::new(), BTreeSet::new(), BTreeSet::new());
+        let mut grouped = BTreeSet::new();
         for step in 0..250 {
             let who = next(&mut state, 3) as usize;
             match next(&mut state, 20) {
@@ -184,25 +201,39 @@ fn random_histories_with_restarts_lose_nothing_and_show_nothing_early() -> Resul
                     let gid = format!("{}_{step}", database.name);
                     // More of them than a queue has records for, with those that have sent elsewhere.
                     if next(&mut state, 3) == 0 {
-                        prepare(
-                            &mut sessions[who],
-                            &gid,
-                            "enough.queue_send(CASE WHEN random() < 0.5 THEN 'p' ELSE 'o' END, '0')",
-                        )?;
-                        open.push((gid, Vec::new()));
+                        let to = ["p", "o"][next(&mut state, 2) as usize];
+                        match prepare(&mut sessions[who], &gid, &format!("enough.queue_send('{to}', '0')")) {
+                            Ok(()) => open.push(Prepared { gid, sent: Vec::new(), ended: Vec::new() }),
+                            Err(error) => {
+                                // After a restart each queue has records of all.
+                                refused(Err::<(), _>(error), "0A000")?;
+                                ensure!(open.len() >= 7, "refused with {} open", open.len());
+                            }
+                        }
                         continue;
                     }
-                    let mut calls = Vec::new();
-                    let mut sent = Vec::new();
-                    for _ in 0..=next(&mut state, 3) {
+                    let client = &mut sessions[who];
+                    client.batch_execute("BEGIN")?;
+                    let ended = if next(&mut state, 2) == 0 { end_some(client, &mut state)? } else { Vec::new() };
+                    let (mut sent, mut calls) = (Vec::new(), vec!["1".to_owned()]);
+                    for _ in 0..next(&mut state, 4) {
                         number += 1;
                         sent.push(number);
                         let more = ["", ", priority => 3", ", group_key => 'g'", ", delay => '1 microsecond'"]
                             [next(&mut state, 4) as usize];
+                        if more.contains("group") {
+                            grouped.insert(number);
+                        }
                         calls.push(format!("enough.queue_send('q', '{number}'{more})"));
                     }
-                    match prepare(&mut sessions[who], &gid, &calls.join(", ")) {
-                        Ok(()) => open.push((gid, sent)),
+                    for one in &ended {
+                        ensure!(committed.contains(one), "seed {seed}, step {step}: {one} is visible too early");
+                        let twice = got.contains(one) || open.iter().any(|other| other.ended.contains(one));
+                        ensure!(!twice, "seed {seed}, step {step}: {one} came twice");
+                    }
+                    client.batch_execute(&format!("SELECT {}", calls.join(", ")))?;
+                    match client.batch_execute(&format!("PREPARE TRANSACTION '{gid}'")) {
+                        Ok(()) => open.push(Prepared { gid, sent, ended }),
                         Err(error) => {
                             refused(Err::<(), _>(error), "0A000")?;
                             ensure!(open.len() >= 7, "refused with {} open", open.len());
@@ -210,11 +241,12 @@ fn random_histories_with_restarts_lose_nothing_and_show_nothing_early() -> Resul
                     }
                 }
                 5..9 if !open.is_empty() => {
-                    let (gid, sent) = open.swap_remove(next(&mut state, open.len() as u64) as usize);
+                    let one = open.swap_remove(next(&mut state, open.len() as u64) as usize);
                     let commits = next(&mut state, 3) > 0;
-                    decide(&mut sessions[who], if commits { "COMMIT" } else { "ROLLBACK" }, &gid)?;
+                    decide(&mut sessions[who], if commits { "COMMIT" } else { "ROLLBACK" }, &one.gid)?;
                     if commits {
-                        committed.extend(sent);
+                        committed.extend(one.sent);
+                        got.extend(one.ended);
                     }
                 }
                 9..12 => {
@@ -234,16 +266,22 @@ fn random_histories_with_restarts_lose_nothing_and_show_nothing_early() -> Resul
                     while !some.is_empty() {
                         for one in some {
                             ensure!(committed.contains(&one), "seed {seed}, step {step}: {one} is visible too early");
+                            let undecided = open.iter().any(|other| other.ended.contains(&one));
+                            ensure!(!undecided, "seed {seed}, step {step}: {one} is another's until the decision");
                             ensure!(got.insert(one), "seed {seed}, step {step}: {one} came twice");
                         }
                         some = popped(&mut sessions[who])?;
                     }
-                    let late: Vec<_> = committed.difference(&got).collect();
+                    let undecided: BTreeSet<i64> = open.iter().flat_map(|one| &one.ended).copied().collect();
+                    // The others of a group wait for the one that is undecided.
+                    let held = undecided.intersection(&grouped).next().is_some();
+                    let may_be_late = |one: &&i64| undecided.contains(one) || (held && grouped.contains(one));
+                    let late: Vec<_> = committed.difference(&got).filter(|one| !may_be_late(one)).collect();
                     ensure!(late.is_empty(), "seed {seed}, step {step}: {late:?} are late");
                 }
             }
         }
-        for (gid, _) in open {
+        for Prepared { gid, .. } in open {
             decide(&mut sessions[0], "ROLLBACK", &gid).context("the rest")?;
         }
     }

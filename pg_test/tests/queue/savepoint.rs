@@ -139,13 +139,7 @@ fn an_error_in_the_transaction_undoes_everything() -> Result<()> {
 fn a_transaction_that_changed_a_queue_can_not_be_prepared() -> Result<()> {
     let (database, mut client, mut other) = queue::made(OPTIONS)?;
     let sent = queue::send(&mut client, "q", &json!(1))?;
-    let calls = [
-        "queue_pop('q')".to_owned(),
-        format!("queue_delete('q', {sent})"),
-        "queue_create('new')".to_owned(),
-        "queue_drop('q')".to_owned(),
-    ];
-    for call in calls {
+    for call in ["queue_purge('q')", "queue_create('new')", "queue_drop('q')"] {
         eventually("the message is there", || Ok((queue::stats(&mut other, "q")?.ready == 1).then_some(())))?;
         client.batch_execute(&format!("BEGIN; SELECT enough.{call}"))?;
         refused(client.simple_query("PREPARE TRANSACTION 'never'"), "0A000")?;
@@ -161,7 +155,7 @@ fn a_transaction_that_changed_a_queue_can_not_be_prepared() -> Result<()> {
             Ok((queue::ids(&read) == [sent]).then_some(()))
         })?;
     }
-    // A transaction that has only looked, or used the limiter alone, can be. (`prepared.rs` has those that send and read.)
+    // A transaction that has only looked, or used the limiter alone, can be. (`prepared.rs` has those that send and read, `prepared_ends.rs` those that finish.)
     let gid = format!("{}_fine", database.name);
     client.batch_execute(&format!(
         "BEGIN; SELECT enough.rate_limit('key', 1, '1 s'); SELECT enough.queue_stats('q'); CREATE TABLE t (a int); \

@@ -56,17 +56,44 @@ impl Tuple {
 
     /// Whether this transaction has deleted the row, which others still see, and has put no other version in its place.
     pub fn is_deleted_here(self) -> bool {
-        // SAFETY: the tuple is whole. A deleted row's place is its own; of an updated one it is that of the next version.
+        // SAFETY: the tuple is whole.
         unsafe {
             let header = (*self.0).t_data;
             let mask = u32::from((*header).t_infomask);
             let not_ended = pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY | pg_sys::HEAP_XMAX_IS_MULTI;
-            let (next, own) = ((*header).t_ctid, (*self.0).t_self);
             mask & not_ended == 0
                 && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmax)
-                && next.ip_posid == own.ip_posid
-                && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (own.ip_blkid.bi_hi, own.ip_blkid.bi_lo)
+                && self.is_last_version()
         }
+    }
+
+    /// The open transaction, another than this one, that has deleted the row and put no other version in its place; the topmost one of
+    /// its savepoints.
+    pub fn deleted_by_other(self) -> Option<pg_sys::TransactionId> {
+        // SAFETY: the tuple is whole. Which transaction of several has changed the row is asked for only where several are noted and
+        // one of them has; and of which topmost one a transaction is, while it is open, when the server knows.
+        unsafe {
+            let header = (*self.0).t_data;
+            let mask = u32::from((*header).t_infomask);
+            if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 || !self.is_last_version() {
+                return None;
+            }
+            let by = if mask & pg_sys::HEAP_XMAX_IS_MULTI == 0 {
+                (*header).t_choice.t_heap.t_xmax
+            } else {
+                pg_sys::HeapTupleGetUpdateXid(header)
+            };
+            let open = !pg_sys::TransactionIdIsCurrentTransactionId(by) && pg_sys::TransactionIdIsInProgress(by);
+            open.then(|| pg_sys::SubTransGetTopmostTransaction(by))
+        }
+    }
+
+    /// Whether no other version was put in this one's place.
+    fn is_last_version(self) -> bool {
+        // SAFETY: the tuple is whole. A deleted row's place is its own; of an updated one it is that of the next version.
+        let (next, own) = unsafe { ((*(*self.0).t_data).t_ctid, (*self.0).t_self) };
+        next.ip_posid == own.ip_posid
+            && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (own.ip_blkid.bi_hi, own.ip_blkid.bi_lo)
     }
 
     /// Whether another transaction, which is still open, is changing the row or keeps others from it.

@@ -4,6 +4,7 @@ use crate::error::Error;
 use crate::pg::catalog::Privilege;
 use crate::pg::spi::{Parameter, read_rows};
 use crate::pg::{latch, server};
+use crate::queue::doubt;
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{Missed, OpenTable};
 use crate::queue::pending::{forget_finished, is_changed_here};
@@ -72,6 +73,11 @@ pub(in crate::queue) fn claim(
         // When that transaction ends the message is free again, or gone; its lease may have ended with it.
         table.lock(msg_id);
         claim = look(queue, table, msg_id, fence)?;
+        if claim == Looked::Others && queue.index(|index, slot| index.in_doubt(slot))? {
+            // It was prepared, and nobody has told the index of the decision.
+            doubt::settle(queue.key)?;
+            claim = look(queue, table, msg_id, fence)?;
+        }
     }
     Ok(match claim {
         Looked::None => None,

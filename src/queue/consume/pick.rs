@@ -50,6 +50,13 @@ fn pick(reader: &mut Reader<'_>, queue: &Queue, numbers: &[i64], wish: &ReadRequ
     // Under the lock nothing is allocated.
     let (mut taken, mut unknown) = (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len()));
     lease(reader, queue, numbers, wish, &mut taken, &mut unknown)?;
+    if taken.len() < numbers.len() && reader.settle()? {
+        // What is decided may be ready.
+        let others: Vec<i64> = numbers.iter().copied().filter(|id| taken.iter().all(|one| one.msg_id != *id)).collect();
+        let mut more = Vec::with_capacity(others.len());
+        lease(reader, queue, &others, wish, &mut more, &mut unknown)?;
+        taken.append(&mut more);
+    }
     if unknown.is_empty() {
         return Ok(taken);
     }
@@ -94,7 +101,7 @@ fn lease(
     taken: &mut Vec<Delivery>,
     unknown: &mut Vec<i64>,
 ) -> Result<(), Error> {
-    let (used_up, durable) = queue.index_and_wake(|index, slot, wake| {
+    let (used_up, durable, in_doubt) = queue.index_and_wake(|index, slot, wake| {
         let now = server::now();
         taken.clear();
         unknown.clear();
@@ -113,10 +120,11 @@ fn lease(
         if !taken.is_empty() {
             index.watch(slot, now, wake)?;
         }
-        Ok((index.has_used_up(slot)?, index.durable_attempts(slot)?))
+        Ok((index.has_used_up(slot)?, index.durable_attempts(slot)?, index.in_doubt(slot)?))
     })?;
     reader.used_up |= used_up;
     reader.durable = durable;
+    reader.in_doubt = in_doubt;
     Ok(())
 }
 

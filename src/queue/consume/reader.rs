@@ -15,7 +15,7 @@ use crate::queue::entry::{ENTRY, entry_of};
 use crate::queue::handle::Queue;
 use crate::queue::heap::rows::{OpenTable, Row};
 use crate::queue::pending::{self, Action, remember};
-use enough_engine::queue::{Delivery, QueueState, Yielded};
+use enough_engine::queue::{Delivery, Met, QueueState, Yielded};
 use std::cell::Cell;
 use std::collections::HashSet;
 
@@ -85,6 +85,8 @@ pub(super) struct Reader<'q> {
     pub(super) durable: bool,
     /// Whether this session has stood in the queue's list of waiting ones.
     waited: &'q Cell<bool>,
+    /// Prepared transactions have changed the queue.
+    pub(super) in_doubt: bool,
     /// Messages given to the caller.
     pub(super) got: usize,
     /// Whether each is given with its queue's name before it.
@@ -108,6 +110,7 @@ impl<'q> Reader<'q> {
             contended: false,
             used_up: false,
             durable: false,
+            in_doubt: false,
             waited,
             got: 0,
             names: false,
@@ -156,16 +159,18 @@ impl<'q> Reader<'q> {
             }
             if queue_state.refill {
                 if !any && !self.refill(&queue_state)? {
+                    if self.settle()? {
+                        // What is decided may make room.
+                        continue;
+                    }
                     if got == 0 && self.used_up {
                         // To bury them makes room.
                         return Ok(Some(queue_state));
                     }
                     return if got > 0 { Ok(None) } else { Err(Error::QueueMemory) };
                 }
-            } else if !any && queue_state.in_doubt && !self.settled {
-                // Once a look: what has been decided may have to be fetched.
-                self.settled = true;
-                doubt::settle(self.queue.key)?;
+            } else if !any && self.settle()? {
+                // What has been decided may have to be fetched.
             } else if !any && !more_due && queue_state.ready == 0 {
                 return Ok(if got > 0 { None } else { Some(queue_state) });
             }
@@ -175,6 +180,16 @@ impl<'q> Reader<'q> {
             }
             server::check_for_interrupts();
         }
+    }
+
+    /// Looks what has become of prepared transactions; once a look, and false where it has.
+    pub(super) fn settle(&mut self) -> Result<bool, Error> {
+        if !self.in_doubt || self.settled {
+            return Ok(false);
+        }
+        self.settled = true;
+        doubt::settle(self.queue.key)?;
+        Ok(true)
     }
 
     fn take(&mut self, want: usize, taken: &mut Vec<Delivery>) -> Result<QueueState, Error> {
@@ -201,6 +216,7 @@ impl<'q> Reader<'q> {
         })?;
         self.used_up |= used_up;
         self.durable = durable;
+        self.in_doubt = queue_state.in_doubt;
         if !taken.is_empty() && self.waited.get() {
             pending::left();
         }
@@ -259,6 +275,9 @@ impl<'q> Reader<'q> {
         };
         if !taken.tag.matches(row.tag()) {
             return self.vanished(taken, Some(&row)).map(|()| false);
+        }
+        if self.in_doubt && self.is_undecided(taken, &row)? {
+            return Ok(false);
         }
         let shown = (!fixed_snapshot() || self.table()?.shown(&row))
             && (self.queue.table.live.plain || permitted(self.queue, row.msg_id)?);
@@ -348,6 +367,19 @@ impl<'q> Reader<'q> {
         pending::forget_leased(self.queue.key, std::slice::from_ref(taken));
         self.used_up = true;
         Ok(true)
+    }
+
+    /// Whether a prepared transaction has deleted the row: the message waits for the decision.
+    #[cold]
+    fn is_undecided(&self, taken: &Delivery, row: &Row) -> Result<bool, Error> {
+        let Some(transaction) = row.deleted_by_other() else { return Ok(false) };
+        let met = self.queue.index_and_wake(|index, slot, wake| {
+            index.meet_undecided(slot, taken.msg_id, taken.lease, transaction, server::now(), wake)
+        })?;
+        if met == Met::Aside {
+            pending::forget_leased(self.queue.key, std::slice::from_ref(taken));
+        }
+        Ok(met == Met::Aside)
     }
 
     /// A leased message has no row any more, or another row has its number.

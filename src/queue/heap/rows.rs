@@ -58,6 +58,11 @@ impl Row {
         self.tuple.is_being_changed()
     }
 
+    /// The open transaction, another than this one, that has deleted it: the lower bits of its number.
+    pub fn deleted_by_other(&self) -> Option<u32> {
+        self.tuple.deleted_by_other().map(Into::into)
+    }
+
     /// Whether it has limits of its own.
     #[inline]
     pub fn has_limits(&self) -> bool {

@@ -17,6 +17,8 @@ use std::rc::Rc;
 
 /// How long a session sleeps at the most that the memory has no room for, in microseconds.
 const NO_ROOM: i64 = 100_000;
+/// The same where prepared transactions have changed the queue: who decides one tells nobody.
+const IN_DOUBT: i64 = 1_000_000;
 
 /// Adds the row that says what has come of a message, after up to `wait` microseconds, if by then it is neither done nor dead;
 /// none where there is no such message any more.
@@ -38,7 +40,8 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
             return Err(missing(&queue.name));
         }
         let process = latch::process();
-        let place = current.index(|index, slot| index.await_end(slot, process, msg_id, server::now()))?;
+        let (place, in_doubt) = current
+            .index(|index, slot| Ok((index.await_end(slot, process, msg_id, server::now())?, index.in_doubt(slot)?)))?;
         if let Some(place) = place {
             pending::awaiting(current.key, place);
         }
@@ -53,7 +56,11 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
             && !over
         {
             catalog::unlock(current.table.live.relation, false);
-            let longest = if place.is_some() { latch::patience(now) } else { NO_ROOM };
+            let longest = match (place, in_doubt) {
+                (None, _) => NO_ROOM,
+                (Some(_), true) => IN_DOUBT,
+                (Some(_), false) => latch::patience(now),
+            };
             let alarm = deadline.min(ends.unwrap_or(i64::MAX)).min(now.saturating_add(longest));
             latch::sleep(alarm.saturating_sub(now));
         }

@@ -2,7 +2,8 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    AWAITED, BUSY, DELAYED, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP, WAITING, g,
+    AWAITED, BUSY, DELAYED, DOUBTS, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP,
+    WAITING, g,
 };
 use crate::queue::timers::NEVER;
 use std::collections::BTreeMap;
@@ -97,6 +98,7 @@ pub(super) fn walk(p: &Partition<'_>) -> Shape {
     for &slot in &slots {
         let mut holding = lists(p, slot, &mut places);
         groups(p, slot, &mut places, &mut holding);
+        undecided(p, slot);
         shape.insert(slot, holding);
     }
     for (record, place) in places.iter().enumerate().skip(1) {
@@ -191,6 +193,32 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
     holding
 }
 
+/// What is set aside under the records of prepared transactions: side by side, each as often as its record says.
+fn undecided(p: &Partition<'_>, slot: u32) {
+    let (mut record, _, _) = p.list(slot, BUSY).unwrap();
+    let (mut firsts, mut counts, mut before) = ([0; DOUBTS], [0_u32; DOUBTS], 0);
+    while record != 0 {
+        let under = (p.half(record, R::Chain, false).unwrap() & 0xff) as usize;
+        if under != 0 {
+            counts[under - 1] += 1;
+            if firsts[under - 1] == 0 {
+                firsts[under - 1] = record;
+            } else {
+                assert_eq!(before, under, "record {record} is beside the others of its transaction");
+            }
+        }
+        before = under;
+        record = p.half(record, R::Links, true).unwrap();
+    }
+    for place in 0..DOUBTS {
+        let (first, count) = p.aside_under(slot, place).unwrap();
+        assert_eq!((first, count), (firsts[place], counts[place]), "queue {slot}: what is under record {place}");
+        assert!(count == 0 || p.doubt_at(slot, place).unwrap().transaction != 0, "record {place} of queue {slot}");
+    }
+    let open = (0..DOUBTS).filter(|place| p.doubt_at(slot, *place).unwrap().transaction != 0).count();
+    assert_eq!(p.q(slot, Q::InDoubt), Ok(open as u64));
+}
+
 /// Whether a message has no place in its group: it is used up, or a follower that is set aside.
 fn is_out_of_order(list: usize, origin: usize) -> bool {
     list == USED_UP || (list == BUSY && matches!(origin, FOLLOWER | USED_UP))
@@ -215,7 +243,7 @@ fn message(p: &Partition<'_>, record: u32) -> Message {
             owner => p.r(owner, g::HASH).unwrap(),
         },
         origin: kind.origin,
-        timer: kind.list != PARKED && p.half(record, R::Chain, false).unwrap() != 0,
+        timer: !matches!(kind.list, PARKED | BUSY) && p.half(record, R::Chain, false).unwrap() != 0,
         tag: p.entry(record, 0).unwrap().tag,
     }
 }
@@ -319,7 +347,8 @@ fn timers(p: &Partition<'_>, slots: &[u32], places: &[Place]) {
     for (record, place) in places.iter().enumerate().skip(1) {
         let runs = matches!(place, Place::List(_, LEASED | DELAYED));
         assert!(timed[record] == runs, "record {record} at {place:?}: does its timer run");
-        let chained = matches!(place, Place::List(_, PARKED) | Place::Group(_));
+        let undecided = matches!(place, Place::List(_, BUSY));
+        let chained = undecided || matches!(place, Place::List(_, PARKED) | Place::Group(_));
         if !runs && !chained && !matches!(place, Place::Nowhere) {
             assert_eq!(p.half(record as u32, R::Chain, false), Ok(0), "record {record} at {place:?}: no timer");
             assert_eq!(p.slot_half(record - 1, false), Ok(0), "record {record} at {place:?}: no timer's child");

@@ -1,7 +1,9 @@
 //! Random words anywhere in a partition: every call still answers, with an error at the worst.
 
 use super::rules::TAG;
-use crate::queue::{Entry, Options, Partition, QueueKey, State, Storage, Tag, Tid, Wake, format};
+use crate::queue::{
+    Decision, Doubt, Entry, Options, Partition, QueueKey, State, Storage, Tag, Tid, Undecided, Wake, format,
+};
 use crate::words::{Corrupt, allocate};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
@@ -68,7 +70,19 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         ));
         answers.push(p.end_unused(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.undo_lease(slot, taken.msg_id, taken.lease, NOW, wake));
+        answers.push(p.meet_undecided(slot, taken.msg_id, taken.lease, taken.msg_id as u32, NOW, wake).map(drop));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
+        answers.push(p.leave_undecided(
+            slot,
+            taken.msg_id,
+            TAG,
+            id.unsigned_abs(),
+            Undecided::Returned { attempts: 0 },
+            true,
+        ));
+        for how in [Decision::Committed, Decision::RolledBack, Decision::Either] {
+            answers.push(p.decided(slot, id.unsigned_abs(), how, NOW, wake, |_, _, _| 1).map(drop));
+        }
         answers.push(p.end_busy(slot, taken.msg_id, TAG, taken.msg_id % 2 == 0, NOW, wake));
     }
     answers.extend([
@@ -95,6 +109,11 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.end_busy(slot, id, TAG, false, NOW, wake),
         p.left_outside(slot, id + 2, id % 2 == 0, entry(id).group),
         p.end_purged(slot, id + 1, TAG, NOW, wake),
+        p.doubt(slot, &Doubt::new(id.unsigned_abs() + 1), NOW, wake).map(drop),
+        p.start_busy(slot, id + 1, None, NOW).map(drop),
+        p.leave_undecided(slot, id + 1, TAG, id.unsigned_abs() + 1, Undecided::Ended, id % 2 == 0),
+        p.look_again(slot, NOW, wake).map(drop),
+        p.doubts(slot).map(drop),
         p.schedule_retry(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
         p.start_burial(slot, &Entry { attempts: 3, ..entry(id + 8) }, NOW, wake).map(drop),

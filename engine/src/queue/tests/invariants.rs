@@ -20,7 +20,8 @@ impl Queue {
 
     /// Whether nobody has told the index of a row.
     fn is_unknown(&self, row: &Entry) -> bool {
-        self.unannounced.contains(row) || self.by_hand.contains(&row.msg_id)
+        // What a prepared transaction has deleted is brought back by its decision.
+        self.unannounced.contains(row) || self.by_hand.contains(&row.msg_id) || self.is_undecided(row.msg_id)
     }
 
     /// Notes where the index has learnt a number from another row, or has dropped one.

@@ -3,6 +3,7 @@
 
 use super::check::{Holding, Message, Shape, walk};
 use super::refill::Scan;
+use super::two_phase::Prepared;
 use crate::queue::clock::TOLERANCE;
 use crate::queue::layout::{BUSY, DELAYED, LEASED, PARKED, USED_UP};
 use crate::queue::lease::PASSES;
@@ -45,6 +46,8 @@ pub(super) struct Queue {
     pub unannounced: Vec<Entry>,
     /// Rows that open transactions are deleting, and what they were in the index.
     pub busy: BTreeMap<i64, Message>,
+    /// Transactions that are neither committed nor rolled back.
+    pub prepared: Vec<Prepared>,
     pub leases: BTreeMap<i64, Lease>,
     /// Given back by an abort: when the rest ends.
     pub rests: BTreeMap<i64, i64>,
@@ -101,6 +104,8 @@ pub(super) struct World<'a> {
     pub queues: Vec<Queue>,
     next_process: u32,
     next_row: i64,
+    /// How many transactions were prepared.
+    pub transactions: u64,
     leases: BTreeSet<u64>,
 }
 
@@ -131,6 +136,7 @@ impl<'a> World<'a> {
             queues: queues.collect(),
             next_process: 1,
             next_row: 0,
+            transactions: 0,
             leases: BTreeSet::new(),
         };
         for q in 0..world.queues.len() {
@@ -155,7 +161,11 @@ impl<'a> World<'a> {
     /// Dropping and making a queue holds off its transactions, so it happens only without any.
     pub fn detach(&mut self, q: usize, step: usize) {
         let queue = &self.queues[q];
-        if !queue.busy.is_empty() || queue.refill.is_some() || !queue.unannounced.is_empty() {
+        if !queue.busy.is_empty()
+            || !queue.prepared.is_empty()
+            || queue.refill.is_some()
+            || !queue.unannounced.is_empty()
+        {
             return;
         }
         let Some(slot) = queue.slot else { return };
@@ -234,7 +244,8 @@ impl<'a> World<'a> {
     /// A row vanishes and the index isn't told.
     pub fn purge(&mut self, q: usize, which: u8) {
         let queue = &mut self.queues[q];
-        let free: Vec<i64> = queue.rows.keys().copied().filter(|id| !queue.busy.contains_key(id)).collect();
+        let free = |id: &i64| !queue.busy.contains_key(id) && !queue.is_undecided(*id);
+        let free: Vec<i64> = queue.rows.keys().copied().filter(free).collect();
         if let Some(id) = pick(which, free.into_iter()) {
             queue.rows.remove(&id);
             queue.uncertain += 1;
@@ -310,6 +321,10 @@ impl<'a> World<'a> {
                 met.push(row);
                 continue;
             }
+            if self.meets_undecided(q, slot, &taken) {
+                continue;
+            }
+            let queue = &mut self.queues[q];
             if row.deliver_at.is_some_and(|at| at > self.now) {
                 // By a clock that was set back since it came due.
                 assert!(row.deliver_at <= Some(queue.latest), "message {id} is read before its time");
@@ -403,7 +418,8 @@ impl<'a> World<'a> {
         self.next_row += 1;
         let tag = Tag::new(self.next_row, Some(self.next_row as u32));
         let queue = &mut self.queues[q];
-        let free: Vec<i64> = queue.rows.keys().copied().filter(|id| !queue.busy.contains_key(id)).collect();
+        let free = |id: &i64| !queue.busy.contains_key(id) && !queue.is_undecided(*id);
+        let free: Vec<i64> = queue.rows.keys().copied().filter(free).collect();
         let Some(id) = pick(which, free.into_iter()) else { return };
         let group = queue.rows[&id].group;
         let row = Entry { msg_id: id, tid: tid(q, id), priority, attempts: 0, deliver_at, group, tag };
@@ -603,7 +619,12 @@ impl<'a> World<'a> {
         for one in aside {
             let before = holding.messages[&one.msg_id].clone();
             assert_eq!((before.list, before.attempts, before.tag), (USED_UP, one.attempts, one.tag));
-            if !self.is_replaced(q, one.msg_id, one.tag) {
+            if self.queues[q].is_undecided(one.msg_id) {
+                // Its row is being changed.
+                let mut wake = Wake::default();
+                self.p.end_busy(slot, one.msg_id, one.tag, false, self.now, &mut wake).unwrap();
+                self.woke(&wake);
+            } else if !self.is_replaced(q, one.msg_id, one.tag) {
                 self.queues[q].aside.insert(one.msg_id);
                 self.queues[q].busy.insert(one.msg_id, before);
             }
@@ -614,6 +635,9 @@ impl<'a> World<'a> {
     pub fn bury_by_row(&mut self, q: usize, which: u8) {
         let queue = &self.queues[q];
         let (Some(slot), Some(row)) = (queue.slot, pick(which, queue.rows.values()).copied()) else { return };
+        if queue.is_undecided(row.msg_id) {
+            return;
+        }
         let before = walk(&self.p)[&slot].messages.get(&row.msg_id).filter(|before| before.tag == row.tag).cloned();
         let mut wake = Wake::default();
         let answer = self.p.start_burial(slot, &row, self.now, &mut wake).unwrap();
@@ -703,6 +727,10 @@ impl<'a> World<'a> {
     pub fn start_delete_any(&mut self, q: usize, which: u8) {
         let queue = &mut self.queues[q];
         let (Some(slot), Some(id)) = (queue.slot, pick(which, queue.rows.keys()).copied()) else { return };
+        if queue.is_undecided(id) {
+            // It waits for the row.
+            return;
+        }
         let before = walk(&self.p)[&slot].messages.get(&id).cloned();
         let mut answer = self.p.start_busy(slot, id, None, self.now).unwrap();
         if before.as_ref().is_none_or(|before| before.list != LEASED) {
@@ -743,7 +771,8 @@ impl<'a> World<'a> {
     /// A deletion becomes visible; the callback of its transaction is still to come.
     pub fn delete(&mut self, q: usize, which: u8) {
         let queue = &mut self.queues[q];
-        if let Some(id) = pick(which, queue.busy.keys().copied().collect::<Vec<_>>().into_iter()) {
+        let own = queue.busy.keys().copied().filter(|id| !queue.is_undecided(*id));
+        if let Some(id) = pick(which, own.collect::<Vec<_>>().into_iter()) {
             queue.rows.remove(&id);
         }
     }
@@ -752,7 +781,8 @@ impl<'a> World<'a> {
     pub fn end_delete(&mut self, q: usize, which: u8, commit: bool) {
         let queue = &mut self.queues[q];
         let Some(slot) = queue.slot else { return };
-        let Some(id) = pick(which, queue.busy.keys()).copied() else { return };
+        let own: Vec<i64> = queue.busy.keys().copied().filter(|id| !queue.is_undecided(*id)).collect();
+        let Some(id) = pick(which, own.into_iter()) else { return };
         let before = queue.busy.remove(&id).unwrap();
         let finished = commit || !queue.rows.contains_key(&id);
         let mut wake = Wake::default();

@@ -1,6 +1,7 @@
 //! Random histories of the model: small partitions, several queues that compete for them.
 
 use super::model::{SECOND, World};
+use crate::queue::Decision;
 use crate::words::allocate;
 use proptest::prelude::*;
 
@@ -24,6 +25,8 @@ enum Step {
     StartDeleteAny(u8, u8),
     Delete(u8, u8),
     EndDelete(u8, u8, bool),
+    Prepare(u8, u8),
+    Decide(u8, u8, u8),
     Expire(u8),
     Tick(i64),
     SetBack(i64),
@@ -74,6 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (q.clone(), which()).prop_map(|(q, w)| StartDeleteAny(q, w)),
         1 => (q.clone(), which()).prop_map(|(q, w)| Delete(q, w)),
         4 => (q.clone(), which(), any::<bool>()).prop_map(|(q, w, c)| EndDelete(q, w, c)),
+        2 => (q.clone(), 0..12_u8).prop_map(|(q, n)| Prepare(q, n)),
+        2 => (q.clone(), which(), 0..3_u8).prop_map(|(q, w, d)| Decide(q, w, d)),
         3 => prop_oneof![1..5_u8, Just(255)].prop_map(Expire),
         4 => prop_oneof![1..SECOND, seconds(0, 40)].prop_map(Tick),
         1 => prop_oneof![1..20_000_i64, seconds(0, 40), seconds(3600, 3601)].prop_map(SetBack),
@@ -133,6 +138,11 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::StartDeleteAny(q, which) => world.start_delete_any(at(q), which),
         Step::Delete(q, which) => world.delete(at(q), which),
         Step::EndDelete(q, which, commit) => world.end_delete(at(q), which, commit),
+        Step::Prepare(q, count) => world.prepare(at(q), usize::from(count)),
+        Step::Decide(q, which, how) => {
+            let how = [Decision::Committed, Decision::RolledBack, Decision::Either][usize::from(how)];
+            world.decide(at(q), which, how);
+        }
         Step::Expire(limit) => world.expire(usize::from(limit)),
         Step::Tick(by) => world.tick(by),
         Step::SetBack(by) => world.set_back(by),

@@ -2,7 +2,7 @@
 
 use super::check::walk;
 use super::model::World;
-use crate::queue::{Entry, Found, Refill, Wake};
+use crate::queue::{Decision, Entry, Found, Refill, Wake};
 
 /// How far a scan in one order has come.
 #[derive(Debug, Default)]
@@ -162,6 +162,9 @@ impl World<'_> {
             self.queues[q].open.clear();
             while !self.queues[q].unannounced.is_empty() {
                 self.announce(q, 0);
+            }
+            while !self.queues[q].prepared.is_empty() {
+                self.decide(q, 0, Decision::RolledBack);
             }
             while !self.queues[q].busy.is_empty() {
                 self.end_delete(q, 0, false);
