@@ -39,6 +39,8 @@ struct Book {
     deliveries: HashMap<i64, Vec<Delivery>>,
     /// Message → when its delete was known to have committed.
     deleted: HashMap<i64, i64>,
+    /// Message → since when a prepared transaction has ended it.
+    held: HashMap<i64, i64>,
     violations: Vec<String>,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -90,6 +92,12 @@ impl Ledger {
             let late = asked - deleted;
             book.violations.push(format!("delivered {late} µs after its delete had committed: {message:?}"));
         }
+        if let Some(held) = book.held.get(&message.msg_id)
+            && *held < asked
+        {
+            let late = asked - held;
+            book.violations.push(format!("delivered {late} µs after a prepared transaction had ended it: {message:?}"));
+        }
         let (Some(timeout), Some(lease), Some(until)) = (timeout, message.lease, message.until) else { return };
         let delivery = Delivery { lease, from: until - timeout, until, released: i64::MAX, life: life.to_owned() };
         book.deliveries.entry(message.msg_id).or_default().push(delivery);
@@ -117,6 +125,16 @@ impl Ledger {
     /// The transaction that deleted a message has committed before now.
     pub(crate) fn deleted(&self, msg_id: i64) {
         self.book().deleted.insert(msg_id, now());
+    }
+
+    /// A transaction that has ended a message is prepared: nobody gets it, for good or until [`Self::let_go`].
+    pub(crate) fn held(&self, msg_id: i64) {
+        self.book().held.insert(msg_id, now());
+    }
+
+    /// That transaction is about to be rolled back.
+    pub(crate) fn let_go(&self, msg_id: i64) {
+        self.book().held.remove(&msg_id);
     }
 
     /// Payloads that were sent for sure and that no consumer has got yet.

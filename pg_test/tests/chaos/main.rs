@@ -1,8 +1,8 @@
-//! Eight producers and eight consumers while sessions are killed, terminated or cancelled at random, the server is
+//! Eight producers and eight consumers, and two sessions that prepare transactions, while sessions are killed, terminated or cancelled at random, the server is
 //! restarted, clients are killed, and queues are altered and dropped.
 //!
 //! No committed message may be lost, none may be delivered under two live leases, and none after its delete has
-//! committed. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
+//! committed or while a prepared transaction has ended it. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
 //!
 //! `ENOUGH_CHAOS_SECONDS` says how long each test goes on.
 
@@ -11,4 +11,5 @@ mod ledger;
 mod producer;
 mod run;
 mod session;
+mod two_phase;
 mod upheaval;

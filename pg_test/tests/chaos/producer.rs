@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Payloads of one producer: no two have the same.
-const EACH: i64 = 1_000_000_000;
+pub(crate) const EACH: i64 = 1_000_000_000;
 
 /// Works until `stop`.
 pub(crate) fn run(database: &Database, ledger: &Ledger, number: i64, stop: &AtomicBool) -> Result<()> {

@@ -4,7 +4,7 @@
 use crate::ledger::Ledger;
 use crate::session::{NAME, connect};
 use crate::upheaval::{NEEDED, Reborn, strike};
-use crate::{consumer, producer};
+use crate::{consumer, producer, two_phase};
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, healthy};
 use enough_pg_test::server::{self, Database};
@@ -17,6 +17,7 @@ use xtask::server::{Server, Shutdown};
 
 const PRODUCERS: i64 = 8;
 const CONSUMERS: i64 = 8;
+const PREPARERS: i64 = 2;
 /// Between two crashes.
 const CRASH_EVERY: Duration = Duration::from_secs(5);
 /// Between two milder blows.
@@ -48,7 +49,11 @@ fn rage(database: &Database, ledger: &Ledger, storm: impl FnOnce() -> Result<()>
             scope.spawn(move || producer::run(database, ledger, number, stop))
         });
         let consumers = (0..CONSUMERS).map(|_| scope.spawn(|| consumer::run(database, ledger, &stop)));
-        let workers: Vec<_> = producers.chain(consumers).collect::<Vec<_>>();
+        let preparers = (0..PREPARERS).map(|number| {
+            let stop = &stop;
+            scope.spawn(move || two_phase::run(database, ledger, PRODUCERS + number, stop))
+        });
+        let workers: Vec<_> = producers.chain(consumers).chain(preparers).collect::<Vec<_>>();
         let storm = storm();
         stop.store(true, Relaxed);
         for worker in workers {
