@@ -34,6 +34,23 @@ fn entry(msg_id: i64) -> Entry {
     }
 }
 
+/// Those of prepared transactions, with a message that is set aside.
+fn two_phase(p: &Partition<'_>, slot: u32, id: i64, msg_id: i64, lease: u64) -> Vec<Result<(), Corrupt>> {
+    let (wake, transaction) = (&mut Wake::default(), id.unsigned_abs() + 1);
+    let what = if id % 2 == 0 { Undecided::Ended } else { Undecided::Returned { attempts: 0 } };
+    let mut answers = vec![
+        p.doubt(slot, &Doubt::new(transaction), NOW, wake).map(drop),
+        p.leave_undecided(slot, msg_id, TAG, transaction, what, id % 3 == 0),
+        p.meet_undecided(slot, msg_id, lease, transaction as u32, NOW, wake).map(drop),
+        p.look_again(slot, NOW, wake).map(drop),
+        p.doubts(slot).map(drop),
+    ];
+    for how in [Decision::Committed, Decision::RolledBack, Decision::Either] {
+        answers.push(p.decided(slot, transaction, how, NOW, wake, |_, _, _| 1).map(drop));
+    }
+    answers
+}
+
 /// Every call once.
 fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(), Corrupt>> {
     let wake = &mut Wake::default();
@@ -70,19 +87,8 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         ));
         answers.push(p.end_unused(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.undo_lease(slot, taken.msg_id, taken.lease, NOW, wake));
-        answers.push(p.meet_undecided(slot, taken.msg_id, taken.lease, taken.msg_id as u32, NOW, wake).map(drop));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
-        answers.push(p.leave_undecided(
-            slot,
-            taken.msg_id,
-            TAG,
-            id.unsigned_abs(),
-            Undecided::Returned { attempts: 0 },
-            true,
-        ));
-        for how in [Decision::Committed, Decision::RolledBack, Decision::Either] {
-            answers.push(p.decided(slot, id.unsigned_abs(), how, NOW, wake, |_, _, _| 1).map(drop));
-        }
+        answers.extend(two_phase(p, slot, id, taken.msg_id, taken.lease));
         answers.push(p.end_busy(slot, taken.msg_id, TAG, taken.msg_id % 2 == 0, NOW, wake));
     }
     answers.extend([
@@ -109,11 +115,6 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.end_busy(slot, id, TAG, false, NOW, wake),
         p.left_outside(slot, id + 2, id % 2 == 0, entry(id).group),
         p.end_purged(slot, id + 1, TAG, NOW, wake),
-        p.doubt(slot, &Doubt::new(id.unsigned_abs() + 1), NOW, wake).map(drop),
-        p.start_busy(slot, id + 1, None, NOW).map(drop),
-        p.leave_undecided(slot, id + 1, TAG, id.unsigned_abs() + 1, Undecided::Ended, id % 2 == 0),
-        p.look_again(slot, NOW, wake).map(drop),
-        p.doubts(slot).map(drop),
         p.schedule_retry(slot, &entry(id + 6), NOW, wake),
         p.redriven(slot, &entry(id + 7), NOW, wake),
         p.start_burial(slot, &Entry { attempts: 3, ..entry(id + 8) }, NOW, wake).map(drop),
