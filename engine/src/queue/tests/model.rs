@@ -253,6 +253,7 @@ impl<'a> World<'a> {
     }
 
     /// A read of up to `want` messages; how many it got.
+    #[allow(clippy::too_many_lines, reason = "what a reader does, step by step")]
     pub fn read(&mut self, q: usize, want: usize) -> usize {
         let Some(slot) = self.queues[q].slot else { return 0 };
         self.follow_clock();

@@ -6,8 +6,8 @@ use crate::queue::layout::{BUSY, DELAYED, LEASED, Partition};
 use crate::queue::{Busy, Decided, Decision, Delivery, Doubt, Entry, Met, Options, Undecided, Wake};
 use crate::words::allocate;
 
-const TRANSACTION: u64 = 5 << 32 | 77;
-const OTHER: u64 = 5 << 32 | 78;
+const TRANSACTION: u64 = 0x5_0000_004d;
+const OTHER: u64 = 0x5_0000_004e;
 
 fn send(p: &Partition<'_>, slot: u32, entries: impl IntoIterator<Item = Entry>) {
     for entry in entries {
