@@ -73,6 +73,7 @@ impl Computing {
     }
 
     /// The tags so far; `None` where they are more than an entry can have. Of the innermost.
+    #[allow(clippy::unused_self, reason = "only who is computing has tags to ask for")]
     pub fn tags(&self) -> Option<Tags> {
         WORK.with_borrow(|work| work.last().filter(|own| !own.too_many).map(|own| own.tags))
     }

@@ -52,6 +52,7 @@ fn two_phase(p: &Partition<'_>, slot: u32, id: i64, msg_id: i64, lease: u64) -> 
 }
 
 /// Every call once.
+#[allow(clippy::too_many_lines, reason = "a line a call")]
 fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(), Corrupt>> {
     let wake = &mut Wake::default();
     let (mut taken, mut seen, mut aside) = (Vec::with_capacity(8), Vec::with_capacity(8), Vec::with_capacity(4));
