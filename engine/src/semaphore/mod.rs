@@ -19,7 +19,9 @@
 //! | `records.rs` | the memory: records, free ones, lists and the names' buckets |
 //! | `table.rs` | taking, waiting, extending and releasing |
 //! | `look.rs` | who holds what, and what was counted |
+//! | `check.rs` | whether the memory is whole, where none is left |
 
+mod check;
 mod look;
 mod records;
 mod table;

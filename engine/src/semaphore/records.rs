@@ -4,6 +4,7 @@
 use crate::hash::KeyHash;
 use crate::words::{Corrupt, Words, load, part, store, zero};
 use crate::{fingerprint, fingerprint_of_fields};
+use std::ops::Range;
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 512;
@@ -219,9 +220,14 @@ impl<'a> Records<'a> {
         if kind > WAITER { Err(Corrupt) } else { Ok(Head::Left as usize + kind as usize) }
     }
 
+    /// How many records are of a kind.
+    pub(super) fn how_many(&self, kind: u32) -> Result<u64, Corrupt> {
+        load(self.words, Self::counter(kind)?)
+    }
+
     /// How many records are free.
     pub(super) fn left(&self) -> Result<usize, Corrupt> {
-        self.head(Head::Left).map(|left| left as usize)
+        self.how_many(FREE).map(|left| left as usize)
     }
 
     /// A free record; the caller has seen that one is left.
@@ -244,12 +250,17 @@ impl<'a> Records<'a> {
         self.recount(kind, FREE)
     }
 
+    /// The words of the buckets.
+    pub(super) fn buckets(&self) -> Range<usize> {
+        HEAD..HEAD + self.buckets
+    }
+
     /// The word of the bucket of a hash.
-    fn bucket(&self, high: u64) -> usize {
+    pub(super) fn bucket(&self, high: u64) -> usize {
         HEAD + (high as u32 as usize) % self.buckets
     }
 
-    fn bucket_head(&self, bucket: usize) -> Result<u32, Corrupt> {
+    pub(super) fn bucket_head(&self, bucket: usize) -> Result<u32, Corrupt> {
         load(self.words, bucket).map(|word| word as u32)
     }
 

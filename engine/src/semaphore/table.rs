@@ -402,12 +402,18 @@ impl<'a> Table<'a> {
         if self.held(name)? == 0 && self.line(name)?.0 == 0 { self.all.remove_name(name) } else { Ok(()) }
     }
 
-    /// Whether so many records are free, once what has expired is; `keep`: a name that stays.
+    /// Whether so many records are free, once what has expired is; `keep`: a name that stays. It fails where they are not, and the
+    /// partition isn't whole.
     fn make_room(&self, records: usize, keep: u32) -> Result<bool, Corrupt> {
-        if self.all.left()? < records {
-            self.reclaim(keep)?;
+        if self.all.left()? >= records {
+            return Ok(true);
         }
-        Ok(self.all.left()? >= records)
+        self.reclaim(keep)?;
+        if self.all.left()? >= records {
+            return Ok(true);
+        }
+        self.check()?;
+        Ok(false)
     }
 
     /// Frees what has expired. The first in line of its names looks at that moment anyway.

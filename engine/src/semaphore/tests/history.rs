@@ -287,6 +287,7 @@ proptest! {
             model.step(step);
             model.nobody_sleeps_for_ever();
             model.counts_are_right();
+            assert_eq!(model.table().check(), Ok(()));
         }
         // In the end all memory is free again.
         model.now += 1000;
