@@ -19,6 +19,11 @@ fn made() -> Result<(Server, Database, Client)> {
     Ok((server, database, client))
 }
 
+/// The transaction of a call that has failed is over: the server tells of the error before it ends it, and answers again after.
+fn ended(session: &mut Client) -> Result<()> {
+    Ok(session.batch_execute("SELECT 1")?)
+}
+
 #[test]
 fn a_cancel_takes_it_out_of_the_line() -> Result<()> {
     let (_server, database, mut client) = made()?;
@@ -28,6 +33,7 @@ fn a_cancel_takes_it_out_of_the_line() -> Result<()> {
     client.execute("SELECT pg_cancel_backend($1)", &[&i32::try_from(first.pid)?])?;
     let (mut session, outcome) = first.end()?;
     refused(outcome, "57014")?;
+    ended(&mut session)?;
     ensure!(waiters(&mut client)? == 1);
     ensure!(release(&mut client, "s", held)?);
     let held = second.token()?;
@@ -43,6 +49,7 @@ fn a_statement_timeout_takes_it_out_of_the_line() -> Result<()> {
     let mut impatient = database.client()?;
     impatient.batch_execute("SET statement_timeout = '200 ms'")?;
     refused(acquire(&mut impatient, LONG), "57014")?;
+    ended(&mut impatient)?;
     ensure!(waiters(&mut client)? == 0 && release(&mut client, "s", held)?);
     taken(&mut impatient, "'s'")?;
     Ok(())
