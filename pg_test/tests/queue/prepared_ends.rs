@@ -25,6 +25,18 @@ fn popped(client: &mut Client) -> Result<Vec<i64>> {
     Ok(ids(&queue::receive(client, "queue_pop('q', 100)")?))
 }
 
+/// What comes until a call finds nothing: of a group one at a time. Nothing is waited for, as [`queue::drain`] does.
+fn popped_until_dry(client: &mut Client) -> Result<Vec<i64>> {
+    let mut all = Vec::new();
+    loop {
+        let some = popped(client)?;
+        if some.is_empty() {
+            return Ok(all);
+        }
+        all.extend(some);
+    }
+}
+
 fn count(client: &mut Client, what: &str) -> Result<i64> {
     Ok(client.query_one(&format!("SELECT {what} FROM enough.queue_stats('q')"), &[])?.get(0))
 }
@@ -240,15 +252,7 @@ fn a_restart_neither_delivers_nor_forgets_what_is_undecided() -> Result<()> {
             client = sessions.remove(0);
             other = sessions.remove(0);
             decide(&mut other, if commit { "COMMIT" } else { "ROLLBACK" }, &gid(1))?;
-            let mut found = Vec::new();
-            loop {
-                // Of a group one at a time.
-                let some = popped(&mut client)?;
-                if some.is_empty() {
-                    break;
-                }
-                found.extend(some);
-            }
+            let mut found = popped_until_dry(&mut client)?;
             let mut due = if commit { vec![] } else { vec![sent[0], sent[1], sent[3], delayed, grouped[0]] };
             due.extend(&grouped[1..]);
             let order: Vec<i64> = found.iter().copied().filter(|id| grouped.contains(id)).collect();
@@ -331,14 +335,7 @@ fn what_the_memory_had_no_room_for_stays_undecided_as_well() -> Result<()> {
                 }
             }
             decide(&mut other, if commit { "COMMIT" } else { "ROLLBACK" }, &gid)?;
-            let mut found = Vec::new();
-            loop {
-                let some = popped(&mut client)?;
-                if some.is_empty() {
-                    break;
-                }
-                found.extend(some);
-            }
+            let mut found = popped_until_dry(&mut client)?;
             found.sort_unstable();
             ensure!(found == if commit { vec![] } else { sent }, "{} were found", found.len());
         }

@@ -9,14 +9,14 @@ use crate::results::Results;
 use anyhow::Result;
 
 /// Messages of a batch.
-const BATCH: usize = 100;
+pub(super) const BATCH: usize = 100;
 
 /// By 1 and 8 clients, against pgmq.
 pub(super) fn batches(fixture: &Fixture) -> Result<Results> {
     pgmq::install(fixture)?;
     fixture.client()?.batch_execute("SELECT enough.queue_create('batch')")?;
     fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('batch')")?;
-    let bodies = bodies();
+    let bodies = bodies(BATCH);
     let variables = [("bodies", bodies.as_str())];
     let (name, their_script) = (pgmq::name(), pgmqs("batch"));
     let mut found = Results::default();
@@ -52,10 +52,10 @@ pub(super) fn pgmqs(queue: &str) -> String {
     )
 }
 
-/// A batch as the literal of an array.
-pub(super) fn bodies() -> String {
+/// So many messages as the literal of an array.
+pub(super) fn bodies(count: usize) -> String {
     let element = format!("\"{}\"", MESSAGE.replace('\\', "\\\\").replace('"', "\\\""));
-    format!("{{{}}}", vec![element; BATCH].join(","))
+    format!("{{{}}}", vec![element; count].join(","))
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_an_array_of_quoted_elements() {
-        let text = bodies();
+        let text = bodies(BATCH);
         assert!(text.starts_with(r#"{"{\"order\": 4711, "#) && text.ends_with(r#"\"EUR\"}"}"#), "{text}");
         assert_eq!(text.matches(r#"}",""#).count(), BATCH - 1);
     }

@@ -83,7 +83,7 @@ fn side_by_side(
     settings: &[(&str, &str)],
 ) -> Result<Comparison> {
     fixture.settle()?;
-    let (bodies, name) = (batch::bodies(), pgmq::name());
+    let (bodies, name) = (batch::bodies(batch::BATCH), pgmq::name());
     let variables = [("body", MESSAGE), ("bodies", bodies.as_str())];
     let load = |name, database| {
         Pgbench::new(fixture, Load { name, database, script, variables: &variables, clients, settings, times: None })

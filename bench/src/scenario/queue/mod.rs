@@ -73,11 +73,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// What stands beside a plain queue.
 pub(super) const PATTERNS: &[Scenario] = &[
-    Scenario {
-        name: "asynchronous",
-        about: "a message's life with ack => 'async', against pgmq",
-        run: patterns::asynchronous,
-    },
     Scenario { name: "topics", about: "a message to 50 queues, against 50 to one", run: patterns::topics },
     Scenario { name: "workers", about: "messages that workers in SQL get through", run: patterns::workers },
     Scenario {

@@ -1,37 +1,15 @@
-//! What stands beside a plain queue: acknowledgement that doesn't wait for the disk, topics, workers in SQL, groups that take
-//! turns.
+//! What stands beside a plain queue: topics, workers in SQL, groups that take turns.
 
+use super::batch;
 use super::heading::{MESSAGE, OURS, heading};
-use super::life;
 use crate::comparison::{Heading, compare};
 use crate::fixture::{self, Fixture};
-use crate::peers::pgmq;
 use crate::pgbench::{Load, Pgbench};
 use crate::results::{Figure, Results, Series, Subject};
 use crate::stats::{Estimate, Target};
 use anyhow::{Context, Result, anyhow};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// A message's life where its end isn't waited for, against pgmq.
-pub(super) fn asynchronous(fixture: &Fixture) -> Result<Results> {
-    pgmq::install(fixture)?;
-    fixture.client()?.batch_execute("SELECT enough.queue_create('asynchronous', ack => 'async')")?;
-    fixture.client_for(pgmq::DATABASE)?.batch_execute("SELECT pgmq.create('asynchronous')")?;
-    let (name, ours, theirs) = (pgmq::name(), life::ours("asynchronous"), life::pgmqs("asynchronous"));
-    let mut found = Results::default();
-    for clients in [1, 8] {
-        fixture.settle()?;
-        let variables = &[("body", MESSAGE)];
-        let load = |name, database, script| {
-            Pgbench::new(fixture, Load { name, database, script, variables, clients, ..Load::default() })
-        };
-        let heading = heading("queue send + read + delete, ack => 'async'", clients, "durable", 3.0);
-        let (mut ours, mut theirs) = (load(OURS, fixture::DATABASE, &ours)?, load(&name, pgmq::DATABASE, &theirs)?);
-        found.comparisons.push(compare(&heading, &mut ours, &mut theirs, fixture.effort().rounds)?);
-    }
-    Ok(found)
-}
 
 /// Queues that one message is published to.
 const SUBSCRIBERS: usize = 50;
@@ -43,7 +21,7 @@ pub(super) fn topics(fixture: &Fixture) -> Result<Results> {
          SELECT enough.queue_create('subscriber_' || n), enough.topic_subscribe('bench.*', 'subscriber_' || n) \
            FROM generate_series(1, {SUBSCRIBERS}) AS n"
     ))?;
-    let bodies = format!("{{{}}}", vec![quoted(MESSAGE); SUBSCRIBERS].join(","));
+    let bodies = batch::bodies(SUBSCRIBERS);
     let variables = [("body", MESSAGE), ("bodies", bodies.as_str())];
     let mut found = Results::default();
     for clients in [1, 8] {
@@ -60,11 +38,6 @@ pub(super) fn topics(fixture: &Fixture) -> Result<Results> {
         found.comparisons.push(compare(&heading, &mut publish, &mut batch, fixture.effort().rounds)?);
     }
     Ok(found)
-}
-
-/// As an element of an array's literal.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// Messages that workers in SQL get through, each with its own commit.
