@@ -195,6 +195,16 @@ pub(super) fn settle(key: QueueKey) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether one of the transactions that were undecided is decided.
+pub(super) fn any_is_decided(doubts: &Doubts) -> Result<bool, Error> {
+    for doubt in doubts.iter().filter(|doubt| doubt.transaction != Doubt::ANY) {
+        if prepared::status(doubt.transaction)? != Status::Open {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The same where nobody knows which they are.
 fn settle_any(key: QueueKey) -> Result<(), Error> {
     if server::in_recovery() {

@@ -86,6 +86,10 @@ impl Doubt {
         Doubt { transaction, numbers: i64::MIN, times: i64::MIN, ..Self::NONE }
     }
 
+    fn is_unknown(&self) -> bool {
+        self.numbers == i64::MIN && self.times == i64::MIN
+    }
+
     const NONE: Doubt = Doubt {
         transaction: 0,
         numbers: 0,
@@ -162,6 +166,10 @@ impl Partition<'_> {
                     self.lower(slot, marks, above, i64::MAX)?;
                 }
             }
+        }
+        if decision != Decision::RolledBack && (doubt.is_unknown() || decision == Decision::Either) {
+            // Nobody knows what the counts of rows are now.
+            self.start_counting(slot)?;
         }
         if decision == Decision::Committed {
             self.count(slot, Q::Sent, i64::from(doubt.sent))?;

@@ -29,6 +29,7 @@ mod order;
 mod peek;
 mod poison;
 mod prepared;
+mod prepared_counts;
 mod prepared_ends;
 mod redrive;
 mod refill;

@@ -6,11 +6,15 @@ use crate::pg::fmgr::{Rows, Value};
 use crate::pg::spi::{as_owner_of, read_rows, text};
 use crate::pg::{level, own, server};
 use crate::queue::consume::bury;
+use crate::queue::doubt;
 use crate::queue::handle::Queue;
 use crate::queue::index::REGION;
 use crate::queue::pending;
 use crate::shmem::segment;
 use enough_engine::queue::{Counters, Histogram, Partition as Index};
+
+/// How often rows are counted while prepared transactions are decided; then the next call counts again.
+const RECOUNTS: usize = 3;
 
 /// The names of all queues.
 pub fn names() -> Result<Vec<String>, Error> {
@@ -54,6 +58,10 @@ pub(in crate::queue) fn describe(queue: &Queue, rows: &mut Rows<'_>) -> Result<(
 }
 
 fn counters(queue: &Queue) -> Result<Counters, Error> {
+    if queue.index(|index, slot| index.in_doubt(slot))? {
+        // What is decided by now is in the tables already.
+        doubt::settle(queue.key)?;
+    }
     let known = queue.index(|index, slot| index.counters(slot))?;
     if known.live.is_some() {
         return Ok(known);
@@ -61,8 +69,24 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
     recount(queue)
 }
 
-/// Counts the rows of a queue's tables.
+/// Counts the rows of a queue's tables. Whose prepared transactions may have been decided looks first ([`doubt::settle`]): what a count
+/// has seen must not be added to it.
 pub(in crate::queue) fn recount(queue: &Queue) -> Result<Counters, Error> {
+    for _ in 0..RECOUNTS {
+        let undecided = queue.index(|index, slot| index.doubts(slot))?;
+        let counters = count_once(queue)?;
+        if !doubt::any_is_decided(&undecided)? {
+            return Ok(counters);
+        }
+        // The rows that were counted may be those of before the decision or of after it.
+        doubt::settle(queue.key)?;
+    }
+    let counters = queue.index(|index, slot| index.counters(slot))?;
+    queue.index(|index, slot| index.start_counting(slot))?;
+    Ok(counters)
+}
+
+fn count_once(queue: &Queue) -> Result<Counters, Error> {
     let pending = pending::is_waiting(queue.key);
     let counting = queue.index(|index, slot| index.start_counting(slot))?;
     let started = server::now();
