@@ -57,12 +57,35 @@ pub(super) fn units(installation: &Installation) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The tests of packages that start servers of `pg`.
-pub(super) fn tests(packages: &[&str], pg: Pg) -> Result<Tally> {
+/// The package of the tests with servers, and the one of its programs that has those with clients.
+const WITH_SERVERS: &str = "enough_pg_test";
+const CLIENTS: &str = "drivers";
+
+/// The tests of `pg_test/` with servers of `pg`: those with clients, or all others.
+pub(super) fn tests_with_servers(clients: bool, pg: Pg) -> Result<Tally> {
+    let mut chosen = vec!["--package".to_owned(), WITH_SERVERS.to_owned()];
+    if clients {
+        chosen.extend(["--test".to_owned(), CLIENTS.to_owned()]);
+    } else {
+        chosen.push("--lib".to_owned());
+        let programs = paths::workspace().join("pg_test/tests");
+        for program in std::fs::read_dir(&programs).with_context(|| format!("can't read {}", programs.display()))? {
+            let program = program?;
+            let name = program.file_name().to_string_lossy().into_owned();
+            if name != CLIENTS && program.path().join("main.rs").exists() {
+                chosen.extend(["--test".to_owned(), name]);
+            }
+        }
+    }
+    tests(&chosen.iter().map(String::as_str).collect::<Vec<_>>(), pg)
+}
+
+/// The tests that cargo runs with these arguments and that start servers of `pg`.
+pub(super) fn tests(chosen: &[&str], pg: Pg) -> Result<Tally> {
     // A server is several processes: more tests at once than this only make each other slow.
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let mut command = cargo();
-    command.args(["test", "--no-fail-fast"]).args(packages.iter().flat_map(|package| ["--package", *package]));
+    command.args(["test", "--no-fail-fast"]).args(chosen);
     command.args(["--", "--test-threads", &threads.to_string()]);
     count(command.env("ENOUGH_PG", pg.to_string()))
 }

@@ -42,6 +42,8 @@ pub enum Step {
     Isolation,
     /// The tests with a real driver, crashes, standbys.
     BlackBox,
+    /// Clients, frameworks and poolers, of which none depends on the server's version.
+    Clients,
     /// `pg_upgrade` among all versions, which are set up and installed for it. Only run where it is named.
     PgUpgrade,
 }
@@ -60,6 +62,7 @@ impl Step {
             Self::Regress => "regression tests",
             Self::Isolation => "isolation tests",
             Self::BlackBox => "black-box tests",
+            Self::Clients => "tests with clients",
             Self::PgUpgrade => "pg_upgrade among all versions",
         }
     }
@@ -68,14 +71,14 @@ impl Step {
     fn is_chosen(self, steps: &[Self], pg: Pg) -> bool {
         if steps.is_empty() {
             return self != Self::PgUpgrade && !pg.has_assertions()
-                || matches!(self, Self::Regress | Self::Isolation | Self::BlackBox);
+                || matches!(self, Self::Regress | Self::Isolation | Self::BlackBox | Self::Clients);
         }
         steps.contains(&self)
     }
 
     /// Whether the step needs the extension built and installed.
     fn needs_extension(self) -> bool {
-        matches!(self, Self::Xtask | Self::Regress | Self::Isolation | Self::BlackBox)
+        matches!(self, Self::Xtask | Self::Regress | Self::Isolation | Self::BlackBox | Self::Clients)
     }
 }
 
@@ -154,13 +157,13 @@ fn one(step: Step, installation: &Installation, accept: bool) -> Result<Tally> {
         Step::Memcheck => memcheck::engine(),
         Step::FuzzTargets => fuzz::targets(),
         Step::Instructions => instructions::compare(accept),
-        Step::Xtask => cargo::tests(&["xtask", "enough_bench"], installation.pg),
+        Step::Xtask => cargo::tests(&["--package", "xtask", "--package", "enough_bench"], installation.pg),
         Step::Regress => regress::regress(installation, accept),
         Step::Isolation => regress::isolation(installation, accept),
-        Step::BlackBox => {
+        Step::BlackBox | Step::Clients => {
             provision::ensure_for_black_box(installation.pg)?;
             installation.install_pgmq()?;
-            cargo::tests(&["enough_pg_test"], installation.pg)
+            cargo::tests_with_servers(step == Step::Clients, installation.pg)
         }
         Step::PgUpgrade => {
             for pg in Pg::RELEASED {
