@@ -56,6 +56,8 @@ pub enum Error {
     Prepared { what: &'static str },
     /// `PREPARE TRANSACTION` after changing a queue that as many prepared transactions have changed as it has room for.
     InDoubt { queue: String },
+    /// `PREPARE TRANSACTION` after removing more of the cache than there is room to remember.
+    CacheInDoubt,
     /// The shared segment can't be had.
     NoSegment { reason: String, hint: String },
     /// The shared segment was laid out by another version.
@@ -288,6 +290,14 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
             Code::ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("cannot PREPARE another transaction that has changed queue \"{queue}\""),
             Some("The memory has room for a few that are neither committed nor rolled back.".into()),
+            Some("COMMIT PREPARED or ROLLBACK PREPARED some of them; pg_prepared_xacts lists them.".into()),
+        ),
+        Error::CacheInDoubt => (
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE another transaction that has changed so much of the cache".into(),
+            Some(
+                "The memory has room for the keys and tags of a few that are neither committed nor rolled back.".into(),
+            ),
             Some("COMMIT PREPARED or ROLLBACK PREPARED some of them; pg_prepared_xacts lists them.".into()),
         ),
         Error::NoSegment { reason, hint } => (

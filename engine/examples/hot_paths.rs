@@ -121,7 +121,7 @@ fn with_cache(
     work: impl FnOnce(&cache::Partition<'_>, u64) -> Result<(), Corrupt>,
 ) -> Result<(), Corrupt> {
     let words = allocate(blocks * 8);
-    cache::format(&words, LogicalTime::default());
+    cache::format(&words, LogicalTime::default(), false);
     let cache = cache::Partition::open(&words)?;
     let now = NOW.cast_unsigned();
     (0..entries).try_for_each(|number| set(&cache, &item(key(number), expiry), &[7; VALUE], now))?;

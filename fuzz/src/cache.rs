@@ -51,7 +51,8 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
         let (call, number) = (input.byte()?, input.below(16)?);
         let now = input.word()? >> 8;
         let barrier = p.barrier_of(Removal::Key(key(number)));
-        let _ = match call % 10 {
+        let transaction = u64::from(call >> 6) + 1;
+        let _ = match call % 13 {
             0 => set(&p, number, &bytes(number, 1, usize::from(call) * 8), now, now).map(drop),
             1 => get(&p, number, now).map(drop),
             2 => p.remove(key(number), now).map(drop),
@@ -63,6 +64,16 @@ fn damaged(input: &mut Input<'_>) -> Option<()> {
                 .raise(barrier)
                 .and_then(|epoch| p.lower(barrier, epoch, Some(LogicalTime { time: now, ended: 1 })))
                 .map(drop),
+            10 => p.raise(barrier).and_then(|epoch| p.keep_raised(transaction, barrier, epoch)).map(drop),
+            11 => p
+                .removal_decided(transaction, Some(LogicalTime { time: now, ended: 1 }))
+                .and_then(|()| p.undecided(drop))
+                .and_then(|()| p.forget_undecided(transaction + 1)),
+            12 => p
+                .distrust()
+                .and_then(|()| p.trust_on_standby())
+                .and_then(|()| p.raise_for_unknown(transaction, DATABASE))
+                .and_then(|_| p.restore_trust(LogicalTime { time: now, ended: 1 })),
             8 => p.refuses(key(number), DATABASE, &Tags::default(), LogicalTime::default(), |_| false).map(drop),
             _ => {
                 if let Some(seen) = p.read_optimistic(key(number), || now) {

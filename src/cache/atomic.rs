@@ -11,6 +11,7 @@ use super::log::{Effect, Own};
 use super::pending;
 use super::store::{self, Count, Offer};
 use super::transactional::{View, view};
+use super::undecided;
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
@@ -74,6 +75,7 @@ pub fn update<'v>(
     key: Key<'_>,
     mut decide: impl FnMut(Option<Current<'_>>) -> Result<Change<'v>, Error>,
 ) -> Result<Outcome<'v>, Error> {
+    undecided::settle(segment)?;
     loop {
         let now = now();
         let touched = match view(segment, key.hash, now)? {

@@ -9,6 +9,7 @@
 //! So a removal is carried out before the commit, under raised barriers ([`enough_engine::cache::Removal`]), which refuse every value
 //! until the commit callback lowers them. They keep the removal's logical time from then on, when the rows are visible.
 
+use super::settled;
 use crate::cache::settings::REGION;
 use crate::pg::server;
 use crate::shmem::Segment;
@@ -95,6 +96,9 @@ pub fn refuses(
         // A time that is still to come: the clock was set back, so its time does not count.
         Some(raised) if raised > u64::try_from(server::now()).unwrap_or(0) + SKEW => Ok(false),
         Some(_) => {
+            if cache.is_undecided()? {
+                settled::look_soon();
+            }
             cache.count_refused(server::stripe());
             Ok(true)
         }

@@ -24,7 +24,7 @@ use super::key::Key;
 use super::log::Effect;
 use super::store::{Hit, Note};
 use super::transactional;
-use super::{jsonb, pending, store, tables};
+use super::{jsonb, pending, store, tables, undecided};
 use crate::error::Error;
 use crate::pg::fmgr::{Buffer, Jsonb};
 use crate::pg::key_lock::KeyLock;
@@ -91,6 +91,7 @@ fn make(
 ) -> Result<(Buffer, Kind), Error> {
     // What is made of it would have the expired value for longer still.
     let stale_for = if computing::is_going_on() { 0 } else { fetch.stale_for };
+    undecided::settle(segment)?;
     let computing = Computing::begin(key.hash, fetch.tags)?;
     let mut turn = None;
     let mut older = None;
@@ -159,6 +160,7 @@ fn make(
         pending::write(key, Effect::SetStale { value, over, until, tags: &tags })?;
         if let Some(turn) = turn {
             turn.end_with_transaction();
+            pending::keep_turn(key.hash);
         }
     } else {
         let request = Reservation::kept(value.len(), tags, (until > over).then_some(over));

@@ -23,6 +23,7 @@
 //! | `computing.rs` | the values that a session is computing, and the tags of what they are made of |
 //! | `barrier.rs` | keeps a value that was computed before a removal from being stored after it |
 //! | `removal.rs` | the removals of a transaction, carried out under barriers |
+//! | `undecided.rs`, `settled.rs` | those of transactions that are prepared, until they are decided |
 //! | `clock.rs` | the time as the engine counts it |
 //! | `tables.rs` | tables whose changes end entries |
 //! | `key.rs`, `names.rs` | keys, and listing those whose text is kept |
@@ -44,14 +45,17 @@ mod names;
 mod pending;
 mod removal;
 pub mod settings;
+mod settled;
 mod store;
 mod tables;
 mod transactional;
+mod undecided;
 
 pub use settings::REGION;
 
 use crate::capability::{Capability, Warning};
 use crate::error::Error;
+use crate::pg::server;
 use crate::shmem::segment;
 
 /// The cache.
@@ -60,7 +64,7 @@ pub static CAPABILITY: Capability = Capability {
     wait_event: c"EnoughCache",
     sizes: &settings::SIZES,
     smallest_partition: settings::smallest_partition,
-    format: |words, made| enough_engine::cache::format(words, made.floor),
+    format: |words, made| enough_engine::cache::format(words, made.floor, server::takes_prepared_transactions()),
     keeps_waiters: false,
     participant: Some(&pending::PARTICIPANT),
     tasks: &[("cache_expired", |deadline| sweep(deadline).map(|(items, whole)| (items.cast_signed(), whole)))],
@@ -89,6 +93,7 @@ fn warnings() -> Result<Vec<Warning>, Error> {
 /// the server's clock); how many entries were removed, and whether it got to the end.
 pub fn sweep(deadline: i64) -> Result<(u64, bool), Error> {
     let segment = segment()?;
+    undecided::look(segment)?;
     let before = store::stats(segment)?.expirations;
     let finished = store::sweep(segment, deadline)?;
     Ok((store::stats(segment)?.expirations.saturating_sub(before), finished))

@@ -10,10 +10,13 @@ use super::key::Key;
 use super::log::{Action, Effect, Log, Own, Removed, Seen, Write};
 use super::removal;
 use super::settings::REGION;
+use super::settled;
 use super::store;
+use super::undecided;
 use crate::error::Error;
 use crate::pg::backend_local::BackendLocal;
 use crate::pg::fmgr::Buffer;
+use crate::pg::key_lock::KeyLock;
 use crate::pg::server;
 use crate::pg::xact::{self, Enlisted, Participant};
 use crate::shmem::{Segment, known, segment};
@@ -76,6 +79,7 @@ pub fn invalidates(tags: &Tags) -> bool {
 
 /// Adds a write of the current savepoint.
 pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Error> {
+    undecided::settle(segment()?)?;
     let mut log = log();
     set_limits(&mut log)?;
     let joined = match effect {
@@ -96,13 +100,18 @@ pub fn rewrite(key: Key<'_>, own: &Own, expiry: u64) -> Result<(), Error> {
     write(key, Effect::Set { value: value.bytes(), kind: own.kind, expiry, tags: &own.tags })
 }
 
+/// This session's turn to compute a value ends with the transaction, after which others see it.
+pub fn keep_turn(key: KeyHash) {
+    log().turns.push(key);
+}
+
 /// [`write`] of a small value without tags, where the log has room for it, and for those who must not fail: none where that
 /// takes more.
 #[inline(always)]
 pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
     let mut log = LOG.get()?;
     let len = value.len() + key.name.map_or(0, <[u8]>::len);
-    if !is_put(value.len(), false) || !log.has_room(len) {
+    if !is_put(value.len(), false) || !log.has_room(len) || !settled::is_settled() {
         return None;
     }
     if log.since.is_none() {
@@ -115,6 +124,7 @@ pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option
 
 /// Ends all entries of this database, or those with a tag.
 pub fn end(what: Removed) -> Result<(), Error> {
+    undecided::settle(segment()?)?;
     let mut log = log();
     set_limits(&mut log)?;
     // Before anything is changed: the log may become a removal of more than this.
@@ -219,6 +229,38 @@ impl Participant for Pending {
         Ok(())
     }
 
+    fn prepare(&self) -> Result<(), Error> {
+        let mut log = log();
+        if log.is_empty() {
+            return Ok(());
+        }
+        let segment = segment()?;
+        log.now = now();
+        // Others compute the values meanwhile; here they aren't stored.
+        log.turns.iter().for_each(|&key| KeyLock::end_if_held(key));
+        if log.has_marks() {
+            log.resolve();
+        }
+        log.remove_what_was_written();
+        if log.removes {
+            log.prepared = undecided::begin(segment)?;
+            removal::begin(segment, &mut log);
+            undecided::keep_raised(segment, log.prepared, &log.barriers)?;
+        }
+        Ok(())
+    }
+
+    fn prepared(&self) {
+        let mut log = log();
+        if log.prepared != 0 {
+            undecided::prepared(log.prepared);
+        }
+        log.forget();
+        if undecided::look_for_decisions() {
+            xact::enlist(ENLISTED);
+        }
+    }
+
     fn commit(&self) {
         let mut log = log();
         // Where all of it was rolled back to a savepoint, the log is empty but not as new.
@@ -231,6 +273,9 @@ impl Participant for Pending {
             removal::end(segment, &mut log, true);
         }
         log.forget();
+        if undecided::look_for_decisions() {
+            xact::enlist(ENLISTED);
+        }
     }
 
     fn commit_writes(&self) {
@@ -241,9 +286,15 @@ impl Participant for Pending {
         let mut log = log();
         if let (false, Ok(segment)) = (log.is_empty(), segment()) {
             Self::release(segment, &mut log);
+            if log.prepared != 0 {
+                undecided::forget(segment, log.prepared);
+            }
             removal::end(segment, &mut log, false);
         }
         log.forget();
+        if undecided::look_for_decisions() {
+            xact::enlist(ENLISTED);
+        }
     }
 
     fn merge(&self, from: SubTransactionId, to: SubTransactionId) {

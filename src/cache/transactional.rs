@@ -7,6 +7,7 @@ use super::key::Key;
 use super::log::{Effect, Own, Seen};
 use super::pending;
 use super::store::{self, Hit, Offer};
+use super::undecided;
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
@@ -173,6 +174,7 @@ pub fn set(segment: &Segment, key: Key<'_>, value: NewValue<'_>, mode: Mode, kee
 }
 
 fn set_if_absent(segment: &Segment, key: Key<'_>, value: NewValue<'_>) -> Result<bool, Error> {
+    undecided::settle(segment)?;
     let now = now();
     match view(segment, key.hash, now)? {
         View::Own(_) => Ok(false),

@@ -40,6 +40,19 @@ fn release(tag: &pg_sys::LOCKTAG, mode: u32) {
     unsafe { pg_sys::LockRelease(tag, mode as _, false) };
 }
 
+fn is_held(tag: &pg_sys::LOCKTAG, mode: u32) -> bool {
+    // SAFETY: a complete tag.
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    unsafe {
+        pg_sys::LockHeldByMe(tag, mode as _)
+    }
+    // SAFETY: as above.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        pg_sys::LockHeldByMe(tag, mode as _, false)
+    }
+}
+
 impl KeyLock {
     /// The turn for a key, if no other session has it.
     pub fn try_acquire(key: KeyHash) -> Option<Self> {
@@ -71,6 +84,25 @@ impl KeyLock {
     /// Lets the next one have it.
     pub fn end(self) {
         release(&self.tag, pg_sys::ExclusiveLock);
+    }
+
+    /// Lets the next one have the turn for a key, where this session has it still.
+    pub fn end_if_held(key: KeyHash) {
+        let tag = tag(server::database(), key);
+        if is_held(&tag, pg_sys::ExclusiveLock) {
+            release(&tag, pg_sys::ExclusiveLock);
+        }
+    }
+
+    /// Shares the lock of a key with others who do, until the transaction ends; one that is prepared keeps it.
+    pub fn share_with_transaction(key: KeyHash) {
+        lock(&tag(server::database(), key), pg_sys::ShareLock, false);
+    }
+
+    /// How `pg_locks` shows the lock of a key, in any database: `classid`, `objid` and `objsubid`.
+    pub fn shown_as(key: KeyHash) -> [u32; 3] {
+        let tag = tag(0, key);
+        [tag.locktag_field2, tag.locktag_field3, u32::from(tag.locktag_field4)]
     }
 
     /// Keeps it until the transaction ends, be it by a commit, after which others see what it has done, or not.

@@ -50,6 +50,13 @@ pub fn in_recovery() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// Whether the server takes prepared transactions at all.
+#[inline]
+pub fn takes_prepared_transactions() -> bool {
+    // SAFETY: a variable of this process, which is set when the server starts.
+    unsafe { unguarded::max_prepared_xacts > 0 }
+}
+
 /// Whether the current transaction is read-only, as all are that began on a standby.
 #[inline(always)]
 pub fn is_read_only() -> bool {
@@ -112,6 +119,19 @@ pub fn transaction_began() -> LogicalTime {
         unguarded::GetCurrentTransactionStartTimestamp()
     };
     LogicalTime { time: u64::try_from(began).unwrap_or(0), ended }
+}
+
+/// Whether the statement at hand is the transaction's first one, and no transaction was open that had a number when its snapshot was
+/// taken: then all that has ended by now had ended by then, or has begun since.
+pub fn has_first_snapshot_without_others() -> bool {
+    // SAFETY: variables of this process; the snapshot is read only where there is one.
+    unsafe {
+        let first = unguarded::GetCurrentStatementStartTimestamp() == unguarded::GetCurrentTransactionStartTimestamp();
+        first && unguarded::ActiveSnapshotSet() && {
+            let snapshot = &*unguarded::GetActiveSnapshot();
+            snapshot.xmin == snapshot.xmax
+        }
+    }
 }
 
 /// Whether all statements of the current transaction see the same snapshot.

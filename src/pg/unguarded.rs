@@ -35,6 +35,8 @@ unsafe extern "C-unwind" {
     // Nor is `commands/async.h`. For `notify.rs`, which does the same.
     pub fn Async_Notify(channel: *const c_char, payload: *const c_char);
     pub static FeBeWaitSet: *mut pg_sys::WaitEventSet;
+    // Nor is `access/twophase.h`.
+    pub static max_prepared_xacts: c_int;
 }
 
 unsafe extern "C" {

@@ -32,6 +32,12 @@ pub fn transaction_id() -> Option<u64> {
     Some(unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value).filter(|&id| id & 0xffff_ffff != 0)
 }
 
+/// The same, which it gets where it has none.
+pub fn assign_transaction_id() -> u64 {
+    // SAFETY: within a transaction; errors pass through pgrx's guard.
+    unsafe { pg_sys::GetTopFullTransactionId() }.value
+}
+
 /// Lets the commit that is about to be made not wait for the disk, nor for standbys; as `synchronous_commit = off` does.
 /// Until [`restore`].
 pub fn let_commit_not_wait() {

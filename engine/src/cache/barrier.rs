@@ -10,7 +10,7 @@
 
 use super::entry::cleared_slot;
 use super::layout::{
-    BARRIER_SLOTS_PER_GROUP, BARRIER_WORDS, BARRIERS_ENDED, BARRIERS_RAISED, BARRIERS_TIME, EPOCH, Partition,
+    BARRIER_SLOTS_PER_GROUP, BARRIER_WORDS, BARRIERS_ENDED, BARRIERS_RAISED, BARRIERS_TIME, DISTRUST, EPOCH, Partition,
 };
 use super::logical_time::LogicalTime;
 use super::tags::Tags;
@@ -34,6 +34,8 @@ const ENDED: usize = 0;
 const TIME: usize = 1;
 /// How many sessions have raised it.
 const RAISED_BY: usize = 2;
+/// In [`DISTRUST`]: no value is taken, as if by a barrier (`undecided.rs`).
+pub(super) const DISTRUSTED: u64 = 1;
 /// A session raises a barrier once, and a server has no more sessions than this.
 const MOST_SESSIONS: u64 = 1 << 24;
 
@@ -63,12 +65,28 @@ impl Partition<'_> {
 
     pub(super) fn format_barriers(&self, floor: LogicalTime) -> Result<(), Corrupt> {
         self.set(BARRIERS_RAISED, 0)?;
-        self.set(BARRIERS_ENDED, floor.ended)?;
-        self.set(BARRIERS_TIME, floor.time)?;
+        self.raise_floor(floor)
+    }
+
+    /// Refuses whatever was computed before `floor`.
+    pub(super) fn raise_floor(&self, floor: LogicalTime) -> Result<(), Corrupt> {
+        let keep = |word, value| self.set(word, self.get(word)?.max(value));
+        keep(BARRIERS_ENDED, floor.ended)?;
+        keep(BARRIERS_TIME, floor.time)?;
         (0..self.barrier_groups * BARRIER_SLOTS_PER_GROUP).try_for_each(|slot| {
-            self.set(self.barrier(slot, ENDED), floor.ended)?;
-            self.set(self.barrier(slot, TIME), floor.time)
+            keep(self.barrier(slot, ENDED), floor.ended)?;
+            keep(self.barrier(slot, TIME), floor.time)
         })
+    }
+
+    /// Whether anything was removed since the partition was formatted, or may have been before.
+    pub fn has_removed(&self) -> Result<bool, Corrupt> {
+        Ok(self.get(BARRIERS_TIME)? != 0)
+    }
+
+    /// Whether there is a barrier of that number.
+    pub(super) fn is_barrier(&self, barrier: u32) -> bool {
+        barrier < self.barrier_groups * BARRIER_SLOTS_PER_GROUP
     }
 
     /// Refuses every value behind a barrier until [`Self::lower`], which needs the answer. Exclusive lock.
@@ -127,6 +145,9 @@ impl Partition<'_> {
         since: LogicalTime,
         own: impl Fn(u32) -> bool,
     ) -> Result<Option<u64>, Corrupt> {
+        if self.get(DISTRUST)? == DISTRUSTED {
+            return Ok(Some(0));
+        }
         let whole = [Removal::Key(key), Removal::Everything(database)];
         for removal in whole.into_iter().chain(tags.hashes().iter().map(|&tag| Removal::Tag(tag))) {
             let barrier = self.barrier_of(removal);
@@ -149,4 +170,4 @@ impl Partition<'_> {
 }
 
 /// What of this file the layout version depends on.
-pub(super) const LAYOUT: u64 = fingerprint![ENDED, TIME, RAISED_BY];
+pub(super) const LAYOUT: u64 = fingerprint![ENDED, TIME, RAISED_BY, DISTRUSTED];

@@ -4,8 +4,8 @@
 use super::arena::{RunKind, class_of};
 use super::expiry::ANCHOR_COUNT;
 use super::layout::{
-    CLASS_BITS, CLASSES, CLOCK_HAND, ENTRIES, FREE_BLOCKS, NIL, PENDING_FREE, Partition, RESERVED_BLOCKS, VALUE_BYTES,
-    narrow,
+    CLASS_BITS, CLASSES, CLOCK_HAND, ENTRIES, FREE_BLOCKS, NIL, PENDING_FREE, Partition, RESERVED_BLOCKS,
+    UNDECIDED_COUNT, VALUE_BYTES, narrow,
 };
 use crate::words::Corrupt;
 
@@ -62,6 +62,9 @@ impl Partition<'_> {
         require(self.get(FREE_BLOCKS)? == report.free_blocks)?;
         require(self.get(ENTRIES)? == report.entries)?;
         require(self.get(VALUE_BYTES)? == report.value_bytes)?;
+        let mut undecided = 0;
+        self.undecided(|_| undecided += 1)?;
+        require(self.get(UNDECIDED_COUNT)? == undecided)?;
         Ok(report)
     }
 

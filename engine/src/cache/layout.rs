@@ -63,6 +63,10 @@ pub(super) const EXPIRATIONS: usize = 17;
 pub(super) const CLASS_BITS: usize = 18;
 /// Words of [`CLASS_BITS`].
 pub(super) const CLASS_BIT_WORDS: usize = 4;
+/// How far the partition is trusted ([`super::undecided`]).
+pub(super) const DISTRUST: usize = 22;
+/// Records of prepared transactions.
+pub(super) const UNDECIDED_COUNT: usize = 23;
 /// First runs of the free lists, two to a word.
 pub(super) const CLASS_HEADS: usize = 24;
 /// Number of size classes.
@@ -81,8 +85,14 @@ pub(super) const STRIPES: usize = 448;
 pub(super) const STRIPE_COUNT: usize = 8;
 /// Stamps of the last removal of all that has tags, by a hash of the database.
 pub(super) const TAGGED_CLEARED: usize = 512;
+/// Records of prepared transactions ([`super::undecided`]).
+pub(super) const UNDECIDED: usize = 768;
+/// How many there are.
+pub(super) const RECORDS: usize = 32;
+/// Words of each.
+pub(super) const RECORD_WORDS: usize = 2;
 /// Where the buckets start.
-const BUCKETS: usize = 768;
+const BUCKETS: usize = 832;
 const HEADER_BLOCKS: usize = BUCKETS / BLOCK_WORDS;
 /// Words of a barrier.
 pub(super) const BARRIER_WORDS: usize = 3;
@@ -93,10 +103,11 @@ const BUCKETS_PER_BLOCK: usize = BLOCK_WORDS * 2;
 
 const _: () = {
     assert!(BARRIERS_TIME < BLOCK_WORDS && EXPIRATIONS < CLASS_BITS);
-    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= CLASS_HEADS);
+    assert!(CLASS_BIT_WORDS * 64 >= CLASSES && CLASS_BITS + CLASS_BIT_WORDS <= DISTRUST);
+    assert!(DISTRUST < UNDECIDED_COUNT && UNDECIDED_COUNT < CLASS_HEADS);
     assert!(CLASS_HEADS + CLASSES / 2 <= ANCHORS && ANCHORS + ANCHORS_MAX <= CLEARED);
     assert!(CLEARED + CLEARED_SLOTS <= STRIPES && STRIPES + STRIPE_COUNT * BLOCK_WORDS <= TAGGED_CLEARED);
-    assert!(TAGGED_CLEARED + CLEARED_SLOTS <= BUCKETS);
+    assert!(TAGGED_CLEARED + CLEARED_SLOTS <= UNDECIDED && UNDECIDED + RECORDS * RECORD_WORDS <= BUCKETS);
     assert!(STRIPES.is_multiple_of(BLOCK_WORDS) && BUCKETS.is_multiple_of(BLOCK_WORDS));
 };
 
@@ -306,6 +317,11 @@ pub(super) const LAYOUT: u64 = fingerprint![
     STRIPES,
     STRIPE_COUNT,
     TAGGED_CLEARED,
+    DISTRUST,
+    UNDECIDED_COUNT,
+    UNDECIDED,
+    RECORDS,
+    RECORD_WORDS,
     BUCKETS,
     HEADER_BLOCKS,
     BARRIER_WORDS,

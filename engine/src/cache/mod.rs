@@ -17,7 +17,7 @@
 //! # Memory
 //! | words | what |
 //! |---|---|
-//! | header, 64 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]) |
+//! | header, 104 blocks | magic, epoch, counters, the free lists, the expiry lists, clear stamps ([`layout`]), records of prepared transactions ([`undecided`]) |
 //! | buckets | a `u32` per 3 blocks: the first entry of the chain |
 //! | tags | the records of invalidations ([`tags`]), a block in 128 |
 //! | barriers | when which keys and tags were removed last ([`barrier`]), 3 blocks in 512 |
@@ -42,6 +42,7 @@ mod table;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod undecided;
 mod write;
 
 use crate::fingerprint;
@@ -56,6 +57,7 @@ pub use names::{MAX_NAME, Named};
 pub use optimistic::OptimisticRead;
 pub use stats::Stats;
 pub use tags::Tags;
+pub use undecided::Trust;
 pub use write::{Progress, Reservation};
 
 /// The fingerprint of what lies where in the words: where it changes, so does the layout version.
@@ -66,11 +68,13 @@ pub const LAYOUT: u64 = fingerprint![
     barrier::LAYOUT,
     layout::LAYOUT,
     stats::LAYOUT,
-    tags::LAYOUT
+    tags::LAYOUT,
+    undecided::LAYOUT
 ];
 
-/// Makes `words` an empty partition, whatever they held, which refuses values computed before `floor`. Exclusive lock.
-/// Words that are too few for one are left as they are: [`Partition::open`] refuses them.
-pub fn format(words: Words<'_>, floor: LogicalTime) {
-    let _ = Partition::format(words, floor);
+/// Makes `words` an empty partition, whatever they held, which refuses values computed before `floor`, and with `distrusted` all
+/// others too ([`Partition::distrust`]). Exclusive lock. Words that are too few for one are left as they are: [`Partition::open`]
+/// refuses them.
+pub fn format(words: Words<'_>, floor: LogicalTime, distrusted: bool) {
+    let _ = Partition::format(words, floor).and_then(|made| if distrusted { made.distrust() } else { Ok(()) });
 }

@@ -139,6 +139,8 @@ BEGIN;
 SELECT cache_set('p', '1');
 PREPARE TRANSACTION 'cache';
 SELECT cache_get('p');
+COMMIT PREPARED 'cache';
+SELECT cache_get('p');
 BEGIN;
 SELECT cache_get('a');
 PREPARE TRANSACTION 'cache';

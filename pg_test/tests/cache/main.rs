@@ -7,4 +7,5 @@ mod fetch;
 mod invalidation;
 mod names;
 mod nested;
+mod prepared;
 mod stale;

@@ -12,6 +12,7 @@ use postgres::{Client, GenericClient};
 use serde_json::Value;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use std::time::Duration;
 
 /// Rows, each with a key in the cache. Few, so that sessions meet.
 const ROWS: i32 = 4;
@@ -40,7 +41,7 @@ fn fetch(client: &mut impl GenericClient, rng: &mut Rng, row: i32) -> Result<()>
 }
 
 /// Changes rows and removes what was made from them, in every way there is; some change their mind.
-fn write(client: &mut Client, rng: &mut Rng) -> Result<()> {
+fn write(client: &mut Client, other: &mut Client, rng: &mut Rng) -> Result<()> {
     for _ in 0..CHANGES {
         let row = rng.i32(0..ROWS);
         let key = format!("row {row}");
@@ -67,7 +68,20 @@ fn write(client: &mut Client, rng: &mut Rng) -> Result<()> {
                 )?,
             };
         }
-        if rng.u8(0..5) == 0 { transaction.rollback()? } else { transaction.commit()? }
+        match rng.u8(0..10) {
+            0 | 1 => transaction.rollback()?,
+            2 | 3 => {
+                let gid = format!("stale_{}", rng.u64(..));
+                transaction.batch_execute(&format!("PREPARE TRANSACTION '{gid}'"))?;
+                // Nothing is left of it in this session.
+                transaction.rollback()?;
+                thread::sleep(Duration::from_micros(rng.u64(..2000)));
+                let how = if rng.u8(0..4) == 0 { "ROLLBACK" } else { "COMMIT" };
+                let decider = if rng.bool() { &mut *client } else { &mut *other };
+                decider.batch_execute(&format!("{how} PREPARED '{gid}'"))?;
+            }
+            _ => transaction.commit()?,
+        }
     }
     Ok(())
 }
@@ -156,7 +170,9 @@ fn round(database: &Database, seed: u64) -> Result<()> {
             })
         });
         let until: Vec<_> = until.collect();
-        let writers = (50..50 + WRITERS).map(|number| scope.spawn(move || session(number, &write)));
+        let writers = (50..50 + WRITERS).map(|number| {
+            scope.spawn(move || session(number, &|client, rng| write(client, &mut connected(database)?, rng)))
+        });
         let writers: Vec<_> = writers.collect();
         let written = writers.into_iter().map(join).collect::<Vec<_>>();
         stop.store(true, Relaxed);

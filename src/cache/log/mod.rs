@@ -227,6 +227,10 @@ pub(super) struct Log {
     pub(super) reserved: PgVec<Reserved>,
     /// The barriers that are raised from before the commit on.
     pub(super) barriers: PgVec<Barrier>,
+    /// The keys that this session has the turn to compute until the transaction ends.
+    pub(super) turns: PgVec<KeyHash>,
+    /// The transaction's number while it is being prepared and removes something; else 0.
+    pub(super) prepared: u64,
     /// What it may be at most.
     pub(super) limits: Limits,
 }
@@ -256,6 +260,8 @@ impl Log {
             since: None,
             reserved: PgVec::new(),
             barriers: PgVec::new(),
+            turns: PgVec::new(),
+            prepared: 0,
             limits: Limits { bytes: 0, tags: 0 },
         }
     }
@@ -706,6 +712,18 @@ impl Log {
         }
     }
 
+    /// Turns what was written into removals of the keys. A value of [`Action::SetStale`] is only left out: it is what anybody would compute.
+    pub(super) fn remove_what_was_written(&mut self) {
+        for index in 0..self.writes.len() {
+            let write = &mut self.writes[index];
+            write.removes |= write.action != Action::SetStale;
+            if write.removes {
+                write.action = if write.action == Action::Removed { Action::Removed } else { Action::Delete };
+                self.removes = true;
+            }
+        }
+    }
+
     /// The writes before the `end`-th that the commit carries out, the last first, with where they are.
     pub(super) fn effective(&self, end: usize) -> impl Iterator<Item = (usize, &Write)> {
         let (cleared, writes) = (self.cleared(), self.writes.get(..end).unwrap_or_default());
@@ -788,5 +806,9 @@ impl Log {
             self.reserved.empty(KEPT);
             self.barriers.empty(KEPT);
         }
+        if !self.turns.is_empty() {
+            self.turns.empty(KEPT);
+        }
+        self.prepared = 0;
     }
 }

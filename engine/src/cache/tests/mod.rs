@@ -8,6 +8,7 @@ mod model;
 mod names;
 mod quality;
 mod tags;
+mod undecided;
 
 use super::{Item, Kind, LogicalTime, Partition, Progress, Reservation};
 use crate::hash::{KeyHash, key_hash};
