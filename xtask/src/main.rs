@@ -76,7 +76,7 @@ enum Task {
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },
-    /// Write what is made from the catalog: the reference of all functions, and the functions for PL/Proxy.
+    /// Write what is made from the catalog: the reference of all functions, and the functions for PL/Proxy and for Citus.
     Reference,
     /// Build the extension into a private PostgreSQL installation, or with `--pg-config` into yours.
     Install {
@@ -140,7 +140,9 @@ fn write_reference() -> Result<()> {
     let file = reference::file();
     fs::write(&file, reference::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))?;
     let file = scale::plproxy::file();
-    fs::write(&file, scale::plproxy::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
+    fs::write(&file, scale::plproxy::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))?;
+    let file = scale::citus::file();
+    fs::write(&file, scale::citus::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
 }
 
 /// Provisions and installs.

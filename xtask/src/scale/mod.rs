@@ -1,6 +1,7 @@
 //! The functions by their own names on several servers: scripts that are written from the catalog, so that a new function
 //! can't be forgotten.
 
+pub mod citus;
 mod places;
 pub mod plproxy;
 
@@ -17,6 +18,8 @@ struct Function {
     types: String,
     /// The type of each argument that a call has.
     inputs: Vec<String>,
+    /// The results' names as SQL writes them, where it has several; empty where they are those of a type.
+    outputs: Vec<String>,
     result: String,
     /// Whether all may call it.
     public: bool,
@@ -33,7 +36,8 @@ SELECT p.proname::text, pg_get_function_arguments(p.oid), pg_get_function_identi
        has_function_privilege('public', p.oid, 'EXECUTE'),
        ARRAY(SELECT a.grantee::regrole::text FROM aclexplode(p.proacl) AS a
              WHERE a.grantee NOT IN (0, p.proowner) ORDER BY 1),
-       p.prokind = 'p'
+       p.prokind = 'p',
+       ARRAY(SELECT quote_ident(p.proargnames[n]) FROM generate_subscripts(p.proargmodes, 1) AS n WHERE p.proargmodes[n] = 'o' ORDER BY n)
 FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 WHERE p.pronamespace = 'enough'::regnamespace AND p.proname NOT LIKE '\\_%' AND p.prokind IN ('f', 'p')
       AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
@@ -54,6 +58,7 @@ fn functions(client: &mut Client) -> Result<Vec<Function>> {
                 name,
                 arguments: row.get(1),
                 types: row.get(2),
+                outputs: row.get(9),
                 result: row.get(3),
                 inputs: row.get(4),
                 public: row.get(6),

@@ -1,0 +1,232 @@
+//! `ops/citus/enough_citus.sql`: the functions by their own names in a schema beside the extension's, each of which Citus
+//! runs on the node of its key.
+//!
+//! Citus routes rows, so there is a table of slots in shards: a call is a query of the slot of its key, and runs where that
+//! row is. In PL/pgSQL, because the slot must reach Citus as a parameter: an expression isn't routed under a generic plan.
+
+use super::places::{Place, Together};
+use super::{Function, functions};
+use crate::paths;
+use anyhow::Result;
+use postgres::Client;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// What comes before the functions.
+const HEAD: &str = "\
+-- pg_enough on Citus: the functions by their own names, each on the node of its key or queue.
+-- Written by `cargo xtask reference`; docs/scaling.md says how it is used, and what it doesn't promise.
+-- To be run once, on the coordinator, in a database with the extensions citus and pg_enough.
+
+\\set ON_ERROR_STOP on
+BEGIN;
+SET LOCAL citus.multi_shard_modify_mode = 'sequential';
+CREATE SCHEMA enough_citus;
+GRANT USAGE ON SCHEMA enough_citus TO PUBLIC;
+
+-- A key belongs to a slot, and a slot to the node that has its row. No row is ever marked: an UPDATE of the marked ones tells
+-- Citus that the transaction writes there, so that it commits in two phases where it writes on another node, too.
+CREATE TABLE enough_citus.node (slot integer PRIMARY KEY, mark boolean NOT NULL DEFAULT false CHECK (NOT mark));
+SELECT create_distributed_table('enough_citus.node', 'slot', colocate_with => 'none', shard_count => 32);
+INSERT INTO enough_citus.node (slot) SELECT generate_series(0, 255);
+GRANT SELECT, UPDATE ON enough_citus.node TO PUBLIC;
+
+-- NULL goes to some node, which says what is wrong with it.
+CREATE FUNCTION enough_citus._slot(key text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT coalesce(hashtext($1), 0) & 255';
+
+-- A slot of each node that has any.
+CREATE FUNCTION enough_citus._slots() RETURNS TABLE(slot integer, node integer)
+LANGUAGE sql STABLE AS $$
+SELECT min(n), p.groupid
+FROM generate_series(0, 255) AS n
+JOIN pg_dist_placement AS p ON p.shardid = get_shard_id_for_distribution_column('enough_citus.node', n)
+GROUP BY p.groupid
+ORDER BY p.groupid
+$$;
+
+-- The node on which a key is: a client that is connected to it needs no hop.
+CREATE FUNCTION enough_citus.where_is(key text, OUT node_name text, OUT node_port integer)
+LANGUAGE sql STABLE AS $$
+SELECT n.nodename, n.nodeport
+FROM pg_dist_placement AS p
+JOIN pg_dist_node AS n ON n.groupid = p.groupid AND n.noderole = 'primary'
+WHERE p.shardid = get_shard_id_for_distribution_column('enough_citus.node', enough_citus._slot($1))
+$$;
+
+-- Makes this transaction commit in two phases: for a message that is sent to a queue of the session's own node, by the
+-- extension's own function, and rows that are written on one other.
+CREATE FUNCTION enough_citus.two_phase() RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot integer;
+    _marked integer := 0;
+BEGIN
+    -- Here, if there is a slot; else on two others, since for one Citus sees no need.
+    FOR _slot IN
+        SELECT s.slot FROM enough_citus._slots() AS s, pg_dist_local_group AS l
+        ORDER BY s.node <> l.groupid LIMIT (SELECT CASE WHEN l.groupid IN (SELECT node FROM enough_citus._slots()) THEN 1 ELSE 2 END
+                                            FROM pg_dist_local_group AS l)
+    LOOP
+        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+        _marked := _marked + 1;
+    END LOOP;
+    IF _marked < 2 AND NOT EXISTS (SELECT FROM enough_citus._slots() AS s JOIN pg_dist_local_group AS l ON l.groupid = s.node) THEN
+        RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+            MESSAGE = 'one node alone has slots, and it is another',
+            HINT = 'Send to a queue by enough_citus.queue_send().';
+    END IF;
+END $$;
+";
+
+/// The functions whose calls leave nothing that is lost with the session they run in: what they read, or what they change at
+/// once, whatever becomes of the transaction. Whatever isn't named here is taken for one that does.
+const AT_ONCE: [&str; 19] = [
+    "cache_get",
+    "cache_get_bytes",
+    "cache_exists",
+    "cache_expires_at",
+    "cache_stats",
+    "maintain",
+    "status",
+    "queue_attempts",
+    "queue_dead",
+    "queue_list",
+    "queue_peek",
+    "queue_read",
+    "queue_read_own",
+    "queue_read_these",
+    "queue_result",
+    "queue_stats",
+    "queue_status",
+    "queue_visible_at",
+    "rate_limit_policies",
+];
+
+/// The same for all functions whose names begin so, but for the policies, which are rows.
+const AT_ONCE_FAMILIES: [&str; 2] = ["rate_limit", "semaphore_"];
+
+/// Tells Citus that there is something to commit on the slot's node.
+const MARK: &str = "UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;";
+
+const SEVERAL_KEYS: &str = "its keys are on several nodes: call the function for one key, or this where the rows are";
+
+/// Where it is kept.
+pub fn file() -> PathBuf {
+    paths::workspace().join("ops/citus/enough_citus.sql")
+}
+
+/// Writes it from a database that has the extension in it.
+pub fn render(client: &mut Client) -> Result<String> {
+    let mut text = HEAD.to_owned();
+    let mut absent = String::new();
+    for function in functions(client)? {
+        match place(&function) {
+            Place::Nowhere(why) => writeln!(absent, "--   {}: {why}", function.name)?,
+            place => define(&mut text, &function, place)?,
+        }
+    }
+    write!(text, "\n-- Not here:\n{absent}\nCOMMIT;\n")?;
+    Ok(text)
+}
+
+/// Where calls belong, as for other servers, but for what a transaction over several calls changes.
+fn place(function: &Function) -> Place {
+    match function.place {
+        _ if function.name == "queue_read_own" => Place::One(0),
+        Place::Each(_) => Place::Nowhere(SEVERAL_KEYS),
+        place => place,
+    }
+}
+
+/// Whether a call has something to lose until it is committed.
+fn waits_for_commit(name: &str) -> bool {
+    let family = AT_ONCE_FAMILIES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("rate_limit_policy_");
+    !family && !AT_ONCE.contains(&name)
+}
+
+/// One function: what it declares, and what it does with the slot of its key, or with that of each node.
+fn define(text: &mut String, function: &Function, place: Place) -> Result<()> {
+    let Function { name, arguments, .. } = function;
+    let together = match place {
+        Place::All(together) => together,
+        _ => Together::Rows,
+    };
+    // One row of each node is several.
+    let result = match (place, function.result.as_str()) {
+        (Place::All(_), "record") => "SETOF record",
+        (_, result) => result,
+    };
+    let given: Vec<String> = (1..=function.inputs.len()).map(|number| format!("${number}")).collect();
+    let call = format!("enough.{name}({})", given.join(", "));
+    let (declared, action, end) = action(function, together, result, &call);
+    let mut body = String::new();
+    if waits_for_commit(name) {
+        body = format!("    {MARK}\n");
+    }
+    writeln!(body, "    {action}")?;
+    let slots = match place {
+        Place::OneOrAll => Some(
+            "SELECT enough_citus._slot($1) WHERE $1 IS NOT NULL UNION ALL SELECT s.slot FROM enough_citus._slots() AS s WHERE $1 IS NULL",
+        ),
+        Place::All(_) => Some("SELECT s.slot FROM enough_citus._slots() AS s"),
+        _ => None,
+    };
+    let slot = match (place, slots) {
+        (Place::One(key), _) => format!("_slot constant integer := enough_citus._slot(${})", key + 1),
+        (_, Some(slots)) => {
+            body = format!("    FOR _slot IN {slots} LOOP\n{}    END LOOP;\n", indented(&body));
+            "_slot integer".to_owned()
+        }
+        _ => "_slot constant integer := 0".to_owned(),
+    };
+    write!(
+        text,
+        "\nCREATE FUNCTION enough_citus.{name}({arguments}) RETURNS {result}\n\
+         LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$\n\
+         DECLARE\n    {slot};\n{declared}BEGIN\n{body}{end}END $$;\n"
+    )?;
+    Ok(())
+}
+
+/// What a call with this result takes: declarations, the statement that runs it at a slot, and what comes after the last.
+fn action(function: &Function, together: Together, result: &str, call: &str) -> (String, String, String) {
+    let nothing = String::new;
+    let at_slot = "FROM enough_citus.node WHERE node.slot = _slot";
+    if together == Together::Nothing || result == "void" {
+        return (nothing(), format!("PERFORM {call} {at_slot};"), nothing());
+    }
+    // Never `(call).*`, which would call once for each column.
+    let from = format!("FROM enough_citus.node, {call} AS _answers WHERE node.slot = _slot");
+    if result.starts_with("SETOF ") || result.starts_with("TABLE(") {
+        return (nothing(), format!("RETURN QUERY SELECT _answers.* {from};"), nothing());
+    }
+    if result == "record" {
+        return (nothing(), format!("SELECT _answers.* INTO STRICT {} {from};", function.outputs.join(", ")), nothing());
+    }
+    let one = format!("SELECT {call} INTO STRICT _answer {at_slot};");
+    let declared = format!("    _answer {result};\n");
+    let (start, more) = match together {
+        Together::Sum => ("0", "coalesce(_all + _answer, _all)"),
+        Together::Either => ("false", "coalesce(_all OR _answer, _all)"),
+        Together::Rows | Together::Nothing => return (declared, one, "    RETURN _answer;\n".to_owned()),
+    };
+    let declared = format!("{declared}    _all {result} := {start};\n");
+    (declared, format!("{one}\n    _all := {more};"), "    RETURN _all;\n".to_owned())
+}
+
+/// The lines of a loop's body.
+fn indented(body: &str) -> String {
+    body.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_new_function_does_waits_for_the_commit() {
+        assert!(["queue_new", "cache_new", "cache_set", "queue_send", "rate_limit_policy_set"].into_iter().all(waits_for_commit));
+        assert!(!["cache_get", "rate_limit", "semaphore_acquire", "queue_read"].into_iter().any(waits_for_commit));
+    }
+}
