@@ -68,7 +68,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_set($1, $2, $3, $4, $5, $6) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -89,7 +88,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_delete($1) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -100,7 +98,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer jsonb;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_take($1) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -131,7 +128,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_touch($1, $2) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -142,7 +138,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_compare_and_set($1, $2, $3, $4) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -153,7 +148,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_delete_if($1, $2) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -164,7 +158,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer jsonb;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_merge($1, $2, $3) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -175,7 +168,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer bigint;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_incr($1, $2, $3, $4) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -186,7 +178,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_set_bytes($1, $2, $3, $4, $5, $6) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -207,7 +198,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer bytea;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_take_bytes($1) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -218,7 +208,6 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
-    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_compare_and_set_bytes($1, $2, $3, $4) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -229,7 +218,6 @@ DECLARE
     _slot integer;
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
-        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
         PERFORM enough.cache_invalidate($1) FROM enough_citus.node WHERE node.slot = _slot;
     END LOOP;
 END $$;
@@ -242,7 +230,6 @@ DECLARE
     _all bigint := 0;
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
-        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
         SELECT enough.cache_delete_prefix($1) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
         _all := coalesce(_all + _answer, _all);
     END LOOP;
@@ -255,7 +242,6 @@ DECLARE
     _slot integer;
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
-        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
         PERFORM enough.cache_clear() FROM enough_citus.node WHERE node.slot = _slot;
     END LOOP;
 END $$;
@@ -340,7 +326,9 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.rate_limit_stats(policy text DEFAULT NULL::text, OUT policy text, OUT allowed bigint, OUT denied bigint, OUT would_have_denied bigint, OUT keys bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT evictions bigint, OUT evictions_of_active bigint, OUT evictions_of_exhausted bigint) RETURNS SETOF record
+CREATE TYPE enough_citus.rate_limit_stats_row AS (policy text, allowed bigint, denied bigint, would_have_denied bigint, keys bigint, bytes_used bigint, bytes_max bigint, evictions bigint, evictions_of_active bigint, evictions_of_exhausted bigint);
+
+CREATE FUNCTION enough_citus.rate_limit_stats(policy text DEFAULT NULL::text) RETURNS SETOF enough_citus.rate_limit_stats_row
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot integer;
@@ -495,7 +483,9 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.semaphore_holders(name text DEFAULT NULL::text, OUT name text, OUT token bigint, OUT pid integer, OUT since timestamp with time zone, OUT expires_at timestamp with time zone) RETURNS SETOF record
+CREATE TYPE enough_citus.semaphore_holders_row AS (name text, token bigint, pid integer, since timestamp with time zone, expires_at timestamp with time zone);
+
+CREATE FUNCTION enough_citus.semaphore_holders(name text DEFAULT NULL::text) RETURNS SETOF enough_citus.semaphore_holders_row
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot integer;

@@ -79,16 +79,10 @@ BEGIN
 END $$;
 ";
 
-/// The functions whose calls leave nothing that is lost with the session they run in: what they read, or what they change at
-/// once, whatever becomes of the transaction. Whatever isn't named here is taken for one that does.
-const AT_ONCE: [&str; 19] = [
-    "cache_get",
-    "cache_get_bytes",
-    "cache_exists",
-    "cache_expires_at",
-    "cache_stats",
+/// The functions whose calls leave nothing that must commit with the transaction: what they read, or what they change at
+/// once, whatever becomes of it. Whatever isn't named here is taken for one that does.
+const AT_ONCE: [&str; 13] = [
     "maintain",
-    "status",
     "queue_attempts",
     "queue_dead",
     "queue_list",
@@ -100,11 +94,12 @@ const AT_ONCE: [&str; 19] = [
     "queue_stats",
     "queue_status",
     "queue_visible_at",
-    "rate_limit_policies",
+    "status",
 ];
 
-/// The same for all functions whose names begin so, but for the policies, which are rows.
-const AT_ONCE_FAMILIES: [&str; 2] = ["rate_limit", "semaphore_"];
+/// The same for all functions whose names begin so, but for the policies, which are rows. The cache, because a transaction
+/// that has used it can't be prepared: two phases would refuse what one phase does, and an entry isn't worth that.
+const AT_ONCE_FAMILIES: [&str; 3] = ["cache_", "rate_limit", "semaphore_"];
 
 /// Tells Citus that there is something to commit on the slot's node.
 const MARK: &str = "UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;";
@@ -152,8 +147,22 @@ fn define(text: &mut String, function: &Function, place: Place) -> Result<()> {
         Place::All(together) => together,
         _ => Together::Rows,
     };
+    // PL/pgSQL has no argument and result of one name, so a row of those is a type.
+    let (arguments, result) = match arguments.split_once(", OUT ") {
+        Some((arguments, row))
+            if !arguments.starts_with("OUT ")
+                && arguments.split(", ").any(|argument| {
+                    let name = argument.split(' ').next().unwrap_or_default();
+                    function.outputs.iter().any(|output| output == name)
+                }) =>
+        {
+            write!(text, "\nCREATE TYPE enough_citus.{name}_row AS ({});\n", row.replace(", OUT ", ", "))?;
+            (arguments, format!("SETOF enough_citus.{name}_row"))
+        }
+        _ => (arguments.as_str(), function.result.clone()),
+    };
     // One row of each node is several.
-    let result = match (place, function.result.as_str()) {
+    let result = match (place, result.as_str()) {
         (Place::All(_), "record") => "SETOF record",
         (_, result) => result,
     };
@@ -226,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_a_new_function_does_waits_for_the_commit() {
-        assert!(["queue_new", "cache_new", "cache_set", "queue_send", "rate_limit_policy_set"].into_iter().all(waits_for_commit));
-        assert!(!["cache_get", "rate_limit", "semaphore_acquire", "queue_read"].into_iter().any(waits_for_commit));
+        assert!(["queue_new", "queue_send", "queue_delete", "rate_limit_policy_set"].into_iter().all(waits_for_commit));
+        assert!(!["cache_set", "rate_limit", "semaphore_acquire", "queue_read"].into_iter().any(waits_for_commit));
     }
 }
