@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's tasks on the command line.
 
 mod check;
+mod citus;
 mod demo;
 mod package;
 
@@ -76,6 +77,15 @@ enum Task {
         #[arg(long, default_value_t = Pg::Pg15)]
         pg: Pg,
     },
+    /// Set up, then check what is said of Citus on a coordinator and two workers, where Citus is installed.
+    Citus {
+        /// The PostgreSQL version: 15, 16, 17 or 18.
+        #[arg(long, default_value_t = Pg::Pg15)]
+        pg: Pg,
+        /// Only measure what a call costs by its way.
+        #[arg(long)]
+        measure: bool,
+    },
     /// Write what is made from the catalog: the reference of all functions, and the functions for PL/Proxy and for Citus.
     Reference,
     /// Build the extension into a private PostgreSQL installation, or with `--pg-config` into yours.
@@ -118,6 +128,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
             ExitCode::SUCCESS
         }),
+        Task::Citus { pg, measure } => citus::run(pg, measure),
         Task::Reference => write_reference().map(|()| ExitCode::SUCCESS),
         Task::Install { pg_config: Some(pg_config), build_only, with_pgmq, .. } => {
             xtask::install::install_into(&pg_config, build_only, with_pgmq).map(|()| ExitCode::SUCCESS)
@@ -140,7 +151,8 @@ fn write_reference() -> Result<()> {
     let file = reference::file();
     fs::write(&file, reference::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))?;
     let file = scale::plproxy::file();
-    fs::write(&file, scale::plproxy::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))?;
+    fs::write(&file, scale::plproxy::render(&mut client)?)
+        .with_context(|| format!("can't write {}", file.display()))?;
     let file = scale::citus::file();
     fs::write(&file, scale::citus::render(&mut client)?).with_context(|| format!("can't write {}", file.display()))
 }

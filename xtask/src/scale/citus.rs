@@ -136,7 +136,8 @@ fn place(function: &Function) -> Place {
 
 /// Whether a call has something to lose until it is committed.
 fn waits_for_commit(name: &str) -> bool {
-    let family = AT_ONCE_FAMILIES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("rate_limit_policy_");
+    let family =
+        AT_ONCE_FAMILIES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("rate_limit_policy_");
     !family && !AT_ONCE.contains(&name)
 }
 
@@ -211,7 +212,11 @@ fn action(function: &Function, together: Together, result: &str, call: &str) -> 
         return (nothing(), format!("RETURN QUERY SELECT _answers.* {from};"), nothing());
     }
     if result == "record" {
-        return (nothing(), format!("SELECT _answers.* INTO STRICT {} {from};", function.outputs.join(", ")), nothing());
+        return (
+            nothing(),
+            format!("SELECT _answers.* INTO STRICT {} {from};", function.outputs.join(", ")),
+            nothing(),
+        );
     }
     let one = format!("SELECT {call} INTO STRICT _answer {at_slot};");
     let declared = format!("    _answer {result};\n");
