@@ -137,6 +137,8 @@ fn one(cluster: &Cluster, node: usize, (_, sql, due): &Form) -> Result<()> {
     let sql = sql.replace("{f}", "enough_citus.queue_send").replace("{a}", a).replace("{b}", b);
     let sql = sql.replace("{1}", &order.to_string());
     let mut client = cluster.client(node)?;
+    // On a worker, Citus makes no objects, be they temporary, unless told that they are this node's alone.
+    client.batch_execute("SET citus.enable_ddl_propagation = off")?;
     if matches!(due, Refused(_)) {
         cluster.client(COORDINATOR)?.execute("INSERT INTO orders SELECT generate_series(1, 100)", &[])?;
     }

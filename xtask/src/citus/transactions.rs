@@ -121,7 +121,8 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
     // The session's own commit begins with emptying this, which a lock can hold up.
     session.batch_execute("CREATE TEMP TABLE last (x int) ON COMMIT DELETE ROWS")?;
     session.batch_execute("BEGIN; INSERT INTO last VALUES (1)")?;
-    let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+    let row = session.query_one("SELECT pg_backend_pid(), pg_current_xact_id()::xid::text", &[])?;
+    let (pid, xid): (i32, String) = (row.get(0), row.get(1));
     for work in work {
         session.batch_execute(&work.sql(cluster)).with_context(|| format!("{work:?}"))?;
     }
@@ -131,7 +132,7 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
             let ended: i64 = cluster
                 .client(there)?
                 .query_one(
-                    "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                    "SELECT count(pg_terminate_backend(pid, 10000::bigint)) FROM pg_stat_activity \
                      WHERE application_name LIKE 'citus_internal%' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()",
                     &[],
                 )?
@@ -141,7 +142,7 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
             let _ = session.batch_execute("COMMIT");
         }
         Between => {
-            let mut other = cluster.client(node)?;
+            let (mut other, mut watching) = (cluster.client(node)?, cluster.client(node)?);
             let table: String = session
                 .query_one(
                     "SELECT quote_ident(nspname) || '.last' FROM pg_namespace WHERE oid = pg_my_temp_schema()",
@@ -151,9 +152,15 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
             other.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS SHARE MODE"))?;
             let committing = thread::spawn(move || session.batch_execute("COMMIT"));
             let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock')";
-            Cluster::eventually("the session waits in its commit", || Ok(other.query_one(waits, &[&pid])?.get(0)))?;
-            let ended: bool = other.query_one("SELECT pg_terminate_backend($1, 10000)", &[&pid])?.get(0);
-            ensure!(ended, "the session isn't killed");
+            Cluster::eventually("the session waits in its commit", || Ok(watching.query_one(waits, &[&pid])?.get(0)))?;
+            watching.query_one("SELECT pg_terminate_backend($1::int)", &[&pid])?;
+            // It removes its temporary table when its transaction has ended, and would wait for us once more.
+            let runs =
+                "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND backend_xid = $2::text::xid)";
+            Cluster::eventually("the session's transaction has ended", || {
+                Ok(watching.query_one(runs, &[&pid, &xid])?.get(0))
+            })?;
+            other.batch_execute("ROLLBACK")?;
             let outcome = committing.join().map_err(|_| anyhow::anyhow!("the thread of the session panicked"))?;
             ensure!(outcome.is_err(), "the killed session has committed");
         }
