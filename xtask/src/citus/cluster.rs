@@ -33,15 +33,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them.
-    pub fn start(pg: Pg) -> Result<Self> {
-        let options = ServerOptions::new(pg)
+    /// What each node is started with.
+    pub fn options(pg: Pg) -> ServerOptions {
+        ServerOptions::new(pg)
             .preload("citus")
             .conf("citus.node_conninfo", "sslmode=prefer")
             // What is prepared and not committed is undone when a check asks for it, and not before.
             .conf("citus.recover_2pc_interval", "-1")
             .conf("citus.defer_shard_delete_interval", "-1")
-            .conf("log_line_prefix", "%m [%p] %e ");
+            .conf("log_line_prefix", "%m [%p] %e ")
+    }
+
+    /// Starts them.
+    pub fn start(pg: Pg) -> Result<Self> {
+        let options = Self::options(pg);
         let nodes = [Server::start(&options)?, Server::start(&options)?, Server::start(&options)?];
         for node in &nodes {
             node.client()?.batch_execute("CREATE EXTENSION citus")?;

@@ -3,6 +3,7 @@
 //! Citus is in no registry that the project uses, so this is no step of `cargo xtask test`: where Citus isn't installed it says
 //! so, and nothing counts as passed.
 
+mod calls;
 mod cluster;
 mod cost;
 mod forms;
@@ -16,8 +17,9 @@ use xtask::pg::Pg;
 use xtask::shell::say;
 
 /// What is looked at, in its order.
-const SUBJECTS: [(&str, fn(&mut Cluster, &mut Tally) -> Result<()>); 3] = [
+const SUBJECTS: [(&str, fn(&mut Cluster, &mut Tally) -> Result<()>); 4] = [
     ("the forms of a call", forms::run),
+    ("calls", calls::run),
     ("transactions whose sessions are killed", transactions::run),
     ("shards that move", moving::run),
 ];

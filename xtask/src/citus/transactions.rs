@@ -69,7 +69,7 @@ const ALL: &[usize] = &[COORDINATOR, 1, 2];
 const OTHERS: &[usize] = &[COORDINATOR, 2];
 
 /// Where the session is, what it does, who is killed, and what is due.
-const CASES: [(&[usize], &[Work], Killed, Due); 25] = [
+const CASES: [(&[usize], &[Work], Killed, Due); 27] = [
     // What the wrapper is for: without the UPDATE the message is lost, and COMMIT says nothing.
     (COORDINATOR_ALONE, &[SendUnmarked, Far], On(1), ORDER_ALONE),
     (COORDINATOR_ALONE, &[Far, SendUnmarked], On(1), ORDER_ALONE),
@@ -95,6 +95,8 @@ const CASES: [(&[usize], &[Work], Killed, Due); 25] = [
     (OTHERS, &[Near, SendBeside], Between, BOTH),
     // The session's own queue: two phases must be asked for.
     (COORDINATOR_ALONE, &[SendHere, Far], Between, ORDER_ALONE),
+    (COORDINATOR_ALONE, &[SendHere, Far], On(2), NEITHER),
+    (COORDINATOR_ALONE, &[SendHere, Near, Far], Between, NEITHER),
     (COORDINATOR_ALONE, &[TwoPhase, SendHere, Far], Between, NEITHER),
     (WORKER_OF_QUEUE, &[SendHere, TwoPhase, Far], Between, NEITHER),
     (&[COORDINATOR, 1], &[SendHere, TwoPhase, Far], Nobody, BOTH),

@@ -16,20 +16,37 @@ use std::path::PathBuf;
 const HEAD: &str = "\
 -- pg_enough on Citus: the functions by their own names, each on the node of its key or queue.
 -- Written by `cargo xtask reference`; docs/scaling.md says how it is used, and what it doesn't promise.
--- To be run once, on the coordinator, in a database with the extensions citus and pg_enough.
+-- To be run on the coordinator, in a database with the extensions citus and pg_enough; again after pg_enough was updated:
+-- the slots, and so the places of keys, stay.
 
 \\set ON_ERROR_STOP on
 BEGIN;
+SET LOCAL client_min_messages = warning;
 SET LOCAL citus.multi_shard_modify_mode = 'sequential';
-CREATE SCHEMA enough_citus;
+SET LOCAL citus.enable_schema_based_sharding = off;
+CREATE SCHEMA IF NOT EXISTS enough_citus;
 GRANT USAGE ON SCHEMA enough_citus TO PUBLIC;
 
 -- A key belongs to a slot, and a slot to the node that has its row. No row is ever marked: an UPDATE of the marked ones tells
 -- Citus that the transaction writes there, so that it commits in two phases where it writes on another node, too.
-CREATE TABLE enough_citus.node (slot integer PRIMARY KEY, mark boolean NOT NULL DEFAULT false CHECK (NOT mark));
-SELECT create_distributed_table('enough_citus.node', 'slot', colocate_with => 'none', shard_count => 32);
-INSERT INTO enough_citus.node (slot) SELECT generate_series(0, 255);
+CREATE TABLE IF NOT EXISTS enough_citus.node (slot integer PRIMARY KEY, mark boolean NOT NULL DEFAULT false CHECK (NOT mark));
+SELECT create_distributed_table('enough_citus.node', 'slot', colocate_with => 'none', shard_count => 32)
+WHERE NOT EXISTS (SELECT FROM pg_dist_partition AS p WHERE p.logicalrelid = 'enough_citus.node'::regclass);
+INSERT INTO enough_citus.node (slot) SELECT generate_series(0, 255) ON CONFLICT (slot) DO NOTHING;
 GRANT SELECT, UPDATE ON enough_citus.node TO PUBLIC;
+
+-- What an older version of this has made.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT p.oid::regprocedure AS name FROM pg_proc AS p WHERE p.pronamespace = 'enough_citus'::regnamespace LOOP
+        EXECUTE format('DROP FUNCTION %s', one.name);
+    END LOOP;
+    FOR one IN SELECT c.relname AS name FROM pg_class AS c WHERE c.relnamespace = 'enough_citus'::regnamespace AND c.relkind = 'c' LOOP
+        EXECUTE format('DROP TYPE enough_citus.%I', one.name);
+    END LOOP;
+END $$;
 
 -- NULL goes to some node, which says what is wrong with it.
 CREATE FUNCTION enough_citus._slot(key text) RETURNS integer
