@@ -1,8 +1,8 @@
 //! What calls return and refuse, from every node alike, and what a cluster goes through: another role, a script that is run again, a node
 //! more, a node that is down.
 
-use super::Tally;
 use super::cluster::{COORDINATOR, Cluster};
+use super::{Tally, moving};
 use anyhow::{Context, Result, ensure};
 use postgres::Client;
 use xtask::scale;
@@ -82,7 +82,10 @@ fn all(cluster: &Cluster) -> Result<()> {
         one(&mut coordinator, &format!("enough_citus.cache_set('{key}', '1')"))?;
     }
     one(&mut coordinator, "enough_citus.cache_clear()")?;
-    ensure!(one(&mut first, "SELECT count(*) || ' ' || sum(entries) FROM enough_citus.cache_stats()")? == "2 0");
+    for key in [a, b] {
+        ensure!(one(&mut first, &format!("enough_citus.cache_get('{key}')"))? == "NULL", "{key} isn't cleared");
+    }
+    ensure!(one(&mut first, "SELECT count(*) FROM enough_citus.cache_stats()")? == "2");
     one(&mut first, "enough_citus.rate_limit_policy_set('p', 1, '1 hour')")?;
     for key in [a, b] {
         let ask = format!("SELECT allowed FROM enough_citus.rate_limit_by('p', '{key}')");
@@ -197,14 +200,17 @@ fn cancelled(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Run once more, the script leaves every key where it is.
+/// Run once more, the script leaves every key where it is, also one that has moved.
 fn again(cluster: &Cluster) -> Result<()> {
     let mut coordinator = cluster.client(COORDINATOR)?;
     let places =
         "SELECT string_agg((enough_citus.where_is(n::text))::text, ' ' ORDER BY n) FROM generate_series(1, 200) AS n";
+    moving::move_to(cluster, 2)?;
     let before = one(&mut coordinator, places)?;
     cluster.nodes[COORDINATOR].psql(&["-f".into(), scale::citus::file()])?;
-    ensure!(one(&mut coordinator, places)? == before, "keys have moved");
+    let after = one(&mut coordinator, places)?;
+    moving::move_to(cluster, 1)?;
+    ensure!(after == before, "keys have moved");
     for node in 0..3 {
         one(&mut cluster.client(node)?, "enough_citus.cache_set('again', '1')")?;
     }
@@ -228,6 +234,7 @@ fn added(cluster: &Cluster) -> Result<()> {
 
 /// Keys of a node that is down are refused, and the others' are not.
 fn down(cluster: &mut Cluster) -> Result<()> {
+    cluster.empty()?;
     cluster.nodes[2].stop(Shutdown::Fast)?;
     let mut coordinator = cluster.client(COORDINATOR)?;
     let [a, b] = &cluster.queues;

@@ -22,8 +22,8 @@ fn session(cluster: &Cluster) -> Result<(Client, &str)> {
     Ok((cluster.client(COORDINATOR)?, &cluster.queues[0]))
 }
 
-/// Moves the key's shard to the worker.
-fn move_to(cluster: &Cluster, worker: usize) -> Result<()> {
+/// Moves the shard of the first worker's queue to that worker.
+pub fn move_to(cluster: &Cluster, worker: usize) -> Result<()> {
     let (mut client, key) = session(cluster)?;
     let port = i32::from(cluster.nodes[worker].port());
     client
