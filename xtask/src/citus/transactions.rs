@@ -114,6 +114,37 @@ pub fn run(cluster: &mut Cluster, tally: &mut Tally) -> Result<()> {
             cluster.empty()?;
         }
     }
+    tally.count("a removal from the cache, killed before the commit", removal(cluster));
+    cluster.empty()
+}
+
+/// A removal is not worth two phases: one whose node's session is killed is lost, and the commit says nothing of it.
+fn removal(cluster: &Cluster) -> Result<()> {
+    let (key, far) = (&cluster.queues[0], cluster.orders[1]);
+    let mut session = cluster.client(COORDINATOR)?;
+    let found = format!("SELECT enough_citus.cache_exists('{key}')");
+    for (killed, stays) in [(false, false), (true, true)] {
+        session.batch_execute(&format!("SELECT enough_citus.cache_set('{key}', '1'); BEGIN"))?;
+        session
+            .batch_execute(&format!("SELECT enough_citus.cache_delete('{key}'); INSERT INTO orders VALUES ({far})"))?;
+        if killed {
+            end_on(cluster, 1)?;
+        }
+        session.batch_execute("COMMIT")?;
+        let orders = session.execute("DELETE FROM orders", &[])?;
+        ensure!(orders == 1, "{orders} orders");
+        let there: bool = cluster.client(COORDINATOR)?.query_one(&found, &[])?.get(0);
+        ensure!(there == stays, "killed: {killed}, the entry is there: {there}");
+    }
+    Ok(())
+}
+
+/// Ends the sessions on a node that work for a transaction of another's.
+fn end_on(cluster: &Cluster, node: usize) -> Result<()> {
+    let end = "SELECT count(pg_terminate_backend(pid, 10000::bigint)) FROM pg_stat_activity \
+               WHERE application_name LIKE 'citus_internal%' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+    let ended: i64 = cluster.client(node)?.query_one(end, &[])?.get(0);
+    ensure!(ended > 0, "nobody was killed");
     Ok(())
 }
 
@@ -131,15 +162,7 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
     match killed {
         Nobody => session.batch_execute("COMMIT")?,
         On(there) => {
-            let ended: i64 = cluster
-                .client(there)?
-                .query_one(
-                    "SELECT count(pg_terminate_backend(pid, 10000::bigint)) FROM pg_stat_activity \
-                     WHERE application_name LIKE 'citus_internal%' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()",
-                    &[],
-                )?
-                .get(0);
-            ensure!(ended > 0, "nobody was killed");
+            end_on(cluster, there)?;
             // It may well say that it was committed.
             let _ = session.batch_execute("COMMIT");
         }
