@@ -124,7 +124,9 @@ fn removal(cluster: &Cluster) -> Result<()> {
     let mut session = cluster.client(COORDINATOR)?;
     let found = format!("SELECT enough_citus.cache_exists('{key}')");
     for (killed, stays) in [(false, false), (true, true)] {
-        session.batch_execute(&format!("SELECT enough_citus.cache_set('{key}', '1'); BEGIN"))?;
+        // Together they would be one transaction.
+        session.batch_execute(&format!("SELECT enough_citus.cache_set('{key}', '1')"))?;
+        session.batch_execute("BEGIN")?;
         session
             .batch_execute(&format!("SELECT enough_citus.cache_delete('{key}'); INSERT INTO orders VALUES ({far})"))?;
         if killed {

@@ -248,7 +248,7 @@ fn action(function: &Function, together: Together, result: &str, call: &str) -> 
 
 /// The lines of a loop's body.
 fn indented(body: &str) -> String {
-    body.lines().map(|line| format!("    {line}\n")).collect()
+    body.lines().flat_map(|line| ["    ", line, "\n"]).collect()
 }
 
 #[cfg(test)]
