@@ -2,6 +2,7 @@
 
 use super::cluster::{COORDINATOR, Cluster};
 use anyhow::{Context, Result};
+use std::fmt::Write as _;
 use std::fs;
 
 /// How long one measurement takes, in seconds.
@@ -27,7 +28,7 @@ pub fn measure(cluster: &mut Cluster) -> Result<()> {
         let mut row = format!("| {name} | {plain:.3} ms |");
         for node in [COORDINATOR, 1, 2] {
             let ratio = latency(cluster, node, &format!("SELECT * FROM enough_citus.{call}"))? / plain;
-            row.push_str(&format!(" × {ratio:.1} |"));
+            write!(row, " × {ratio:.1} |")?;
         }
         println!("{row}");
     }

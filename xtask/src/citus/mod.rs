@@ -16,8 +16,11 @@ use std::process::ExitCode;
 use xtask::pg::Pg;
 use xtask::shell::say;
 
+/// Checks of one subject.
+type Checks = fn(&mut Cluster, &mut Tally) -> Result<()>;
+
 /// What is looked at, in its order.
-const SUBJECTS: [(&str, fn(&mut Cluster, &mut Tally) -> Result<()>); 4] = [
+const SUBJECTS: [(&str, Checks); 4] = [
     ("the forms of a call", forms::run),
     ("calls", calls::run),
     ("transactions whose sessions are killed", transactions::run),
