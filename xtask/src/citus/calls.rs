@@ -156,6 +156,29 @@ fn errors(cluster: &Cluster) -> Result<()> {
     session.query_one("SELECT recover_prepared_transactions()", &[])?;
     ensure!(cluster.messages()? == [0, 0]);
     ensure!(one(&mut session, &format!("enough_citus.cache_get('{a}')"))? == "NULL");
+    // So is one that makes queues on two nodes; one by one they are made.
+    let drop = |queue: &str| format!("SELECT enough_citus.queue_drop('{queue}_own', if_exists => true)");
+    let make = |queue: &str| format!("SELECT enough_citus.queue_create('{queue}_own')");
+    let (mut made, mut owners) = (Vec::new(), Vec::new());
+    for number in 0.. {
+        let name = format!("made{number}");
+        let place = one(&mut session, &format!("SELECT node_port FROM enough_citus.where_is('{name}_own')"))?;
+        if !owners.contains(&place) {
+            owners.push(place);
+            made.push(name);
+        }
+        if made.len() == 2 {
+            break;
+        }
+    }
+    let both = format!("BEGIN; {}; {}; COMMIT", make(&made[0]), make(&made[1]));
+    let found = session.batch_execute(&both).err().and_then(|error| error.code().map(|code| code.code().to_owned()));
+    ensure!(found.as_deref() == Some("0A000"), "{found:?}");
+    session.batch_execute("ROLLBACK")?;
+    for name in &made {
+        session.batch_execute(&make(name))?;
+        session.batch_execute(&drop(name))?;
+    }
     Ok(())
 }
 

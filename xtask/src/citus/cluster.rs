@@ -60,7 +60,9 @@ impl Cluster {
             coordinator.query_one("SELECT citus_add_node('127.0.0.1', $1)", &[&port])?;
         }
         coordinator.batch_execute("CREATE EXTENSION pg_enough")?;
-        cluster.nodes[COORDINATOR].psql(&["-f".into(), scale::citus::file()])?;
+        // As a cluster may be set, which the script must not care for.
+        let set = "SET citus.shard_replication_factor = 2; SET citus.enable_schema_based_sharding = on";
+        cluster.nodes[COORDINATOR].psql(&["-c".into(), set.into(), "-f".into(), scale::citus::file()])?;
         coordinator.batch_execute(TABLES)?;
         for (at, port) in [first, second].into_iter().enumerate() {
             let name = "SELECT 'q' || n FROM generate_series(1, 100) AS n \

@@ -24,6 +24,8 @@ BEGIN;
 SET LOCAL client_min_messages = warning;
 SET LOCAL citus.multi_shard_modify_mode = 'sequential';
 SET LOCAL citus.enable_schema_based_sharding = off;
+-- With a copy of a slot on another node, what a call does would be done there as well, or instead.
+SET LOCAL citus.shard_replication_factor = 1;
 CREATE SCHEMA IF NOT EXISTS enough_citus;
 GRANT USAGE ON SCHEMA enough_citus TO PUBLIC;
 
