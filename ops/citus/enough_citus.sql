@@ -107,6 +107,7 @@ DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.cache_delete($1) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
@@ -237,6 +238,7 @@ DECLARE
     _slot integer;
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
+        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
         PERFORM enough.cache_invalidate($1) FROM enough_citus.node WHERE node.slot = _slot;
     END LOOP;
 END $$;
@@ -261,6 +263,7 @@ DECLARE
     _slot integer;
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
+        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
         PERFORM enough.cache_clear() FROM enough_citus.node WHERE node.slot = _slot;
     END LOOP;
 END $$;

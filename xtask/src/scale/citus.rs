@@ -116,9 +116,12 @@ const AT_ONCE: [&str; 13] = [
     "status",
 ];
 
-/// The same for all functions whose names begin so, but for the policies, which are rows. The cache, because a transaction
-/// that has used it can't be prepared: two phases would refuse what one phase does, and an entry isn't worth that.
+/// The same for all functions whose names begin so, but for the policies, which are rows, and for [`REMOVALS`]. What puts
+/// entries into the cache, because in two phases nothing would be put there.
 const AT_ONCE_FAMILIES: [&str; 3] = ["cache_", "rate_limit", "semaphore_"];
+
+/// What must not be lost of the cache: an older entry would stay.
+const REMOVALS: [&str; 3] = ["cache_clear", "cache_delete", "cache_invalidate"];
 
 /// Tells Citus that there is something to commit on the slot's node.
 const MARK: &str = "UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;";
@@ -157,7 +160,7 @@ fn place(function: &Function) -> Place {
 fn waits_for_commit(name: &str) -> bool {
     let family =
         AT_ONCE_FAMILIES.iter().any(|prefix| name.starts_with(prefix)) && !name.starts_with("rate_limit_policy_");
-    !family && !AT_ONCE.contains(&name)
+    REMOVALS.contains(&name) || !family && !AT_ONCE.contains(&name)
 }
 
 /// One function: what it declares, and what it does with the slot of its key, or with that of each node.
