@@ -114,6 +114,19 @@ fn queued(cluster: &Cluster) -> Result<()> {
         ensure!(one(&mut second, &format!("enough_citus.queue_delete('{queue}', {msg_id}, {lease})"))? == "true");
     }
     ensure!(cluster.messages()? == [0, 0]);
+    // A send that isn't committed holds up no other to the same queue, from wherever.
+    for node in 0..3 {
+        let mut open = cluster.client(node)?;
+        open.batch_execute("BEGIN")?;
+        one(&mut open, &format!("enough_citus.queue_send('{}', '1')", cluster.queues[0]))?;
+        for session in [&mut coordinator, &mut first, &mut second] {
+            session.batch_execute("SET statement_timeout = '20s'")?;
+            let sent = one(session, &format!("enough_citus.queue_send('{}', '1')", cluster.queues[0]))?;
+            one(session, &format!("enough_citus.queue_delete('{}', {sent})", cluster.queues[0]))?;
+        }
+        open.batch_execute("ROLLBACK")?;
+    }
+    ensure!(cluster.messages()? == [0, 0]);
     // In one transaction over both workers: read, finish, send on.
     let [a, b] = &cluster.queues;
     one(&mut first, &format!("enough_citus.queue_send('{a}', '1')"))?;
