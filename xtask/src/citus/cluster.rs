@@ -64,6 +64,10 @@ impl Cluster {
         let set = "SET citus.shard_replication_factor = 2; SET citus.enable_schema_based_sharding = on";
         cluster.nodes[COORDINATOR].psql(&["-c".into(), set.into(), "-f".into(), scale::citus::file()])?;
         coordinator.batch_execute(TABLES)?;
+        for node in 0..3 {
+            // The first values after a start may be refused.
+            cluster.client(node)?.batch_execute("SELECT enough.cache_delete('')")?;
+        }
         for (at, port) in [first, second].into_iter().enumerate() {
             let name = "SELECT 'q' || n FROM generate_series(1, 100) AS n \
                         WHERE (enough_citus.where_is('q' || n)).node_port = $1 ORDER BY n LIMIT 1";
