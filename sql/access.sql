@@ -45,6 +45,7 @@ BEGIN
             (3, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.rate_limit_override'),
             (3, 'SELECT, UPDATE', 'TABLE enough.queue'),
             (4, 'INSERT, DELETE', 'TABLE enough.queue'),
+            (4, 'SELECT, INSERT, DELETE', 'TABLE enough.queue_key'),
             (4, 'INSERT, DELETE', 'TABLE enough.topic_subscription'),
             (4, 'CREATE', 'SCHEMA enough'),
             (4, 'EXECUTE', 'FUNCTION enough.grant_to(regrole, text)'),

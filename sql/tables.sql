@@ -19,13 +19,26 @@ CREATE TABLE enough.queue (
     group_limit        int NOT NULL DEFAULT 1,
     dead_letter_queue  text,
     notify             boolean NOT NULL DEFAULT false,
-    dedup              text NOT NULL DEFAULT 'live'
+    dedup              text NOT NULL DEFAULT 'live',
+    dedup_for          interval NOT NULL DEFAULT '5 minutes'
 );
 COMMENT ON TABLE enough.queue IS
 'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 and group_limit 0 are no limit.';
 -- A role that may use a queue has to know its options; payloads are in its own tables.
 GRANT SELECT ON enough.queue TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.queue', '');
+
+CREATE TABLE enough.queue_key (
+    queue     text NOT NULL REFERENCES enough.queue (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    dedup_key text COLLATE pg_catalog."C" NOT NULL,
+    msg_id    bigint NOT NULL,
+    until     timestamptz NOT NULL,
+    PRIMARY KEY (queue, dedup_key)
+);
+CREATE INDEX queue_key_until ON enough.queue_key (until);
+COMMENT ON TABLE enough.queue_key IS
+'Which dedup keys are taken until when in queues with dedup window, and by which message. Written by those who send; maintain() removes what is over; follows the rows of enough.queue.';
+SELECT pg_catalog.pg_extension_config_dump('enough.queue_key', '');
 
 CREATE TABLE enough.topic_subscription (
     queue         text NOT NULL REFERENCES enough.queue (name) ON UPDATE CASCADE ON DELETE CASCADE,

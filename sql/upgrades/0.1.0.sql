@@ -27,14 +27,27 @@ ALTER TYPE enough.queue_statistics
     ADD ATTRIBUTE run_p99 interval, ADD ATTRIBUTE oldest_lease interval;
 
 -- A queue may note every delivery, not wait for the disk when messages are finished, lease several of a group at a time, send its
--- dead letters to another one, tell listeners when it becomes ready, and take a key twice while its message is worked on.
+-- dead letters to another one, tell listeners when it becomes ready, and take a dedup key twice while its message is worked on, or
+-- for a time.
 ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,
     ADD ack text NOT NULL DEFAULT 'durable',
     ADD group_limit integer NOT NULL DEFAULT 1,
     ADD dead_letter_queue text,
     ADD notify boolean NOT NULL DEFAULT false,
-    ADD dedup text NOT NULL DEFAULT 'live';
+    ADD dedup text NOT NULL DEFAULT 'live',
+    ADD dedup_for interval NOT NULL DEFAULT '5 minutes';
+
+-- In some queues a dedup key stays taken for a while.
+CREATE TABLE enough.queue_key (
+    queue     text NOT NULL REFERENCES enough.queue (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    dedup_key text COLLATE pg_catalog."C" NOT NULL,
+    msg_id    bigint NOT NULL,
+    until     timestamptz NOT NULL,
+    PRIMARY KEY (queue, dedup_key)
+);
+CREATE INDEX queue_key_until ON enough.queue_key (until);
+SELECT pg_catalog.pg_extension_config_dump('enough.queue_key', '');
 
 -- Queues subscribe to topics.
 CREATE TABLE enough.topic_subscription (

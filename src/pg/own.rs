@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for those who write.
-pub static QUEUE: [Column; 17] = [
+pub static QUEUE: [Column; 18] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -50,7 +50,12 @@ pub static QUEUE: [Column; 17] = [
     (c"dead_letter_queue", TEXT),
     (c"notify", BOOL),
     (c"dedup", TEXT),
+    (c"dedup_for", INTERVAL),
 ];
+
+/// The columns of `enough.queue_key`.
+pub static QUEUE_KEY: [Column; 4] =
+    [(c"queue", TEXT), (c"dedup_key", TEXT), (c"msg_id", INT8), (c"until", TIMESTAMPTZ)];
 
 /// The columns of `enough.topic_subscription`.
 pub static TOPIC_SUBSCRIPTION: [Column; 3] = [(c"queue", TEXT), (c"topic_pattern", TEXT), (c"created_at", TIMESTAMPTZ)];

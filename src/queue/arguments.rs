@@ -10,6 +10,7 @@ use crate::pg::memory::PgVec;
 
 pub(super) const MILLISECOND: i64 = 1_000;
 pub(super) const SECOND: i64 = 1_000_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
 pub(super) const HOUR: i64 = 3600 * SECOND;
 pub(super) const DAY: i64 = 24 * HOUR;
 pub(super) const YEAR: i64 = 366 * DAY;

@@ -2,7 +2,7 @@
 
 use super::ack::Step;
 use super::arguments::{
-    DAY, HOUR, MILLISECOND, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration,
+    DAY, HOUR, MILLISECOND, MINUTE, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration,
     finite, key, limit, msg_ids, optional_duration, priority, quantity, whole,
 };
 use super::pending;
@@ -108,6 +108,7 @@ fn create(call: &mut Call<'_>) -> Answer {
         dead_letter_queue: call.bytes(14).unwrap_or_default(),
         notify: call.bool(15).unwrap_or(false),
         dedup: dedup(call.bytes(16))?.unwrap_or("live"),
+        dedup_for: interval(17, "dedup_for", 5 * MINUTE, MILLISECOND)?,
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
 }
@@ -128,7 +129,8 @@ fn dedup(given: Option<&[u8]>) -> Result<Option<&'static str>, Error> {
         None => Ok(None),
         Some(b"live") => Ok(Some("live")),
         Some(b"waiting") => Ok(Some("waiting")),
-        Some(other) => Err(Error::invalid("dedup", decode_start(other, 20), "\"live\" or \"waiting\"")),
+        Some(b"window") => Ok(Some("window")),
+        Some(other) => Err(Error::invalid("dedup", decode_start(other, 20), "\"live\", \"waiting\" or \"window\"")),
     }
 }
 
@@ -442,6 +444,7 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         dead_letter_queue: call.bytes(13),
         notify: call.bool(14),
         dedup: dedup(call.bytes(15))?,
+        dedup_for: between(16, "dedup_for", MILLISECOND)?,
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

@@ -13,6 +13,7 @@
 //! | `name.rs`, `options.rs` | names; the rows of `enough.queue` |
 //! | `index.rs`, `entry.rs` | where its index lies; what that has to know of a row |
 //! | `send.rs`, `store.rs` | sending; the rows of new messages |
+//! | `keys.rs` | dedup keys that stay taken for a while |
 //! | `topics.rs` | subscriptions of queues to topics, and publishing to them |
 //! | `sources.rs` | tables whose changes are sent |
 //! | `consume/` | a message from the read to its end |
@@ -40,6 +41,7 @@ mod handle;
 pub mod heap;
 mod index;
 mod inspect;
+mod keys;
 mod name;
 mod notify;
 mod options;
@@ -80,7 +82,7 @@ pub static CAPABILITY: Capability = Capability {
     format,
     keeps_waiters: true,
     participant: Some(&pending::PARTICIPANT),
-    tasks: &[("queue_forget", cleanup::forget_dropped)],
+    tasks: &[("queue_forget", cleanup::forget_dropped), ("queue_keys", keys::expire)],
     warnings: inspect::warnings::warnings,
 };
 

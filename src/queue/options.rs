@@ -76,6 +76,9 @@ pub(in crate::queue) struct SessionOptions {
     pub notify: bool,
     /// A message that is leased has no dedup key: another may be sent with it.
     pub dedup_waiting: bool,
+    /// So long after the send a dedup key is taken, also where the message is finished; in microseconds. `None` where only live
+    /// messages have one.
+    pub dedup_for: Option<i64>,
 }
 
 /// A queue's options for sessions; `None` where `enough.queue` has no row of that name.
@@ -83,10 +86,14 @@ pub(in crate::queue) fn session_options(name: &str) -> Result<Option<SessionOpti
     // NULL where the table is of a version that hasn't got the column.
     let option = |column: &str| format!("pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) '{column}'");
     let statement = format!(
-        "SELECT {}, ({})::pg_catalog.bool, ({}) OPERATOR(pg_catalog.=) 'waiting' FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1",
+        "SELECT {}, ({})::pg_catalog.bool, ({dedup}) OPERATOR(pg_catalog.=) 'waiting', \
+                CASE WHEN ({dedup}) OPERATOR(pg_catalog.=) 'window' THEN \
+                    (EXTRACT(EPOCH FROM ({})::pg_catalog.interval) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 END \
+           FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1",
         option("dead_letter_queue"),
         option("notify"),
-        option("dedup"),
+        option("dedup_for"),
+        dedup = option("dedup"),
     );
     let mut found = None;
     in_registry(|| {
@@ -95,6 +102,7 @@ pub(in crate::queue) fn session_options(name: &str) -> Result<Option<SessionOpti
                 dead_letter_queue: text(row, 1)?,
                 notify: row.get::<bool>(2)?.unwrap_or(false),
                 dedup_waiting: row.get::<bool>(3)?.unwrap_or(false),
+                dedup_for: row.get::<i64>(4)?,
             });
             Ok(())
         })

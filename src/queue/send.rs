@@ -1,5 +1,6 @@
 //! Sending: rows into the table, and at commit into the index.
 
+use super::keys;
 use super::pending::{Action, remember};
 use super::store::{insert_by_executor, insert_by_key, insert_directly, suppressed};
 use crate::error::Error;
@@ -18,7 +19,7 @@ use enough_engine::queue::Entry;
 /// How often a message is tried to be sent whose dedup key is taken by one that can't be found.
 const TRIES: usize = 10;
 
-/// Sends messages; their numbers, in their order. Where a live message has the dedup key of one, that one's number.
+/// Sends messages; their numbers, in their order. Where another message has the dedup key of one, that one's number.
 pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -> Result<Vec<i64>, Error> {
     queue.require(Privilege::Send)?;
     require_write(function)?;
@@ -51,7 +52,7 @@ pub(super) fn send(queue: &Queue, function: &'static str, rows: &[NewRow<'_>]) -
 enum Sent {
     /// It is in the table.
     Stored(Entry),
-    /// The live message of that number has its dedup key.
+    /// The message of that number has its dedup key.
     Taken(i64),
 }
 
@@ -144,6 +145,8 @@ pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConfli
         match replace(queue, taken, row)? {
             Replaced::Yes => return Ok((taken, Outcome::Replaced)),
             Replaced::Leased | Replaced::Hidden => return Ok((taken, Outcome::Kept)),
+            // It is finished, and has its key still.
+            Replaced::Changed if has_key_still(queue, row, taken)? => return Ok((taken, Outcome::Kept)),
             // Its key is free, or another message's.
             Replaced::Changed => server::check_for_interrupts(),
         }
@@ -159,9 +162,39 @@ fn send_by_executor(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Res
     Ok(Sent::Stored(insert_by_executor(queue, row, number)?.ok_or_else(|| suppressed(queue))?))
 }
 
+/// Whether a message is the last that has taken the key in a queue where keys stay taken.
+fn has_key_still(queue: &Queue, row: &NewRow<'_>, msg_id: i64) -> Result<bool, Error> {
+    match (queue.options.dedup_for, row.dedup_key) {
+        (Some(_), Some(key)) => Ok(keys::holder(queue, key)? == Some(msg_id)),
+        _ => Ok(false),
+    }
+}
+
+/// Sends a message unless its dedup key is taken.
+fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
+    let (Some(window), Some(key)) = (queue.options.dedup_for, row.dedup_key) else {
+        return send_unless_live(queue, row, number);
+    };
+    let table = &queue.table.live;
+    let number = number.or_else(|| table.has_sequence().then(|| table.next_number()));
+    let until = row.enqueued_at.saturating_add(window);
+    if let Some(taken) = keys::take(queue, key, number.unwrap_or(0), row.enqueued_at, until)? {
+        return Ok(Sent::Taken(taken));
+    }
+    let sent = send_unless_live(queue, row, number)?;
+    match sent {
+        // A trigger may have given it another one.
+        Sent::Stored(entry) if number != Some(entry.msg_id) => keys::note(queue, key, entry.msg_id)?,
+        Sent::Stored(_) => {}
+        // By one that has lived longer than its key was taken.
+        Sent::Taken(_) => keys::give_up(queue, key)?,
+    }
+    Ok(sent)
+}
+
 /// Sends a message unless a live one has its dedup key; one that is used up gives way, and where the queue has it so, one that
 /// a consumer has.
-fn send_once(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
+fn send_unless_live(queue: &Queue, row: &NewRow<'_>, number: Option<i64>) -> Result<Sent, Error> {
     let relation = queue.table.live.relation;
     for _ in 0..TRIES {
         let sent = insert_by_key(queue, row, number)?;

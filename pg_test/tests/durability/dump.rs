@@ -108,6 +108,7 @@ fn a_dump_brings_everything_back() -> Result<()> {
         "rate_limit_policy",
         "queue",
         "topic_subscription",
+        "queue_key",
         "q_q",
         "a_q",
         "q_jobs",

@@ -228,7 +228,7 @@ fn the_option_is_listed_and_altered_and_every_session_goes_by_it() -> Result<()>
     ensure!(listed(&mut client)? == "waiting" && send(&mut client, "2")? > first);
     other.batch_execute("SELECT enough.queue_alter('q', max_attempts => 3)")?;
     ensure!(listed(&mut client)? == "waiting", "NULL leaves it");
-    refused(client.batch_execute("SELECT enough.queue_alter('q', dedup => 'window')"), "22023")?;
+    refused(client.batch_execute("SELECT enough.queue_alter('q', dedup => 'always')"), "22023")?;
     let second = leased(&mut other)?.msg_id;
     other.batch_execute("SELECT enough.queue_alter('q', dedup => 'live')")?;
     ensure!(send(&mut client, "3")? == second);

@@ -13,6 +13,7 @@ mod dead;
 mod dead_letters;
 mod dedup;
 mod dedup_waiting;
+mod dedup_window;
 mod durations;
 mod ending;
 mod groups;

@@ -32,8 +32,9 @@ pub(in crate::queue) struct Change<'c> {
     /// Empty for none.
     pub dead_letter_queue: Option<&'c [u8]>,
     pub notify: Option<bool>,
-    /// `live` or `waiting`.
+    /// `live`, `waiting` or `window`.
     pub dedup: Option<&'static str>,
+    pub dedup_for: Option<i64>,
 }
 
 /// Changes a queue's options.
@@ -65,7 +66,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack), \
                 group_limit = coalesce($13, group_limit), \
                 dead_letter_queue = CASE WHEN $14 THEN $15 ELSE dead_letter_queue END, notify = coalesce($16, notify), \
-                dedup = coalesce($17, dedup) \
+                dedup = coalesce($17, dedup), {} \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -73,6 +74,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
         limit("max_in_flight", 6),
         limit("max_rate", 7),
         interval("rate_period", 8),
+        interval("dedup_for", 18),
     );
     let mut changed = None;
     in_registry(|| {
@@ -96,6 +98,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::OptionalText(dead_letter_queue.as_ref().and_then(|to| Some(to.as_ref()?.name.as_str()))),
                 Parameter::OptionalBool(change.notify),
                 Parameter::OptionalText(change.dedup),
+                Parameter::Micros(change.dedup_for),
             ],
             |row| {
                 changed = Some(options_of(row)?);
@@ -113,7 +116,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
             Ok(())
         })?;
     }
-    if dead_letter_queue.is_some() || change.notify.is_some() || change.dedup.is_some() {
+    let dedup = change.dedup.is_some() || change.dedup_for.is_some();
+    if dead_letter_queue.is_some() || change.notify.is_some() || dedup {
         announce()?;
     }
     if change.paused == Some(false) {

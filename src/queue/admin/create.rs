@@ -41,8 +41,9 @@ pub(in crate::queue) struct NewQueue<'c> {
     /// Empty for none.
     pub dead_letter_queue: &'c [u8],
     pub notify: bool,
-    /// `live` or `waiting`.
+    /// `live`, `waiting` or `window`.
     pub dedup: &'static str,
+    pub dedup_for: i64,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
@@ -131,10 +132,10 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
         run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify, dedup) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify, dedup, dedup_for) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14, $15 FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14, $15, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $16) FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
@@ -142,7 +143,7 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
                     rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
                     durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack, \
                     group_limit = EXCLUDED.group_limit, dead_letter_queue = EXCLUDED.dead_letter_queue, notify = EXCLUDED.notify, \
-                    dedup = EXCLUDED.dedup",
+                    dedup = EXCLUDED.dedup, dedup_for = EXCLUDED.dedup_for",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -159,6 +160,7 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
                 Parameter::OptionalText(dead_letter_queue.as_ref().map(|to| to.name.as_str())),
                 Parameter::OptionalBool(Some(new.notify)),
                 Parameter::Text(new.dedup),
+                Parameter::Micros(Some(new.dedup_for)),
             ],
         )
     })?;
