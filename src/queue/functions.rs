@@ -2,8 +2,8 @@
 
 use super::ack::Step;
 use super::arguments::{
-    DAY, HOUR, MILLISECOND, MINUTE, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery, duration,
-    finite, key, limit, msg_ids, optional_duration, priority, quantity, whole,
+    DAY, HOUR, MILLISECOND, MINUTE, MOST, OnePerMessage, SECOND, TEN_YEARS, YEAR, check_batch, delay, delivery,
+    duration, finite, key, limit, msg_ids, optional_duration, priority, quantity, whole,
 };
 use super::pending;
 use super::send::{self, OnConflict};

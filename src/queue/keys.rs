@@ -27,13 +27,7 @@ fn table() -> Result<u32, Error> {
 
 /// Takes a key until `until` for the message of that number, unless it is taken at `now`: then the number of the message that
 /// it is taken by. Waits for a transaction that is taking it.
-pub(super) fn take(
-    queue: &Queue,
-    key: Text<'_>,
-    msg_id: i64,
-    now: i64,
-    until: i64,
-) -> Result<Option<i64>, Error> {
+pub(super) fn take(queue: &Queue, key: Text<'_>, msg_id: i64, now: i64, until: i64) -> Result<Option<i64>, Error> {
     let table = table()?;
     let parameters = [
         Parameter::Text(&queue.name),
@@ -96,8 +90,7 @@ pub(super) fn holder(queue: &Queue, key: Text<'_>) -> Result<Option<i64>, Error>
 pub(super) fn note(queue: &Queue, key: Text<'_>, msg_id: i64) -> Result<(), Error> {
     let statement = "UPDATE enough.queue_key SET msg_id = $3 \
          WHERE queue OPERATOR(pg_catalog.=) $1 AND dedup_key OPERATOR(pg_catalog.=) $2";
-    let parameters =
-        [Parameter::Text(&queue.name), Parameter::TextArgument(Some(key)), Parameter::I64(msg_id)];
+    let parameters = [Parameter::Text(&queue.name), Parameter::TextArgument(Some(key)), Parameter::I64(msg_id)];
     as_owner_of(table()?, || run(statement, &parameters))?;
     Ok(())
 }
@@ -108,6 +101,14 @@ pub(super) fn give_up(queue: &Queue, key: Text<'_>) -> Result<(), Error> {
          WHERE queue OPERATOR(pg_catalog.=) $1 AND dedup_key OPERATOR(pg_catalog.=) $2";
     let parameters = [Parameter::Text(&queue.name), Parameter::TextArgument(Some(key))];
     as_owner_of(table()?, || run(statement, &parameters))?;
+    Ok(())
+}
+
+/// Frees all keys of a queue that no other session is taking just now.
+pub(super) fn free_all(queue: &Queue) -> Result<(), Error> {
+    let statement = "DELETE FROM enough.queue_key WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
+         SELECT ctid FROM enough.queue_key WHERE queue OPERATOR(pg_catalog.=) $1 FOR UPDATE SKIP LOCKED))";
+    as_owner_of(table()?, || run(statement, &[Parameter::Text(&queue.name)]))?;
     Ok(())
 }
 

@@ -17,6 +17,8 @@ fn unusual_jobs(client: &mut Client) -> Result<()> {
                 group_keys => ARRAY['g', NULL, 'g']); \
          SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
          SELECT enough.queue_pause('jobs'); \
+         SELECT enough.queue_create('once', dedup => 'window', dedup_for => '1 day'), enough.queue_send('once', '1', dedup_key => 'k'); \
+         SELECT enough.queue_pop('once'); \
          SELECT enough.topic_subscribe('done.#', 'jobs'), enough.topic_subscribe('#.odd', 'Odd-Name.1'); \
          CREATE TABLE source (id int, \"a b\" text); CREATE TABLE parts (id int) PARTITION BY LIST (id); \
          CREATE TABLE part PARTITION OF parts DEFAULT; \
@@ -42,6 +44,8 @@ fn unusual_jobs_are_there(restored: &mut Client) -> Result<()> {
     ensure!(again.get::<_, i64>(0) == 1);
     restored.batch_execute("SELECT enough.queue_fail('jobs', 1, retry_in => '0')")?;
     ensure!(queue::ids(&queue::read(restored, "jobs", 10)?) == [1]);
+    let once = restored.query_one("SELECT enough.queue_send('once', '1', dedup_key => 'k')", &[])?;
+    ensure!(once.get::<_, i64>(0) == 1 && queue::read(restored, "once", 1)?.is_empty(), "its key is free");
     let published = restored.query_one("SELECT enough.topic_publish('done.x', '1')", &[])?;
     ensure!(published.get::<_, i32>(0) == 1, "the subscription was lost");
     // What the restore has written into tables has sent nothing, and what is written now is sent.

@@ -66,9 +66,20 @@ fn after_its_time_a_key_is_free_again() -> Result<()> {
         let sent = send(&mut client, "k")?;
         Ok((sent != first).then_some(sent))
     })?;
-    let until = "SELECT msg_id, until > now() FROM enough.queue_key";
-    let row = client.query_one(until, &[])?;
+    let row = client.query_one("SELECT msg_id FROM enough.queue_key", &[])?;
     ensure!(row.get::<_, i64>(0) == second);
+    Ok(())
+}
+
+#[test]
+fn a_send_that_stores_nothing_does_not_prolong_the_time() -> Result<()> {
+    let (_database, mut client, _) = made(WINDOW)?;
+    send(&mut client, "k")?;
+    client.batch_execute("SELECT enough.queue_delete('q', 1)")?;
+    let until = "SELECT until::text FROM enough.queue_key";
+    let before: String = client.query_one(until, &[])?.get(0);
+    ensure!(send(&mut client, "k")? == 1 && unique(&mut client, "replace")? == (1, "kept".into()));
+    ensure!(client.query_one(until, &[])?.get::<_, String>(0) == before);
     Ok(())
 }
 
@@ -100,13 +111,13 @@ fn one_of_two_senders_at_once_sends_also_where_a_key_is_over() -> Result<()> {
 
 #[test]
 fn who_finds_a_key_taken_waits_for_nobody_and_holds_up_nobody() -> Result<()> {
-    let (_database, mut client, mut other) = made(WINDOW)?;
+    let (database, mut client, mut other) = made(WINDOW)?;
     let first = send(&mut client, "k")?;
     client.batch_execute("SELECT enough.queue_delete('q', 1); BEGIN")?;
     other.batch_execute("SET lock_timeout = '1 s'; BEGIN")?;
     ensure!(send(&mut client, "k")? == first && send(&mut other, "k")? == first);
     // Nor maintenance, whose statement a sender's open transaction is no obstacle to.
-    let mut third = _database.client()?;
+    let mut third = database.client()?;
     third.batch_execute("SET lock_timeout = '1 s'; SELECT enough.maintain(); SELECT enough.queue_pause('q')")?;
     Ok(())
 }
@@ -234,7 +245,9 @@ fn a_rename_by_an_old_snapshot_leaves_no_key_behind() -> Result<()> {
 #[test]
 fn maintenance_removes_what_is_over_and_nothing_else() -> Result<()> {
     let (_database, mut client, mut other) = made(WINDOW)?;
-    client.batch_execute("SELECT enough.queue_send('q', '1', dedup_key => 'k' || i) FROM generate_series(1, 2500) AS i")?;
+    client.batch_execute(
+        "SELECT enough.queue_send('q', '1', dedup_key => 'k' || i) FROM generate_series(1, 2500) AS i",
+    )?;
     run_out(&mut client)?;
     let last = send(&mut client, "last")?;
     client.batch_execute("SELECT enough.queue_purge('q')")?;
@@ -293,6 +306,9 @@ fn the_option_is_listed_and_altered_and_every_session_goes_by_it() -> Result<()>
     let day = "SELECT until > now() + interval '23 hours' FROM enough.queue_key";
     ensure!(client.query_one(day, &[])?.get::<_, bool>(0));
     other.batch_execute("SELECT enough.queue_alter('q', dedup => 'live')")?;
-    ensure!(send(&mut client, "k")? > first);
+    let second = send(&mut client, "k")?;
+    ensure!(second > first && keys(&mut client)? == 0);
+    other.batch_execute("SELECT enough.queue_purge('q'), enough.queue_alter('q', dedup => 'window')")?;
+    ensure!(send(&mut client, "k")? > second, "the keys of before are free");
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::pg::spi::{Parameter, as_owner_of, each_row, run};
 use crate::pg::{catalog, level, own};
 use crate::queue::consume::letters;
 use crate::queue::handle::{Queue, require_write};
+use crate::queue::keys;
 use crate::queue::options::{OPTIONS, announce, in_registry, options_of};
 use crate::queue::pending::{Action, remember};
 use std::rc::Rc;
@@ -119,6 +120,9 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
     let dedup = change.dedup.is_some() || change.dedup_for.is_some();
     if dead_letter_queue.is_some() || change.notify.is_some() || dedup {
         announce()?;
+    }
+    if change.dedup.is_some_and(|dedup| dedup != "window") {
+        keys::free_all(&queue)?;
     }
     if change.paused == Some(false) {
         queue.touch();
