@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`queue`] | durable messages in a table, with an index of what is ready, leased and delayed in the segment |
 //! | [`cache`] | values with a TTL, in the segment alone |
+//! | [`kv`] | values by key, durable in a table |
 //! | [`rate_limit`] | limiter states, in the segment alone |
 //! | [`semaphore`] | locks and limits on what runs at once, in the segment alone |
 //! | [`maintenance`] | time-based housekeeping that no call has done yet |
@@ -28,6 +29,7 @@ mod capability;
 mod cron;
 mod error;
 mod guc;
+mod kv;
 mod maintenance;
 mod pg;
 mod queue;
@@ -46,7 +48,8 @@ extension_sql_file!("../sql/tables.sql", name = "tables", requires = ["schema"])
 extension_sql_file!("../sql/cache.sql", name = "cache", requires = ["tables"]);
 extension_sql_file!("../sql/rate_limit.sql", name = "rate_limit", requires = ["cache"]);
 extension_sql_file!("../sql/semaphore.sql", name = "semaphore", requires = ["rate_limit"]);
-extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["semaphore"]);
+extension_sql_file!("../sql/kv.sql", name = "kv", requires = ["semaphore"]);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["kv"]);
 extension_sql_file!("../sql/topics.sql", name = "topics", requires = ["queue"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["topics"]);
 extension_sql_file!("../sql/workers.sql", name = "workers", requires = ["sources"]);

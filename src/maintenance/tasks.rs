@@ -8,7 +8,7 @@ use crate::capability::{self, Task};
 use crate::error::Error;
 use crate::pg::server;
 use crate::queue::upkeep::maintain::{self, Unfinished, Work};
-use crate::{cron, queue};
+use crate::{cron, kv, queue};
 
 /// What a task did.
 pub(super) struct Outcome {
@@ -29,13 +29,13 @@ const STOPPED: &str = "stopped at max_duration; the next run goes on";
 /// The most queues, or findings, that a note names.
 const NAMED: usize = 10;
 
-/// What isn't about single queues: the tasks of the capabilities, and this.
-const OWN: Task = ("cron_notes", |_| cron::trim_notes().map(|items| (items, true)));
+/// What isn't about single queues: the tasks of the capabilities, and these.
+const OWN: [Task; 2] = [("cron_notes", |_| cron::trim_notes().map(|items| (items, true))), ("kv_expired", kv::expire)];
 
 /// Runs them all, for `max_duration` microseconds at the most.
 pub(super) fn run(max_duration: i64) -> Result<Vec<Outcome>, Error> {
     let deadline = server::now().saturating_add(max_duration);
-    let tasks: Vec<Task> = capability::all().iter().flat_map(|one| one.tasks).copied().chain([OWN]).collect();
+    let tasks: Vec<Task> = capability::all().iter().flat_map(|one| one.tasks).copied().chain(OWN).collect();
     let mut others = Vec::with_capacity(tasks.len());
     for &(task, work) in &tasks {
         let started = server::now();

@@ -20,6 +20,7 @@
 //! | `latch.rs` | sleeping until another session wakes this one |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
 //! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, interrupts |
+//! | `name.rs` | names of what tables are called after |
 //! | `level.rs` | what the current role may do beyond what everybody may |
 //! | `table/` | plain tables, past the executor |
 //! | `own.rs` | whether the extension's own tables still have their columns |
@@ -43,6 +44,7 @@ pub mod key_lock;
 pub mod latch;
 pub mod level;
 pub mod memory;
+pub mod name;
 pub mod notify;
 pub mod own;
 pub mod prepared;

@@ -70,6 +70,12 @@ pub fn may_write() -> bool {
     !unsafe { pg_sys::XactReadOnly } && !in_recovery()
 }
 
+/// The number that the next transaction gets that writes: those with smaller ones have begun to.
+pub fn next_transaction() -> u64 {
+    // SAFETY: reads a counter under its lock.
+    unsafe { pg_sys::ReadNextFullTransactionId() }.value
+}
+
 /// Whether the statement at hand is one of several of a transaction: between BEGIN and COMMIT, or sent with others.
 pub fn in_transaction_block() -> bool {
     // SAFETY: reads a variable of this process.

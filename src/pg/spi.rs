@@ -217,6 +217,46 @@ pub fn read_rows_kept(
     })
 }
 
+/// Runs a statement that only reads, and gives each row to `each`. It takes no transaction number, and sees what a statement of
+/// the user's own would see here: the transaction's snapshot above READ COMMITTED, else what is committed by now.
+pub fn rows_as_user(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let statement = encode_c(statement);
+    as_user(parameters, each, |count, types, values, nulls| {
+        // SAFETY: SPI is connected; as many types, values and flags as are said.
+        Ok(unsafe { pg_sys::SPI_execute_with_args(statement.as_ptr(), count, types, values, nulls, false, 0) })
+    })
+}
+
+/// The same with a plan that is kept for the session: for a look-up by a primary key.
+pub fn rows_as_user_kept(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let known = KEPT_READS.with_borrow(|kept| kept.get(statement).copied());
+    as_user(parameters, each, |count, types, values, nulls| {
+        let plan = if let Some(plan) = known { plan } else { plan(statement, count, types)? };
+        // SAFETY: SPI is connected; the plan is of this statement, and so of parameters of these types.
+        Ok(unsafe { pg_sys::SPI_execute_plan(plan, values, nulls, false, 0) })
+    })
+}
+
+/// Runs a statement by `execute` as one that may write, for which SPI itself takes the snapshot.
+fn as_user(
+    parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+    execute: impl FnOnce(i32, *mut Oid, *mut Datum, *const c_char) -> Result<i32, Error>,
+) -> Result<usize, Error> {
+    if server::in_parallel_mode() {
+        return Err(Error::Parallel { what: "look into a table of pg_enough".into() });
+    }
+    Spi::connect(|_| answered(parameters, each, execute))
+}
+
 /// Plans a statement of `count` parameters of these types, and keeps the plan. SPI is connected.
 #[cold]
 fn plan(statement: &str, count: i32, types: *mut Oid) -> Result<pg_sys::SPIPlanPtr, Error> {
@@ -245,33 +285,40 @@ fn failed(code: i32) -> Error {
 /// hours old above READ COMMITTED.
 fn read(
     parameters: &[Parameter<'_>],
+    each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+    execute: impl FnOnce(i32, *mut Oid, *mut Datum, *const c_char) -> Result<i32, Error>,
+) -> Result<usize, Error> {
+    with_latest_snapshot(|| answered(parameters, each, execute))
+}
+
+/// Runs a statement by `execute`, and gives each row to `each`. SPI is connected.
+fn answered(
+    parameters: &[Parameter<'_>],
     mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
     execute: impl FnOnce(i32, *mut Oid, *mut Datum, *const c_char) -> Result<i32, Error>,
 ) -> Result<usize, Error> {
-    with_latest_snapshot(|| {
-        let (mut types, mut values, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
-        for parameter in parameters.iter().map(Parameter::datum) {
-            types.push(parameter.oid());
-            values.push(parameter.datum().map_or(Datum::null(), |datum| datum.sans_lifetime()));
-            nulls.push(if parameter.datum().is_some() { b' ' } else { b'n' } as c_char);
-        }
-        let code = execute(parameters.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr())?;
-        if code < 0 {
-            return Err(failed(code));
-        }
-        // SAFETY: SPI has just run a statement. What it found, if anything, is there until SPI is finished: statements that
-        // `each` runs have a connection of their own.
-        unsafe {
-            let table = pg_sys::SPI_tuptable;
-            let count = if table.is_null() { 0 } else { (*table).numvals as usize };
-            for number in 0..count {
-                if let Some(row) = spi::SpiHeapTupleData::new((*table).tupdesc, *(*table).vals.add(number))? {
-                    each(&row)?;
-                }
+    let (mut types, mut values, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
+    for parameter in parameters.iter().map(Parameter::datum) {
+        types.push(parameter.oid());
+        values.push(parameter.datum().map_or(Datum::null(), |datum| datum.sans_lifetime()));
+        nulls.push(if parameter.datum().is_some() { b' ' } else { b'n' } as c_char);
+    }
+    let code = execute(parameters.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr())?;
+    if code < 0 {
+        return Err(failed(code));
+    }
+    // SAFETY: SPI has just run a statement. What it found, if anything, is there until SPI is finished: statements that
+    // `each` runs have a connection of their own.
+    unsafe {
+        let table = pg_sys::SPI_tuptable;
+        let count = if table.is_null() { 0 } else { (*table).numvals as usize };
+        for number in 0..count {
+            if let Some(row) = spi::SpiHeapTupleData::new((*table).tupdesc, *(*table).vals.add(number))? {
+                each(&row)?;
             }
-            Ok(count)
         }
-    })
+        Ok(count)
+    }
 }
 
 fn with_latest_snapshot<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use crate::paths;
 
 /// Chapters, and how the names in them begin; the first that fits takes a name.
-const CHAPTERS: [(&str, &[&str]); 7] = [
+const CHAPTERS: [(&str, &[&str]); 8] = [
     ("Queue", &["queue"]),
     ("Topics", &["topic"]),
     ("Cache", &["cache"]),
+    ("Key-value store", &["kv"]),
     ("Rate limit", &["rate_limit"]),
     ("Semaphores", &["semaphore"]),
     ("Maintenance", &["maintain", "maintenance", "status"]),

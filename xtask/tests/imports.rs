@@ -32,7 +32,7 @@ const ORDERS: [Order; 3] = [
         source: "src",
         rows: &[
             &["maintenance"],
-            &["cache", "queue", "rate_limit", "semaphore"],
+            &["cache", "kv", "queue", "rate_limit", "semaphore"],
             &["cron"],
             &["shmem"],
             &["capability"],

@@ -37,7 +37,7 @@ const JOBS: &str = "a job is of the server that runs it: make it there";
 const CATALOG: &str = "it is about roles or tables of the server itself: call it there";
 
 /// The functions that don't simply belong where their key or queue is.
-const EXCEPTIONS: [(&str, Place); 40] = [
+const EXCEPTIONS: [(&str, Place); 47] = [
     ("cache_mget", Place::Each(Together::Rows)),
     ("cache_mget_bytes", Place::Each(Together::Rows)),
     ("cache_mdelete", Place::Each(Together::Sum)),
@@ -51,6 +51,13 @@ const EXCEPTIONS: [(&str, Place); 40] = [
     ("cache_tag_table", Place::Nowhere(CATALOG)),
     ("cache_untag_table", Place::Nowhere(CATALOG)),
     ("cache_stats", Place::All(Together::Rows)),
+    ("kv_create", Place::All(Together::Either)),
+    ("kv_drop", Place::All(Together::Either)),
+    ("kv_spaces", Place::Any),
+    ("kv_mget", Place::Each(Together::Rows)),
+    ("kv_mset", Place::Nowhere("an object can't be cut in parts: use kv_set()")),
+    ("kv_keys", Place::Nowhere("it goes on after a key, which is on one server: call it on each")),
+    ("kv_find", Place::Nowhere("it goes on after a key, which is on one server: call it on each")),
     ("maintain", Place::All(Together::Rows)),
     ("maintenance_schedule", Place::Nowhere(JOBS)),
     ("maintenance_unschedule", Place::Nowhere(JOBS)),
