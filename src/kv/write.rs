@@ -12,7 +12,7 @@ const STAMP: &str = "version = DEFAULT, fence = DEFAULT, updated_at = DEFAULT";
 /// How long the row of a key that was deleted stays.
 const KEPT: &str = "interval '1 day'";
 /// When something that lives so many microseconds, or for ever, is over.
-const EXPIRY: &str = "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.*) interval '1 microsecond'";
+const EXPIRY: &str = "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond')";
 
 /// Sets a key; the new version, or `None` where it hasn't the version that it must have, 0 for none at all.
 pub(super) fn set(

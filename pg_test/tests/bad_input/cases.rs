@@ -52,6 +52,16 @@ const LEVELS: &[Argument] = &[
     ),
     Argument("what", "'operator'", &[&[NULL, ("''", "22023"), ("'ADMIN'", "22023"), ("'owner'", "22023")]]),
 ];
+const SPACE_NAME: &[Bad] =
+    &[NULL, ("''", "22023"), ("'1st'", "22023"), ("'a b'", "22023"), ("'ü'", "22023"), ("repeat('x', 49)", "22023")];
+const NO_SPACE: &[Bad] = &[("'nope'", "42704"), ("'KV'", "42704")];
+const IN_SPACE: Argument =
+    Argument("space", "'kv'", &[&[("''", "22023"), ("'a b'", "22023"), ("repeat('x', 49)", "22023")], NO_SPACE]);
+const KV_KEY: Argument = Argument("key", "'good'", &[SEMAPHORE]);
+const KV_TTL: Argument = Argument("ttl", "'1 hour'", &[NEGATIVE, SHORT, TOO_LONG]);
+const IF_VERSION: Argument = Argument("if_version", "1", &[&[("-1", "22023"), ("-9223372036854775808", "22023")]]);
+const KV_MAX: Argument =
+    Argument("max", "5", &[&[("0", "22023"), ("-1", "22023"), ("10001", "22023"), ("-2147483648", "22023")]]);
 const ACK: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
 const DEDUP: &[Bad] = &[("'sometimes'", "22023"), ("''", "22023")];
 const EXPIRES_IN: Argument = Argument("expires_in", "'1 hour'", &[DELAY, TOO_LONG, NEGATIVE, SHORT]);
@@ -426,6 +436,42 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function("semaphore_stats", &[], &[]),
+    function("kv_create", &[Argument("space", "'fresh'", &[SPACE_NAME, &[("'default'", "42710")]])], &[]),
+    function("kv_drop", &[Argument("space", "'kv'", &[SPACE_NAME, NO_SPACE])], &[]),
+    function("kv_spaces", &[], &[]),
+    function(
+        "kv_set",
+        &[KV_KEY, Argument("value", "'1'", &[&[NULL]]), KV_TTL, IF_VERSION, IN_SPACE],
+        &[],
+    ),
+    function("kv_get", &[KV_KEY, IN_SPACE], &[]),
+    function("kv_entry", &[KV_KEY, IN_SPACE], &[]),
+    function("kv_has", &[KV_KEY, IN_SPACE], &[]),
+    function("kv_mget", &[Argument("keys", "ARRAY['good']", &[KEYS, &[("ARRAY['']", "22023")]]), IN_SPACE], &[]),
+    function(
+        "kv_mset",
+        &[
+            Argument(
+                "entries",
+                "'{\"good\": 1}'",
+                &[&[
+                    NULL,
+                    ("'[]'", "22023"),
+                    ("'null'", "22023"),
+                    ("'{\"a\": 1, \"\": 2}'", "22023"),
+                    ("jsonb_build_object('a', 1, repeat('x', 513), 2)", "54000"),
+                ]],
+            ),
+            KV_TTL,
+            IN_SPACE,
+        ],
+        &[],
+    ),
+    function("kv_delete", &[KV_KEY, IF_VERSION, IN_SPACE], &[]),
+    function("kv_keys", &[KV_MAX, IN_SPACE], &[]),
+    function("kv_incr", &[KV_KEY, IN_SPACE], &[]),
+    function("kv_merge", &[KV_KEY, Argument("patch", "'{}'", &[&[NULL]]), IN_SPACE], &[]),
+    function("kv_find", &[Argument("matching", "'{}'", &[&[NULL]]), KV_MAX, IN_SPACE], &[]),
     function(
         "queue_create",
         &[
@@ -897,6 +943,20 @@ pub(crate) const GOOD: &[&str] = &[
     "semaphore_release('good', 9223372036854775807)",
     "semaphore_release('good', 0)",
     "semaphore_holders(repeat('x', 512))",
+    "kv_set('key', 'null', NULL, NULL, NULL)",
+    "kv_set(repeat('x', 512), '[]', '1 millisecond', 0)",
+    "kv_set('ü' || chr(128512) || chr(1), '1', '36525 days')",
+    "kv_set('key', '1', if_version => 9223372036854775807)",
+    "kv_get(repeat('x', 512))",
+    "kv_delete('nope', NULL, NULL)",
+    "kv_keys(NULL, NULL, NULL, NULL)",
+    "kv_keys(repeat('%', 10000), repeat('x', 10000), 10000)",
+    "kv_incr('fresh', -9223372036854775808)",
+    "kv_merge('merged', 'null')",
+    "kv_mget(NULL)",
+    "kv_mset('{}')",
+    "kv_find('{}', NULL, NULL)",
+    "kv_drop('nope', true)",
     "maintain('0')",
     "cache_set('key', '1', tags => ARRAY[]::text[])",
     "cache_set('key', '1', tags => ARRAY[repeat('x', 128), 'b', 'c', 'd', 'e', 'f', 'g', 'h'])",

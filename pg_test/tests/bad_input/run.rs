@@ -27,6 +27,7 @@ fn prepared() -> Result<(xtask::server::Server, Database, Client)> {
          SELECT enough.cache_set('negative', '-1', tags => ARRAY['tag']); \
          SELECT enough.rate_limit('key', 10, '1 hour', 3), enough.rate_limit_policy_set('strict', 10, '1 hour'), \
                 enough.semaphore_acquire('held', ttl => '1 hour'); \
+         SELECT enough.kv_create('kv'), enough.kv_set('good', '1', space => 'kv'); \
          CREATE TABLE good_table (a int); CREATE INDEX good_index ON good_table (a)",
     )?;
     Ok((server, database, client))
@@ -46,6 +47,8 @@ fn fingerprint(client: &mut Client) -> Result<String> {
             'policies', (SELECT jsonb_agg(p ORDER BY p.name, p.rule) FROM enough.rate_limit_policy AS p), \
             'overrides', (SELECT jsonb_agg(o) FROM enough.rate_limit_override AS o), \
             'triggers', (SELECT jsonb_agg(tgname) FROM pg_trigger), \
+            'kv', (SELECT jsonb_agg(k ORDER BY k.key) FROM enough.kv_kv AS k), \
+            'kv_default', (SELECT jsonb_agg(k ORDER BY k.key) FROM enough.kv_default AS k), \
             'stats', (SELECT jsonb_agg(to_jsonb(s) - 'oldest_ready' - 'oldest_lease' ORDER BY s.queue) FROM enough.queue_stats() AS s), \
             'cache', (SELECT to_jsonb(c) FROM enough.cache_stats() AS c), \
             'limiter', (SELECT jsonb_agg(l) FROM enough.rate_limit_stats() AS l), \

@@ -35,6 +35,7 @@ fn expected(rng: &mut Rng, function: &str, name: &str, kind: &str, remembered: R
         ("name", "text") if of_queue => quoted(pick(rng, &["a", "b", "c", "d"])),
         ("name", "text") if function.starts_with("semaphore") => quoted(pick(rng, &["s1", "s2"])),
         ("token", "bigint") => "(SELECT max(token) FROM enough.semaphore_holders())".to_owned(),
+        ("space", "text") => quoted(pick(rng, &["default", "docs", "fresh"])),
         ("name" | "policy", "text") => quoted(pick(rng, &["p1", "p2"])),
         ("key", "text") => format!("'k{}'", rng.u8(..6)),
         ("group_key" | "dedup_key", "text") => pick(rng, &["NULL", "'g1'", "'g2'", "'g3'"]).to_owned(),

@@ -31,6 +31,9 @@ const SETTING_UP: &str = "
     CREATE TRIGGER announce AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.announce();
     SELECT enough.cache_tag_table('public.orders', 'orders');
     INSERT INTO public.orders VALUES (1);
+    SELECT enough.kv_create('Docs', indexed => true), enough.kv_set('k', '{"a": [1]}', space => 'Docs'), enough.kv_set('k', '1', '1 day'),
+           enough.kv_set('gone', '2'), enough.kv_delete('gone');
+    GRANT SELECT ON enough."kv_Docs" TO {app};
     SELECT enough.cache_set('k', '\"of the old server\"', tags => ARRAY['orders']);";
 
 /// Every owner in the schema, and every privilege that somebody else has, but for who granted it.
@@ -181,6 +184,7 @@ impl Contents {
         queue::send(&mut app, "jobs", &json!("by the app"))?;
         refused(queue::read(&mut app, "jobs", 1), "42501")?;
         app.batch_execute("SELECT enough.rate_limit_reset('none')")?;
+        spaces_go_on(client, &mut app)?;
         if !lost.other_schemas {
             triggers_work(client)?;
         }
@@ -240,6 +244,23 @@ fn limits_are_fresh(client: &mut Client) -> Result<()> {
     }
     let rules = text(client, "SELECT count(*)::text FROM enough.rate_limit_policies() WHERE name = 'calls'")?;
     ensure!(rules == "2", "{rules} rules");
+    Ok(())
+}
+
+/// Entries are there with their versions, and the next version is a greater one.
+fn spaces_go_on(client: &mut Client, app: &mut Client) -> Result<()> {
+    let value: Value = app.query_one("SELECT enough.kv_get('k', 'Docs')", &[])?.get(0);
+    ensure!(value == json!({"a": [1]}));
+    refused(app.query("SELECT enough.kv_get('k')", &[]), "42501")?;
+    ensure!(text(client, "SELECT enough.kv_get('gone')::text")?.is_empty());
+    for space in ["default", "Docs"] {
+        let before: i64 = client.query_one("SELECT max(version) FROM enough.kv_entry('k', $1)", &[&space])?.get(0);
+        let next: i64 = client.query_one("SELECT enough.kv_set('k', '2', space => $1)", &[&space])?.get(0);
+        ensure!(next > before, "{space}: {next} after {before}");
+        client.batch_execute(&format!("UPDATE enough.\"kv_{space}\" SET value = '3' WHERE key = 'k'"))?;
+        let by_hand: i64 = client.query_one("SELECT max(version) FROM enough.kv_entry('k', $1)", &[&space])?.get(0);
+        ensure!(by_hand > next, "{space}: a change by hand has version {by_hand}");
+    }
     Ok(())
 }
 
