@@ -18,11 +18,12 @@ enum Killed {
 }
 use Killed::{Between, Nobody, On};
 
-/// Messages and orders that are there afterwards.
+/// Messages and rows that are there afterwards.
 type Due = (i64, i64);
 const BOTH: Due = (1, 1);
 const NEITHER: Due = (0, 0);
 const ORDER_ALONE: Due = (0, 1);
+const MESSAGE_ALONE: Due = (1, 0);
 
 /// What a transaction does. The queue is the first worker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +40,12 @@ enum Work {
     Near,
     /// Writes an order on the second.
     Far,
+    /// Writes a table of the session's own node that Citus knows nothing of.
+    Here,
     /// Asks for two phases.
     TwoPhase,
 }
-use Work::{Far, Near, Send, SendBeside, SendHere, SendUnmarked, TwoPhase};
+use Work::{Far, Here, Near, Send, SendBeside, SendHere, SendUnmarked, TwoPhase};
 
 impl Work {
     fn sql(self, cluster: &Cluster) -> String {
@@ -57,6 +60,7 @@ impl Work {
             SendHere => format!("SELECT enough.queue_send('{queue}', '1')"),
             Near => format!("INSERT INTO orders VALUES ({near})"),
             Far => format!("INSERT INTO orders VALUES ({far})"),
+            Here => "INSERT INTO told VALUES (1)".to_owned(),
             TwoPhase => "SELECT enough_citus.two_phase()".to_owned(),
         }
     }
@@ -69,7 +73,7 @@ const ALL: &[usize] = &[COORDINATOR, 1, 2];
 const OTHERS: &[usize] = &[COORDINATOR, 2];
 
 /// Where the session is, what it does, who is killed, and what is due.
-const CASES: [(&[usize], &[Work], Killed, Due); 27] = [
+const CASES: [(&[usize], &[Work], Killed, Due); 31] = [
     // What the wrapper is for: without the UPDATE the message is lost, and COMMIT says nothing.
     (COORDINATOR_ALONE, &[SendUnmarked, Far], On(1), ORDER_ALONE),
     (COORDINATOR_ALONE, &[Far, SendUnmarked], On(1), ORDER_ALONE),
@@ -100,6 +104,11 @@ const CASES: [(&[usize], &[Work], Killed, Due); 27] = [
     (COORDINATOR_ALONE, &[TwoPhase, SendHere, Far], Between, NEITHER),
     (WORKER_OF_QUEUE, &[SendHere, TwoPhase, Far], Between, NEITHER),
     (&[COORDINATOR, 1], &[SendHere, TwoPhase, Far], Nobody, BOTH),
+    // So it must where the row is what Citus knows nothing of.
+    (OTHERS, &[Send, Here], Between, MESSAGE_ALONE),
+    (OTHERS, &[TwoPhase, Send, Here], Between, NEITHER),
+    (OTHERS, &[Here, Send, TwoPhase], Between, NEITHER),
+    (ALL, &[Here, Send, TwoPhase], Nobody, BOTH),
 ];
 
 /// Runs each where its session may be.
@@ -107,7 +116,7 @@ pub fn run(cluster: &mut Cluster, tally: &mut Tally) -> Result<()> {
     for (nodes, work, killed, due) in CASES {
         for node in nodes {
             let outcome = one(cluster, *node, work, killed).and_then(|there| {
-                ensure!(there == due, "{there:?} messages and orders in place of {due:?}");
+                ensure!(there == due, "{there:?} messages and rows in place of {due:?}");
                 Ok(())
             });
             tally.count(&format!("{work:?} on node {node}, killed: {killed:?}"), outcome);
@@ -157,7 +166,7 @@ fn end_on(cluster: &Cluster, node: usize) -> Result<()> {
     Ok(())
 }
 
-/// Messages and orders that are there after a transaction, its session has ended and what it has prepared is decided.
+/// Messages and rows that are there after a transaction, its session has ended and what it has prepared is decided.
 fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<Due> {
     let mut session = cluster.client(node)?;
     // The session's own commit begins with emptying this, which a lock can hold up.
@@ -207,7 +216,8 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
         recovery.query_one("SELECT recover_prepared_transactions()", &[])?;
         Ok(recovery.query_one(undecided, &[])?.get::<_, i64>(0) == 0)
     })?;
-    let orders: i64 = recovery.query_one("SELECT count(*) FROM orders", &[])?.get(0);
+    let rows = "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM told)";
+    let rows: i64 = recovery.query_one(rows, &[])?.get(0);
     let here = if work.contains(&SendHere) { node } else { 1 };
     let mut messages = 0;
     for node in 0..cluster.nodes.len() {
@@ -215,5 +225,5 @@ fn one(cluster: &Cluster, node: usize, work: &[Work], killed: Killed) -> Result<
         ensure!(there == 0 || node == here, "{there} messages on node {node}");
         messages += there;
     }
-    Ok((messages, orders))
+    Ok((messages, rows))
 }
