@@ -57,6 +57,7 @@ const SPACE_NAME: &[Bad] =
 const NO_SPACE: &[Bad] = &[("'nope'", "42704"), ("'KV'", "42704")];
 const IN_SPACE: Argument =
     Argument("space", "'kv'", &[&[("''", "22023"), ("'a b'", "22023"), ("repeat('x', 49)", "22023")], NO_SPACE]);
+const AFTER: Argument = Argument("after", "'a'", &[]);
 const KV_KEY: Argument = Argument("key", "'good'", &[SEMAPHORE]);
 const KV_TTL: Argument = Argument("ttl", "'1 hour'", &[NEGATIVE, SHORT, TOO_LONG]);
 const IF_VERSION: Argument = Argument("if_version", "1", &[&[("-1", "22023"), ("-9223372036854775808", "22023")]]);
@@ -436,8 +437,21 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function("semaphore_stats", &[], &[]),
-    function("kv_create", &[Argument("space", "'fresh'", &[SPACE_NAME, &[("'default'", "42710")]])], &[]),
-    function("kv_drop", &[Argument("space", "'kv'", &[SPACE_NAME, NO_SPACE])], &[]),
+    function(
+        "kv_create",
+        &[
+            Argument("space", "'fresh'", &[SPACE_NAME, &[("'default'", "42710")]]),
+            Argument("indexed", "true", &[]),
+            Argument("unlogged", "false", &[]),
+            Argument("if_not_exists", "false", &[]),
+        ],
+        &[],
+    ),
+    function(
+        "kv_drop",
+        &[Argument("space", "'kv'", &[SPACE_NAME, NO_SPACE]), Argument("if_exists", "false", &[])],
+        &[("kv_drop('default')", "2BP01")],
+    ),
     function("kv_spaces", &[], &[]),
     function(
         "kv_set",
@@ -468,10 +482,10 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[],
     ),
     function("kv_delete", &[KV_KEY, IF_VERSION, IN_SPACE], &[]),
-    function("kv_keys", &[KV_MAX, IN_SPACE], &[]),
-    function("kv_incr", &[KV_KEY, IN_SPACE], &[]),
+    function("kv_keys", &[Argument("prefix", "'g'", &[]), AFTER, KV_MAX, IN_SPACE], &[]),
+    function("kv_incr", &[KV_KEY, Argument("by", "2", &[]), IN_SPACE], &[]),
     function("kv_merge", &[KV_KEY, Argument("patch", "'{}'", &[&[NULL]]), IN_SPACE], &[]),
-    function("kv_find", &[Argument("matching", "'{}'", &[&[NULL]]), KV_MAX, IN_SPACE], &[]),
+    function("kv_find", &[Argument("matching", "'{}'", &[&[NULL]]), AFTER, KV_MAX, IN_SPACE], &[]),
     function(
         "queue_create",
         &[
