@@ -526,14 +526,128 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text) RETURNS boolean
+CREATE FUNCTION enough_citus.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot integer;
+    _answer boolean;
+    _all boolean := false;
+BEGIN
+    FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
+        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+        SELECT enough.kv_create($1, $2, $3, $4) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+        _all := coalesce(_all OR _answer, _all);
+    END LOOP;
+    RETURN _all;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_drop(space text, if_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot integer;
+    _answer boolean;
+    _all boolean := false;
+BEGIN
+    FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
+        UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+        SELECT enough.kv_drop($1, $2) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+        _all := coalesce(_all OR _answer, _all);
+    END LOOP;
+    RETURN _all;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT bytes bigint, OUT owner text) RETURNS SETOF record
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := 0;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.kv_spaces() AS _answers WHERE node.slot = _slot;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_set(key text, value jsonb, ttl interval DEFAULT NULL::interval, if_version bigint DEFAULT NULL::bigint, space text DEFAULT 'default'::text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer bigint;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.kv_set($1, $2, $3, $4, $5) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_get(key text, space text DEFAULT 'default'::text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer jsonb;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.kv_get($1, $2) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_entry(key text, space text DEFAULT 'default'::text) RETURNS TABLE(value jsonb, version bigint, updated_at timestamp with time zone, expires_at timestamp with time zone)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.kv_entry($1, $2) AS _answers WHERE node.slot = _slot;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_has(key text, space text DEFAULT 'default'::text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
     UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
-    SELECT enough.queue_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    SELECT enough.kv_has($1, $2) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_delete(key text, if_version bigint DEFAULT NULL::bigint, space text DEFAULT 'default'::text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer boolean;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.kv_delete($1, $2, $3) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_incr(key text, by bigint DEFAULT 1, space text DEFAULT 'default'::text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer bigint;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.kv_incr($1, $2, $3) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_merge(key text, patch jsonb, space text DEFAULT 'default'::text) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer jsonb;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.kv_merge($1, $2, $3) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+    _answer boolean;
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    SELECT enough.queue_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
 
@@ -548,13 +662,13 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_alter(name text, visibility_timeout interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, retry_backoff interval DEFAULT NULL::interval, retry_backoff_max interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, archive_for interval DEFAULT NULL::interval, unlogged boolean DEFAULT NULL::boolean, durable_attempts boolean DEFAULT NULL::boolean, ack text DEFAULT NULL::text, group_limit integer DEFAULT NULL::integer, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT NULL::boolean, dedup text DEFAULT NULL::text) RETURNS void
+CREATE FUNCTION enough_citus.queue_alter(name text, visibility_timeout interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, retry_backoff interval DEFAULT NULL::interval, retry_backoff_max interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, archive_for interval DEFAULT NULL::interval, unlogged boolean DEFAULT NULL::boolean, durable_attempts boolean DEFAULT NULL::boolean, ack text DEFAULT NULL::text, group_limit integer DEFAULT NULL::integer, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT NULL::boolean, dedup text DEFAULT NULL::text, dedup_for interval DEFAULT NULL::interval) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := enough_citus._slot($1);
 BEGIN
     UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
-    PERFORM enough.queue_alter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) FROM enough_citus.node WHERE node.slot = _slot;
+    PERFORM enough.queue_alter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) FROM enough_citus.node WHERE node.slot = _slot;
 END $$;
 
 CREATE FUNCTION enough_citus.queue_pause(name text) RETURNS void
@@ -586,7 +700,7 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_list() RETURNS TABLE(name text, created_at timestamp with time zone, visibility_timeout interval, max_attempts integer, retry_backoff interval, retry_backoff_max interval, max_in_flight integer, max_rate integer, rate_period interval, archive_for interval, unlogged boolean, paused boolean, durable_attempts boolean, ack text, group_limit integer, dead_letter_queue text, notify boolean, dedup text)
+CREATE FUNCTION enough_citus.queue_list() RETURNS TABLE(name text, created_at timestamp with time zone, visibility_timeout interval, max_attempts integer, retry_backoff interval, retry_backoff_max interval, max_in_flight integer, max_rate integer, rate_period interval, archive_for interval, unlogged boolean, paused boolean, durable_attempts boolean, ack text, group_limit integer, dead_letter_queue text, notify boolean, dedup text, dedup_for interval)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot integer;
@@ -871,6 +985,10 @@ END $$;
 --   cache_tag_table: it is about roles or tables of the server itself: call it there
 --   cache_untag_table: it is about roles or tables of the server itself: call it there
 --   rate_limit_all: its keys are counted all or none, which several servers can't do
+--   kv_mget: its keys are on several nodes: call the function for one key, or this where the rows are
+--   kv_mset: an object can't be cut in parts: use kv_set()
+--   kv_keys: it goes on after a key, which is on one server: call it on each
+--   kv_find: it goes on after a key, which is on one server: call it on each
 --   queue_rename: the new name may belong to another server, and the messages stay
 --   queue_read_any: it is about several queues, which may be on several servers
 --   queue_grant: it is about roles or tables of the server itself: call it there

@@ -211,6 +211,43 @@ REVOKE ALL ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigi
 GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_monitor;
 
+CREATE FUNCTION enough._each_kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS SETOF boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; SELECT * FROM enough.kv_create($1, $2, $3, $4); $$;
+CREATE FUNCTION enough.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$ SELECT coalesce(bool_or(answer), false) FROM enough._each_kv_create($1, $2, $3, $4) AS answer $$;
+
+CREATE FUNCTION enough._each_kv_drop(space text, if_exists boolean DEFAULT false) RETURNS SETOF boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; SELECT * FROM enough.kv_drop($1, $2); $$;
+CREATE FUNCTION enough.kv_drop(space text, if_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$ SELECT coalesce(bool_or(answer), false) FROM enough._each_kv_drop($1, $2) AS answer $$;
+
+CREATE FUNCTION enough.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT bytes bigint, OUT owner text) RETURNS SETOF record
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ANY; $$;
+
+CREATE FUNCTION enough.kv_set(key text, value jsonb, ttl interval DEFAULT NULL::interval, if_version bigint DEFAULT NULL::bigint, space text DEFAULT 'default'::text) RETURNS bigint
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_get(key text, space text DEFAULT 'default'::text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_entry(key text, space text DEFAULT 'default'::text) RETURNS TABLE(value jsonb, version bigint, updated_at timestamp with time zone, expires_at timestamp with time zone)
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_has(key text, space text DEFAULT 'default'::text) RETURNS boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_mget(keys text[], space text DEFAULT 'default'::text) RETURNS TABLE(key text, value jsonb, version bigint)
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; SPLIT $1; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_delete(key text, if_version bigint DEFAULT NULL::bigint, space text DEFAULT 'default'::text) RETURNS boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_incr(key text, by bigint DEFAULT 1, space text DEFAULT 'default'::text) RETURNS bigint
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_merge(key text, patch jsonb, space text DEFAULT 'default'::text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
 CREATE FUNCTION enough.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval) RETURNS boolean
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
 
@@ -320,6 +357,9 @@ LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; $$
 --   cache_tag_table: it is about roles or tables of the server itself: call it there
 --   cache_untag_table: it is about roles or tables of the server itself: call it there
 --   rate_limit_all: its keys are counted all or none, which several servers can't do
+--   kv_mset: an object can't be cut in parts: use kv_set()
+--   kv_keys: it goes on after a key, which is on one server: call it on each
+--   kv_find: it goes on after a key, which is on one server: call it on each
 --   queue_rename: the new name may belong to another server, and the messages stay
 --   queue_read_own: no transaction is longer than a call: it would find nothing
 --   queue_read_any: it is about several queues, which may be on several servers

@@ -79,9 +79,7 @@ pub(super) fn create(name: &[u8], new: &NewSpace) -> Result<bool, Error> {
         &[],
     )?;
     run(
-        &format!(
-            "CREATE INDEX \"k_{name}_expiry\" ON enough.\"kv_{name}\" (expires_at) WHERE expires_at IS NOT NULL"
-        ),
+        &format!("CREATE INDEX \"k_{name}_expiry\" ON enough.\"kv_{name}\" (expires_at) WHERE expires_at IS NOT NULL"),
         &[],
     )?;
     if new.indexed {

@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::pg::catalog::{self, Privilege, TableLock};
 use crate::pg::level::is_operator;
 use crate::pg::savepoint::attempt;
-use crate::pg::spi::{as_owner_restricted, read_rows};
 use crate::pg::server;
+use crate::pg::spi::{as_owner_restricted, read_rows};
 
 /// The most rows at a time.
 const BATCH: i32 = 1000;

@@ -12,7 +12,8 @@ const STAMP: &str = "version = DEFAULT, fence = DEFAULT, updated_at = DEFAULT";
 /// How long the row of a key that was deleted stays.
 const KEPT: &str = "interval '1 day'";
 /// When something that lives so many microseconds, or for ever, is over.
-const EXPIRY: &str = "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond')";
+const EXPIRY: &str =
+    "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond')";
 
 /// Sets a key; the new version, or `None` where it hasn't the version that it must have, 0 for none at all.
 pub(super) fn set(
@@ -27,8 +28,7 @@ pub(super) fn set(
         "INSERT INTO {table} AS e (key, value, expires_at) VALUES ($1, $2, {EXPIRY}) \
          ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, {STAMP}"
     );
-    let parameters =
-        [Parameter::TextArgument(Some(key)), Parameter::Json(Some(value)), Parameter::Micros(ttl)];
+    let parameters = [Parameter::TextArgument(Some(key)), Parameter::Json(Some(value)), Parameter::Micros(ttl)];
     match if_version {
         None => version_of(&format!("{upsert} RETURNING e.version"), &parameters),
         Some(0) => version_of(&format!("{upsert} WHERE NOT {LIVE} RETURNING e.version"), &parameters),

@@ -99,7 +99,13 @@ const OPERATING: [&str; 12] = [
     "queue_resume('q')",
     "queue_alter('q', max_attempts => 3)",
 ];
-const ADMINISTRATION: [&str; 5] = ["grant_to('pg_monitor', 'monitor')", "revoke_from('pg_read_all_data', 'operator')", "queue_create('mine')", "kv_create('mine')", "kv_set('k', '1')"];
+const ADMINISTRATION: [&str; 5] = [
+    "grant_to('pg_monitor', 'monitor')",
+    "revoke_from('pg_read_all_data', 'operator')",
+    "queue_create('mine')",
+    "kv_create('mine')",
+    "kv_set('k', '1')",
+];
 
 #[test]
 fn each_level_may_do_its_part_and_no_more() -> Result<()> {

@@ -453,11 +453,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
         &[("kv_drop('default')", "2BP01")],
     ),
     function("kv_spaces", &[], &[]),
-    function(
-        "kv_set",
-        &[KV_KEY, Argument("value", "'1'", &[&[NULL]]), KV_TTL, IF_VERSION, IN_SPACE],
-        &[],
-    ),
+    function("kv_set", &[KV_KEY, Argument("value", "'1'", &[&[NULL]]), KV_TTL, IF_VERSION, IN_SPACE], &[]),
     function("kv_get", &[KV_KEY, IN_SPACE], &[]),
     function("kv_entry", &[KV_KEY, IN_SPACE], &[]),
     function("kv_has", &[KV_KEY, IN_SPACE], &[]),

@@ -28,7 +28,10 @@ fn what_is_set_is_there_with_the_commit() -> Result<()> {
     ensure!(get(&mut one, "k")? == Some(json!({"a": 1})) && get(&mut other, "k")? == Some(json!({"a": 1})));
     // SQL's NULL is none, and JSON's is a value.
     set(&mut one, "null", &Value::Null)?;
-    ensure!(one.query_one("SELECT enough.kv_get('null')::text", &[])?.get::<_, Option<String>>(0).as_deref() == Some("null"));
+    ensure!(
+        one.query_one("SELECT enough.kv_get('null')::text", &[])?.get::<_, Option<String>>(0).as_deref()
+            == Some("null")
+    );
     refused(one.query("SELECT enough.kv_set('k', NULL)", &[]), "22004")?;
     Ok(())
 }
@@ -124,7 +127,11 @@ fn a_transaction_that_has_written_may_be_prepared() -> Result<()> {
     // The test's server may not have room for prepared transactions: then it says so, and nothing else.
     match client.batch_execute("PREPARE TRANSACTION 'kv'") {
         Ok(()) => client.batch_execute("COMMIT PREPARED 'kv'")?,
-        Err(error) => ensure!(error.to_string().contains("prepared transactions are disabled") || enough_pg_test::check::state(&error) == "55000", "{error}"),
+        Err(error) => ensure!(
+            error.to_string().contains("prepared transactions are disabled")
+                || enough_pg_test::check::state(&error) == "55000",
+            "{error}"
+        ),
     }
     Ok(())
 }

@@ -76,7 +76,10 @@ fn write(rng: &mut Rng, client: &mut Client, key: &str, entries: &mut Entries, l
             Ok(())
         }
         4 => {
-            let sum: i64 = client.query_one("SELECT enough.kv_incr($1, $2)", &[&key, &number]).with_context(|| format!("{key} is {now:?}"))?.get(0);
+            let sum: i64 = client
+                .query_one("SELECT enough.kv_incr($1, $2)", &[&key, &number])
+                .with_context(|| format!("{key} is {now:?}"))?
+                .get(0);
             ensure!(sum == number + now.and_then(|(value, _)| value.as_i64()).unwrap_or(0), "incr of {key}");
             let version = version_of(client)?;
             set(entries, Value::from(sum), version)
@@ -177,7 +180,8 @@ fn step(
 fn every_session_sees_what_the_model_says() -> Result<()> {
     let database = Database::new()?;
     for _ in 0..6 {
-        let seed = std::env::var("ENOUGH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+        let seed =
+            std::env::var("ENOUGH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
         let mut rng = Rng::with_seed(seed);
         let mut sessions = (0..3)
             .map(|_| Ok(Session { client: database.client()?, open: None, one_snapshot: false }))

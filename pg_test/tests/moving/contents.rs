@@ -31,9 +31,9 @@ const SETTING_UP: &str = "
     CREATE TRIGGER announce AFTER INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.announce();
     SELECT enough.cache_tag_table('public.orders', 'orders');
     INSERT INTO public.orders VALUES (1);
-    SELECT enough.kv_create('Docs', indexed => true), enough.kv_set('k', '{"a": [1]}', space => 'Docs'), enough.kv_set('k', '1', '1 day'),
+    SELECT enough.kv_create('Docs', indexed => true), enough.kv_set('k', '{\"a\": [1]}', space => 'Docs'), enough.kv_set('k', '1', '1 day'),
            enough.kv_set('gone', '2'), enough.kv_delete('gone');
-    GRANT SELECT ON enough."kv_Docs" TO {app};
+    GRANT SELECT ON enough.\"kv_Docs\" TO {app};
     SELECT enough.cache_set('k', '\"of the old server\"', tags => ARRAY['orders']);";
 
 /// Every owner in the schema, and every privilege that somebody else has, but for who granted it.
