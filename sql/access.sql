@@ -48,6 +48,8 @@ BEGIN
             (4, 'SELECT, INSERT, DELETE', 'TABLE enough.queue_key'),
             (4, 'INSERT, DELETE', 'TABLE enough.topic_subscription'),
             (4, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.kv_default'),
+            -- What pg_dump reads and a restore writes.
+            (4, 'SELECT, UPDATE', 'SEQUENCE enough.k_default_versions'),
             (4, 'CREATE', 'SCHEMA enough'),
             (4, 'EXECUTE', 'FUNCTION enough.grant_to(regrole, text)'),
             (4, 'EXECUTE', 'FUNCTION enough.revoke_from(regrole, text)')

@@ -450,7 +450,7 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function(
         "kv_drop",
         &[Argument("space", "'kv'", &[SPACE_NAME, NO_SPACE]), Argument("if_exists", "false", &[])],
-        &[("kv_drop('default')", "2BP01")],
+        &[("'default'", "2BP01")],
     ),
     function("kv_spaces", &[], &[]),
     function("kv_set", &[KV_KEY, Argument("value", "'1'", &[&[NULL]]), KV_TTL, IF_VERSION, IN_SPACE], &[]),
