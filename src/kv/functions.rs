@@ -132,6 +132,7 @@ fn kv_find(call: &mut Call<'_>) -> Answer {
 }
 
 /// `()`
+#[allow(clippy::unnecessary_wraps, reason = "as all functions are declared")]
 fn kv_fence(_: &mut Call<'_>) -> Answer {
     // Both are 64 bits, of which the server takes the unsigned ones.
     Ok(Value::I64(server::next_transaction().cast_signed()))
