@@ -40,6 +40,8 @@ pub fn settle(segment: &Segment) -> Result<(), Error> {
     match settled::state() {
         Known::All => Ok(()),
         Known::OnStandby if server::in_recovery() => Ok(()),
+        // There no statement can be run: what nobody has looked for is refused.
+        _ if server::in_parallel_mode() => Ok(()),
         _ => look(segment),
     }
 }
@@ -129,7 +131,7 @@ fn trust_again(segment: &Segment) -> Result<bool, Error> {
             Ok(true)
         })?;
     }
-    if trusted && !removed && server::has_first_snapshot_without_others() {
+    if trusted && !removed && server::is_alone_in_its_snapshot() {
         // None that is decided by now was undecided for this transaction, and nothing else was removed: what it stores is
         // as good as what is computed from now on.
         barrier::removed_at(floor);
