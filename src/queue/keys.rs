@@ -115,6 +115,9 @@ pub(super) fn free_all(queue: &Queue) -> Result<(), Error> {
 /// Removes keys whose time is over, until `deadline`; how many, and whether all. Waits for nobody: those that a sender is taking
 /// over are left to it.
 pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
+    if server::in_parallel_mode() {
+        return Err(Error::Parallel { what: "use a queue".into() });
+    }
     // The table of a version that hasn't got it holds nothing.
     if !server::may_write() || catalog::relation_named(c"queue_key").is_none() {
         return Ok((0, true));

@@ -18,7 +18,7 @@ fn unusual_jobs(client: &mut Client) -> Result<()> {
          SELECT enough.queue_fail('jobs', 1, 'no luck', '1 hour'), enough.queue_archive('jobs', 2, '{\"r\": 1}'); \
          SELECT enough.queue_pause('jobs'); \
          SELECT enough.queue_create('once', dedup => 'window', dedup_for => '1 day'), enough.queue_send('once', '1', dedup_key => 'k'); \
-         SELECT enough.queue_pop('once'); \
+         SELECT enough.queue_purge('once'); \
          SELECT enough.topic_subscribe('done.#', 'jobs'), enough.topic_subscribe('#.odd', 'Odd-Name.1'); \
          CREATE TABLE source (id int, \"a b\" text); CREATE TABLE parts (id int) PARTITION BY LIST (id); \
          CREATE TABLE part PARTITION OF parts DEFAULT; \
