@@ -36,14 +36,14 @@ fn two_that_set_the_same_keys_wait_for_one_another() -> Result<()> {
     let (mut one, mut other, mut third) = (database.client()?, database.client()?, database.client()?);
     let pid = backend(&mut other)?;
     let mut block = one.transaction()?;
-    block.execute("SELECT enough.kv_set('a', '1')", &[])?;
+    block.execute("SELECT enough.kv_set('aa', '1')", &[])?;
     // By length, as jsonb has its members, b would be first and held while it waits for the other key.
-    let waiting = thread::spawn(move || other.execute("SELECT enough.kv_mset('{\"b\": 2, \"a\": 2}')", &[]));
+    let waiting = thread::spawn(move || other.execute("SELECT enough.kv_mset('{\"b\": 2, \"aa\": 2}')", &[]));
     until_locked(&mut third, pid)?;
     block.execute("SELECT enough.kv_mset('{\"b\": 1}')", &[])?;
     block.commit()?;
     ensure!(matches!(waiting.join(), Ok(Ok(_))));
-    ensure!(get(&mut third, "a")? == Some(json!(2)) && get(&mut third, "b")? == Some(json!(2)));
+    ensure!(get(&mut third, "aa")? == Some(json!(2)) && get(&mut third, "b")? == Some(json!(2)));
     Ok(())
 }
 
