@@ -58,15 +58,12 @@ fn write(rng: &mut Rng, client: &mut Client, key: &str, entries: &mut Entries, l
             let expected = now.as_ref().map_or(0, |(_, version)| *version) + i64::from(rng.bool());
             let row = client.query_one("SELECT enough.kv_set($1, $2, if_version => $3)", &[&key, &value, &expected])?;
             let current = now.map_or(0, |(_, version)| version);
-            match row.get::<_, Option<i64>>(0) {
-                Some(version) => {
-                    ensure!(expected == current, "set by version {expected}, where {current} is current");
-                    set(entries, value, version)
-                }
-                None => {
-                    ensure!(expected != current, "not set by the current version {current}");
-                    Ok(())
-                }
+            if let Some(version) = row.get::<_, Option<i64>>(0) {
+                ensure!(expected == current, "set by version {expected}, where {current} is current");
+                set(entries, value, version)
+            } else {
+                ensure!(expected != current, "not set by the current version {current}");
+                Ok(())
             }
         }
         3 => {
