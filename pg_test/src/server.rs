@@ -35,7 +35,6 @@ pub fn shared() -> Result<MutexGuard<'static, Server>> {
         server
     } else {
         let server = start(&options()?)?;
-        Database::on(&server)?.settle()?;
         SHARED.get_or_init(|| Mutex::new(server))
     };
     Ok(server.lock().unwrap_or_else(PoisonError::into_inner))
@@ -79,13 +78,6 @@ impl Database {
     pub fn at(mut config: Config, name: &str) -> Self {
         config.dbname(name).application_name("pg_test");
         Self { config, name: name.to_owned() }
-    }
-
-    /// Lets the cache find out that no prepared transaction is left from before the start: what many sessions store at once, or
-    /// beside open transactions, is refused until then.
-    pub fn settle(&self) -> Result<()> {
-        self.client()?.batch_execute("SELECT enough.cache_delete('')")?;
-        Ok(())
     }
 
     /// Connects as superuser.

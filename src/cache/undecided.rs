@@ -11,7 +11,7 @@
 //! those that are there by then nobody knows what they have removed: nothing of their databases is taken until they are decided.
 //! Where the server takes no prepared transactions (`max_prepared_transactions = 0`) there is nothing to look for.
 
-use super::barrier::{self, Barrier};
+use super::barrier::Barrier;
 use super::settings::REGION;
 use super::settled::{self, Known};
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::pg::key_lock::KeyLock;
 use crate::pg::prepared::{self, Status};
 use crate::pg::{server, wal};
 use crate::shmem::{Segment, known};
-use enough_engine::cache::{Partition as Cache, Trust};
+use enough_engine::cache::{LogicalTime, Partition as Cache, Trust};
 use enough_engine::hash::KeyHash;
 use std::cell::RefCell;
 
@@ -40,8 +40,6 @@ pub fn settle(segment: &Segment) -> Result<(), Error> {
     match settled::state() {
         Known::All => Ok(()),
         Known::OnStandby if server::in_recovery() => Ok(()),
-        // There no statement can be run: what nobody has looked for is refused.
-        _ if server::in_parallel_mode() => Ok(()),
         _ => look(segment),
     }
 }
@@ -59,9 +57,13 @@ pub fn look(segment: &Segment) -> Result<(), Error> {
         return Ok(());
     }
     if server::takes_prepared_transactions() {
-        decide(segment)?;
-        if !trust_again(segment)? {
+        // Beside parallel workers no statement can be run: what nobody has looked for is refused.
+        let known = trust_as_made(segment)? || (!server::in_parallel_mode() && trust_again(segment)?);
+        if !known {
             return Ok(());
+        }
+        if !server::in_parallel_mode() {
+            decide(segment)?;
         }
     }
     settled::note(Known::All);
@@ -99,29 +101,51 @@ fn decided(segment: &Segment, transaction: u64, committed: bool) {
     }
 }
 
-/// Trusts the partitions that have lost their records; false where somebody has to look once more.
-fn trust_again(segment: &Segment) -> Result<bool, Error> {
-    let mut distrusted = false;
+/// Trusts the partitions, where none was made empty since the memory was made, and nothing that was prepared before the server's start can
+/// have been decided; whether it does.
+fn trust_as_made(segment: &Segment) -> Result<bool, Error> {
+    let (mut distrusted, mut as_made) = (false, true);
     for partition in segment.partitions(REGION) {
-        distrusted |= partition.shared(|words| Cache::open(words)?.trust())? != Trust::Full;
+        partition.shared(|words| {
+            let cache = Cache::open(words)?;
+            if cache.trust()? != Trust::Full {
+                distrusted = true;
+                as_made &= !cache.has_removed()?;
+            }
+            Ok(())
+        })?;
     }
     if !distrusted {
         return Ok(true);
     }
+    if !as_made || !KeyLock::is_shared_by_nobody(MARK) || !prepared::none_since_the_start() {
+        return Ok(false);
+    }
+    for partition in segment.partitions(REGION) {
+        // One that was made empty by now refuses what is older than that.
+        partition.exclusive(|words| {
+            let cache = Cache::open(words)?;
+            if cache.has_removed()? { Ok(()) } else { cache.restore_trust(LogicalTime::default()) }
+        })?;
+    }
+    Ok(true)
+}
+
+/// Trusts the partitions that have lost their records; false where somebody has to look once more.
+fn trust_again(segment: &Segment) -> Result<bool, Error> {
     let holders = prepared::holders(KeyLock::shown_as(MARK))?;
     if holders.iter().any(|holder| holder.transaction.is_none()) {
         // It is being prepared, and nobody knows its number yet.
         return Ok(false);
     }
     let floor = server::logical_time();
-    let (mut trusted, mut removed) = (true, !holders.is_empty());
+    let mut trusted = true;
     for partition in segment.partitions(REGION) {
         trusted &= partition.exclusive(|words| {
             let cache = Cache::open(words)?;
             if cache.trust()? == Trust::Full {
                 return Ok(true);
             }
-            removed |= cache.has_removed()?;
             for holder in &holders {
                 if !cache.raise_for_unknown(holder.transaction.unwrap_or_default(), holder.database)? {
                     return Ok(false);
@@ -130,11 +154,6 @@ fn trust_again(segment: &Segment) -> Result<bool, Error> {
             cache.restore_trust(floor)?;
             Ok(true)
         })?;
-    }
-    if trusted && !removed && server::is_alone_in_its_snapshot() {
-        // None that is decided by now was undecided for this transaction, and nothing else was removed: what it stores is
-        // as good as what is computed from now on.
-        barrier::removed_at(floor);
     }
     Ok(trusted)
 }

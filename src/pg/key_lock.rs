@@ -94,12 +94,22 @@ impl KeyLock {
         }
     }
 
-    /// Shares the lock of a key with others who do, until the transaction ends; one that is prepared keeps it.
+    /// Shares a lock of the whole server with others who do, until the transaction ends; one that is prepared keeps it.
     pub fn share_with_transaction(key: KeyHash) {
-        lock(&tag(server::database(), key), pg_sys::ShareLock, false);
+        lock(&tag(0, key), pg_sys::ShareLock, false);
     }
 
-    /// How `pg_locks` shows the lock of a key, in any database: `classid`, `objid` and `objsubid`.
+    /// Whether nobody shares it.
+    pub fn is_shared_by_nobody(key: KeyHash) -> bool {
+        let tag = tag(0, key);
+        let free = lock(&tag, pg_sys::ExclusiveLock, true);
+        if free {
+            release(&tag, pg_sys::ExclusiveLock);
+        }
+        free
+    }
+
+    /// How `pg_locks` shows it: `classid`, `objid` and `objsubid`.
     pub fn shown_as(key: KeyHash) -> [u32; 3] {
         let tag = tag(0, key);
         [tag.locktag_field2, tag.locktag_field3, u32::from(tag.locktag_field4)]

@@ -66,31 +66,55 @@ pub fn transactions() -> Result<Vec<u64>, Error> {
     Ok(found)
 }
 
+/// Whether no transaction can have been decided that was prepared before the server's start. Each of those has a file by then, written
+/// by the checkpoint at the server's end, which goes with the decision (twophase.c). So the directory would have changed. False where that
+/// can't be told, as after a recovery, which may end without a checkpoint.
+pub fn none_since_the_start() -> bool {
+    /// The clock that directories have may be behind the server's by so much, in microseconds.
+    const BEHIND: i64 = 20_000;
+    /// The server counts from 2000 on, in microseconds.
+    const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+    let changed = || {
+        // The server's processes work in its data directory.
+        let changed = std::fs::metadata("pg_twophase").ok()?.modified().ok()?;
+        let since = changed.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(i64::try_from(since.as_micros()).ok()? - POSTGRES_EPOCH)
+    };
+    let empty = || std::fs::read_dir("pg_twophase").is_ok_and(|mut files| files.next().is_none());
+    // SAFETY: a variable of this process, set when the server starts; and one in shared memory, which stays 0 without a recovery.
+    let (started, recovered) = unsafe { (pg_sys::PgStartTime, pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut()) != 0) };
+    !recovered && changed().is_some_and(|changed| changed.saturating_add(BEHIND) < started) && empty()
+}
+
 /// Who holds an advisory lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
     /// The number, of 64 bits, of a prepared transaction; `None` for one that isn't prepared.
     pub transaction: Option<u64>,
-    /// The database.
+    /// Its database; 0 where it isn't prepared.
     pub database: u32,
 }
 
-/// The holders of an advisory lock, as `pg_locks` shows it: `classid`, `objid`, `objsubid`; in all databases.
+/// The holders of an advisory lock of the whole server, as `pg_locks` shows it: `classid`, `objid`, `objsubid`.
 pub fn holders(lock: [u32; 3]) -> Result<Vec<Holder>, Error> {
     let mut found = Vec::new();
     let [class, object, part] = lock;
-    // A prepared transaction's has no process, and its number where others have that of their session's transactions.
+    // A prepared transaction has no process, and its number where others have that of their session's transactions.
     let statement = format!(
-        "SELECT CASE WHEN l.pid IS NULL THEN pg_catalog.split_part(l.virtualtransaction, '/', 2) END, l.database::pg_catalog.text, \
+        "SELECT p.transaction::pg_catalog.text, d.oid::pg_catalog.text, \
          pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text \
-         FROM pg_catalog.pg_locks AS l WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
+         FROM pg_catalog.pg_locks AS l LEFT JOIN (pg_catalog.pg_prepared_xacts AS p \
+            JOIN pg_catalog.pg_database AS d ON d.datname OPERATOR(pg_catalog.=) p.database) \
+            ON l.pid IS NULL AND p.transaction::pg_catalog.text OPERATOR(pg_catalog.=) pg_catalog.split_part(l.virtualtransaction, '/', 2) \
+         WHERE l.locktype OPERATOR(pg_catalog.=) 'advisory' \
          AND l.classid OPERATOR(pg_catalog.=) {class} AND l.objid OPERATOR(pg_catalog.=) {object} \
          AND l.objsubid OPERATOR(pg_catalog.=) {part} AND l.granted"
     );
     read_rows(&statement, &[], |row| {
         let number = |column| Ok::<_, Error>(text(row, column)?.and_then(|number| number.parse::<u64>().ok()));
-        if let (low, Some(database), Some(next)) = (number(1)?, number(2)?, number(3)?) {
-            found.push(Holder { transaction: low.map(|low| full(low, next)), database: database as u32 });
+        if let (low, database, Some(next)) = (number(1)?, number(2)?, number(3)?) {
+            let database = database.unwrap_or_default() as u32;
+            found.push(Holder { transaction: low.map(|low| full(low, next)), database });
         }
         Ok(())
     })?;

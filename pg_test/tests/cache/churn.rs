@@ -45,7 +45,6 @@ fn churn(database: &Database, round: i32) -> Result<()> {
 fn churn_fails_no_set_and_keeps_most_of_the_memory_in_live_values() -> Result<()> {
     let server = server::start(&server::options()?)?;
     let database = Database::on(&server)?;
-    database.settle()?;
     let mut client = database.client()?;
     let mut shares = Vec::new();
     for round in 0..ROUNDS {

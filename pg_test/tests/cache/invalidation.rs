@@ -136,7 +136,6 @@ fn what_replication_writes_ends_the_entries() -> Result<()> {
     let publisher = server::start(&server::options()?.conf("wal_level", "logical"))?;
     let subscriber = server::start(&server::options()?)?;
     let (from, to) = (Database::empty(&publisher)?, Database::on(&subscriber)?);
-    to.settle()?;
     let (mut writer, mut reader) = (from.client()?, to.client()?);
     let tables = "CREATE TABLE t (id int PRIMARY KEY, v text);
                   CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);

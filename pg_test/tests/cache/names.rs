@@ -169,7 +169,6 @@ fn a_transaction_sees_what_it_has_done() -> Result<()> {
 #[test]
 fn no_key_that_was_there_all_the_time_is_left_behind() -> Result<()> {
     let (_server, database) = keeping()?;
-    database.settle()?;
     let mut client = database.client()?;
     let stop = Arc::new(AtomicBool::new(false));
     let churns: Vec<_> = (0..2)
