@@ -11,7 +11,7 @@
 //! those that are there by then nobody knows what they have removed: nothing of their databases is taken until they are decided.
 //! Where the server takes no prepared transactions (`max_prepared_transactions = 0`) there is nothing to look for.
 
-use super::barrier::Barrier;
+use super::barrier::{self, Barrier};
 use super::settings::REGION;
 use super::settled::{self, Known};
 use crate::error::Error;
@@ -139,13 +139,14 @@ fn trust_again(segment: &Segment) -> Result<bool, Error> {
         return Ok(false);
     }
     let floor = server::logical_time();
-    let mut trusted = true;
+    let (mut trusted, mut removed) = (true, !holders.is_empty());
     for partition in segment.partitions(REGION) {
         trusted &= partition.exclusive(|words| {
             let cache = Cache::open(words)?;
             if cache.trust()? == Trust::Full {
                 return Ok(true);
             }
+            removed |= cache.has_removed()?;
             for holder in &holders {
                 if !cache.raise_for_unknown(holder.transaction.unwrap_or_default(), holder.database)? {
                     return Ok(false);
@@ -154,6 +155,11 @@ fn trust_again(segment: &Segment) -> Result<bool, Error> {
             cache.restore_trust(floor)?;
             Ok(true)
         })?;
+    }
+    if trusted && !removed && server::is_alone_in_its_snapshot() {
+        // None that is decided by now was undecided for this transaction, and nothing else was removed: what it stores is
+        // as good as what is computed from now on.
+        barrier::removed_at(floor);
     }
     Ok(trusted)
 }

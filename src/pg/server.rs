@@ -127,6 +127,19 @@ pub fn transaction_began() -> LogicalTime {
     LogicalTime { time: u64::try_from(began).unwrap_or(0), ended }
 }
 
+/// Whether the statement at hand is a transaction of its own, and no transaction was open that had a number when its snapshot was
+/// taken: then all that has ended by now had ended by then, or has begun since.
+pub fn is_alone_in_its_snapshot() -> bool {
+    // SAFETY: variables of this process; the snapshot is read only where there is one.
+    !in_transaction_block()
+        && unsafe {
+            unguarded::ActiveSnapshotSet() && {
+                let snapshot = &*unguarded::GetActiveSnapshot();
+                snapshot.xmin == snapshot.xmax
+            }
+        }
+}
+
 /// Whether all statements of the current transaction see the same snapshot.
 pub fn has_one_snapshot() -> bool {
     // SAFETY: reads a variable of this process.

@@ -17,7 +17,8 @@ fn promised(guarantees: &str) -> Result<Vec<String>> {
     for item in section.split("\n- ").flat_map(|item| item.split("\n\n")).flat_map(|item| item.split("**")) {
         // Every second part of `**Cache.** …` is a heading, which ends with the full stop of its own.
         let item = plain(item);
-        if ["Queue.", "Cache.", "Rate limit.", "Semaphores.", "All of it."].contains(&item.as_str()) {
+        if ["Queue.", "Cache.", "Rate limit.", "Semaphores.", "Key-value store.", "All of it."].contains(&item.as_str())
+        {
             continue;
         }
         let mut rest = item.trim_start_matches("- ").trim();
