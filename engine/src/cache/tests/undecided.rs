@@ -22,7 +22,6 @@ fn prepare(partition: &Partition<'_>, transaction: u64, removal: Removal) -> boo
     if !kept {
         assert_eq!(partition.lower(barrier, epoch, None), Ok(true));
     }
-    partition.check().expect("sound");
     kept
 }
 
@@ -98,7 +97,7 @@ fn a_partition_that_was_emptied_has_no_records_of_before() {
 /// Against a model that knows who has removed what, and when it was decided.
 #[test]
 fn nothing_older_than_a_decision_is_let_in() {
-    let words = allocate(1 << 19);
+    let words = allocate(1 << 15);
     let partition = formatted(&words);
     let (mut random, mut open) = (Random(5), HashMap::<u64, Vec<u64>>::new());
     let mut removed = HashMap::<u64, u64>::new();
@@ -128,7 +127,9 @@ fn nothing_older_than_a_decision_is_let_in() {
                 assert!(!stale || refuses(&partition, number, at(since)), "{number} of {since} was let in at {now}");
             }
         }
-        partition.check().expect("sound");
+        if now % 64 == 0 {
+            partition.check().expect("sound");
+        }
     }
     for transaction in open.into_keys() {
         partition.removal_decided(transaction, None).expect("sound");
