@@ -9,7 +9,8 @@
 //! The records are lost with the memory, the transactions are not. So each holds an advisory lock, which the server keeps with it through
 //! restarts, and a partition that was made empty takes no value before somebody has looked who has such locks ([`look`]). Of
 //! those that are there by then nobody knows what they have removed: nothing of their databases is taken until they are decided.
-//! Where the server takes no prepared transactions (`max_prepared_transactions = 0`) there is nothing to look for.
+//! Where the server takes no prepared transactions (`max_prepared_transactions = 0`) there is nothing to look for; nor where the memory
+//! is as it was made and none can be left from before the server's start.
 
 use super::barrier::{self, Barrier};
 use super::settings::REGION;

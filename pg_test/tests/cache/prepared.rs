@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::server::{self, Database};
 use postgres::Client;
-use xtask::server::Shutdown;
+use xtask::server::{Server, Shutdown};
 
 /// A table and a key that is made of its row.
 const NEEDED: &str = "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1); \
@@ -28,6 +28,15 @@ const WAYS: [&str; 11] = [
     "UPDATE tagged SET v = v + 1",
     "SAVEPOINT s; SELECT enough.cache_set('k', '1'); RELEASE s; SAVEPOINT s; SELECT enough.cache_set('other', '1'); ROLLBACK TO s",
 ];
+
+/// A server with a database that has the tables, and two sessions there.
+fn with_tables() -> Result<(Server, Database, Client, Client)> {
+    let server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let (mut client, other) = (database.client()?, database.client()?);
+    client.batch_execute(NEEDED)?;
+    Ok((server, database, client, other))
+}
 
 fn get(client: &mut Client, key: &str) -> Result<Option<String>> {
     Ok(client.query_one("SELECT enough.cache_get($1)::text", &[&key])?.get(0))
@@ -54,10 +63,7 @@ fn is_stored_again(client: &mut Client, expected: &str) -> Result<()> {
 
 #[test]
 fn a_key_is_absent_until_the_decision_and_never_what_it_was_before() -> Result<()> {
-    let server = server::start(&server::options()?)?;
-    let database = Database::on(&server)?;
-    let (mut client, mut other) = (database.client()?, database.client()?);
-    client.batch_execute(NEEDED)?;
+    let (_server, database, mut client, mut other) = with_tables()?;
     let mut row = 1;
     for (number, way) in WAYS.iter().enumerate() {
         for (commit, by_other) in [(true, false), (true, true), (false, false), (false, true)] {
@@ -89,10 +95,8 @@ fn a_key_is_absent_until_the_decision_and_never_what_it_was_before() -> Result<(
 
 #[test]
 fn who_looks_late_stores_nothing_that_was_read_before_the_decision() -> Result<()> {
-    let server = server::start(&server::options()?)?;
-    let database = Database::on(&server)?;
-    let (mut client, mut other, mut old) = (database.client()?, database.client()?, database.client()?);
-    client.batch_execute(NEEDED)?;
+    let (_server, database, mut client, mut other) = with_tables()?;
+    let mut old = database.client()?;
     let gid = &database.name;
     client.batch_execute(&format!(
         "BEGIN; UPDATE t SET v = 2; SELECT enough.cache_delete('k'); PREPARE TRANSACTION '{gid}'"
@@ -147,10 +151,7 @@ fn a_restart_forgets_nothing_of_what_is_undecided() -> Result<()> {
 
 #[test]
 fn more_than_there_is_room_for_is_refused_and_holds_nothing_up() -> Result<()> {
-    let server = server::start(&server::options()?)?;
-    let database = Database::on(&server)?;
-    let (mut client, mut other) = (database.client()?, database.client()?);
-    client.batch_execute(NEEDED)?;
+    let (_server, database, mut client, mut other) = with_tables()?;
     let tags = |from: i32| {
         format!("BEGIN; SELECT enough.cache_invalidate('tag ' || i) FROM generate_series({from}, {from} + 19) AS i")
     };
@@ -182,10 +183,7 @@ fn more_than_there_is_room_for_is_refused_and_holds_nothing_up() -> Result<()> {
 
 #[test]
 fn nobody_waits_for_a_value_that_a_prepared_transaction_was_computing() -> Result<()> {
-    let server = server::start(&server::options()?)?;
-    let database = Database::on(&server)?;
-    let (mut client, mut other) = (database.client()?, database.client()?);
-    client.batch_execute(NEEDED)?;
+    let (_server, database, mut client, mut other) = with_tables()?;
     let fetch = "SELECT enough.cache_fetch('f', '1 hour', 'SELECT to_jsonb(v) FROM t')";
     let gid = &database.name;
     // Its turn would end with the transaction, since the query itself has written.
@@ -207,10 +205,7 @@ fn nobody_waits_for_a_value_that_a_prepared_transaction_was_computing() -> Resul
 
 #[test]
 fn a_prepared_transaction_that_only_reads_the_cache_holds_nothing_up() -> Result<()> {
-    let server = server::start(&server::options()?)?;
-    let database = Database::on(&server)?;
-    let (mut client, mut other) = (database.client()?, database.client()?);
-    client.batch_execute(NEEDED)?;
+    let (_server, database, mut client, mut other) = with_tables()?;
     is_stored_again(&mut other, "1")?;
     let gid = &database.name;
     client.batch_execute(&format!(

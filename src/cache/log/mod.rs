@@ -717,10 +717,10 @@ impl Log {
         for index in 0..self.writes.len() {
             let write = &mut self.writes[index];
             write.removes |= write.action != Action::SetStale;
-            if write.removes {
-                write.action = if write.action == Action::Removed { Action::Removed } else { Action::Delete };
-                self.removes = true;
+            if write.removes && write.action != Action::Removed {
+                write.action = Action::Delete;
             }
+            self.removes |= write.removes;
         }
     }
 

@@ -69,8 +69,8 @@ fn counters(queue: &Queue) -> Result<Counters, Error> {
     recount(queue)
 }
 
-/// Counts the rows of a queue's tables. Whose prepared transactions may have been decided looks first ([`doubt::settle`]): what a count
-/// has seen must not be added to it.
+/// Counts the rows of a queue's tables. Decisions of prepared transactions that are known by now are to be carried out before
+/// ([`doubt::settle`]): what the count has seen must not be added to it later.
 pub(in crate::queue) fn recount(queue: &Queue) -> Result<Counters, Error> {
     for _ in 0..RECOUNTS {
         let undecided = queue.index(|index, slot| index.doubts(slot))?;
