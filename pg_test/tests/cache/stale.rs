@@ -10,7 +10,7 @@ use enough_pg_test::server::{self, Database};
 use fastrand::Rng;
 use postgres::{Client, GenericClient};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -131,17 +131,22 @@ fn fill(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
+/// How often each of `KEYS` was found in the cache.
+type Found = [AtomicUsize; KEYS.len()];
+
 /// Who has read a row doesn't find what was made from an older one.
-fn judge(client: &mut Client, rng: &mut Rng, stop: &AtomicBool) -> Result<()> {
+fn judge(client: &mut Client, rng: &mut Rng, stop: &AtomicBool, found: &Found) -> Result<()> {
     while !stop.load(Relaxed) {
         let row = rng.i32(0..ROWS);
-        let (prefix, compute) = KEYS[rng.usize(0..KEYS.len())];
+        let kind = rng.usize(0..KEYS.len());
+        let (prefix, compute) = KEYS[kind];
         let current: Value = client.query_one(compute, &[&row])?.get(0);
         let cached = cached(client, prefix, row)?;
         ensure!(
             cached.as_ref().is_none_or(|cached| cached.as_i64() >= current.as_i64()),
             "{prefix} {row} was seen with {current}, and {cached:?} in the cache afterwards"
         );
+        found[kind].fetch_add(usize::from(cached.is_some()), Relaxed);
     }
     Ok(())
 }
@@ -151,7 +156,7 @@ fn cached(client: &mut Client, prefix: &str, row: i32) -> Result<Option<Value>> 
 }
 
 /// One round of all of them; ends when the writers do.
-fn round(database: &Database, seed: u64) -> Result<()> {
+fn round(database: &Database, seed: u64, found: &Found) -> Result<()> {
     let stop = AtomicBool::new(false);
     let session = |number: u64, work: &dyn Fn(&mut Client, &mut Rng) -> Result<()>| {
         work(&mut connected(database)?, &mut Rng::with_seed(seed * 100 + number))
@@ -162,7 +167,7 @@ fn round(database: &Database, seed: u64) -> Result<()> {
             let judges = number < JUDGES;
             scope.spawn(move || {
                 let outcome = session(number, &|client, rng| {
-                    if judges { judge(client, rng, stop) } else { fill(client, rng, stop) }
+                    if judges { judge(client, rng, stop, found) } else { fill(client, rng, stop) }
                 });
                 // Who fails ends the others.
                 stop.fetch_or(outcome.is_err(), Relaxed);
@@ -206,21 +211,20 @@ fn the_cache_is_never_older_than_the_table() -> Result<()> {
     let refused = |client: &mut Client| -> Result<i64> {
         Ok(client.query_one("SELECT stale_fills_refused FROM enough.cache_stats()", &[])?.get(0))
     };
-    let (before, mut found) = (refused(&mut client)?, [0; KEYS.len()]);
+    let (before, found) = (refused(&mut client)?, Found::default());
     for seed in 1..=ROUNDS {
-        round(&database, seed).with_context(|| format!("round {seed}"))?;
+        round(&database, seed, &found).with_context(|| format!("round {seed}"))?;
         for row in 0..ROWS {
-            for ((prefix, compute), found) in KEYS.into_iter().zip(&mut found) {
+            for (prefix, compute) in KEYS {
                 let current: Value = client.query_one(compute, &[&row])?.get(0);
                 if let Some(cached) = cached(&mut client, prefix, row)? {
-                    *found += 1;
                     ensure!(cached == current, "all is quiet, {prefix} {row} is {current}, and the cache has {cached}");
                 }
             }
         }
     }
     ensure!(
-        found.into_iter().all(|found| found > 0),
+        found.iter().all(|found| found.load(Relaxed) > 0),
         "not each was ever found in the cache, so this shows little: {found:?}"
     );
     ensure!(refused(&mut client)? > before, "no value was ever refused, so this test shows nothing");

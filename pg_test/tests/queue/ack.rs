@@ -14,7 +14,9 @@ struct Crashing {
 
 impl Crashing {
     fn new() -> Result<Self> {
-        let server = server::start(&server::options()?)?;
+        // Who writes a page writes the WAL before it: neither of these may come in between.
+        let options = server::options()?.conf("bgwriter_lru_maxpages", "0").conf("autovacuum", "off");
+        let server = server::start(&options)?;
         let database = Database::on(&server)?;
         database.client()?.batch_execute("CREATE TABLE note (text text)")?;
         Ok(Crashing { server, database })
@@ -66,7 +68,12 @@ fn a_commit_that_only_finishes_messages_does_not_wait() -> Result<()> {
         // One transaction, and a savepoint in it.
         "BEGIN; SELECT enough.queue_read('q'); SAVEPOINT s; SELECT enough.queue_delete('q', 1); RELEASE s; COMMIT",
     ] {
-        ensure!(crashing.comes_again("async", work)?, "{work}: the commit waited");
+        // Another process may still have written the WAL in time, a checkpoint for one: not three times in a row.
+        let mut comes_again = false;
+        for _ in 0..3 {
+            comes_again = comes_again || crashing.comes_again("async", work)?;
+        }
+        ensure!(comes_again, "{work}: the commit waited");
         ensure!(!crashing.comes_again("durable", work)?, "{work}: the commit of a queue that is durable didn't wait");
     }
     Ok(())
