@@ -3,7 +3,7 @@
 //! A trigger that runs for each statement finds all rows in its transition tables; the server writes both of an UPDATE row by
 //! row, so that they are in the same order. One that runs for each row is told of that row.
 
-use super::fmgr::{Jsonb, payload};
+use super::argument::{Jsonb, payload};
 use super::row::column;
 use super::trigger::Trigger;
 use super::value::copied;

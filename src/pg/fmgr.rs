@@ -1,22 +1,24 @@
-//! From SQL into Rust and back: arguments and results without copies that nobody needs.
+//! From SQL into Rust and back: calls, and their arguments without copies that nobody needs.
 //!
 //! The SQL side of every function is written by hand in `sql/`, where its defaults, volatility, strictness and comment
 //! can be seen; the Rust side is a plain function from a [`Call`] to a [`Value`], exported by [`export!`](crate::export)
 //! under the name `enough_<function>`. This is thinner than pgrx's `#[pg_extern]`: a `jsonb` stays in the server's own
-//! binary form, and a result row's descriptor is looked up once a statement instead of once a call.
+//! binary form, and a result row's descriptor is looked up once a session instead of once a call.
 //!
 //! Argument numbers count from 0. All functions are called on NULL input, because NULL is an error that names the
 //! argument or means a default, never a NULL result.
 
+use super::argument::payload;
+pub use super::argument::{Array, Jsonb, Text};
 use super::encoding::decode_start;
 use super::guard::guarded;
-use super::row::{Fields, RowKind, column};
+pub use super::results::Rows;
 use super::server;
+pub use super::time::Time;
+use super::time::interval_micros;
 pub use super::value::{Buffer, Value};
-use super::value::{copied, split};
 use crate::error::Error;
-use pgrx::pg_sys::{self, Datum, Oid};
-use pgrx::varlena::{vardata_any, varsize_any, varsize_any_exhdr};
+use pgrx::pg_sys::{self, Datum};
 use std::ffi::CStr;
 use std::marker::PhantomData;
 
@@ -66,7 +68,7 @@ pub unsafe fn dispatch<'c>(
             if server::is_parallel_worker() {
                 return Err(in_a_worker(info));
             }
-            let value = body(&mut Call { info, lifetime: PhantomData })?;
+            let value = body(&mut Call::of(info))?;
             if let Value::Raise(error) = value {
                 return Ok(Err(error));
             }
@@ -107,7 +109,9 @@ pub unsafe fn dispatch_fast<'c>(
     short: impl FnOnce(&Call<'c>) -> Option<FastResult>,
     body: impl FnOnce(&mut Call<'c>) -> Result<Value<'static>, Error>,
 ) -> Datum {
-    let answer = if server::is_parallel_worker() { None } else { short(&Call { info, lifetime: PhantomData }) };
+    // SAFETY: the caller's promise.
+    let call = unsafe { Call::of(info) };
+    let answer = if server::is_parallel_worker() { None } else { short(&call) };
     match answer {
         // SAFETY: the caller's promise.
         Some(FastResult(datum)) => unsafe {
@@ -154,211 +158,18 @@ impl FastResult {
 
 /// One call of an SQL function. Lives as long as the memory that the arguments are in.
 pub struct Call<'c> {
-    info: pg_sys::FunctionCallInfo,
+    pub(super) info: pg_sys::FunctionCallInfo,
     lifetime: PhantomData<&'c ()>,
-}
-
-/// A `jsonb` argument as it came: maybe compressed, maybe out of line.
-#[derive(Clone, Copy)]
-pub struct Jsonb<'c> {
-    datum: Datum,
-    lifetime: PhantomData<&'c ()>,
-}
-
-impl Jsonb<'static> {
-    /// A copy in the memory of the call, by its binary form without the varlena header.
-    pub fn copied(payload: &[u8]) -> Self {
-        Jsonb { datum: copied(payload), lifetime: PhantomData }
-    }
-}
-
-impl Text<'static> {
-    /// A copy in the memory of the call, by its bytes in the database's encoding.
-    pub fn copied(bytes: &[u8]) -> Self {
-        Text { datum: copied(bytes), lifetime: PhantomData }
-    }
-}
-
-impl<'c> Jsonb<'c> {
-    /// A value that lives as long as the call.
-    ///
-    /// # Safety
-    /// `datum` is a `jsonb` that lives as long as `'c`, or as what is made of it is used.
-    pub(super) unsafe fn of(datum: Datum) -> Self {
-        Jsonb { datum, lifetime: PhantomData }
-    }
-
-    /// Its binary form, without the varlena header.
-    #[inline]
-    pub fn payload(self) -> &'c [u8] {
-        // SAFETY: made from an argument of a varlena type.
-        unsafe { payload(self.datum) }
-    }
-
-    /// Its bytes as it came: a value out of line counts as what points to it.
-    pub(crate) fn size(self) -> usize {
-        // SAFETY: made from an argument of a varlena type.
-        unsafe { varsize_any(self.datum.cast_mut_ptr()) }
-    }
-
-    /// For calls into the server.
-    #[inline]
-    pub(crate) fn datum(self) -> Datum {
-        self.datum
-    }
-}
-
-/// A `text` argument as it came, in the database's encoding.
-#[derive(Clone, Copy)]
-pub struct Text<'c> {
-    datum: Datum,
-    lifetime: PhantomData<&'c ()>,
-}
-
-impl<'c> Text<'c> {
-    /// Its bytes.
-    #[inline]
-    pub fn payload(self) -> &'c [u8] {
-        // SAFETY: made from an argument of a varlena type.
-        unsafe { payload(self.datum) }
-    }
-
-    /// For calls into the server.
-    #[inline]
-    pub(crate) fn datum(self) -> Datum {
-        self.datum
-    }
-
-    /// As a result.
-    #[inline]
-    pub fn into_value(self) -> Value<'static> {
-        Value::Raw(self.datum)
-    }
-}
-
-/// The elements of an array argument; NULLs are `None`. They are in the call's memory, as the server has laid them out.
-pub struct Array<'c, T> {
-    items: &'c [Datum],
-    nulls: &'c [bool],
-    make: fn(Datum) -> T,
-}
-
-impl<T> Clone for Array<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Array<'_, T> {}
-
-#[allow(clippy::len_without_is_empty, reason = "nobody has asked yet")]
-impl<'c, T: 'c> Array<'c, T> {
-    /// How many there are.
-    pub fn len(self) -> usize {
-        self.items.len()
-    }
-
-    /// The `index`-th element; `None` where it is NULL, or there are fewer.
-    pub fn get(self, index: usize) -> Option<T> {
-        let item = self.items.get(index).filter(|_| self.nulls.get(index) == Some(&false))?;
-        Some((self.make)(*item))
-    }
-
-    /// The elements in their order.
-    pub fn iter(self) -> impl ExactSizeIterator<Item = Option<T>> + 'c {
-        let make = self.make;
-        self.items.iter().zip(self.nulls).map(move |(&item, &null)| (!null).then(|| make(item)))
-    }
-}
-
-/// The bytes of a varlena, fetched and decompressed where it must be.
-///
-/// # Safety
-/// `datum` is a varlena that lives as long as `'c`.
-#[inline]
-pub(crate) unsafe fn payload<'c>(datum: Datum) -> &'c [u8] {
-    // SAFETY: the caller's promise; what detoasting allocates lives in the call's memory context.
-    unsafe {
-        let mut varlena = datum.cast_mut_ptr::<pg_sys::varlena>();
-        // A guarded call for the few that are compressed or out of line.
-        if pgrx::varlena::varatt_is_4b_c(varlena) || pgrx::varlena::varatt_is_1b_e(varlena) {
-            varlena = pg_sys::pg_detoast_datum_packed(varlena);
-        }
-        std::slice::from_raw_parts(vardata_any(varlena).cast(), varsize_any_exhdr(varlena))
-    }
-}
-
-/// A duration or instant that isn't a number of microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Time {
-    /// Microseconds; of an instant, since PostgreSQL's epoch.
-    Micros(i64),
-    /// Beyond what a 64-bit number of microseconds holds.
-    TooLong,
-    /// `'infinity'`
-    Infinite,
-    /// `'-infinity'`
-    NegativeInfinite,
-}
-
-impl Time {
-    /// For messages.
-    pub fn describe(self) -> String {
-        match self {
-            Time::Micros(micros) => describe_micros(micros),
-            Time::TooLong => "an interval of over 292,000 years".into(),
-            Time::Infinite => "infinity".into(),
-            Time::NegativeInfinite => "-infinity".into(),
-        }
-    }
-}
-
-/// A number of microseconds in the units of intervals: `1 day 30 minutes`, `-250 ms`, `0 s`.
-fn describe_micros(micros: i64) -> String {
-    const UNITS: [(u64, &str); 6] = [
-        (86_400_000_000, "day"),
-        (3_600_000_000, "hour"),
-        (60_000_000, "minute"),
-        (1_000_000, "s"),
-        (1_000, "ms"),
-        (1, "us"),
-    ];
-    let mut rest = micros.unsigned_abs();
-    let mut parts = Vec::new();
-    for (size, unit) in UNITS {
-        let (count, plural) = (rest / size, if unit.len() > 2 && rest / size > 1 { "s" } else { "" });
-        if count > 0 {
-            parts.push(format!("{count} {unit}{plural}"));
-        }
-        rest %= size;
-    }
-    if parts.is_empty() {
-        return "0 s".into();
-    }
-    format!("{}{}", if micros < 0 { "-" } else { "" }, parts.join(" "))
-}
-
-/// An interval in microseconds, as `EXTRACT(EPOCH …)` counts: a year has 365.25 days, a month 30.
-#[inline]
-fn interval_micros(interval: pg_sys::Interval) -> Time {
-    if interval.month == 0 && interval.day == 0 { Time::Micros(interval.time) } else { long_micros(interval) }
-}
-
-fn long_micros(interval: pg_sys::Interval) -> Time {
-    const DAY: i128 = 86_400_000_000;
-    // Since 17 an interval can be infinite, which is told by its fields' extremes.
-    if interval.month == i32::MAX && interval.day == i32::MAX && interval.time == i64::MAX {
-        return Time::Infinite;
-    }
-    if interval.month == i32::MIN && interval.day == i32::MIN && interval.time == i64::MIN {
-        return Time::NegativeInfinite;
-    }
-    let (years, months) = (i128::from(interval.month / 12), i128::from(interval.month % 12));
-    let micros = years * (DAY * 1461 / 4) + months * 30 * DAY + i128::from(interval.day) * DAY;
-    i64::try_from(micros + i128::from(interval.time)).map_or(Time::TooLong, Time::Micros)
 }
 
 impl<'c> Call<'c> {
+    /// # Safety
+    /// As for [`dispatch`]; the arguments live as long as `'c`.
+    #[inline(always)]
+    unsafe fn of(info: pg_sys::FunctionCallInfo) -> Self {
+        Call { info, lifetime: PhantomData }
+    }
+
     #[inline(always)]
     fn argument(&self, index: usize) -> Option<Datum> {
         // SAFETY: the server fills as many arguments as the function has; a number beyond them is answered by None.
@@ -429,7 +240,8 @@ impl<'c> Call<'c> {
     /// A `text` argument, also for calls into the server.
     #[inline]
     pub fn raw_text(&self, index: usize) -> Option<Text<'c>> {
-        self.argument(index).map(|datum| Text { datum, lifetime: PhantomData })
+        // SAFETY: the SQL declarations give such arguments the type text.
+        self.argument(index).map(|datum| unsafe { Text::of(datum) })
     }
 
     /// A `text` argument for people, or a word that means something; what is longer than any such text is cut off.
@@ -441,7 +253,8 @@ impl<'c> Call<'c> {
     /// A `jsonb` argument.
     #[inline]
     pub fn jsonb(&self, index: usize) -> Option<Jsonb<'c>> {
-        self.argument(index).map(|datum| Jsonb { datum, lifetime: PhantomData })
+        // SAFETY: the SQL declarations give such arguments the type jsonb.
+        self.argument(index).map(|datum| unsafe { Jsonb::of(datum) })
     }
 
     /// An `interval` argument.
@@ -469,7 +282,8 @@ impl<'c> Call<'c> {
 
     /// The same, also for calls into the server.
     pub fn raw_text_array(&self, index: usize) -> Option<Array<'c, Text<'c>>> {
-        self.array(index, pg_sys::TEXTOID, -1, false, b'i', |datum| Text { datum, lifetime: PhantomData })
+        // SAFETY: elements of such an array are texts, which live as long as the call.
+        self.array(index, pg_sys::TEXTOID, -1, false, b'i', |datum| unsafe { Text::of(datum) })
     }
 
     /// A `bytea[]` argument's elements.
@@ -480,7 +294,8 @@ impl<'c> Call<'c> {
 
     /// A `jsonb[]` argument's elements.
     pub fn jsonb_array(&self, index: usize) -> Option<Array<'c, Jsonb<'c>>> {
-        self.array(index, pg_sys::JSONBOID, -1, false, b'i', |datum| Jsonb { datum, lifetime: PhantomData })
+        // SAFETY: elements of such an array are jsonb, which live as long as the call.
+        self.array(index, pg_sys::JSONBOID, -1, false, b'i', |datum| unsafe { Jsonb::of(datum) })
     }
 
     /// A `bigint[]` argument's elements.
@@ -532,7 +347,7 @@ impl<'c> Call<'c> {
             } else {
                 (std::slice::from_raw_parts(items, count), std::slice::from_raw_parts(nulls, count))
             };
-            Some(Array { items, nulls, make })
+            Some(Array::of(items, nulls, make))
         }
     }
 
@@ -547,147 +362,5 @@ impl<'c> Call<'c> {
     pub fn function(&self) -> pg_sys::Oid {
         // SAFETY: a valid call names its function.
         unsafe { (*(*self.info).flinfo).fn_oid }
-    }
-
-    /// [`Self::row`], and from the next call on [`RowKind::row`] works.
-    pub fn row_of<F: Fields, const COLUMNS: usize>(
-        &mut self,
-        kind: &RowKind<F>,
-        values: &[Value<'_>; COLUMNS],
-    ) -> Result<Value<'static>, Error> {
-        let row = self.row(values)?;
-        // SAFETY: `row` has put it there.
-        unsafe { kind.remember(self.function(), (*(*self.info).flinfo).fn_extra.cast()) };
-        Ok(row)
-    }
-
-    /// The result row of a function that returns one row.
-    pub fn row<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<Value<'static>, Error> {
-        // SAFETY: `flinfo` belongs to this call's statement, which keeps `fn_extra` for its function alone; the
-        // descriptor is copied into the memory that lives as long.
-        unsafe {
-            let function = (*self.info).flinfo;
-            let mut descriptor: pg_sys::TupleDesc = (*function).fn_extra.cast();
-            if descriptor.is_null() {
-                descriptor = self.known_row()?;
-                (*function).fn_extra = descriptor.cast();
-            }
-            check_width(COLUMNS, (*descriptor).natts)?;
-            let (mut datums, mut nulls) = split(values);
-            let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
-            // As HeapTupleGetDatum does where nothing is toasted; a value that is goes through the server's call.
-            if u32::from((*(*tuple).t_data).t_infomask) & pg_sys::HEAP_HASEXTERNAL == 0 {
-                return Ok(Value::Raw(Datum::from((*tuple).t_data)));
-            }
-            Ok(Value::Raw(pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)))
-        }
-    }
-
-    /// The descriptor of the function's row. A statement that is executed again starts with an empty `fn_extra`, so
-    /// what was found is kept for the session: a function's row type never changes while it has the same OID.
-    ///
-    /// # Safety
-    /// The call is valid.
-    unsafe fn known_row(&self) -> Result<pg_sys::TupleDesc, Error> {
-        thread_local! {
-            static KNOWN: std::cell::RefCell<Vec<(pg_sys::Oid, pg_sys::TupleDesc)>> = const { std::cell::RefCell::new(Vec::new()) };
-        }
-        let function = self.function();
-        let known = KNOWN.with_borrow(|known| known.iter().find(|known| known.0 == function).map(|known| known.1));
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        // SAFETY: the caller's promise.
-        let descriptor = unsafe { self.describe_row()? };
-        KNOWN.with_borrow_mut(|known| known.push((function, descriptor)));
-        Ok(descriptor)
-    }
-
-    /// # Safety
-    /// To be called once a session: what it allocates stays.
-    #[cold]
-    unsafe fn describe_row(&self) -> Result<pg_sys::TupleDesc, Error> {
-        // SAFETY: the call is valid; the memory context outlives the statement's calls.
-        unsafe {
-            let mut descriptor = std::ptr::null_mut();
-            let kind = pg_sys::get_call_result_type(self.info, std::ptr::null_mut(), &raw mut descriptor);
-            if kind != pg_sys::TypeFuncClass::TYPEFUNC_COMPOSITE {
-                return Err(Error::Internal { problem: "a function is not declared to return a row".into() });
-            }
-            let caller = pg_sys::CurrentMemoryContext;
-            pg_sys::CurrentMemoryContext = pg_sys::TopMemoryContext;
-            let descriptor = pg_sys::BlessTupleDesc(pg_sys::CreateTupleDescCopy(descriptor));
-            pg_sys::CurrentMemoryContext = caller;
-            Ok(descriptor)
-        }
-    }
-
-    /// Starts the result of a function that returns a set of rows, or of single values.
-    pub fn rows(&mut self) -> Result<Rows<'c>, Error> {
-        // SAFETY: the call is valid; the server checks that the caller takes a set, and makes the store.
-        unsafe {
-            let result: *mut pg_sys::ReturnSetInfo = (*self.info).resultinfo.cast();
-            if result.is_null() || (*result).type_ != pg_sys::NodeTag::T_ReturnSetInfo {
-                return Err(Error::Internal { problem: "called where a set of rows can't be taken".into() });
-            }
-            // What the executor expects is what the function is declared to return, looked up once a statement.
-            pg_sys::InitMaterializedSRF(self.info, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
-            Ok(Rows { result, lifetime: PhantomData })
-        }
-    }
-}
-
-fn check_width(values: usize, columns: i32) -> Result<(), Error> {
-    if usize::try_from(columns) == Ok(values) {
-        return Ok(());
-    }
-    Err(Error::NotReady {
-        problem: format!("the library of pg_enough answers with {values} columns, and its function has {columns}"),
-        hint: "The library is of another version than the extension: run ALTER EXTENSION pg_enough UPDATE in this \
-               database, and reconnect."
-            .into(),
-    })
-}
-
-/// Whether a value of that type may stand where the other is expected: an owner may have altered a table so far that it still
-/// works.
-fn fits(kind: Oid, expected: Oid) -> bool {
-    let is_integer = |kind| matches!(kind, pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID);
-    kind == expected
-        || (is_integer(kind) && is_integer(expected))
-        || (kind == pg_sys::VARCHAROID && expected == pg_sys::TEXTOID)
-}
-
-/// The rows of a set, as they are added.
-pub struct Rows<'c> {
-    result: *mut pg_sys::ReturnSetInfo,
-    lifetime: PhantomData<&'c ()>,
-}
-
-impl Rows<'_> {
-    /// Adds a row.
-    #[inline]
-    pub fn push<const COLUMNS: usize>(&mut self, values: &[Value<'_>; COLUMNS]) -> Result<(), Error> {
-        // SAFETY: `rows` made the store and its descriptor, which live as long as the call; the store copies.
-        unsafe {
-            let descriptor = (*self.result).setDesc;
-            check_width(values.len(), (*descriptor).natts)?;
-            for (number, value) in values.iter().enumerate() {
-                if let Value::Typed(_, kind) = *value
-                    && !fits(kind, (*column(descriptor, number)).atttypid)
-                {
-                    return Err(Error::altered());
-                }
-            }
-            let (mut datums, mut nulls) = split(values);
-            pg_sys::tuplestore_putvalues((*self.result).setResult, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
-        }
-        Ok(())
-    }
-
-    /// What the function returns when all rows are added.
-    #[allow(clippy::unused_self, reason = "nothing can be added after it")]
-    pub fn end(self) -> Value<'static> {
-        Value::Null
     }
 }

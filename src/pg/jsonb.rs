@@ -1,6 +1,7 @@
 //! What only the server knows about a `jsonb`.
 
-use super::fmgr::{Buffer, Value, payload};
+use super::argument::payload;
+use super::fmgr::{Buffer, Value};
 use pgrx::pg_sys;
 
 /// Whether two `jsonb` values, given by their binary form without the varlena header, are equal as the operator `=` has

@@ -10,7 +10,8 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `fmgr.rs`, `value.rs`, `row.rs` | from SQL into Rust and back |
+//! | `fmgr.rs`, `argument.rs`, `time.rs` | from SQL into Rust: calls and their arguments |
+//! | `value.rs`, `results.rs`, `row.rs` | and back: values, rows, and rows of a fixed size |
 //! | `guard.rs`, `raise.rs` | errors and panics on their way into the server; errors with a SQLSTATE of the extension's own |
 //! | `spi.rs`, `query.rs` | statements of the extension's own; a query that the user has given |
 //! | `reads.rs` | the tables that a piece of work reads |
@@ -33,6 +34,7 @@
 #![allow(unsafe_code, reason = "the server's C interface")]
 #![allow(clippy::cast_ptr_alignment, reason = "the server aligns what it allocates")]
 
+pub mod argument;
 pub mod backend_local;
 pub mod catalog;
 pub mod changes;
@@ -52,11 +54,13 @@ pub mod query;
 pub mod raise;
 pub mod reads;
 mod reserve;
+mod results;
 pub mod row;
 pub mod savepoint;
 pub mod server;
 pub mod spi;
 pub mod table;
+mod time;
 pub mod trigger;
 pub mod unguarded;
 pub mod value;

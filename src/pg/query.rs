@@ -1,6 +1,7 @@
 //! A query that the user has given: run as the caller, with its privileges, search path and transaction.
 
-use super::fmgr::{Buffer, Jsonb, payload};
+use super::argument::{Jsonb, payload};
+use super::value::Buffer;
 use crate::error::Error;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;

@@ -1,7 +1,7 @@
 //! Statements of the extension's own, for what isn't on a hot path: making and dropping tables, options, archives.
 
+use super::argument::{Jsonb, Text, payload};
 use super::encoding::{decode, encode, encode_c};
-use super::fmgr::{Jsonb, Text, payload};
 use super::table::relation::{JSONB, TIMESTAMPTZ};
 use super::value::{Value, copied};
 use super::{catalog, server};

@@ -8,7 +8,8 @@ use super::columns::{
     MSG_ID, PRIORITY,
 };
 use super::table::{QueueTable, group_number, item_pointer, tid_of};
-use crate::pg::fmgr::{Value, payload};
+use crate::pg::argument::payload;
+use crate::pg::fmgr::Value;
 use crate::pg::server;
 use crate::pg::table::rows::{self as plain, Tuple, fetched};
 use crate::pg::table::snapshot::{Latest, fixed_snapshot, snapshot_self};

@@ -3,7 +3,7 @@
 use super::columns::{ATTEMPTS, BY_GROUP, BY_NUMBER, BY_TIME, DELIVER_AT, ENQUEUED_AT, GROUP_KEY, MSG_ID, PRIORITY};
 use super::rows::{OpenTable, tag};
 use super::table::{group_number, tid_of};
-use crate::pg::fmgr::payload;
+use crate::pg::argument::payload;
 use crate::pg::server;
 use crate::pg::table::relation::Relation;
 use crate::pg::table::rows::Tuple;
