@@ -2,7 +2,7 @@
 -- entries of the cache, keys of rate limits and semaphores by their names. The rest is given by levels, each with all of those before
 -- it: user, monitor, operator, admin. docs/privileges.md has the functions of each; a test compares.
 
--- SECURITY DEFINER, so that all privileges are the extension owner's to give, whoever calls: then the same call takes them
+-- SECURITY DEFINER, so that all privileges are the extension owner's to give, whichever role calls: then the same call takes them
 -- away again, and pg_dump writes plain GRANTs. Callers are admins, by the REVOKE and the GRANT below.
 CREATE FUNCTION enough._change_privileges(role regrole, what text, give boolean) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

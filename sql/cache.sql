@@ -200,7 +200,7 @@ For operators, see grant_to(). Fails with 42501 for others.';
 -- It makes everybody's cache cold.
 REVOKE ALL ON FUNCTION enough.cache_clear() FROM PUBLIC;
 
--- Who fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would.
+-- A role that fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would.
 CREATE FUNCTION enough.cache_invalidate_by_trigger() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_invalidate_by_trigger';
 COMMENT ON FUNCTION enough.cache_invalidate_by_trigger() IS
@@ -236,7 +236,7 @@ BEGIN
             MESSAGE = format('invalid value for argument "tag": "%s"', chosen),
             HINT = 'Put the name of a column between braces, as in ''user:{id}''; write a brace itself twice.';
     END IF;
-    -- Before the catalogs are read: who else changes the table''s triggers, or drops it, is done then.
+    -- Before the catalogs are read: any other session that changes the table''s triggers, or drops it, is done then.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', tbl);
     -- Citus' list of its tables: also one that it has only added to its metadata has its rows in a shard, where no such trigger fires.
     IF to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL THEN

@@ -196,7 +196,7 @@ CREATE FUNCTION enough.queue_read_these(
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read_these';
 COMMENT ON FUNCTION enough.queue_read_these IS
 'Leases those of up to 10,000 messages that are ready to the caller, and returns them in the order of msg_ids: for a reader that chooses its messages by what is in the table. None for an empty array or NULL.
-Not those that are leased, delayed, behind the head of their group, sent by this transaction, or not there; who asks for messages that others ask for, too, may get fewer. Waits for nothing. Within max_in_flight and max_rate. Needs SELECT and DELETE on the table.
+Not those that are leased, delayed, behind the head of their group, sent by this transaction, or not there; a call that asks for messages that others ask for, too, may get fewer. Waits for nothing. Within max_in_flight and max_rate. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 54000 (too many), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_read_own(
@@ -356,7 +356,7 @@ CREATE FUNCTION enough.queue_reschedule(queue text, msg_ids bigint[], deliver_at
 RETURNS SETOF bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_reschedule';
 COMMENT ON FUNCTION enough.queue_reschedule IS
-'Gives up to 10,000 messages, ready, leased or delayed, another delivery time: none of them is delivered before it, and each from then on. One in the past is now. A lease ends with that, whoever has it; the attempts stay. None for an empty array or NULL.
+'Gives up to 10,000 messages, ready, leased or delayed, another delivery time: none of them is delivered before it, and each from then on. One in the past is now. A lease ends with that, whichever session has it; the attempts stay. None for an empty array or NULL.
 Returns the msg_ids of those that it changed, in the order of msg_ids: not of those that aren''t there. Durable; until the transaction ends nobody else gets the messages; a rollback leaves them as they were. Rows are locked in the order of their numbers, so that two batches never deadlock. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (infinite, or more than 10 years ahead), 54000 (too many), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 

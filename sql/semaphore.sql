@@ -1,4 +1,4 @@
--- Semaphores. Who holds them is in the server's shared memory, not in tables: nothing here writes a row, so all of it works in
+-- Semaphores. Their holders are in the server's shared memory, not in tables: nothing here writes a row, so all of it works in
 -- read-only transactions and on standbys, and what was acquired stays so when the caller rolls back.
 --
 -- All are VOLATILE, because their results change within a statement, and PARALLEL UNSAFE, because they change shared state. All
@@ -25,7 +25,7 @@ Fails with 42501 where another role holds it, unless the caller has that role''s
 CREATE FUNCTION enough.semaphore_release(name text, token bigint) RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_semaphore_release';
 COMMENT ON FUNCTION enough.semaphore_release(text, bigint) IS
-'Releases what a token stands for, and wakes the first of those who wait.
+'Releases what a token stands for, and wakes the first of the sessions that wait.
 name: as of semaphore_acquire(). token: what that returned.
 Returns false where it has been released before or has expired. It takes effect at once, before the transaction commits, and is not undone by a rollback: where others must see what it protected, commit first and release then.
 Fails with 42501 where another role holds it, unless the caller has that role''s rights or is an operator, see grant_to(); 22004 for NULL, 22023 for an empty name, 54000 for a name of more than 512 bytes.';

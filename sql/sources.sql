@@ -1,7 +1,7 @@
 -- Tables as sources: triggers that send what changes in a table. What they have to know is in their arguments, the queue's
 -- name and the columns, so that pg_dump has all of it.
 
--- Who fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would. The
+-- A role that fires a trigger needs no right on its function, nor on what that does, so it must not be PL/pgSQL, which would. The
 -- settings are for the texts of values, which must not depend on the session that writes, and for triggers of the queue's
 -- table, which run as the owner of the table that is written.
 CREATE FUNCTION enough.queue_send_by_trigger() RETURNS trigger
@@ -121,7 +121,7 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege',
             MESSAGE = format('permission denied for table "%s"', own_name), HINT = 'Only the owner of the table may do that.';
     END IF;
-    -- Before the catalogs are read: who else changes the table, or drops it, is done then. What replaces triggers takes the
+    -- Before the catalogs are read: any other session that changes the table, or drops it, is done then. What replaces triggers takes the
     -- lock of dropping them at once, so that two sessions never wait for each other.
     EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', $1,
                    CASE WHEN EXISTS (SELECT FROM enough._queue_source_triggers($1, $2)) THEN 'ACCESS EXCLUSIVE' ELSE 'SHARE ROW EXCLUSIVE' END);
@@ -161,7 +161,7 @@ COMMENT ON FUNCTION enough.queue_send_on(regclass, text, text[], text[]) IS
 'Sends every change of a table''s rows to a queue, in the transaction that makes it: a transactional outbox.
 events: insert, update, delete, truncate; by default all but the last. columns: which columns of the rows are in the message, and only an UPDATE that changes one of them is sent; NULL: all columns, and every row that an UPDATE touches. A second call for the same table and queue replaces the first.
 Returns nothing. A message is an object: event; schema and table, the table''s name at that time; old and new, the row before and after as to_jsonb() has it, null where there is none. It has no priority, delay or key. Texts of values do not depend on the session that writes: times are UTC. Messages of a statement are sent together, in the order of its rows. A TRUNCATE is one message, without rows.
-Makes triggers, so it takes the ownership of the table. They send with the rights of the table''s owner, who needs INSERT on the queue''s table; a role that writes the table needs no right on this schema. They follow renames of table and queue, are in a dump, and restoring it sends nothing. A column of columns that is renamed or dropped makes writes fail with 42703 until this is called again. Rows that logical replication applies, those of its first copy included, and those that are written while session_replication_role is replica are sent, too: where a subscriber has the triggers from a copy of the schema, call queue_send_off() there. They run once a statement; once a row where replication applies it and for a partitioned table, a partition, and a table that inherits or is inherited from. Of a partitioned table all partitions'' rows are sent, as the whole table''s, and an UPDATE that moves a row to another partition is a delete and an insert; elsewhere each table sends its own rows. A table that sends cannot become a partition or a child: call queue_send_off() before. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition. Virtual generated columns are not in the message.
+Makes triggers, so it takes the ownership of the table. They send with the rights of the table''s owner, which needs INSERT on the queue''s table; a role that writes the table needs no right on this schema. They follow renames of table and queue, are in a dump, and restoring it sends nothing. A column of columns that is renamed or dropped makes writes fail with 42703 until this is called again. Rows that logical replication applies, those of its first copy included, and those that are written while session_replication_role is replica are sent, too: where a subscriber has the triggers from a copy of the schema, call queue_send_off() there. They run once a statement; once a row where replication applies it and for a partitioned table, a partition, and a table that inherits or is inherited from. Of a partitioned table all partitions'' rows are sent, as the whole table''s, and an UPDATE that moves a row to another partition is a delete and an insert; elsewhere each table sends its own rows. A table that sends cannot become a partition or a child: call queue_send_off() before. Not told are TRUNCATE, ATTACH, DETACH and DROP of a single partition. Virtual generated columns are not in the message.
 Fails with 22004 for a NULL table or queue, or a NULL element; 22023 for another event, an empty array, a table of the schema enough; 42704 (no such queue), 42703 (no such column), 42710 where a partition or the whole table sends to the queue already, 42501 where the table is another''s or its owner lacks INSERT on the queue, 42809 for what can have no such trigger, 42P01 where the table is dropped meanwhile, 25006 in a read-only transaction or on a standby.';
 
 CREATE FUNCTION enough.queue_send_off(tbl regclass, queue text DEFAULT NULL) RETURNS void

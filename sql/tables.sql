@@ -37,7 +37,7 @@ CREATE TABLE enough.queue_key (
 );
 CREATE INDEX queue_key_until ON enough.queue_key (until);
 COMMENT ON TABLE enough.queue_key IS
-'Which dedup keys are taken until when in queues with dedup window, and by which message. Written by those who send; maintain() removes what is over; follows the rows of enough.queue.';
+'Which dedup keys are taken until when in queues with dedup window, and by which message. Written by sends; maintain() removes what is over; follows the rows of enough.queue.';
 SELECT pg_catalog.pg_extension_config_dump('enough.queue_key', '');
 
 CREATE TABLE enough.topic_subscription (

@@ -1,6 +1,6 @@
 -- Topics: which queues get what is published is in enough.topic_subscription. Publishing is sending, once a queue.
 
--- Sessions keep the subscriptions in their own memory. What changes the table, whoever does it, makes them read it again.
+-- Sessions keep the subscriptions in their own memory. Any change of the table makes them read it again.
 CREATE FUNCTION enough._topic_subscription_changed() RETURNS trigger
 LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_topic_subscription_changed';
 COMMENT ON FUNCTION enough._topic_subscription_changed() IS
@@ -20,7 +20,7 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', '
 COMMENT ON FUNCTION enough.topic_subscribe IS
 'Subscribes a queue to topics: when the transaction commits, it gets what is published to those that the pattern matches.
 topic_pattern: words separated by dots, of letters, digits, _ and -, at most 255 bytes; * stands for one word, # for any number of words, also for none. A queue may have several patterns, and gets each message once. The subscription follows the queue when it is renamed, and goes with it when it is dropped. It is in the table enough.topic_subscription, which pg_dump takes along.
-Returns true, or false where the queue has that pattern already. It gives nobody a right on the queue: who publishes needs INSERT on its table, and fails without it. So needs to own the table, or to be an operator, see grant_to().
+Returns true, or false where the queue has that pattern already. It gives nobody a right on the queue: a role that publishes needs INSERT on its table, and fails without it. So needs to own the table, or to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (malformed pattern or name), 25006 (read-only), 40001 (the queue is changed by hand at the same time), 42501.';
 
 CREATE FUNCTION enough.topic_unsubscribe(topic_pattern text, queue text) RETURNS boolean
@@ -37,7 +37,7 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION enough.topic_subscriptions IS
 'Lists the subscriptions of this database.
-Returns a row a pattern and queue. Whoever may use the schema may call it.';
+Returns a row a pattern and queue. Every role that may use the schema may call it.';
 
 CREATE FUNCTION enough.topic_publish(
     topic text,

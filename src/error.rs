@@ -46,7 +46,7 @@ pub enum Error {
     TooLarge { what: Cow<'static, str>, size: usize, limit: usize, unit: &'static str, hint: &'static str },
     /// Leases fill the queues' memory.
     QueueMemory,
-    /// Those who hold or wait for semaphores fill their memory.
+    /// Holders of semaphores and sessions that wait for them fill the memory.
     SemaphoreMemory,
     /// The call must write a table and can't, in this transaction or on this server.
     ReadOnly { function: &'static str },

@@ -1,4 +1,4 @@
-//! `pg_enough`: a message queue, a cache, a rate limiter and semaphores inside PostgreSQL.
+//! `pg_enough`: a message queue, a cache, a rate limiter, semaphores and a key-value store inside PostgreSQL.
 //!
 //! One idea carries it: the durable truth lives in ordinary tables, everything fast lives in one shared-memory segment,
 //! and nothing in that segment is the only copy of anything durable.

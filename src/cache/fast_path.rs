@@ -44,7 +44,6 @@ fn keep(call: &Call<'_>, kind: Kind) -> Option<FastResult> {
     let (hash, name) = key(call, segment)?;
     let key = Key { hash, name: if settings::keep_keys() { Some(name) } else { None } };
     pending::put(key, arguments::end(call.interval(2))?, value, kind)?;
-    store::prefetch(segment, hash);
     Some(FastResult::bool(true))
 }
 

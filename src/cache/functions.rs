@@ -219,7 +219,6 @@ fn mget(call: &mut Call<'_>, kind: Kind) -> Answer {
     for (place, key) in required_elements(keys.iter(), "keys").enumerate() {
         let key = key?;
         let hash = hashed(segment, key.payload()).map_err(|error| error.of_element("keys", place))?;
-        store::prefetch(segment, hash);
         asked.push((key, hash));
     }
     let mut rows = call.rows()?;

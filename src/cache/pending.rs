@@ -157,7 +157,7 @@ pub fn commit_writes() {
 
 fn carry_out(segment: &Segment, log: &mut Log, origin: &ComputedFrom<'_>, now: impl Fn() -> u64 + Copy) {
     let bucket = |key| store::prefetch_bucket(segment, key);
-    let entry = |key| store::fetch_entry(segment, key);
+    let entry = |key| store::prefetch_entry(segment, key);
     log.each_effective(bucket, entry, |log, write, reservation| {
         // An error says that the partition was damaged and is empty now: then the key is absent, too.
         let _ = apply(segment, log, write, reservation, origin, now);

@@ -101,14 +101,8 @@ pub fn read_optimistic(segment: &Segment, key: KeyHash, kind: Kind) -> Option<Bu
     Some(found)
 }
 
-/// Lets the processor fetch what a [`put`] will touch.
-#[inline(always)]
-pub fn prefetch(segment: &Segment, key: KeyHash) {
-    prefetch_bucket(segment, key);
-    fetch_entry(segment, key);
-}
-
-/// Of that, what is known without a look at the memory: the lock and the bucket.
+/// Lets the processor fetch of what a [`put`] will touch what is known without a look at the memory: the lock and the bucket.
+/// For commits of many values: 1,000 of 1,000,000 took 15 % longer without; single calls nothing.
 #[inline(always)]
 pub fn prefetch_bucket(segment: &Segment, key: KeyHash) {
     let Some(partition) = segment.place_of(REGION, key) else { return };
@@ -119,7 +113,7 @@ pub fn prefetch_bucket(segment: &Segment, key: KeyHash) {
 
 /// And what the bucket leads to.
 #[inline(always)]
-pub fn fetch_entry(segment: &Segment, key: KeyHash) {
+pub fn prefetch_entry(segment: &Segment, key: KeyHash) {
     let Some(partition) = segment.place_of(REGION, key) else { return };
     if let Some(entry) = Cache::entry_place(partition.words(), key) {
         partition.prefetch_lines(entry);

@@ -75,7 +75,7 @@ pub fn lock(relation: u32, write: bool) {
     unsafe { pg_sys::LockRelationOid(Oid::from(relation), lock_mode(write)) };
 }
 
-/// Lets go of a lock before the transaction ends; for who has changed nothing.
+/// Releases a lock before the transaction ends; for a caller that has changed nothing.
 pub fn unlock(relation: u32, write: bool) {
     // SAFETY: taken with this mode.
     unsafe { pg_sys::UnlockRelationOid(Oid::from(relation), lock_mode(write)) };

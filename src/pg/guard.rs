@@ -138,7 +138,7 @@ pub(super) unsafe fn guarded<R>(work: impl FnOnce() -> Result<R, Error>) -> R {
     }
 }
 
-/// What the last error said that was raised within the innermost call, in the database's encoding: for those who have just
+/// What the last error said that was raised within the innermost call, in the database's encoding: for a caller that has just
 /// caught it. What pgrx has of it is without what isn't UTF-8.
 pub(super) fn last_message() -> Option<Vec<u8>> {
     // SAFETY: the frame is there as long as its call is, and what it keeps is its own. A message is a C string.

@@ -60,7 +60,7 @@ impl KeyLock {
         lock(&tag, pg_sys::ExclusiveLock, true).then_some(Self { tag })
     }
 
-    /// Waits until no other session has it: all who wait so wake at once.
+    /// Waits until no other session has it: all that wait so wake at once.
     pub fn wait_for_others(key: KeyHash) {
         let tag = tag(server::database(), key);
         lock(&tag, pg_sys::ShareLock, false);
@@ -94,7 +94,7 @@ impl KeyLock {
         }
     }
 
-    /// Shares a lock of the whole server with others who do, until the transaction ends; one that is prepared keeps it.
+    /// Shares a lock of the whole server with others that share it, until the transaction ends; one that is prepared keeps it.
     pub fn share_with_transaction(key: KeyHash) {
         lock(&tag(0, key), pg_sys::ShareLock, false);
     }

@@ -1,6 +1,6 @@
 //! Sleeping until another session wakes this one: the server's latches, by process number.
 //!
-//! Who sleeps for a client that is gone is woken by that, and its session ends before it could take anything.
+//! A session that sleeps for a client that is gone is woken by that, and ends before it could take anything.
 //!
 //! A wake-up may come for another reason or too late, so a sleeper looks for itself when it wakes; and no sleep is
 //! longer than [`patience`], so that a session isn't lost should a wake-up be.
@@ -56,7 +56,7 @@ pub fn is_session(process: u32, process_id: u32) -> bool {
     }
 }
 
-/// Wakes sessions. Who isn't asleep, or has ended, takes no harm.
+/// Wakes sessions. One that isn't asleep, or has ended, takes no harm.
 pub fn wake(processes: &[u32]) {
     for &process in processes {
         // SAFETY: the number is compared with the size of the array, whose entries and latches exist for as long as the
@@ -70,7 +70,7 @@ pub fn wake(processes: &[u32]) {
     }
 }
 
-/// Wakes all processes of the server: for the rare case in which it isn't known any more who waits. It does none of them any
+/// Wakes all processes of the server: for the rare case in which it isn't known any more which sessions wait. It does none of them any
 /// harm, and can't fail.
 pub fn wake_everybody() {
     // SAFETY: the number of processes stays what it is for as long as the server runs.

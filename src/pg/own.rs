@@ -31,7 +31,7 @@ pub static QUEUE_READ: [Column; 11] = [
     (c"paused", BOOL),
 ];
 
-/// All of them, for those who write.
+/// All of them, for sessions that write.
 pub static QUEUE: [Column; 18] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),

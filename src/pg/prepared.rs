@@ -86,7 +86,7 @@ pub fn none_since_the_start() -> bool {
     !recovered && changed().is_some_and(|changed| changed.saturating_add(BEHIND) < started) && empty()
 }
 
-/// Who holds an advisory lock.
+/// The holder of an advisory lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
     /// The number, of 64 bits, of a prepared transaction; `None` for one that isn't prepared.

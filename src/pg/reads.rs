@@ -18,7 +18,7 @@ static START: AtomicU32 = AtomicU32::new(NO_WORK);
 /// Nothing is going on.
 const NO_WORK: u32 = u32::MAX;
 static INSTALLED: AtomicBool = AtomicBool::new(false);
-/// Who was told before.
+/// The hook that was there before.
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
 /// What is read as long as this lives; with what work within this reads.
@@ -128,7 +128,7 @@ unsafe fn note(description: *const pg_sys::QueryDesc) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn starting(description: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: called as the server does; who was told before is called so, too.
+    // SAFETY: called as the server does; so is the hook that was there before.
     unsafe {
         note(description);
         match PREVIOUS {

@@ -105,7 +105,7 @@ impl Buffer {
         buffer
     }
 
-    /// [`Self::allocate`] for those who must not fail: none where there is no memory.
+    /// [`Self::allocate`] for callers that must not fail: none where there is no memory.
     #[inline(always)]
     pub fn try_allocate(len: usize) -> Option<Self> {
         let varlena = super::unguarded::try_palloc(len + pg_sys::VARHDRSZ);

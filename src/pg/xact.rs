@@ -45,7 +45,7 @@ pub trait Participant: Sync {
     fn undo(&self, from: SubTransactionId);
 }
 
-/// Who may have enlisted, as bits: by its number, and once more for writes that wait for nothing but the commit.
+/// The participants that may have enlisted, as bits: by its number, and once more for writes that wait for nothing but the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enlisted(u16);
 
@@ -67,7 +67,7 @@ impl Enlisted {
 /// The participants by their numbers; set once, when the library is loaded.
 static PARTICIPANTS: OnceLock<Vec<Option<&'static dyn Participant>>> = OnceLock::new();
 
-/// Who has enlisted the current transaction: the callbacks below run at the end of each transaction of this session, also
+/// The participants that have enlisted the current transaction: the callbacks below run at the end of each transaction of this session, also
 /// of those that don't know `pg_enough`.
 static ENLISTED: AtomicU16 = AtomicU16::new(0);
 

@@ -2,7 +2,7 @@
 //! aside, until another statement, in any session and maybe after a restart, decides.
 //!
 //! At PREPARE each queue gets a record of the transaction (`enough_engine::queue::Doubt`). The session that has prepared it, where it also decides,
-//! does the rest when that ends. Else who finds the queue dry does, or maintenance; who waits looks once a second. After a
+//! does the rest when that ends. Else the reader that finds the queue dry does, or maintenance; one that waits looks once a second. After a
 //! restart a queue begins with records of all transactions that are prepared then, and a reader that meets a row which one of
 //! them has deleted leaves the message to the decision.
 
@@ -45,7 +45,7 @@ pub(super) fn prepare(changes: impl Iterator<Item = (QueueKey, Action)>) -> Resu
             action => note_change(doubts.entry(key).or_insert(Doubt::new(0)), action)?,
         }
     }
-    // Who has written no row has changed nothing.
+    // A transaction that has written no row has changed nothing.
     let Some(transaction) = wal::transaction_id() else { return Ok(()) };
     OWN.with_borrow_mut(|own| own.read = read);
     for (key, doubt) in doubts {
@@ -225,7 +225,7 @@ fn settle_any(key: QueueKey) -> Result<(), Error> {
 pub(super) fn of_now() -> Result<Vec<Doubt>, Error> {
     let transactions = prepared::transactions()?;
     if server::in_recovery() || transactions.len() > MOST_DOUBTS {
-        // Until none is left, who finds the queue dry reads the whole table.
+        // Until none is left, a reader that finds the queue dry reads the whole table.
         return Ok(vec![Doubt::unknown(Doubt::ANY)]);
     }
     Ok(transactions.into_iter().map(Doubt::unknown).collect())

@@ -68,7 +68,7 @@ pub(super) fn queue(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     Queue::open(required(call.bytes(0), "queue")?)
 }
 
-/// The same, for who writes its table: locked until the transaction ends. Where nothing may be written, the call says so
+/// The same, for a call that writes its table: locked until the transaction ends. Where nothing may be written, the call says so
 /// later.
 pub(super) fn queue_to_write(call: &Call<'_>) -> Result<Rc<Queue>, Error> {
     open_to_write(required(call.bytes(0), "queue")?)

@@ -108,7 +108,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// The queue of that name, with a lock on its table: who would change what is known of it (columns, indexes, triggers,
+    /// The queue of that name, with a lock on its table: a session that would change what is known of it (columns, indexes, triggers,
     /// policies) waits until the transaction ends, or until the lock is given up.
     pub fn open_locked(name: &[u8], write: bool) -> Result<Rc<Queue>, Error> {
         for _ in 0..TRIES {
@@ -140,7 +140,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether its table still is as it is known; for who has a lock on it.
+    /// Whether its table still is as it is known; for a caller that has a lock on it.
     pub(in crate::queue) fn is_current(&self) -> Result<bool, Error> {
         if self.relcache_epoch == catalog::relcache_epoch() {
             return Ok(true);

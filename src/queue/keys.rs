@@ -4,7 +4,7 @@
 //! at once, and savepoints, rollbacks and prepared transactions take the key along. One whose time is over is taken over by
 //! the next send, or removed by `maintain()`. A foreign key to `enough.queue` makes keys follow their queue.
 //!
-//! The rows are the extension's, whoever sends: they are written with the rights of the table's owner.
+//! The rows are the extension's, whichever role sends: they are written with the rights of the table's owner.
 
 use crate::error::Error;
 use crate::pg::catalog::{self, TableLock};

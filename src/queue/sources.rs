@@ -1,8 +1,8 @@
 //! Tables as sources: what the triggers do that `queue_send_on` makes (`sql/sources.sql`), and what becomes of them with their
 //! queue.
 //!
-//! A trigger's arguments are the queue's name and the columns. It sends with the rights of the table's owner: who writes the
-//! table needs none on the queue. A partition's trigger that was made with one of the whole table has that table's name and
+//! A trigger's arguments are the queue's name and the columns. It sends with the rights of the table's owner: a role that writes
+//! the table needs none on the queue. A partition's trigger that was made with one of the whole table has that table's name and
 //! owner.
 
 use super::admin::ddl::{change_exclusively, lock_name};

@@ -2,7 +2,7 @@
 //! matches, over the way that all messages go.
 //!
 //! The subscriptions are rows of `enough.topic_subscription`. Each session keeps them in its own memory; triggers of the table
-//! invalidate what the server's sessions know of it, by which they learn of every change, whoever makes it. A foreign key to
+//! invalidate what the server's sessions know of it, by which they learn of every change, by whichever session. A foreign key to
 //! `enough.queue` makes subscriptions follow their queue.
 
 use super::admin::alter::permitted;

@@ -20,7 +20,6 @@ pub(super) fn rate_limit(call: &Call<'_>) -> Option<FastResult> {
     let segment = known()?;
     let hash = segment.hash(REGION, key);
     let partition = segment.place_of(REGION, hash)?;
-    partition.prefetch(Table::place_of(partition.words(), hash));
     let unsigned = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok());
     let Some(Time::Micros(period)) = call.interval(2) else { return None };
     let burst = if call.is_null(5) { None } else { Some(unsigned(call.i32(5))?) };

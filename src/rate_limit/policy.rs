@@ -140,7 +140,7 @@ fn rate_limit_policy_set(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
                         THEN p.since ELSE EXCLUDED.since END",
         &parameters,
     )?;
-    // The others are deleted after that: it waits for who adds one.
+    // The others are deleted after that: it waits for a session that adds one.
     run(
         "DELETE FROM enough.rate_limit_policy \
          WHERE name OPERATOR(pg_catalog.=) $1 AND rule OPERATOR(pg_catalog.>) 1",

@@ -1,7 +1,7 @@
 //! Acquiring: at once, or after waiting in line.
 //!
 //! A session that waits sleeps on its latch and on its client's socket. It is in line until it has a token or gives up, also while it
-//! is awake: so a wake-up that it doesn't live to use is not lost, because whoever takes it out of the line wakes the next one.
+//! is awake: so a wake-up that it doesn't live to use is not lost, because the session that takes it out of the line wakes the next one.
 
 use super::line;
 use super::place::{hash, with_name};

@@ -19,7 +19,7 @@ const MUCH: u64 = 90;
 pub(super) fn holders(only: Option<&[u8]>, rows: &mut Rows<'_>) -> Result<(), Error> {
     let segment = segment()?;
     let hash = only.map(|name| segment.hash(REGION, name));
-    // Who knows a name may see who holds it. The names themselves may tell something.
+    // A caller that knows a name may see who holds it. The names themselves may tell something.
     let all = only.is_some() || level::is_monitor()? || level::is_operator();
     let mut own: HashMap<u32, bool> = HashMap::new();
     let partitions = match hash {

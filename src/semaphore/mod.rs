@@ -2,8 +2,8 @@
 //! caller's transaction and session, works in read-only transactions and on standbys, and writes nothing. It ends when it is
 //! released or its time is over; after a crash nobody holds anything.
 //!
-//! What the calls mean, and the order of those who wait, is in [`enough_engine::semaphore`]; here a name of this session's database
-//! finds its partition, each look is one short section under that partition's lock, and who has to wait sleeps outside of it.
+//! What the calls mean, and the order of sessions that wait, is in [`enough_engine::semaphore`]; here a name of this session's database
+//! finds its partition, each look is one short section under that partition's lock, and a session that has to wait sleeps outside of it.
 //!
 //! A torn partition is made empty, which frees its names; its tokens go on from the clock, as after a crash.
 //!
@@ -33,7 +33,7 @@ use pgrx::guc::GucSetting;
 
 static SIZES: [Size; 1] = [Size {
     name: c"enough.semaphore_memory",
-    short: c"Memory for who holds which semaphore and who waits, a hard cap.",
+    short: c"Memory for the holders of semaphores and the sessions that wait, a hard cap.",
     long: READ_ONCE,
     setting: GucSetting::<i32>::new(KIB_IN_MIB),
     least: 64,

@@ -11,7 +11,7 @@ use enough_engine::words::{Corrupt, Words};
 /// The place of the semaphores in the segment.
 pub const REGION: Region = Region(3);
 
-/// A partition as it is now; for who has its lock. The clock is read here: read before, it could lie behind what another session
+/// A partition as it is now; for a caller that has its lock. The clock is read here: read before, it could lie behind what another session
 /// has noted meanwhile, which would look like a step back.
 pub(super) fn open(words: Words<'static>) -> Result<(Table<'static>, i64), Corrupt> {
     let now = server::now();
@@ -40,7 +40,7 @@ pub(super) fn hash(name: &[u8]) -> Result<KeyHash, Error> {
     Ok(segment()?.hash(REGION, name))
 }
 
-/// The partition of a name that this session has worked with; for those who must not fail.
+/// The partition of a name that this session has worked with; for callers that must not fail.
 pub(super) fn known_partition(hash: KeyHash) -> Option<&'static Partition> {
     known()?.place_of(REGION, hash)
 }

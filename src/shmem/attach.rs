@@ -15,7 +15,7 @@
 //! may be sessions that have it: a session that comes later is told to restart the server. Whatever the registry says is checked
 //! against the segment's own header: magic, nonce, layout version, size.
 //!
-//! No lightweight lock is held here. Those who make the segment at the same moment wait for one another by one of the
+//! No lightweight lock is held here. Sessions that make the segment at the same moment wait for one another by one of the
 //! server's heavyweight locks, which an ERROR releases as it should.
 
 use super::configured;

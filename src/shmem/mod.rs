@@ -8,7 +8,7 @@
 //! * An exclusive section makes the partition's version odd and, at its end, even again. The next session that takes the lock and finds
 //!   it odd makes the partition empty first: nothing in it is the only copy of anything durable.
 //! * Errors: the server's error handling releases the lock of a section that an ERROR left; the version then stays odd.
-//! * Who only reads may do without the lock ([`Partition::read_optimistic`]): what was read counts if the version was even and
+//! * A reader may do without the lock ([`Partition::read_optimistic`]): what was read counts if the version was even and
 //!   is the same afterwards. Until then it may be anything, and nothing may be written because of it.
 //!
 //! | file | subject |

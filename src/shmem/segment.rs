@@ -129,7 +129,7 @@ impl Segment {
         key_hash(self.secret, self.database, u32::from(region.0), key)
     }
 
-    /// The partition that a key belongs to, for those who must not panic.
+    /// The partition that a key belongs to, for callers that must not panic.
     #[inline]
     pub fn place_of(&self, region: Region, hash: KeyHash) -> Option<&Partition> {
         let partitions = self.partitions(region);
@@ -266,7 +266,7 @@ impl Partition {
 
     #[cold]
     fn reset(&self) {
-        // Who works on a partition has found the segment.
+        // A process that works on a partition has found the segment.
         let secret = known().map_or([0; 2], |segment| segment.secret);
         let Some(capability) = self.region.capability() else { return };
         (capability.format)(self.words, &Made { secret, now: server::now(), floor: server::logical_time() });

@@ -253,12 +253,6 @@ impl<'a> Entries<'a> {
         Ok(Entries { header, slots, capacity })
     }
 
-    /// The first word of the slot where the search for a key begins.
-    #[inline(always)]
-    pub(super) fn place_of(words: Words<'_>, key: KeyHash) -> usize {
-        HEADER + (home_of(key, capacity_of(words)) as usize).saturating_sub(1) * SLOT
-    }
-
     /// The size of all of it.
     pub(super) fn bytes(&self) -> usize {
         (HEADER + self.slots.len()) * size_of::<u64>()

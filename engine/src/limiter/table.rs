@@ -8,7 +8,7 @@
 //! no answer depends on when [`Table::sweep`] runs. Every look at a token bucket's state by some limit keeps it at least
 //! until it is as good as new by that limit; the other algorithms' states don't depend on the limit.
 //!
-//! Who goes when a table is full is in `evict.rs`. A key that is asked with ever new periods pushes out its own states when
+//! Which key goes when a table is full is in `evict.rs`. A key that is asked with ever new periods pushes out its own states when
 //! its chain has become too long.
 
 use super::convert::Former;
@@ -140,12 +140,6 @@ impl<'a> Table<'a> {
     #[inline]
     pub fn open(words: Words<'a>) -> Result<Self, Corrupt> {
         Ok(Table { entries: Entries::open(words)? })
-    }
-
-    /// The word of the slot where the search for a key begins, without a look at the words.
-    #[inline(always)]
-    pub fn place_of(words: Words<'_>, key: KeyHash) -> usize {
-        Entries::place_of(words, key)
     }
 
     /// Answers a request of the key and, where it is granted, keeps what was consumed. A cost of 0 is a peek of 1: it

@@ -1,7 +1,7 @@
 //! Sessions that wait for the end of a message: until it is done, dead or gone.
 //!
-//! Each has a record in a list of the queue, and is found by the number of its message, which needn't be in the index. Whoever
-//! ends a message wakes them, as many as fit into what it wakes; those have the next ones woken when they look. A queue for
+//! Each has a record in a list of the queue, and is found by the number of its message, which needn't be in the index. The session
+//! that ends a message wakes them, as many as fit into what it wakes; those have the next ones woken when they look. A queue for
 //! which nobody waits like that pays for it with a look at the length of the list.
 
 use super::Wake;

@@ -105,7 +105,7 @@ impl Partition<'_> {
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
         if kind.owner != 0 && kind.origin < READY {
-            // In its place another one of its group; who was woken for it is woken for that.
+            // In its place another one of its group; the session that was woken for it is woken for that.
             self.unpark(slot, self.group_of(record)?)?;
         }
         if kind.origin != LEASED {

@@ -1,7 +1,7 @@
 //! Prepared transactions (two-phase commit): neither committed nor rolled back yet, and nobody tells the index of the decision.
 //!
 //! What they have **sent** is durable, seen by nobody, and may be at or below the marks, since refills pass it over. A record of each such
-//! transaction says how low its rows are; who finds the queue dry asks for the decision, and where the transaction has committed the marks
+//! transaction says how low its rows are; a reader that finds the queue dry asks for the decision, and where the transaction has committed the marks
 //! go down, so that the next refill meets the rows.
 //!
 //! What they have **finished** stays set aside under the record (`undecided.rs`).

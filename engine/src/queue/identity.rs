@@ -7,7 +7,7 @@
 //!   transactions with near numbers, and else with a probability of 2^-16 for each half. A tag stays what it was when the
 //!   row was first met: a snapshot may show an earlier version than the index knows, and never another row's.
 //! * A table's **storage** is known by the catalogs. Where its file is another and empty, as after TRUNCATE, every entry is
-//!   forgotten. VACUUM FULL and CLUSTER leave it to be known who has inserted a row; what else rewrites a table (many forms
+//!   forgotten. VACUUM FULL and CLUSTER keep the transaction that has inserted a row; what else rewrites a table (many forms
 //!   of ALTER TABLE) writes all rows by its own transaction, and makes another TOAST table: from then on the second half of
 //!   the tags says nothing.
 

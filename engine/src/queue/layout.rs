@@ -53,7 +53,7 @@ pub(super) enum Q {
     Flags = 2,
     Frontier = 3,
     Horizon = 4,
-    /// Who refills: process number + 1.
+    /// The session that refills: process number + 1.
     Refiller = 5,
     /// While a refill runs: everything above was dropped since it began.
     FrontierFloor = 6,

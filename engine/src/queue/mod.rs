@@ -11,7 +11,7 @@
 //! * **Horizon.** The same for rows with a delivery time, by that time.
 //! * **Keyed by number.** A message is in the index once; a second push of it does nothing. So it does no harm when
 //!   a sender and a refill both bring it. Another row of the same number takes the place of the first (`identity.rs`).
-//! * **Refill.** Who scans the table for more first takes the refill mark, then a snapshot. While the mark stands, every
+//! * **Refill.** A session that scans the table for more first takes the refill mark, then a snapshot. While the mark stands, every
 //!   committing sender pushes, whatever its number, and what is dropped meanwhile lowers the *floor*; at the end the
 //!   frontier is where the scan came to, or the floor. So a row that was committed before the snapshot is scanned, and
 //!   one committed after it is pushed: never neither.

@@ -15,7 +15,7 @@
 //! session that probes takes the mark over; what the first one offers is ignored then, because it may lack what was
 //! brought between the two. A session that fails between the steps leaves the flag off.
 //!
-//! Who finishes a head that was never delivered (it knows the number from elsewhere) probes before its transaction commits.
+//! A session that finishes a head that was never delivered (it knows the number from elsewhere) probes before its transaction commits.
 //!
 //! # Whether there is an earlier one
 //! A head may have come into memory before an earlier message that is still outside, beyond the horizon or the frontier.

@@ -301,7 +301,7 @@ impl Partition<'_> {
         self.wake_one(slot, wake).map(drop)
     }
 
-    /// Lets a few timers run out that are due: for who brings a message that has its place behind them.
+    /// Lets a few timers run out that are due: for a session that brings a message whose place is behind them.
     #[inline]
     pub(super) fn expire_before(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.first_due(slot)? > now { Ok(()) } else { self.expire(slot, now, AHEAD, wake).map(drop) }

@@ -222,7 +222,7 @@ impl Partition<'_> {
             return self.ended(slot, msg_id, wake);
         }
         if decision == Decision::Committed && what & RETURNED != 0 {
-            // When it comes again is in its row, which who reads it looks at.
+            // When it comes again is in its row, which its next reader looks at.
             let entry = Entry {
                 attempts: attempts.saturating_sub(u32::from(what & UNCOUNTED != 0)),
                 deliver_at: Some(i64::MIN),

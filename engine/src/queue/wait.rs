@@ -72,8 +72,8 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// Sees to it that one of those that wait looks when something comes due: for who has set a timer, or goes away and may
-    /// have kept watch. What others are owed (see [`Wake`]) they get as well.
+    /// Sees to it that one of those that wait looks when something comes due: for a session that has set a timer, or that
+    /// goes away and may have kept watch. What others are owed (see [`Wake`]) they get as well.
     #[inline]
     pub fn watch(&self, slot: u32, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         if self.list(slot, WAITING)?.2 > 0 { self.watch_by_one(slot, now, wake) } else { Ok(()) }

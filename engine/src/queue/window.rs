@@ -14,7 +14,7 @@ const SHARE: u64 = 64;
 const KEPT: usize = 16;
 /// A refill also brings what is due within this time, in microseconds.
 const SOON: i64 = 60_000_000;
-/// How long who waits goes on waiting for what is due and can't be brought at once, in microseconds.
+/// How long a reader that waits goes on waiting for what is due and can't be brought at once, in microseconds.
 pub(super) const RETRY: i64 = 1_000_000;
 /// The most that one refill brings, of ready and of delayed messages each.
 const REFILL: u64 = 4096;

@@ -5,11 +5,11 @@
 //! growing when the memory was made anew.
 //!
 //! **The order.** Only the first in line may take, also where there is room for a caller that isn't in line: with limits that
-//! differ from call to call, those who ask for more would otherwise keep the first one waiting for ever. A session that
-//! takes turns its place in line into that of a holder, so who waits never fails for want of memory.
+//! differ from call to call, callers that ask for more would otherwise keep the first one waiting for ever. A session that
+//! takes turns its place in line into that of a holder, so a session that waits never fails for want of memory.
 //!
 //! **Nobody polls.** The first in line sleeps until the earliest holder expires, the others until their wait ends. Whatever
-//! changes who is first, or makes the first one's moment earlier, names the session to wake.
+//! changes which one is first, or makes the first one's moment earlier, names the session to wake.
 //!
 //! **A clock that steps back.** What runs is brought back with it, so that it lasts no longer. The caller reads the clock after
 //! it has locked the partition.

@@ -135,7 +135,7 @@ impl<'a> Records<'a> {
     fn view(words: Words<'a>) -> Result<Self, Corrupt> {
         let room = words.len().checked_sub(HEAD).ok_or(Corrupt)?;
         let records = room * SHARE / (RECORD * SHARE + 1);
-        // A name of the longest text, somebody who holds it and somebody who waits.
+        // A name of the longest text, a holder and a session that waits.
         if records < 3 + MAX_NAME / 8 / TEXT || u32::try_from(records).is_err() {
             return Err(Corrupt);
         }

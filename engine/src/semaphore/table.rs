@@ -267,7 +267,7 @@ impl<'a> Table<'a> {
         if self.first(name)? == before { Ok(None) } else { self.to_wake(name) }
     }
 
-    /// The session that has to look: the first in line, who may take now or has to set its alarm.
+    /// The session that has to look: the first in line, which may take now or has to set its alarm.
     fn to_wake(&self, name: u32) -> Result<Option<u32>, Corrupt> {
         match self.first(name)? {
             0 => Ok(None),

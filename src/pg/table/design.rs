@@ -98,7 +98,7 @@ impl Design {
         self.column(number).name.to_str().unwrap_or_default()
     }
 
-    /// What somebody would write who has lost the index.
+    /// What an owner would write that has lost the index.
     pub(super) fn statement(&self, index: &Index, table: &str) -> String {
         let bytewise = |number: i16| if self.column(number).bytewise { " COLLATE \"C\"" } else { "" };
         let names: Vec<_> =

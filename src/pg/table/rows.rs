@@ -98,7 +98,7 @@ impl Tuple {
 
     /// Whether another transaction, which is still open, is changing the row or keeps others from it.
     pub fn is_being_changed(self) -> bool {
-        // SAFETY: the tuple is whole. Who a mark in it stands for is asked for only where the mark is there.
+        // SAFETY: the tuple is whole. The transaction that a mark in it stands for is asked for only where the mark is there.
         unsafe {
             let header = (*self.0).t_data;
             let mask = u32::from((*header).t_infomask);

@@ -52,7 +52,7 @@ pub(in crate::queue) fn rename(from: &[u8], to: &[u8]) -> Result<(), Error> {
     cron::redirect(from, to)?;
     sources::follow(from, to)?;
     let relation = relation(LIVE, to).ok_or_else(|| missing(to))?;
-    // Wakes who waits: by the old name there is nothing to wait for any more.
+    // Wakes the readers that wait: by the old name there is nothing to wait for any more.
     remember(QueueKey { database: server::database(), relation }, Action::Altered(load_options(to)?));
     Ok(())
 }

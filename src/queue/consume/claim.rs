@@ -40,7 +40,7 @@ pub(in crate::queue) struct Claim {
     pub tag: Option<Tag>,
     /// Deliveries so far that the index knows of; the row may know of others.
     pub attempts: u32,
-    /// Who takes it out of the queue looks for the next of its group first.
+    /// The call that takes it out of the queue looks for the next of its group first.
     pub find_next: bool,
     /// Whether its end needs to be on no disk when the transaction commits.
     pub ack_async: bool,

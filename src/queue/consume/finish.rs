@@ -156,7 +156,7 @@ pub(in crate::queue) fn retire(
 }
 
 /// Moves a claimed message to the archive, where a claim that is busy has been remembered. The row is deleted with the
-/// caller's rights; who may do that may also put it into the archive.
+/// caller's rights; a role that may do that may also put it into the archive.
 pub(in crate::queue) fn move_to_archive(
     queue: &Queue,
     table: &OpenTable<'_>,

@@ -86,7 +86,7 @@ fn scan(
     failure.map_or(Ok(()), Err)
 }
 
-/// The same for who takes a message out of its queue by its number, before the transaction commits.
+/// The same for a call that takes a message out of its queue by its number, before the transaction commits.
 pub(in crate::queue) fn prepare_leaving(queue: &Queue, table: &OpenTable<'_>, row: &Row) -> Result<(), Error> {
     let group = row.entry().group;
     match queue.index(|index, slot| index.start_probe(slot, group, latch::process()))? {

@@ -451,7 +451,7 @@ impl<'q> Reader<'q> {
         Ok(())
     }
 
-    /// Brings more messages from the table into the index, or waits for who does. False where not a single one found room.
+    /// Brings more messages from the table into the index, or waits for the session that does. False where not a single one found room.
     fn refill(&mut self, queue_state: &QueueState) -> Result<bool, Error> {
         let process = latch::process();
         let gone = queue_state.refiller.filter(|&other| other == process || !latch::is_alive(other));

@@ -1,6 +1,6 @@
 //! A leased message that gives up its dedup key to one that is sent meanwhile (queues with `dedup` waiting). The new one does
 //! its work should the lease end otherwise than by the message's end. So that never two of a key are to be delivered, the old
-//! one isn't delivered again: its row says that it has expired before all time. Whoever meets it buries it.
+//! one isn't delivered again: its row says that it has expired before all time. The reader that meets it buries it.
 
 use super::claim::{LOOKS, pause};
 use crate::error::Error;

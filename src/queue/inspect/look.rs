@@ -91,7 +91,7 @@ fn live(queue: &Queue, msg_id: i64, mut each: impl FnMut(Seen, Value<'_>) -> Res
     Ok(found > 0)
 }
 
-/// How a message stands for who waits for its end.
+/// How a message stands for a session that waits for its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::queue) enum Standing {
     /// It is not over; its last lease, where one runs, ends then.

@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 /// How long a session sleeps at the most that the memory has no room for, in microseconds.
 const NO_ROOM: i64 = 100_000;
-/// The same where prepared transactions have changed the queue: who decides one tells nobody.
+/// The same where prepared transactions have changed the queue: the session that decides one tells nobody.
 const IN_DOUBT: i64 = 1_000_000;
 
 /// Adds the row that says what has come of a message, after up to `wait` microseconds, if by then it is neither done nor dead;
@@ -28,7 +28,7 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
         return standing(queue, msg_id, true, rows).map(drop);
     }
     if server::in_recovery() {
-        // Who is told of a message's end is told on the primary.
+        // Sessions are told of a message's end on the primary alone.
         return Err(Error::ReadOnly { function: "queue_result" });
     }
     require_visible(queue, msg_id)?;

@@ -21,7 +21,7 @@ fn those_of_a_message_are_woken_and_no_others() {
     for (slot, process, id) in [(slot, 1, 5), (slot, 2, 6), (slots[1], 3, 5), (slot, 4, 5), (slot, 5, -5)] {
         p.await_end(slot, process, id, NOW).unwrap().unwrap();
     }
-    // A message of that number is another thing than who waits for it.
+    // A message of that number is another thing than a session that waits for its end.
     assert_eq!(p.knows(slot, 5), Ok(false));
     send(&p, slot, &entry(5));
     walk(&p);

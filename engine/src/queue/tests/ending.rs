@@ -159,7 +159,7 @@ fn all_of_a_queue_is_set_aside_in_steps_and_is_what_it_was_when_that_ends() {
     assert!(walk(&p)[&slot].messages.values().all(|message| message.list == BUSY));
     assert_eq!(ids(&take(&p, slot, NOW)), [] as [i64; 0]);
     assert_eq!(walk(&p)[&other], before[&other]);
-    // Given up: as before, but for who is first among the ready.
+    // Given up: as before, but for which is first among the ready.
     for one in aside.iter().rev() {
         p.end_busy(slot, one.msg_id, TAG, false, NOW, &mut Wake::default()).unwrap();
         walk(&p);

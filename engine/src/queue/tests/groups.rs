@@ -65,7 +65,7 @@ fn one_of_a_group_at_a_time_and_others_go_on() {
     assert_eq!(ids(&take(&p, slot, 10)), [1, 3, 4]);
     assert_eq!(ids(&take(&p, slot, 10)), [] as [i64; 0]);
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
-    assert_eq!(finish(&p, slot, 1).processes(), [9], "whoever waits gets the next of the group");
+    assert_eq!(finish(&p, slot, 1).processes(), [9], "the session that waits gets the next of the group");
     assert_eq!(ids(&take(&p, slot, 10)), [2]);
     assert_eq!(p.offer_next(slot, &member(5, 7), PROCESS, NOW, &mut Wake::default()), Ok(Offered::Known));
     finish(&p, slot, 2);

@@ -98,7 +98,7 @@ fn as_many_of_a_group_are_leased_as_it_has_lanes_in_order() {
     assert_eq!(read(&p, slot, 9, &rows), [1, 2, 3]);
     assert_eq!(read(&p, slot, 9, &rows), none());
     p.wait(slot, 9, NOW, i64::MAX).unwrap();
-    assert_eq!(finish(&p, slot, 2).processes(), [9], "whoever waits gets the next of the group");
+    assert_eq!(finish(&p, slot, 2).processes(), [9], "the session that waits gets the next of the group");
     assert_eq!(read(&p, slot, 9, &rows), [4]);
     finish(&p, slot, 4);
     finish(&p, slot, 1);

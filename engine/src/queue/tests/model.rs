@@ -184,7 +184,7 @@ impl<'a> World<'a> {
                 queue.order.clear();
                 queue.due.clear();
                 queue.refused = false;
-                assert!(queue.waiting.is_empty(), "who waited for the queue was woken");
+                assert!(queue.waiting.is_empty(), "those that waited for the queue were woken");
                 return;
             }
             walk(&self.p);
@@ -851,7 +851,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The clock is set back. Who sleeps does so for a time, whatever the clock says.
+    /// The clock is set back. A session that sleeps does so for a time, whatever the clock says.
     pub fn set_back(&mut self, by: i64) {
         self.now -= by;
         for queue in &mut self.queues {
@@ -910,7 +910,7 @@ impl<'a> World<'a> {
         let got = self.read(q, 1) > 0;
         let queue_state = self.p.queue_state(slot, LOW, self.now).unwrap();
         if got {
-            // Whoever leaves with a message leaves the care for the rest to the next one.
+            // A session that leaves with a message leaves the care for the rest to the next one.
             if queue_state.refill {
                 self.forward_wakeup(q);
             }
@@ -1004,7 +1004,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whoever waits looks again: the queue has other options.
+    /// All that wait look again: the queue has other options.
     fn wake_all(&mut self, q: usize) {
         let (slot, mut wake) = (self.queues[q].slot.unwrap(), Wake::default());
         while !self.p.wake_all(slot, &mut wake).unwrap() {

@@ -119,7 +119,7 @@ impl Model<'_> {
         })
     }
 
-    /// What has expired goes, and those who are gone leave the head of the line.
+    /// What has expired goes, and sessions that are gone leave the head of the line.
     fn settle(&mut self, name: usize) {
         let now = self.now;
         let name = &mut self.names[name];
@@ -250,7 +250,7 @@ impl Model<'_> {
         assert!(found.expired <= found.taken && found.names <= NAMES as u64);
     }
 
-    /// Whoever is first and could take is awake, or looks as soon as it can.
+    /// The first in line, where it could take, is awake, or looks as soon as it can.
     fn nobody_sleeps_for_ever(&self) {
         for name in &self.names {
             let Some(first) = name.line.front().filter(|first| !gone(first.process)) else { continue };

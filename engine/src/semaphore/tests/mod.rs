@@ -64,7 +64,7 @@ fn what_is_there_and_what_has_been_is_counted() {
     table(&words, 1).acquire(&one, &ask(2, 1, 100), Wait::Until(50)).unwrap();
     taken(table(&words, 2).acquire(&other, &ask(3, 1, 10), Wait::No).unwrap().answer);
     let found = stats(&words).unwrap();
-    // Two names with a part of text each, two holders, and one who waits.
+    // Two names with a part of text each, two holders, and a session that waits.
     assert_eq!((found.names, found.holders, found.waiters, found.bytes_used), (2, 2, 1, 7 * 64));
     assert_eq!((found.taken, found.denied, found.expired), (2, 1, 0));
     assert_eq!(table(&words, 3).role_of(one.hash, token), Ok(Some(1)));
@@ -183,7 +183,7 @@ fn who_is_gone_takes_nothing_and_the_next_is_woken() {
     GONE.with_borrow_mut(|gone| gone.extend([1, 2]));
     assert_eq!(table(&words, 2).acquire(&key, &ask(5, 1, 1000), Wait::No).unwrap().wake, Some(3));
     assert_eq!(table(&words, 3).release(key.hash, token, None).unwrap().wake, Some(3));
-    // Nobody is passed by who isn't in line.
+    // Nobody in line is passed by a session that isn't.
     assert_eq!(table(&words, 4).acquire(&key, &ask(5, 1, 1000), Wait::No).unwrap().answer, Answer::Denied);
 }
 
@@ -235,7 +235,7 @@ fn any_word_that_is_wrong_is_found_or_does_no_harm() {
             let open = |now| Table::open(&words, now, alive);
             let acquire = |now, name, wait| {
                 let answer = open(now).and_then(|table| table.acquire(&key(1, name), &ask(9, 1, 50), wait));
-                // There is room for many more: who is told otherwise would be for ever.
+                // There is room for many more: a session that is told otherwise would be told so for ever.
                 assert_ne!(answer.map(|changed| changed.answer), Ok(Answer::Full), "word {at} is {value}");
             };
             acquire(1, b"name", Wait::Until(99));
