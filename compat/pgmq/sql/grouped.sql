@@ -3,52 +3,49 @@
 -- first leases the head, which only one can, and then has the group for itself. The groups are met in the order of
 -- their heads, by walking the table in the order of its numbers: no further than it takes to find enough.
 
--- Leases the heads of up to qty groups. Returns them in their order, each with its group.
+-- Leases the heads of up to qty groups. Returns them in their order, each with its group. The query is parsed and planned with each call,
+-- so it calls no function that would have to be inlined, and what calls it sets no search_path of its own.
 CREATE FUNCTION pgmq._read_heads(queue text, lasting interval, qty integer)
-RETURNS TABLE (group_name text, m pgmq.message_record)
+RETURNS TABLE (
+    group_name text, msg_id bigint, read_ct integer, enqueued_at timestamptz, last_read_at timestamptz, vt timestamptz, message jsonb,
+    headers jsonb)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+#variable_conflict use_column
 DECLARE
-    heads refcursor;
     met text[] := '{}';
-    names text[];
-    numbers bigint[];
-    one record;
+    numbers bigint[] := '{}';
     remaining integer := qty;
+    one record;
     got bigint;
-    ended boolean := false;
 BEGIN
-    OPEN heads NO SCROLL FOR EXECUTE format(
-        'SELECT q.msg_id, pgmq._group_of(q.headers) AS group_name '
-          'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue);
-    WHILE remaining > 0 AND NOT ended LOOP
-        names := '{}';
-        numbers := '{}';
+    FOR one IN EXECUTE format(
+        'SELECT q.msg_id, coalesce(q.headers->>''x-pgmq-group'', ''_default_fifo_group'') AS group_name '
+          'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue)
+    LOOP
+        CONTINUE WHEN one.group_name = ANY (met);
+        met := met || one.group_name;
+        numbers := numbers || one.msg_id;
         -- The next heads, as many as are wanted.
-        WHILE cardinality(numbers) < least(remaining, 1000) LOOP
-            FETCH heads INTO one;
-            IF NOT FOUND THEN
-                ended := true;
-                EXIT;
-            END IF;
-            CONTINUE WHEN one.group_name = ANY (met);
-            met := met || one.group_name;
-            names := names || one.group_name;
-            numbers := numbers || one.msg_id;
-        END LOOP;
+        CONTINUE WHEN cardinality(numbers) < least(remaining, 1000);
         RETURN QUERY
-            SELECT names[array_position(numbers, r.msg_id)],
-                   (r.msg_id, r.read_ct, r.enqueued_at, r.last_read_at, r.vt, r.message, r.headers)::pgmq.message_record
+            SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, r.msg_id)], r.*
               FROM pgmq._read_these(queue, numbers, lasting) AS r;
         GET DIAGNOSTICS got = ROW_COUNT;
         remaining := remaining - got::integer;
+        numbers := '{}';
+        EXIT WHEN remaining = 0;
     END LOOP;
-    CLOSE heads;
+    RETURN QUERY
+        SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, r.msg_id)], r.*
+          FROM pgmq._read_these(queue, numbers, lasting) AS r WHERE numbers <> '{}';
 END $$;
 
 CREATE FUNCTION pgmq.read_grouped_head(queue_name text, vt integer, qty integer) RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+LANGUAGE plpgsql VOLATILE ROWS 10 AS $$
 BEGIN
-    RETURN QUERY SELECT (h.m).* FROM pgmq._read_heads(pgmq._queue(queue_name), pgmq._lease(vt), pgmq._quantity(qty)) AS h;
+    RETURN QUERY
+        SELECT h.msg_id, h.read_ct, h.enqueued_at, h.last_read_at, h.vt, h.message, h.headers
+          FROM pgmq._read_heads(pgmq._queue(queue_name), pgmq._lease(vt), pgmq._quantity(qty)) AS h;
 END $$;
 COMMENT ON FUNCTION pgmq.read_grouped_head IS
 'Reads the oldest message of up to qty groups, of those in which it is visible.';
@@ -99,10 +96,10 @@ DECLARE
     left_over integer := most;
     any_of boolean;
 BEGIN
-    FOR one IN SELECT h.group_name, h.m FROM pgmq._read_heads(queue, lasting, most) AS h LOOP
-        RETURN NEXT one.m;
+    FOR one IN SELECT * FROM pgmq._read_heads(queue, lasting, most) LOOP
+        RETURN NEXT (one.msg_id, one.read_ct, one.enqueued_at, one.last_read_at, one.vt, one.message, one.headers)::pgmq.message_record;
         names := names || one.group_name;
-        lasts := lasts || (one.m).msg_id;
+        lasts := lasts || one.msg_id;
         left_over := left_over - 1;
     END LOOP;
     -- One more of each, and again.

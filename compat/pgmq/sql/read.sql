@@ -3,18 +3,18 @@
 
 -- Messages by their numbers: those that are ready, or, where this transaction has written them, due.
 CREATE FUNCTION pgmq._read_these(queue text, msg_ids bigint[], lasting interval) RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp ROWS 10 AS $$
+LANGUAGE plpgsql VOLATILE ROWS 10 AS $$
 DECLARE
     got bigint;
 BEGIN
     RETURN QUERY
-        SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
+        SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until OPERATOR(pg_catalog.-) lasting, m.leased_until, m.message, m.headers
           FROM enough.queue_read_these(queue, msg_ids, lasting) AS m;
     GET DIAGNOSTICS got = ROW_COUNT;
-    IF got < cardinality(msg_ids) THEN
+    IF got OPERATOR(pg_catalog.<) pg_catalog.cardinality(msg_ids) THEN
         RETURN QUERY
-            SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
-              FROM enough.queue_read_own(queue, cardinality(msg_ids), lasting, msg_ids) AS m;
+            SELECT m.msg_id, m.attempts, m.enqueued_at, m.leased_until OPERATOR(pg_catalog.-) lasting, m.leased_until, m.message, m.headers
+              FROM enough.queue_read_own(queue, pg_catalog.cardinality(msg_ids), lasting, msg_ids) AS m;
     END IF;
 END $$;
 

@@ -5,7 +5,7 @@ use crate::common::{made, rows};
 use anyhow::{Result, ensure};
 
 /// Calls of every function that has no search path of its own, with what they answer one after the other.
-const CALLS: [(&str, &[&str]); 21] = [
+const CALLS: [(&str, &[&str]); 23] = [
     ("SELECT pgmq.send('q', '1')", &["1"]),
     ("SELECT pgmq.send('q', '2', 0)", &["2"]),
     ("SELECT pgmq.send('q', '3', '2001-01-01'::timestamptz)", &["3"]),
@@ -28,6 +28,8 @@ const CALLS: [(&str, &[&str]); 21] = [
     ("SELECT msg_id FROM pgmq.pop('q', 2)", &["6", "7"]),
     // More than there are: what the transaction itself has written is looked for, too.
     ("SELECT msg_id FROM pgmq.read('q', 30, 20)", &["8", "9", "10", "11", "12"]),
+    ("SELECT pgmq.send('grouped', '1')", &["1"]),
+    ("SELECT msg_id FROM pgmq.read_grouped_head('grouped', 30, 1)", &["1"]),
 ];
 
 /// A schema with functions and operators that stand in for PostgreSQL's own where they are called without their schema,
@@ -84,10 +86,11 @@ fn the_callers_search_path_has_no_say() -> Result<()> {
             AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(proconfig, '{}')) ORDER BY 1",
     );
     let called =
-        ["_lease", "_quantity", "_queue", "_send_batch", "_validate_batch_params", "archive", "delete", "pop", "read"];
-    let called: Vec<&str> = called.into_iter().chain(["send", "send_batch"]).collect();
+        ["_lease", "_quantity", "_queue", "_read_these", "_send_batch", "_validate_batch_params", "archive", "delete"];
+    let called: Vec<&str> =
+        called.into_iter().chain(["pop", "read", "read_grouped_head", "send", "send_batch"]).collect();
     ensure!(open == called, "these have no search path of their own, and others are called here: {open:?}");
-    client.batch_execute("SELECT pgmq.create('q')")?;
+    client.batch_execute("SELECT pgmq.create(queue) FROM unnest('{q, grouped, own}'::text[]) AS queue")?;
     client.batch_execute(HOSTILE)?;
     ensure!(client.query("SELECT 1 + 1", &[]).is_err(), "the search path captures nothing");
     ensure!(client.query("SELECT length('a'::text)", &[]).is_err(), "the search path captures nothing");
@@ -95,7 +98,9 @@ fn the_callers_search_path_has_no_say() -> Result<()> {
         let found = rows(&mut client, call);
         ensure!(found == expected, "{call} answers {found:?} instead of {expected:?}");
     }
-    client.batch_execute("BEGIN; SELECT pgmq.send('q', '13')")?;
+    client.batch_execute("BEGIN; SELECT pgmq.send('q', '13'), pgmq.send('own', '1')")?;
+    let own = rows(&mut client, "SELECT msg_id FROM pgmq.read_grouped_head('own', 30, 2)");
+    ensure!(own == ["1"], "{own:?}");
     let own = rows(&mut client, "SELECT msg_id FROM pgmq.pop('q', 2)");
     ensure!(own == ["13"], "{own:?}");
     Ok(())
