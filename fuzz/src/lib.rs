@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod limiter;
 pub mod queue;
+pub mod semaphore;
 
 use enough_engine::words::Words;
 use std::sync::atomic::Ordering::Relaxed;
@@ -92,5 +93,10 @@ mod tests {
     #[test]
     fn limiter() {
         random_runs(crate::limiter::run);
+    }
+
+    #[test]
+    fn semaphore() {
+        random_runs(crate::semaphore::run);
     }
 }
