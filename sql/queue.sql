@@ -19,12 +19,14 @@ CREATE FUNCTION enough.queue_create(
     dead_letter_queue text DEFAULT NULL,
     notify boolean DEFAULT false,
     dedup text DEFAULT 'live',
-    dedup_for interval DEFAULT '5 minutes'
+    dedup_for interval DEFAULT '5 minutes',
+    group_rate int DEFAULT NULL,
+    group_rate_period interval DEFAULT '1 second'
 ) RETURNS boolean
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'enough_queue_create';
 COMMENT ON FUNCTION enough.queue_create IS
 'Creates a queue: the tables enough."q_<name>" and enough."a_<name>", owned by the caller.
-Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries (0: there is no limit) it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max; where max_attempts and retry_backoff are both 0 such a delivery is undone: the message is ready at once, and the delivery isn''t counted; and of one priority the ready messages are delivered in the order of their numbers, whatever they have waited for. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. group_limit: at most so many messages of one group_key are leased at the same time, 0 for no limit; with 1 a group is delivered strictly in order, with more its messages are delivered for the first time in order, and one that failed is passed by others while it rests. dead_letter_queue: a queue that dead letters are sent to, too, in the transaction in which they die and with the rights of the table''s owner, who needs INSERT there; header dead_letter has their source, msg_id, error, attempts and dedup_key. Where that fails there is a WARNING, and the message is in the archive, as it is in any case. It may be renamed; dropped, it is none any more. notify: when a transaction that makes an empty queue ready commits, NOTIFY "enough_<name>" (without a payload), at most once in 250 ms: a listener that then reads with a wait of 250 ms until nothing comes misses nothing of what is sent. What comes due by itself (delays, retries, leases that run out) is told by maintain(). dedup: which messages have their dedup_key, so that no other is sent with it. live: each that is neither finished nor dead. waiting: only one that waits to be delivered, for the first time or again. While a message is leased another one is sent with its key, which takes the key over; the leased one can be finished, but is delivered no more: where its lease ends otherwise (it runs out, fails or is rolled back), it is dead with the error superseded, because the one that waits does its work; redriven, it has no key. So there are never two to be delivered. window: each of the last dedup_for (1 ms to 366 days), also when it is finished or dead, purged or redriven; and after that as with live. Turned on, it holds for what is sent from then on; another dedup frees all keys of messages that aren''t live. A sender that is told of a message which is over stores nothing, so a key must name one piece of work, not a thing that is worked on again and again. The keys are in the table enough.queue_key; maintain() removes those that are over. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
+Returns true, or false where it exists and if_not_exists is true. With if_not_exists, tables of that name that lack a part or their row in enough.queue, as after a partial restore, are completed and taken up with their messages, which the role must own. A message that is read is leased for visibility_timeout (1 ms to 366 days); after max_attempts deliveries (0: there is no limit) it is dead: the next call of a reader, of a sender of its dedup_key, of queue_redrive or of maintain() moves it to the archive, and until then it holds up nothing. A delivery whose transaction is rolled back rests for retry_backoff * 2^(attempts-1), give or take 10 %, at most retry_backoff_max; where max_attempts and retry_backoff are both 0 such a delivery is undone: the message is ready at once, and the delivery isn''t counted; and of one priority the ready messages are delivered in the order of their numbers, whatever they have waited for. max_in_flight: at most so many are leased at the same time, NULL or 0 for no limit. max_rate: at most so many are delivered in a rate_period (1 ms to 366 days), NULL or 0 for no limit. archive_for: how long the archive is kept, 0 for ever. unlogged: faster, emptied by a crash. durable_attempts: also the first delivery is written to the row, by the reader''s transaction, so that a message which takes the server down is dead after max_attempts deliveries, if readers commit before they begin to work; without it attempts count durably from the second delivery on. ack: durable, or async: a transaction that does nothing but finish messages (queue_delete, queue_archive, queue_pop, their batches) commits without waiting for the disk or a standby, and a crash in the next moments (at most three times wal_writer_delay) delivers them again; a transaction that does any other work waits as ever. group_limit: at most so many messages of one group_key are leased at the same time, 0 for no limit; with 1 a group is delivered strictly in order, with more its messages are delivered for the first time in order, and one that failed is passed by others while it rests. dead_letter_queue: a queue that dead letters are sent to, too, in the transaction in which they die and with the rights of the table''s owner, who needs INSERT there; header dead_letter has their source, msg_id, error, attempts and dedup_key. Where that fails there is a WARNING, and the message is in the archive, as it is in any case. It may be renamed; dropped, it is none any more. notify: when a transaction that makes an empty queue ready commits, NOTIFY "enough_<name>" (without a payload), at most once in 250 ms: a listener that then reads with a wait of 250 ms until nothing comes misses nothing of what is sent. What comes due by itself (delays, retries, leases that run out) is told by maintain(). dedup: which messages have their dedup_key, so that no other is sent with it. live: each that is neither finished nor dead. waiting: only one that waits to be delivered, for the first time or again. While a message is leased another one is sent with its key, which takes the key over; the leased one can be finished, but is delivered no more: where its lease ends otherwise (it runs out, fails or is rolled back), it is dead with the error superseded, because the one that waits does its work; redriven, it has no key. So there are never two to be delivered. window: each of the last dedup_for (1 ms to 366 days), also when it is finished or dead, purged or redriven; and after that as with live. Turned on, it holds for what is sent from then on; another dedup frees all keys of messages that aren''t live. A sender that is told of a message which is over stores nothing, so a key must name one piece of work, not a thing that is worked on again and again. The keys are in the table enough.queue_key, also those of an unlogged queue, which a crash leaves there; maintain() removes those that are over. group_rate: at most so many messages of one group_key are delivered in any group_rate_period (1 ms to 366 days), over all sessions and again or for the first time, NULL or 0 for no limit. A group that has used that up holds up no other one, and a reader that waits has its next message when the time has come; what was delivered is given back up to a sixteenth of the period late. The counts are in memory: a restart begins anew, and so does the group that was delivered from longest ago where enough.queue_memory has no room for all that have had a delivery within the period. A name is 1 to 48 letters, digits, _ . or -, the first a letter or _. Needs CREATE on the schema enough.
 Fails with 42710 (exists), 42704 (no such dead_letter_queue), 22023 (name or option out of range; dead letters that would come back), 55000 (with if_not_exists: a table of that name is no queue''s), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_drop(name text, if_exists boolean DEFAULT false) RETURNS boolean
@@ -58,12 +60,14 @@ CREATE FUNCTION enough.queue_alter(
     dead_letter_queue text DEFAULT NULL,
     notify boolean DEFAULT NULL,
     dedup text DEFAULT NULL,
-    dedup_for interval DEFAULT NULL
+    dedup_for interval DEFAULT NULL,
+    group_rate int DEFAULT NULL,
+    group_rate_period interval DEFAULT NULL
 ) RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_alter';
 COMMENT ON FUNCTION enough.queue_alter IS
 'Changes options of a queue; every session goes by them when the transaction commits.
-Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate, archive_for and group_limit; an empty text is no dead_letter_queue. Another group_limit holds for what is read from then on. unlogged rewrites the tables. Needs to own the table; or, but for unlogged, to be an operator, see grant_to().
+Returns nothing. The options are those of queue_create; NULL leaves one as it is; 0 is no limit for max_attempts, max_in_flight, max_rate, archive_for, group_limit and group_rate; an empty text is no dead_letter_queue. Another group_limit, group_rate or group_rate_period holds for what is read from then on, and what was delivered before counts; after 0 a group_rate begins anew. unlogged rewrites the tables. Needs to own the table; or, but for unlogged, to be an operator, see grant_to().
 Fails with 42704 (no such queue), 22004 (NULL name), 22023 (out of range), 55P03 (unlogged: other sessions use it for longer than a second, or the session''s lock_timeout), 25006 (read-only), 42501.';
 
 CREATE FUNCTION enough.queue_pause(name text) RETURNS void
@@ -84,7 +88,7 @@ CREATE FUNCTION enough.queue_purge(name text) RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT AS 'MODULE_PATHNAME', 'enough_queue_purge';
 COMMENT ON FUNCTION enough.queue_purge IS
 'Deletes all live messages of a queue, leased and delayed ones too; the archive stays.
-Returns how many went. Needs SELECT and DELETE on the table.
+Returns how many went. Keys of a queue with dedup window stay taken until their time is over, and what group_rate has counted stays counted. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.queue_list() RETURNS TABLE (
@@ -106,13 +110,15 @@ CREATE FUNCTION enough.queue_list() RETURNS TABLE (
     dead_letter_queue text,
     notify boolean,
     dedup text,
-    dedup_for interval
+    dedup_for interval,
+    group_rate int,
+    group_rate_period interval
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
 BEGIN ATOMIC
     SELECT q.name, q.created_at, q.visibility_timeout, q.max_attempts, q.retry_backoff, q.retry_backoff_max,
            q.max_in_flight, q.max_rate, q.rate_period, q.archive_for, c.relpersistence OPERATOR(pg_catalog.=) 'u', q.paused,
-           q.durable_attempts, q.ack, q.group_limit, q.dead_letter_queue, q.notify, q.dedup, q.dedup_for
+           q.durable_attempts, q.ack, q.group_limit, q.dead_letter_queue, q.notify, q.dedup, q.dedup_for, q.group_rate, q.group_rate_period
       FROM enough.queue AS q
       JOIN pg_catalog.pg_class AS c
         ON c.relname OPERATOR(pg_catalog.=) ('q_'::pg_catalog.text OPERATOR(pg_catalog.||) q.name)::pg_catalog.name
@@ -180,12 +186,13 @@ CREATE FUNCTION enough.queue_read(
     queue text,
     qty int DEFAULT 1,
     visibility_timeout interval DEFAULT NULL,
-    wait interval DEFAULT '0'
+    wait interval DEFAULT '0',
+    whole_groups boolean DEFAULT false
 ) RETURNS SETOF enough.queue_message
 LANGUAGE c VOLATILE PARALLEL UNSAFE CALLED ON NULL INPUT ROWS 10 AS 'MODULE_PATHNAME', 'enough_queue_read';
 COMMENT ON FUNCTION enough.queue_read IS
 'Leases up to qty (1 to 10,000) ready messages to the caller and returns them; writes nothing on a first delivery, unless the queue has durable_attempts.
-For visibility_timeout (0 to 366 days; NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
+For visibility_timeout (0 to 366 days; NULL: the queue''s own) nobody else gets them; then, or when the transaction is rolled back, they are delivered again. Where none is ready, waits up to wait (0 to 1 hour) for the first. whole_groups: after a message of a group come the next ones of it, in order, as many as qty allows, and then those of another; whatever the group_limit, and within max_in_flight, max_rate and group_rate. Where group_limit is 1 the group is closed to other readers until each of them is finished, or is ready again: what has failed comes first then, in order, before what comes behind it, and what is leased stays with its reader; where one of them rests, the group does. A wait holds its connection: give readers that wait a pool of their own. The statement sees other tables as of its start: join them in the next one, or a row that came with the message is missing while the message is leased. Before it leaves it moves messages that have had max_attempts deliveries to the archive, up to 256, unless the transaction is read-only. In SERIALIZABLE transactions it takes no predicate locks: what it finds, also that it finds nothing, is no part of what the server watches. Needs SELECT and DELETE on the table.
 Fails with 42704 (no such queue), 22004 (NULL), 22023 (out of range), 25006 (standby; durable_attempts and the transaction is read-only), 53400 (leases fill enough.queue_memory; a call that got some messages returns those), 42501.';
 
 CREATE FUNCTION enough.queue_read_these(
@@ -215,7 +222,8 @@ CREATE FUNCTION enough.queue_read_any(
     queues text[],
     qty int DEFAULT 1,
     visibility_timeout interval DEFAULT NULL,
-    wait interval DEFAULT '0'
+    wait interval DEFAULT '0',
+    whole_groups boolean DEFAULT false
 ) RETURNS TABLE (
     queue        text,
     msg_id       bigint,

@@ -20,7 +20,9 @@ CREATE TABLE enough.queue (
     dead_letter_queue  text,
     notify             boolean NOT NULL DEFAULT false,
     dedup              text NOT NULL DEFAULT 'live',
-    dedup_for          interval NOT NULL DEFAULT '5 minutes'
+    dedup_for          interval NOT NULL DEFAULT '5 minutes',
+    group_rate         int,
+    group_rate_period  interval NOT NULL DEFAULT '1 second'
 );
 COMMENT ON TABLE enough.queue IS
 'The queues of this database and their options. Written by queue_create, queue_alter, queue_pause, queue_resume and queue_drop. NULL is no limit (archive_for: keeps the archive for ever); max_attempts 0 and group_limit 0 are no limit.';

@@ -207,6 +207,8 @@ fn with_queue(work: impl FnOnce(&queue::Partition<'_>, u32) -> Result<(), Corrup
         durable_attempts: false,
         ack_async: false,
         group_limit: 1,
+        group_rate: 0,
+        group_rate_period: SECOND,
         archive_for: i64::MAX,
         paused: false,
     };

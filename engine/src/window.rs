@@ -138,12 +138,25 @@ impl Window {
 
     /// Counts `cost` as consumed at `time`, which is not after `now`; nothing where that is over a period ago.
     pub(crate) fn consume_at(&mut self, steps: Steps, time: i64, cost: u32) {
-        // From the running step's last microsecond backwards.
-        let last = self.start.saturating_add_unsigned(steps.length - 1);
-        let back = last.abs_diff(time.min(last)) / steps.length;
-        if let Some(count) = self.counts.get_mut(back as usize) {
+        let back = self.step_of(steps, time);
+        if let Some(count) = self.counts.get_mut(back) {
             *count = count.saturating_add(cost);
         }
+    }
+
+    /// Gives back 1 that was consumed at `time`, or shortly before; nothing where that no longer counts.
+    pub(crate) fn refund_at(&mut self, steps: Steps, time: i64) {
+        let back = self.step_of(steps, time);
+        if let Some(count) = self.counts.iter_mut().skip(back).find(|count| **count > 0) {
+            *count -= 1;
+        }
+    }
+
+    /// How many steps before the running one a time lies in, which is not after that.
+    fn step_of(&self, steps: Steps, time: i64) -> usize {
+        // From the running step's last microsecond backwards.
+        let last = self.start.saturating_add_unsigned(steps.length - 1);
+        usize::try_from(last.abs_diff(time.min(last)) / steps.length).unwrap_or(usize::MAX)
     }
 
     /// What counts at `now`, in steps of another period: what a step has counts as consumed at the latest moment at which it

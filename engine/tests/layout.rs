@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Numbers that say what is done, not what lies where: changing one leaves words that the old library understands.
-const BEHAVIOUR: [(&str, &[&str]); 24] = [
+const BEHAVIOUR: [(&str, &[&str]); 25] = [
     ("cache/arena.rs", &["RUNS_AT_ONCE"]),
     ("cache/evict.rs", &["ROUNDS"]),
     ("cache/barrier.rs", &["MOST_SESSIONS"]),
@@ -25,6 +25,7 @@ const BEHAVIOUR: [(&str, &[&str]); 24] = [
     ("queue/timers.rs", &["AHEAD"]),
     ("queue/lease.rs", &["PASSES"]),
     ("queue/numbered.rs", &["NEAR"]),
+    ("queue/rates.rs", &["LOOKS"]),
     ("queue/undecided.rs", &["AT_ONCE"]),
     ("queue/used_up.rs", &["BROUGHT"]),
     ("queue/wake.rs", &["MOST"]),

@@ -132,6 +132,9 @@ fn rule(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
         8 => p.wake_all(slot, &mut wake).map(drop),
         9 => p.set_options(slot, Options { max_in_flight: id as u32 % 4, ..options }, now),
         10 => p.set_options(slot, Options { max_rate: id as u32 % 4, rate_period: id * 100_000, ..options }, now),
+        11 if id % 3 == 1 => {
+            p.set_options(slot, Options { group_rate: id as u32 % 4, group_rate_period: id * 100_000, ..options }, now)
+        }
         11 if id % 3 == 0 => p.set_options(slot, Options { group_limit: id as u32 % 5, ..options }, now),
         11 => p.set_options(slot, Options { max_attempts: id as u32 % 4, ..options }, now),
         12 => p.set_storage(slot, Storage { file: id as u32 % 3, toast: 1, empty: id % 2 == 0 }, &mut wake),

@@ -640,14 +640,14 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval) RETURNS boolean
+CREATE FUNCTION enough_citus.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval, group_rate integer DEFAULT NULL::integer, group_rate_period interval DEFAULT '00:00:01'::interval) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := enough_citus._slot($1);
     _answer boolean;
 BEGIN
     UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
-    SELECT enough.queue_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+    SELECT enough.queue_create($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
 END $$;
 
@@ -662,13 +662,13 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_alter(name text, visibility_timeout interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, retry_backoff interval DEFAULT NULL::interval, retry_backoff_max interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, archive_for interval DEFAULT NULL::interval, unlogged boolean DEFAULT NULL::boolean, durable_attempts boolean DEFAULT NULL::boolean, ack text DEFAULT NULL::text, group_limit integer DEFAULT NULL::integer, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT NULL::boolean, dedup text DEFAULT NULL::text, dedup_for interval DEFAULT NULL::interval) RETURNS void
+CREATE FUNCTION enough_citus.queue_alter(name text, visibility_timeout interval DEFAULT NULL::interval, max_attempts integer DEFAULT NULL::integer, retry_backoff interval DEFAULT NULL::interval, retry_backoff_max interval DEFAULT NULL::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT NULL::interval, archive_for interval DEFAULT NULL::interval, unlogged boolean DEFAULT NULL::boolean, durable_attempts boolean DEFAULT NULL::boolean, ack text DEFAULT NULL::text, group_limit integer DEFAULT NULL::integer, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT NULL::boolean, dedup text DEFAULT NULL::text, dedup_for interval DEFAULT NULL::interval, group_rate integer DEFAULT NULL::integer, group_rate_period interval DEFAULT NULL::interval) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := enough_citus._slot($1);
 BEGIN
     UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
-    PERFORM enough.queue_alter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) FROM enough_citus.node WHERE node.slot = _slot;
+    PERFORM enough.queue_alter($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) FROM enough_citus.node WHERE node.slot = _slot;
 END $$;
 
 CREATE FUNCTION enough_citus.queue_pause(name text) RETURNS void
@@ -700,7 +700,7 @@ BEGIN
     RETURN _answer;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_list() RETURNS TABLE(name text, created_at timestamp with time zone, visibility_timeout interval, max_attempts integer, retry_backoff interval, retry_backoff_max interval, max_in_flight integer, max_rate integer, rate_period interval, archive_for interval, unlogged boolean, paused boolean, durable_attempts boolean, ack text, group_limit integer, dead_letter_queue text, notify boolean, dedup text, dedup_for interval)
+CREATE FUNCTION enough_citus.queue_list() RETURNS TABLE(name text, created_at timestamp with time zone, visibility_timeout interval, max_attempts integer, retry_backoff interval, retry_backoff_max interval, max_in_flight integer, max_rate integer, rate_period interval, archive_for interval, unlogged boolean, paused boolean, durable_attempts boolean, ack text, group_limit integer, dead_letter_queue text, notify boolean, dedup text, dedup_for interval, group_rate integer, group_rate_period interval)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot integer;
@@ -739,12 +739,12 @@ BEGIN
     RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.queue_send_unique($1, $2, $3, $4, $5, $6, $7, $8, $9) AS _answers WHERE node.slot = _slot;
 END $$;
 
-CREATE FUNCTION enough_citus.queue_read(queue text, qty integer DEFAULT 1, visibility_timeout interval DEFAULT NULL::interval, wait interval DEFAULT '00:00:00'::interval) RETURNS SETOF enough.queue_message
+CREATE FUNCTION enough_citus.queue_read(queue text, qty integer DEFAULT 1, visibility_timeout interval DEFAULT NULL::interval, wait interval DEFAULT '00:00:00'::interval, whole_groups boolean DEFAULT false) RETURNS SETOF enough.queue_message
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := enough_citus._slot($1);
 BEGIN
-    RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.queue_read($1, $2, $3, $4) AS _answers WHERE node.slot = _slot;
+    RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.queue_read($1, $2, $3, $4, $5) AS _answers WHERE node.slot = _slot;
 END $$;
 
 CREATE FUNCTION enough_citus.queue_read_these(queue text, msg_ids bigint[], visibility_timeout interval DEFAULT NULL::interval) RETURNS SETOF enough.queue_message

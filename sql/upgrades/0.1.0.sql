@@ -16,6 +16,7 @@ DROP FUNCTION enough.queue_schedules();
 DROP FUNCTION enough.queue_fail(text, bigint, text, interval, bigint);
 DROP FUNCTION enough.queue_send(text, jsonb, interval, integer, text, text, jsonb, timestamptz);
 DROP FUNCTION enough.queue_send_batch(text, jsonb[], interval, integer, text[], text[], jsonb[], timestamptz);
+DROP FUNCTION enough.queue_read(text, integer, interval, interval);
 DROP FUNCTION enough.queue_peek(text, integer, text);
 DROP FUNCTION enough.queue_redrive(text, bigint[]);
 DROP FUNCTION enough.queue_delete_batch(text, bigint[]);
@@ -26,9 +27,9 @@ ALTER TYPE enough.queue_statistics
     ADD ATTRIBUTE wait_p50 interval, ADD ATTRIBUTE wait_p99 interval, ADD ATTRIBUTE run_p50 interval,
     ADD ATTRIBUTE run_p99 interval, ADD ATTRIBUTE oldest_lease interval;
 
--- A queue may note every delivery, not wait for the disk when messages are finished, lease several of a group at a time, send its
--- dead letters to another one, tell listeners when it becomes ready, and take a dedup key twice while its message is worked on, or
--- for a time.
+-- A queue may note every delivery, not wait for the disk when messages are finished, lease several of a group at a time, limit how
+-- often those of one are delivered, send its dead letters to another one, tell listeners when it becomes ready, and take a dedup key
+-- twice while its message is worked on, or for a time.
 ALTER TABLE enough.queue
     ADD durable_attempts boolean NOT NULL DEFAULT false,
     ADD ack text NOT NULL DEFAULT 'durable',
@@ -36,7 +37,9 @@ ALTER TABLE enough.queue
     ADD dead_letter_queue text,
     ADD notify boolean NOT NULL DEFAULT false,
     ADD dedup text NOT NULL DEFAULT 'live',
-    ADD dedup_for interval NOT NULL DEFAULT '5 minutes';
+    ADD dedup_for interval NOT NULL DEFAULT '5 minutes',
+    ADD group_rate integer,
+    ADD group_rate_period interval NOT NULL DEFAULT '1 second';
 
 -- In some queues a dedup key stays taken for a while.
 CREATE TABLE enough.queue_key (

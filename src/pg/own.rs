@@ -32,7 +32,7 @@ pub static QUEUE_READ: [Column; 11] = [
 ];
 
 /// All of them, for sessions that write.
-pub static QUEUE: [Column; 18] = [
+pub static QUEUE: [Column; 20] = [
     (c"name", TEXT),
     (c"created_at", TIMESTAMPTZ),
     (c"visibility_timeout", INTERVAL),
@@ -51,6 +51,8 @@ pub static QUEUE: [Column; 18] = [
     (c"notify", BOOL),
     (c"dedup", TEXT),
     (c"dedup_for", INTERVAL),
+    (c"group_rate", INT4),
+    (c"group_rate_period", INTERVAL),
 ];
 
 /// The columns of `enough.queue_key`.

@@ -31,6 +31,7 @@ fn read_these(call: &mut Call<'_>) -> Answer {
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: 0,
         delete: false,
+        whole_groups: false,
         function: "queue_read_these",
     };
     let mut rows = call.rows()?;
@@ -45,6 +46,7 @@ fn read_own(call: &mut Call<'_>) -> Answer {
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: 0,
         delete: true,
+        whole_groups: false,
         function: "queue_read_own",
     };
     let only = call.i64_array(3).map(|given| msg_ids(Some(given))).transpose()?;

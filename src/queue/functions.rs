@@ -109,6 +109,8 @@ fn create(call: &mut Call<'_>) -> Answer {
         notify: call.bool(15).unwrap_or(false),
         dedup: dedup(call.bytes(16))?.unwrap_or("live"),
         dedup_for: interval(17, "dedup_for", 5 * MINUTE, MILLISECOND)?,
+        group_rate: limit(call.i32(18), "group_rate")?.filter(|&most| most > 0),
+        group_rate_period: interval(19, "group_rate_period", SECOND, MILLISECOND)?,
     };
     Ok(Value::Bool(create::create(name(call)?, &new)?))
 }
@@ -265,6 +267,7 @@ fn read_some(call: &mut Call<'_>) -> Answer {
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
         delete: false,
+        whole_groups: call.bool(4).unwrap_or(false),
         function: "queue_read",
     };
     let mut rows = call.rows()?;
@@ -296,6 +299,7 @@ fn read_any(call: &mut Call<'_>) -> Answer {
         timeout: optional_duration(call.interval(2), "visibility_timeout", 0, YEAR)?,
         wait: wait(call.interval(3))?,
         delete: false,
+        whole_groups: call.bool(4).unwrap_or(false),
         function: "queue_read_any",
     };
     let mut rows = call.rows()?;
@@ -317,6 +321,7 @@ fn pop(call: &mut Call<'_>) -> Answer {
         timeout: None,
         wait: wait(call.interval(2))?,
         delete: true,
+        whole_groups: false,
         function: "queue_pop",
     };
     let mut rows = call.rows()?;
@@ -445,6 +450,8 @@ fn alter_queue(call: &mut Call<'_>) -> Answer {
         notify: call.bool(14),
         dedup: dedup(call.bytes(15))?,
         dedup_for: between(16, "dedup_for", MILLISECOND)?,
+        group_rate: limit(call.i32(17), "group_rate")?,
+        group_rate_period: between(18, "group_rate_period", MILLISECOND)?,
     };
     alter::alter(name(call)?, "queue_alter", &change)?;
     Ok(Value::VOID)

@@ -8,8 +8,8 @@ use crate::pg::spi::as_owner_of;
 use crate::pg::spi::{Parameter, read_rows, read_rows_kept, run, text};
 use enough_engine::queue::Options;
 
-/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. The last three are NULL where the table is
-/// of a version that hasn't got them.
+/// The columns of `enough.queue` that [`options_of`] reads; times in microseconds. Those from `durable_attempts` on
+/// are NULL where the table is of a version that hasn't got them.
 pub(in crate::queue) const OPTIONS: &str = "\
     (EXTRACT(EPOCH FROM visibility_timeout) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, max_attempts, \
     (EXTRACT(EPOCH FROM retry_backoff) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
@@ -18,7 +18,10 @@ pub(in crate::queue) const OPTIONS: &str = "\
     (EXTRACT(EPOCH FROM rate_period) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8, \
     (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'durable_attempts')::pg_catalog.bool, \
     (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'ack') OPERATOR(pg_catalog.=) 'async', \
-    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'group_limit')::pg_catalog.int4";
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'group_limit')::pg_catalog.int4, \
+    (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'group_rate')::pg_catalog.int4, \
+    (EXTRACT(EPOCH FROM (pg_catalog.to_jsonb(queue.*) OPERATOR(pg_catalog.->>) 'group_rate_period')::pg_catalog.interval) \
+        OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8";
 
 pub(in crate::queue) fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Result<Options, Error> {
     let limit = |column| Ok::<_, Error>(row.get::<i32>(column)?.map_or(0, |most| most.max(0).cast_unsigned()));
@@ -40,6 +43,8 @@ pub(in crate::queue) fn options_of(row: &pgrx::spi::SpiHeapTupleData<'_>) -> Res
             0 => u32::MAX,
             most => most.cast_unsigned(),
         },
+        group_rate: limit(13)?,
+        group_rate_period: row.get::<i64>(14)?.unwrap_or(0),
     })
 }
 

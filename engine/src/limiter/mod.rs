@@ -31,6 +31,8 @@ mod stored;
 mod tests;
 mod token_bucket;
 
+pub(crate) use sliding_window::Narrow;
+
 pub use limit::{Algorithm, Decision, Limit, MAX_PERIOD, MAX_REQUESTS, MIN_PERIOD, OutOfRange, Request, State};
 
 use crate::fingerprint;

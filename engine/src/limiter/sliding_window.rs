@@ -9,7 +9,7 @@ use crate::window::{STEPS, Window};
 
 /// A window whose counts before the running step fit into a byte each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Narrow {
+pub(crate) struct Narrow {
     /// When the running step started.
     pub start: i64,
     /// What was consumed in the running step.
@@ -23,7 +23,7 @@ const OLDEST: u32 = (STEPS as u32 - 1) * 8;
 
 impl Narrow {
     /// The window in this form; none if a count is too large.
-    pub(super) fn of(window: &Window) -> Option<Self> {
+    pub(crate) fn of(window: &Window) -> Option<Self> {
         let (running, before) = window.counts.split_first()?;
         let bytes =
             before.iter().rev().try_fold(0, |bytes, count| Some(bytes << 8 | u128::from(u8::try_from(*count).ok()?)));
@@ -32,7 +32,7 @@ impl Narrow {
 
     /// A window that isn't narrow in this form: what doesn't fit into a step's byte counts as consumed in the running step,
     /// so that it is given back late rather than early.
-    pub(super) fn late(window: &Window) -> Self {
+    pub(crate) fn late(window: &Window) -> Self {
         let mut narrow = *window;
         let mut surplus = 0_u32;
         for count in &mut narrow.counts[1..] {
@@ -44,7 +44,7 @@ impl Narrow {
     }
 
     /// The window.
-    pub(super) fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         let mut window = Window { start: self.start, counts: [0; STEPS + 1] };
         let bytes = self.before.to_le_bytes();
         let (running, before) = window.counts.split_at_mut(1);

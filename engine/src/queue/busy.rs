@@ -1,6 +1,6 @@
 //! Messages that open transactions are changing: set aside, so that nobody else gets them, until the transaction ends.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, LEASED, PARKED, Partition, Q, R, READY, USED_UP};
+use super::layout::{BUSY, DELAYED, FOLLOWER, HELD, LEASED, PARKED, Partition, Q, R, READY, USED_UP};
 use super::{Entry, Found, Tag, Tid, Wake};
 use crate::words::Corrupt;
 
@@ -104,7 +104,7 @@ impl Partition<'_> {
         kind.origin = kind.list;
         self.set_kind(record, kind)?;
         self.link(slot, record, BUSY, false)?;
-        if kind.owner != 0 && kind.origin < READY {
+        if kind.owner != 0 && (kind.origin < READY || kind.origin == HELD) {
             // In its place another one of its group; the session that was woken for it is woken for that.
             self.unpark(slot, self.group_of(record)?)?;
         }
@@ -129,7 +129,7 @@ impl Partition<'_> {
     /// Sets aside messages of the queue, as many as fit into what `aside` has reserved; false when there is no other left.
     pub fn set_all_aside(&self, slot: u32, aside: &mut Vec<Aside>) -> Result<bool, Corrupt> {
         // Those that are parked first, because they come into line when others are set aside.
-        for list in [PARKED].into_iter().chain(0..READY).chain([LEASED, DELAYED, USED_UP]) {
+        for list in [PARKED, HELD].into_iter().chain(0..READY).chain([LEASED, DELAYED, USED_UP]) {
             while aside.len() < aside.capacity() {
                 let (record, _, len) = self.list(slot, list)?;
                 if len == 0 {
@@ -199,7 +199,7 @@ impl Partition<'_> {
             }
             _ if self.yield_head(slot, record, now, wake)? => Ok(()),
             DELAYED => self.delay(slot, record, now, wake),
-            PARKED => self.line_up(slot, record, true, wake),
+            PARKED | HELD => self.line_up(slot, record, true, wake),
             _ if self.is_numbered(slot)? => self.line_up_by_number(slot, record, wake),
             was => {
                 self.link(slot, record, was.min(READY - 1), true)?;

@@ -7,7 +7,7 @@
 //! the clock was set back in between, and what runs is brought forward by as much. How long nobody had read before isn't
 //! known: by so much what runs may last longer.
 
-use super::layout::{BUSY, DELAYED, Head, LEASED, Partition, Q, R};
+use super::layout::{BUSY, DELAYED, HELD, Head, LEASED, Partition, Q, R, RATED, w};
 use crate::words::Corrupt;
 
 /// A clock that is back by less, in microseconds, is left alone.
@@ -40,7 +40,7 @@ impl Partition<'_> {
             if self.q(slot, Q::Key)? == 0 {
                 continue;
             }
-            for list in [LEASED, DELAYED, BUSY] {
+            for list in [LEASED, DELAYED, HELD, BUSY] {
                 let (mut record, _, len) = self.list(slot, list)?;
                 for _ in 0..len.min(self.records as u64) {
                     let kind = self.kind(record)?;
@@ -58,6 +58,21 @@ impl Partition<'_> {
                     record = self.half(record, R::Links, true)?;
                 }
             }
+            self.age_deliveries(slot, back)?;
+        }
+        Ok(())
+    }
+
+    /// What was delivered, by the queue and of its groups, was so long before the time to which the clock has been set back.
+    fn age_deliveries(&self, slot: u32, by: i64) -> Result<(), Corrupt> {
+        let mut window = self.rate_window(slot)?;
+        window.start = window.start.saturating_sub(by);
+        self.set_rate_window(slot, &window)?;
+        let (mut counts, _, len) = self.list(slot, RATED)?;
+        for _ in 0..len.min(self.records as u64) {
+            let start = self.r(counts, w::START)?.cast_signed().saturating_sub(by);
+            self.set_r(counts, w::START, start.cast_unsigned())?;
+            counts = self.half(counts, R::Links, true)?;
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Partition<'_> {
 
     /// When a lease began, in microseconds, if that is known.
     #[inline]
-    fn lease_began(&self, lease: u64) -> Result<Option<i64>, Corrupt> {
+    pub(super) fn lease_began(&self, lease: u64) -> Result<Option<i64>, Corrupt> {
         let began = lease.wrapping_sub(self.head(Head::LeaseOffset)?).cast_signed();
         Ok((began >= self.head(Head::LeaseSince)?.cast_signed()).then_some(began))
     }

@@ -22,7 +22,7 @@
 //! A follower that an open transaction is finishing or failing is set aside under its own number and is out of the order
 //! until that transaction ends: its group doesn't wait for it.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, PRIORITIES, Partition, Q, R, READY, g};
+use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, HELD, PRIORITIES, Partition, Q, R, READY, g};
 use super::marks::{NUMBERS, TIMES};
 use super::records::Kind;
 use super::{Entry, Tag, Tid, Wake};
@@ -187,7 +187,7 @@ impl Partition<'_> {
     /// Whether a head has never been delivered and is set aside by no transaction: an earlier message may take its place.
     fn untouched(&self, head: u32) -> Result<bool, Corrupt> {
         let list = self.kind(head)?.list;
-        Ok((list < READY || list == DELAYED) && self.half(head, R::Attempts, true)? == 0)
+        Ok((list < READY || list == DELAYED || list == HELD) && self.half(head, R::Attempts, true)? == 0)
     }
 
     /// A message comes to a group that has a head.
@@ -247,11 +247,16 @@ impl Partition<'_> {
         now: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
+        self.fill_head(slot, group, record, entry)?;
+        self.place(slot, record, entry.deliver_at, now, wake)
+    }
+
+    /// Writes a message into a record, which is in no list, as the head.
+    pub(super) fn fill_head(&self, slot: u32, group: u32, record: u32, entry: &Entry) -> Result<(), Corrupt> {
         self.fill(slot, record, entry)?;
         let kind = self.kind(record)?;
         self.set_kind(record, Kind { owner: group, ..kind })?;
-        self.set_half(group, g::HEAD, true, record)?;
-        self.place(slot, record, entry.deliver_at, now, wake)
+        self.set_half(group, g::HEAD, true, record)
     }
 
     /// An earlier message takes the head's place and record, which is in no list; what was the head is the next message,
@@ -310,10 +315,15 @@ impl Partition<'_> {
         now: i64,
         wake: &mut Wake,
     ) -> Result<(), Corrupt> {
+        self.pass_next(slot, group, next)?;
+        self.become_head(slot, group, record, next, now, wake)
+    }
+
+    /// The next message of a group becomes its head.
+    pub(super) fn pass_next(&self, slot: u32, group: u32, next: &Entry) -> Result<(), Corrupt> {
         let kind = self.kind(group)?;
         self.set_kind(group, Kind { origin: kind.origin & (flag::FIRST | flag::TIMED), owner: 0, ..kind })?;
-        self.brought(slot, next.deliver_at.is_some())?;
-        self.become_head(slot, group, record, next, now, wake)
+        self.brought(slot, next.deliver_at.is_some())
     }
 
     /// Lowers the marks so that the next refill finds the followers of a group whose record goes; `left` is its head's
@@ -352,7 +362,8 @@ impl Partition<'_> {
     /// itself. Where another one of its group comes into line in its place, nobody is woken.
     pub(super) fn drop_of_group(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let (group, number) = (self.group_of(record)?, self.number(record)?);
-        let (head, ready) = (self.head_of(group)? == record, self.kind(record)?.list < READY);
+        let list = self.kind(record)?.list;
+        let (head, ready) = (self.head_of(group)? == record, list < READY || list == HELD);
         self.unlink(slot, record)?;
         self.erase(slot, record)?;
         if head {

@@ -14,16 +14,30 @@
 //! * Where the head has left and there is no next message, a group that has members keeps its record, without a head. What comes then
 //!   is put into the index as if there were no group.
 //!
-//! Where the number of lanes is lowered, nothing that runs is ended; members then are what stands in line as well.
+//! # One lane and members
+//! A reader that asks for whole groups gets the next messages beside the one it has ([`Partition::take_next`]), whatever the number of
+//! lanes. So also a group with one lane may have members, as where the number of lanes has been lowered, which ends nothing that runs.
+//! The order stays strict all the same. Such a group is closed while one of those is in flight, or rests as a member: that counts as
+//! running, too. All that has come back is parked, in order, and where none is elsewhere the first has its turn. What comes behind
+//! them, the head, waits with them; one that has come back with a smaller number than theirs is waited for.
 
-use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, g};
+use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, READY, g};
 use super::records::Kind;
-use super::{Entry, Wake};
+use super::{Delivery, Entry, Wake};
+use crate::fingerprint;
 use crate::words::Corrupt;
+
+/// What a delayed member's [`Kind`] says beside its list (`origin`): it counts as running.
+const CLOSES: usize = 1;
 
 /// Whether a message is in flight.
 fn runs(kind: Kind) -> bool {
     kind.list == LEASED || (kind.list == BUSY && kind.origin == LEASED)
+}
+
+/// Whether a message counts as running in its group.
+fn takes_lane(kind: Kind) -> bool {
+    runs(kind) || (kind.list == DELAYED && kind.origin == CLOSES)
 }
 
 impl Partition<'_> {
@@ -80,30 +94,53 @@ impl Partition<'_> {
     /// A record with an owner has been put into a list.
     #[cold]
     pub(super) fn enter_lane(&self, record: u32) -> Result<(), Corrupt> {
-        let kind = self.kind(record)?;
-        if runs(kind) {
+        let mut kind = self.kind(record)?;
+        if kind.list == DELAYED {
+            let one = self.lanes(self.half(record, R::Attempts, false)?)? == 1;
+            let closes = one && self.head_of(self.group_of(record)?)? != record;
+            kind.origin = if closes { CLOSES } else { 0 };
+            self.set_kind(record, kind)?;
+        }
+        if takes_lane(kind) {
             self.count_in_group(self.group_of(record)?, g::RUNNING, 1)?;
         } else if kind.list == PARKED {
-            let group = self.group_of(record)?;
-            match self.first_parked(group)? {
-                0 => {
-                    self.chain(record, record)?;
-                    self.set_first_parked(group, record)?;
-                }
-                first => {
-                    self.chain(self.parked_before(first)?, record)?;
-                    self.chain(record, first)?;
-                }
-            }
+            self.enter_ring(self.group_of(record)?, record)?;
         }
         Ok(())
+    }
+
+    /// Puts a record into the ring of those that are parked: at its end, or, where the group has one lane, at its place by number.
+    fn enter_ring(&self, group: u32, record: u32) -> Result<(), Corrupt> {
+        let first = self.first_parked(group)?;
+        if first == 0 {
+            self.chain(record, record)?;
+            return self.set_first_parked(group, record);
+        }
+        let (last, number) = (self.parked_before(first)?, self.number(record)?);
+        let (mut before, mut leads) = (last, false);
+        if self.lanes(self.half(record, R::Attempts, false)?)? == 1 {
+            for _ in 0..self.records {
+                if self.number(before)? < number {
+                    break;
+                }
+                if before == first {
+                    (before, leads) = (last, true);
+                    break;
+                }
+                before = self.parked_before(before)?;
+            }
+        }
+        let after = self.parked_after(before)?;
+        self.chain(before, record)?;
+        self.chain(record, after)?;
+        if leads { self.set_first_parked(group, record) } else { Ok(()) }
     }
 
     /// A record with an owner is about to be taken out of its list.
     #[cold]
     pub(super) fn leave_lane(&self, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
-        if runs(kind) {
+        if takes_lane(kind) {
             self.count_in_group(self.group_of(record)?, g::RUNNING, -1)?;
         } else if kind.list == PARKED {
             let group = self.group_of(record)?;
@@ -122,14 +159,114 @@ impl Partition<'_> {
         Ok(())
     }
 
-    /// Parks a message of a group, which is in no list, where all lanes are taken; else false.
+    /// Parks a message of a group, which is in no list, where all lanes are taken or it isn't its turn, or holds it where the group is
+    /// allowed no other delivery now; else false.
     #[cold]
-    pub(super) fn park(&self, slot: u32, record: u32) -> Result<bool, Corrupt> {
-        let full = self.running(self.group_of(record)?)? >= self.lanes(slot)?;
-        if full {
+    pub(super) fn park(&self, slot: u32, record: u32, now: i64, wake: &mut Wake) -> Result<bool, Corrupt> {
+        let (group, lanes) = (self.group_of(record)?, self.lanes(slot)?);
+        if self.running(group)? >= lanes {
             self.link(slot, record, PARKED, false)?;
+            return Ok(true);
         }
-        Ok(full)
+        if lanes == 1 && self.members(group)? > 0 {
+            self.link(slot, record, PARKED, false)?;
+            match self.turn(group)? {
+                Some(first) if first == record => self.unlink(slot, record)?,
+                // Nobody is woken: it stands in line in the other's place.
+                Some(_) => return self.unpark(slot, group),
+                None => return Ok(true),
+            }
+        }
+        self.hold(slot, record, now, wake)
+    }
+
+    /// Of a group with one lane: the parked one that may be delivered, because all others are parked behind it. The head is waited for
+    /// where it comes before.
+    fn turn(&self, group: u32) -> Result<Option<u32>, Corrupt> {
+        let (first, head) = (self.first_parked(group)?, self.head_of(group)?);
+        if first == 0 || self.running(group)? > 0 {
+            return Ok(None);
+        }
+        let mut all = self.members(group)?;
+        if head != 0 {
+            if self.kind(head)?.list == PARKED {
+                all = all.saturating_add(1);
+            } else if self.number(head)? < self.number(first)? {
+                return Ok(None);
+            }
+        }
+        let (mut parked, mut record) = (1, self.parked_after(first)?);
+        while record != first && parked <= all.min(self.records as u32) {
+            parked += 1;
+            record = self.parked_after(record)?;
+        }
+        Ok((parked == all).then_some(first))
+    }
+
+    /// Leases to `process` the next message of the group of one that it has under `lease`, beside that; where the group has one lane, first
+    /// of all what has come back. `None` where there is none, where it may not be delivered now, or where other readers' messages are in between. The
+    /// caller has looked for what the lease of the first said ([`Delivery::find_next`], [`Delivery::may_overtake`]).
+    pub fn take_next(
+        &self,
+        slot: u32,
+        msg_id: i64,
+        lease: u64,
+        process: u32,
+        now: i64,
+        timeout: i64,
+        wake: &mut Wake,
+    ) -> Result<Option<Delivery>, Corrupt> {
+        self.follow_clock(now)?;
+        let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(None) };
+        let group = self.group_of(record)?;
+        let runs = self.r(record, R::Due)?.cast_signed() > now;
+        if group == 0 || !runs || self.paused(slot)? || self.allowance(slot, now)? == 0 {
+            return Ok(None);
+        }
+        if self.rate_wait(slot, group, now)? > 0 {
+            return Ok(None);
+        }
+        let Some(next) = self.next_beside(slot, group, record, now)? else { return Ok(None) };
+        let attempts = self.half(next, R::Attempts, true)?.saturating_add(1);
+        let (lease, until) = (self.first_lease_at(now)?, now.saturating_add(timeout));
+        let taken = self.lease(slot, next, lease, attempts, now, until, process, wake)?;
+        self.spend(slot, 1, now)?;
+        Ok(Some(taken))
+    }
+
+    /// The record, which is in no list any more, of the message that follows on one of its group that is leased.
+    fn next_beside(&self, slot: u32, group: u32, record: u32, now: i64) -> Result<Option<u32>, Corrupt> {
+        let (parked, head) = (self.first_parked(group)?, self.head_of(group)?);
+        let there = if parked != 0 && self.lanes(slot)? == 1 {
+            parked
+        } else if head != 0 && head != record && self.kind(head)?.list < READY {
+            head
+        } else {
+            0
+        };
+        if there != 0 {
+            let earlier = self.number(there)? < self.number(record)?;
+            if earlier || self.is_used_up(slot, self.half(there, R::Attempts, true)?)? {
+                return Ok(None);
+            }
+            self.unlink(slot, there)?;
+            return Ok(Some(there));
+        }
+        if head != record || self.lacks_next(head)? {
+            return Ok(None);
+        }
+        if self.half(head, R::Attempts, true)? == 1 && self.may_overtake(slot, head)? {
+            return Ok(None);
+        }
+        let Some(next) = self.next(group)? else { return Ok(None) };
+        if next.deliver_at.is_some_and(|at| at > now) || self.is_used_up(slot, next.attempts)? {
+            return Ok(None);
+        }
+        let Some(new) = self.record_for(slot, now)? else { return Ok(None) };
+        self.count_member(group)?;
+        self.pass_next(slot, group, &next)?;
+        self.fill_head(slot, group, new, &next)?;
+        Ok(Some(new))
     }
 
     /// A message of a group has been leased to `process`: behind which number that has to look for the next one, and whether it
@@ -144,6 +281,7 @@ impl Partition<'_> {
         wake: &mut Wake,
     ) -> Result<(Option<i64>, bool), Corrupt> {
         let group = self.group_of(record)?;
+        self.spend_in_group(slot, group, now)?;
         if self.head_of(group)? != record {
             return Ok((None, false));
         }
@@ -285,8 +423,12 @@ impl Partition<'_> {
 
     /// Lets one that is parked come into line where there is a lane for it, and wakes nobody; false where none does.
     pub(super) fn unpark(&self, slot: u32, group: u32) -> Result<bool, Corrupt> {
-        let parked = self.first_parked(group)?;
-        if parked == 0 || self.running(group)? >= self.lanes(slot)? {
+        let parked = match self.lanes(slot)? {
+            1 => self.turn(group)?.unwrap_or(0),
+            lanes if self.running(group)? < lanes => self.first_parked(group)?,
+            _ => 0,
+        };
+        if parked == 0 {
             return Ok(false);
         }
         self.unlink(slot, parked)?;
@@ -306,6 +448,10 @@ impl Partition<'_> {
             let (mut record, _, len) = self.list(slot, list)?;
             for _ in 0..len.min(self.records as u64) {
                 let kind = self.kind(record)?;
+                if kind.owner != 0 && list == DELAYED && kind.origin == CLOSES {
+                    self.count_in_group(self.group_of(record)?, g::RUNNING, -1)?;
+                    self.set_kind(record, Kind { origin: 0, ..kind })?;
+                }
                 if kind.owner != 0 && list != DELAYED {
                     self.succeed(slot, self.group_of(record)?, now, wake)?;
                 } else if kind.owner != 0 && self.half(record, R::Attempts, true)? > 0 && !self.lacks_next(record)? {
@@ -318,8 +464,11 @@ impl Partition<'_> {
     }
 
     /// Puts a message, which is in no list, at the end of its priority's ready ones, and wakes nobody.
-    fn stand_in_line(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+    pub(super) fn stand_in_line(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let turn = self.half(record, R::Attempts, true)? > 0;
         self.link(slot, record, self.ready_list(record, turn)?, false)
     }
 }
+
+/// What of this file the layout version depends on.
+pub(super) const LAYOUT: u64 = fingerprint![CLOSES];

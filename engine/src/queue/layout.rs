@@ -4,7 +4,8 @@
 //! head | queue buckets | queues | rates | message buckets and links of timers | records
 //! ```
 //! A record is a message in the index (ready, leased, delayed, or busy while an open transaction changes it), a session
-//! that waits for one or for its end, or a group of messages. Links are record numbers from 1 on; 0 ends a list. Two links share a word.
+//! that waits for one or for its end, a group of messages, or what was delivered of one lately. Links are record numbers from 1 on; 0 ends a list.
+//! Two links share a word.
 
 use crate::window::{COUNTS, Window};
 use crate::words::{Corrupt, Words, load, store};
@@ -13,7 +14,7 @@ use crate::{fingerprint, fingerprint_of_fields};
 /// Words of a record.
 const RECORD: usize = 8;
 /// Words of a queue.
-const QUEUE: usize = 192;
+const QUEUE: usize = 200;
 /// Words of a histogram, each of two buckets; and how many a queue has (`durations.rs`).
 pub(super) const HISTOGRAM: usize = 16;
 pub(super) const HISTOGRAM_COUNT: usize = 2;
@@ -108,8 +109,11 @@ pub(super) enum Q {
     Doubts = 40,
     /// When listeners were told last that the queue is ready.
     Notified = 104,
+    /// How many messages of one group may be delivered in a period (`rates.rs`); 0 for no limit.
+    GroupRate = 105,
+    GroupRatePeriod = 106,
     /// Two words a list from here on.
-    Lists = 105,
+    Lists = 107,
 }
 
 /// The most prepared transactions that may have changed a queue, and the words of each (`doubt.rs`).
@@ -130,16 +134,22 @@ pub(super) const USED_UP: usize = READY + 4;
 pub(super) const PARKED: usize = READY + 5;
 /// Sessions that wait for the end of a message (`awaited.rs`).
 pub(super) const AWAITED: usize = READY + 6;
-pub(super) const LISTS: usize = READY + 7;
+/// Messages that could be read but for the rate of their group (`rates.rs`).
+pub(super) const HELD: usize = READY + 7;
+/// No messages: what was delivered of groups lately.
+pub(super) const RATED: usize = READY + 8;
+pub(super) const LISTS: usize = READY + 9;
 /// What the kind of a record says that is in no list: it is a group.
 pub(super) const GROUP: usize = LISTS;
 /// Where a busy message came from that was behind the head of its group, and in no list.
 pub(super) const FOLLOWER: usize = LISTS + 1;
+/// What the kind of a record says that is in no list: it belongs to one of [`RATED`].
+pub(super) const EXTENSION: usize = LISTS + 2;
 /// Where the histograms of a queue begin, one after the other (`durations.rs`).
 const HISTOGRAMS: usize = Q::Lists as usize + 2 * LISTS;
 const _: () = assert!(HISTOGRAMS + HISTOGRAM_COUNT * HISTOGRAM <= QUEUE);
 // What `records.rs` gives them.
-const _: () = assert!(FOLLOWER < 32 && PRIORITIES <= 16);
+const _: () = assert!(EXTENSION < 32 && PRIORITIES <= 16);
 
 /// Fields of a record.
 #[derive(Clone, Copy)]
@@ -184,6 +194,26 @@ pub(super) mod g {
     pub const RUNNING: R = R::Chain;
     /// Beside the queue's slot, in the lower half of `R::Attempts`: so that a group is no message.
     pub const BIT: u32 = 1 << 31;
+}
+
+/// The same words in a record of what was delivered of a group lately, a window of counts (`rates.rs`).
+pub(super) mod w {
+    use super::R;
+
+    /// The hash of the group's key.
+    pub const HASH: R = R::MsgId;
+    /// When the running step started.
+    pub const START: R = R::Due;
+    /// Upper half: the count of the running step.
+    pub const RUNNING: R = R::Attempts;
+    /// The counts of those before: 8 bytes a word, or 2 halves a word where there is an extension.
+    pub const BEFORE: [R; 2] = [R::Tid, R::Lease];
+    /// Lower half: the extension; 0 where there is none.
+    pub const EXTENSION: R = R::Chain;
+    /// Of the extension: the counts that don't fit, 2 halves a word.
+    pub const FURTHER: [R; 6] = [R::MsgId, R::Tid, R::Due, R::Lease, R::Links, R::Chain];
+    /// Beside the queue's slot, in the lower half of `R::Attempts`: so that it is neither a message nor a group.
+    pub const BIT: u32 = 3 << 30;
 }
 
 /// A partition of the queues' region.
@@ -343,6 +373,12 @@ impl<'a> Partition<'a> {
         Ok(((ends >> 32) as u32, ends as u32, load(self.words, place + 1)?))
     }
 
+    /// The length of a list.
+    #[inline]
+    pub(super) fn list_len(&self, slot: u32, list: usize) -> Result<u64, Corrupt> {
+        load(self.words, self.q_place(slot, Q::Lists as usize + 2 * list + 1)?)
+    }
+
     #[inline]
     pub(super) fn set_list(&self, slot: u32, list: usize, first: u32, last: u32, len: u64) -> Result<(), Corrupt> {
         let place = self.q_place(slot, Q::Lists as usize + 2 * list)?;
@@ -454,9 +490,12 @@ pub(super) const LAYOUT: u64 = fingerprint![
     USED_UP,
     PARKED,
     AWAITED,
+    HELD,
+    RATED,
     LISTS,
     GROUP,
     FOLLOWER,
+    EXTENSION,
     HISTOGRAM,
     HISTOGRAM_COUNT,
     HISTOGRAMS,
@@ -513,6 +552,8 @@ pub(super) const LAYOUT: u64 = fingerprint![
         InDoubt,
         Doubts,
         Notified,
+        GroupRate,
+        GroupRatePeriod,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),
@@ -525,4 +566,17 @@ pub(super) const LAYOUT: u64 = fingerprint![
     g::MEMBERS,
     g::RUNNING,
     g::BIT,
+    w::HASH,
+    w::START,
+    w::RUNNING,
+    w::BEFORE[0],
+    w::BEFORE[1],
+    w::EXTENSION,
+    w::FURTHER[0],
+    w::FURTHER[1],
+    w::FURTHER[2],
+    w::FURTHER[3],
+    w::FURTHER[4],
+    w::FURTHER[5],
+    w::BIT,
 ];

@@ -79,7 +79,7 @@ impl Partition<'_> {
                 self.put_with_used_up(slot, record, now, wake)?;
                 true
             } else {
-                self.kind(record)?.owner != 0 && self.park(slot, record)?
+                self.kind(record)?.owner != 0 && self.park(slot, record, now, wake)?
             };
             if passed {
                 passes -= 1;
@@ -206,6 +206,7 @@ impl Partition<'_> {
     pub fn drop_leased(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         match self.leased(slot, msg_id, Some(lease))? {
             Some(record) => {
+                self.unspend_in_group(slot, record, now)?;
                 self.set_q(slot, Q::Flags, self.q(slot, Q::Flags)? | MISCOUNTED)?;
                 self.supersede(slot, record, now, wake)
             }
@@ -287,6 +288,7 @@ impl Partition<'_> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else {
             return Ok(());
         };
+        self.unspend_in_group(slot, record, now)?;
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.undo_attempt(record)?;

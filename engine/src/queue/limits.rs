@@ -1,4 +1,5 @@
-//! What a queue's options allow to be read now: messages in flight, and deliveries in a time.
+//! What a queue's options allow to be read now: messages in flight, and deliveries in a time. What they allow of one group is for
+//! `lanes.rs` and `rates.rs`.
 //!
 //! In flight is what is leased, also while an open transaction is finishing it. Deliveries are counted in a strict sliding
 //! window (see [`window`](crate::window)): in no trailing period are there more than allowed, over all readers.
@@ -10,10 +11,10 @@ use crate::window::{Steps, Window};
 use crate::words::Corrupt;
 
 /// A limit of deliveries.
-struct Rate {
+pub(super) struct Rate {
     /// How many in a period.
-    most: u64,
-    steps: Steps,
+    pub most: u64,
+    pub steps: Steps,
 }
 
 impl Rate {
@@ -24,7 +25,7 @@ impl Rate {
 }
 
 /// The steps of a period, which an UPDATE of the table of options by hand may have put out of its range.
-fn steps(period: i64) -> Steps {
+pub(super) fn steps(period: i64) -> Steps {
     Steps::of(u64::try_from(period).unwrap_or(0).clamp(MIN_PERIOD, MAX_PERIOD))
 }
 

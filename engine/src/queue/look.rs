@@ -1,6 +1,6 @@
 //! Looking at messages without taking any.
 
-use super::layout::{AWAITED, BUSY, DELAYED, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING};
+use super::layout::{AWAITED, BUSY, DELAYED, LEASED, LISTS, Partition, Q, R, RATED, READY, USED_UP, WAITING};
 use super::{Tag, Tid};
 use crate::words::Corrupt;
 
@@ -50,7 +50,7 @@ impl Partition<'_> {
     /// has reserved, but for those in an open transaction's hands. From where to go on; `None` at the end.
     pub fn list_from(&self, slot: u32, from: u32, listed: &mut Vec<Listed>) -> Result<Option<u32>, Corrupt> {
         let mut messages = 0_u64;
-        for list in (0..LISTS).filter(|&list| list != WAITING && list != AWAITED) {
+        for list in (0..LISTS).filter(|list| ![WAITING, AWAITED, RATED].contains(list)) {
             messages = messages.saturating_add(self.list(slot, list)?.2);
         }
         if messages == 0 {

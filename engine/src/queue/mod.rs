@@ -33,6 +33,7 @@
 //! | `window.rs` | ready and delayed messages: pushing, dropping, refilling |
 //! | `group.rs` | messages of one group: one after the other |
 //! | `lanes.rs` | several of one group at a time |
+//! | `rates.rs` | how often messages of one group are delivered |
 //! | `probe.rs` | what of a group is in the table alone |
 //! | `message.rs` | a message as the index knows it |
 //! | `identity.rs` | which row an entry is about |
@@ -68,6 +69,7 @@ mod notify;
 mod numbered;
 mod pick;
 mod probe;
+mod rates;
 mod records;
 mod registry;
 #[cfg(test)]
@@ -106,6 +108,7 @@ pub const LAYOUT: u64 = fingerprint![
     doubt::LAYOUT,
     durations::LAYOUT,
     group::LAYOUT,
+    lanes::LAYOUT,
     layout::LAYOUT,
     records::LAYOUT,
     registry::LAYOUT,

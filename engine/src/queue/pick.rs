@@ -39,7 +39,7 @@ impl Partition<'_> {
             self.put_with_used_up(slot, record, now, wake)?;
             return Ok(Picked::NotReady);
         }
-        if self.kind(record)?.owner != 0 && self.park(slot, record)? {
+        if self.kind(record)?.owner != 0 && self.park(slot, record, now, wake)? {
             return Ok(Picked::NotReady);
         }
         let (lease, until) = (self.first_lease_at(now)?, now.saturating_add(timeout));

@@ -138,6 +138,7 @@ impl Partition<'_> {
         if group == 0 || self.head_of(group)? != record || self.knows(slot, earlier.msg_id)? {
             return Ok(Yielded::Passed);
         }
+        self.unspend_in_group(slot, record, now)?;
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.undo_attempt(record)?;

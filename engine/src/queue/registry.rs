@@ -1,6 +1,8 @@
 //! The queues of a partition: finding one by its table, adding, dropping; its options and counters.
 
-use super::layout::{AWAITED, BUSY, DELAYED, Head, LEASED, LISTS, Partition, Q, R, READY, USED_UP, WAITING, spread};
+use super::layout::{
+    AWAITED, BUSY, DELAYED, Head, LEASED, LISTS, Partition, Q, R, RATED, READY, USED_UP, WAITING, spread,
+};
 use super::marks::{NUMBERS, TIMES};
 use super::timers::NEVER;
 use crate::fingerprint;
@@ -57,6 +59,10 @@ pub struct Options {
     pub ack_async: bool,
     /// How many messages of one group may be under a lease at a time; with 0 it is one as well.
     pub group_limit: u32,
+    /// The most deliveries of messages of one group in `group_rate_period`; 0 for no limit.
+    pub group_rate: u32,
+    /// In microseconds.
+    pub group_rate_period: i64,
 }
 
 impl Options {
@@ -199,7 +205,9 @@ impl Partition<'_> {
             }
             left -= 1;
             let (first, _, _) = self.list(slot, list)?;
-            if list == WAITING {
+            if list == RATED {
+                self.drop_counts(slot, 1)?;
+            } else if list == WAITING {
                 wake.push(self.kind(first)?.owner);
                 self.unlink(slot, first)?;
                 self.free(first)?;
@@ -229,10 +237,10 @@ impl Partition<'_> {
         Ok(true)
     }
 
-    /// The first list of a queue that isn't empty, of those that hold messages, and, with `waiting`, of all.
-    pub(super) fn first_list(&self, slot: u32, waiting: bool) -> Result<Option<usize>, Corrupt> {
+    /// The first list of a queue that isn't empty, of those that hold messages, and, with `all`, of all.
+    pub(super) fn first_list(&self, slot: u32, all: bool) -> Result<Option<usize>, Corrupt> {
         for list in 0..LISTS {
-            if (waiting || (list != WAITING && list != AWAITED)) && self.list(slot, list)?.2 > 0 {
+            if (all || ![WAITING, AWAITED, RATED].contains(&list)) && self.list(slot, list)?.2 > 0 {
                 return Ok(Some(list));
             }
         }
@@ -276,6 +284,8 @@ impl Partition<'_> {
             durable_attempts: self.durable_attempts(slot)?,
             ack_async: self.ack_async(slot)?,
             group_limit: self.lanes(slot)?,
+            group_rate: self.q(slot, Q::GroupRate)? as u32,
+            group_rate_period: self.q_i64(slot, Q::GroupRatePeriod)?,
         })
     }
 
@@ -283,9 +293,13 @@ impl Partition<'_> {
     pub fn set_options(&self, slot: u32, options: Options, now: i64) -> Result<(), Corrupt> {
         self.change_rate_period(slot, options.rate_period, now)?;
         let (former, lanes) = (self.q(slot, Q::MaxAttempts)? as u32, self.lanes(slot)?);
+        let (rate, period) = (self.q(slot, Q::GroupRate)? as u32, self.q_i64(slot, Q::GroupRatePeriod)?);
         self.write_options(slot, options)?;
         if options.max_attempts > former {
             self.put_in_line_again(slot, now)?;
+        }
+        if (options.group_rate, options.group_rate_period) != (rate, period) {
+            self.change_group_rate(slot, period, now)?;
         }
         if options.group_limit > lanes { self.widen(slot, now) } else { Ok(()) }
     }
@@ -299,6 +313,8 @@ impl Partition<'_> {
         self.set_q_i64(slot, Q::ArchiveFor, options.archive_for)?;
         self.set_q(slot, Q::Limits, u64::from(options.max_in_flight) << 32 | u64::from(options.max_rate))?;
         self.set_q_i64(slot, Q::RatePeriod, options.rate_period)?;
+        self.set_q(slot, Q::GroupRate, u64::from(options.group_rate))?;
+        self.set_q_i64(slot, Q::GroupRatePeriod, options.group_rate_period)?;
         let mut flags = self.q(slot, Q::Flags)? & !(PAUSED | DURABLE | ASYNC | NUMBERED);
         let options = [
             (options.paused, PAUSED),

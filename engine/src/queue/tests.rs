@@ -12,6 +12,8 @@
 //! | `rules.rs` | the rules one by one |
 //! | `groups.rs` | those of groups and limits |
 //! | `lanes.rs` | those of groups with more than one lane |
+//! | `rates.rs` | those of how often messages of one group are delivered |
+//! | `whole.rs` | those of readers that ask for whole groups |
 //! | `numbered.rs` | those of messages that stand in line by their numbers |
 //! | `order.rs` | those of time: what is due first |
 //! | `awaited.rs` | those of sessions that wait for a message's end |
@@ -36,8 +38,10 @@ mod numbered;
 mod order;
 mod pick;
 mod random;
+mod rates;
 mod refill;
 mod rules;
 mod two_phase;
 mod undecided;
 mod used_up;
+mod whole;

@@ -1,4 +1,4 @@
-//! Timers: when a lease ends, when a delay is over. Each queue has its own, ordered by time, and by number where the times
+//! Timers: when a lease ends, when a delay is over, when what is held may be delivered. Each queue has its own, ordered by time, and by number where the times
 //! are the same.
 //!
 //! They are a treap (Seidel and Aragon, "Randomized search trees", 1996): a search tree by time and number, and a heap by a
@@ -7,7 +7,7 @@
 //! as many as a place in an array and a way back from it.
 
 use super::Wake;
-use super::layout::{DELAYED, LEASED, Partition, Q, R};
+use super::layout::{DELAYED, HELD, LEASED, Partition, Q, R};
 use crate::fingerprint;
 use crate::words::Corrupt;
 
@@ -255,7 +255,7 @@ impl Partition<'_> {
             }
             let record = self.first_timer(slot)?;
             let was = self.kind(record)?.list;
-            if was != LEASED && was != DELAYED {
+            if was != LEASED && was != DELAYED && was != HELD {
                 return Err(Corrupt);
             }
             self.clear_timer(slot, record)?;
@@ -267,8 +267,9 @@ impl Partition<'_> {
                 self.in_flight_decreased(slot, wake)?;
                 continue;
             }
-            // A message whose lease ran out is older than those that wait; one whose delay is over is not.
-            self.line_up(slot, record, was == LEASED, wake)?;
+            // A message whose lease ran out is older than those that wait, one that was held has been the first of them; one whose
+            // delay is over is neither.
+            self.line_up(slot, record, was != DELAYED, wake)?;
             if was == LEASED {
                 self.free_lane(slot, record, false, now, wake)?;
             }

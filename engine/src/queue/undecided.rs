@@ -136,6 +136,7 @@ impl Partition<'_> {
             self.leave_out_undecided(slot, record, place, now, wake)?;
             return Ok(Met::Aside);
         }
+        self.unspend_in_group(slot, record, now)?;
         self.clear_timer(slot, record)?;
         self.undo_attempt(record)?;
         self.unlink(slot, record)?;

@@ -46,6 +46,7 @@ impl Partition<'_> {
     /// A message whose lease has not been used, because it is over by limits of its own, is used up; the attempt isn't counted.
     pub fn end_unused(&self, slot: u32, msg_id: i64, lease: u64, now: i64, wake: &mut Wake) -> Result<(), Corrupt> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(()) };
+        self.unspend_in_group(slot, record, now)?;
         self.clear_timer(slot, record)?;
         self.unlink(slot, record)?;
         self.undo_attempt(record)?;

@@ -65,6 +65,9 @@ impl Partition<'_> {
             return Ok(free > records / 8 * 5);
         }
         let ready = self.ready(slot)?;
+        if self.is_crowded(slot)? {
+            return Ok(false);
+        }
         if free > records / 8 {
             return Ok(ready < SHARE || ready < records / 4);
         }
@@ -86,9 +89,16 @@ impl Partition<'_> {
     fn reclaim(&self, slot: u32, now: i64) -> Result<Option<u32>, Corrupt> {
         // What nobody has looked at since its lease ended, or its delay was over, is in line as well.
         for other in 1..=self.queues as u32 {
-            if self.q(other, Q::Key)? != 0 && other != slot {
+            if self.q(other, Q::Key)? == 0 {
+                continue;
+            }
+            if other != slot {
                 self.expire(other, now, SHARE as usize / 2, &mut Wake::none())?;
             }
+            self.forget_counts(other, now, SHARE as usize / 2)?;
+        }
+        if let Some(record) = self.allocate()? {
+            return Ok(Some(record));
         }
         // In the end also what has been delivered before: that its row may not know of the last attempt is the lesser evil.
         for (least, delivered) in [(SHARE, false), (0, false), (0, true)] {
@@ -108,7 +118,12 @@ impl Partition<'_> {
                 }
             }
         }
-        Ok(None)
+        for other in 1..=self.queues as u32 {
+            if self.q(other, Q::Key)? != 0 {
+                self.drop_counts(other, SHARE / 2)?;
+            }
+        }
+        self.allocate()
     }
 
     /// How many messages of a queue may make room for another's.
@@ -310,7 +325,9 @@ impl Partition<'_> {
         let refiller = self.q(slot, Q::Refiller)?;
         Ok(QueueState {
             ready: ready.min(allowance),
-            refill: allowance > 0 && ((outside && ready < low) || (horizon < now && self.has_room(slot, false)?)),
+            refill: allowance > 0
+                && ((outside && ready < low && !self.is_crowded(slot)?)
+                    || (horizon < now && self.has_room(slot, false)?)),
             refiller: refiller.checked_sub(1).map(|process| process as u32),
             next: self.comes_due_of(slot, ready, allowance, now)?,
             paused: self.paused(slot)?,

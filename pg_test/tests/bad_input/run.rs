@@ -270,7 +270,7 @@ fn what_null_stands_for_is_what_the_declaration_says() -> Result<()> {
     client.batch_execute("SELECT enough.queue_send_batch(q, array_fill('1'::jsonb, ARRAY[20])) FROM unnest('{left_out,nulls}'::text[]) AS q")?;
     for (left_out, nulls) in [
         ("enough.queue_peek('left_out')", "enough.queue_peek('nulls', NULL, NULL)"),
-        ("enough.queue_read('left_out')", "enough.queue_read('nulls', NULL, NULL, NULL)"),
+        ("enough.queue_read('left_out')", "enough.queue_read('nulls', NULL, NULL, NULL, NULL)"),
         ("enough.queue_pop('left_out')", "enough.queue_pop('nulls', NULL, NULL)"),
     ] {
         let columns = "m.msg_id, m.attempts, extract(epoch FROM m.leased_until - clock_timestamp())::int AS left";

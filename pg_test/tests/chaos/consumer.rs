@@ -32,6 +32,8 @@ pub(crate) fn run(database: &Database, ledger: &Ledger, stop: &AtomicBool) -> Re
 /// Works in turns until the queue's table is empty and `ledger` misses nothing.
 pub(crate) fn drain(database: &Database, ledger: &Ledger) -> Result<()> {
     let mut session = connect(database)?;
+    // What the limits would make wait is to be read in one go.
+    session.client.batch_execute("SELECT enough.queue_alter('q', group_limit => 0, group_rate => 0)")?;
     enough_pg_test::check::eventually("the queue is empty", || {
         let asked = now();
         let popped = queue::receive(&mut session.client, "queue_pop('q', 1000, wait => '50 milliseconds')")?;
@@ -44,7 +46,9 @@ pub(crate) fn drain(database: &Database, ledger: &Ledger) -> Result<()> {
         let left: i64 = session.client.query_one("SELECT count(*) FROM enough.q_q", &[])?.get(0);
         Ok((left == 0 && ledger.missing() == 0).then_some(()))
     })
-    .map_err(|error| error.context(format!("{} messages are missing", ledger.missing())))
+    .map_err(|error| error.context(format!("{} messages are missing", ledger.missing())))?;
+    let archive = session.client.query("SELECT msg_id, result::bigint FROM enough.a_q", &[])?;
+    ledger.judge_archive(&archive.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 type Turn = Result<Option<Broken>>;
@@ -112,6 +116,7 @@ fn read(session: &mut Session, rng: &mut Rng, ledger: &Ledger) -> Turn {
                 if broken.is_some() { broken } else { delete(session, &message, rng, ledger)? }
             }
             // Too late, maybe: then the fence must hold.
+            4 => archive(session, &message, rng, ledger)?,
             3 => {
                 std::thread::sleep(std::time::Duration::from_micros(rng.u64(0..400_000)));
                 delete(session, &message, rng, ledger)?
@@ -134,6 +139,7 @@ fn delete(session: &mut Session, message: &Message, rng: &mut Rng, ledger: &Ledg
         Ok(deleted) => deleted,
         Err(broken) => return Ok(Some(broken)),
     };
+    ledger.ending(message.msg_id, message.lease);
     let (outcome, broken) = end(client, commit, ledger)?;
     if outcome == Outcome::Committed && deleted {
         ledger.deleted(message.msg_id);
@@ -144,6 +150,30 @@ fn delete(session: &mut Session, message: &Message, rng: &mut Rng, ledger: &Ledg
         (Outcome::RolledBack, true) => "deletes rolled back",
         (Outcome::Unknown, true) => "deletes of unknown outcome",
     });
+    Ok(broken)
+}
+
+/// The end with a result, which is the payload.
+fn archive(session: &mut Session, message: &Message, rng: &mut Rng, ledger: &Ledger) -> Turn {
+    let commit = rng.u8(0..6) > 0;
+    let client = &mut session.client;
+    let call = "SELECT enough.queue_archive('q', $1, $2, $3)";
+    let archived = client
+        .batch_execute("BEGIN")
+        .and_then(|()| client.query_one(call, &[&message.msg_id, &message.message, &message.lease]));
+    let archived: bool = match give_up(archived, ledger)? {
+        Ok(row) => row.get(0),
+        Err(broken) => return Ok(Some(broken)),
+    };
+    ledger.ending(message.msg_id, message.lease);
+    let (outcome, broken) = end(client, commit, ledger)?;
+    if outcome == Outcome::Committed && archived {
+        ledger.deleted(message.msg_id);
+        if let Some(result) = message.message.as_i64() {
+            ledger.archived(message.msg_id, result);
+        }
+        ledger.count("messages archived");
+    }
     Ok(broken)
 }
 
@@ -199,6 +229,10 @@ fn read_in_transaction(session: &mut Session, rng: &mut Rng, ledger: &Ledger) ->
                 return Ok(Some(broken));
             }
         }
+    }
+    for msg_id in &deleted {
+        let lease = messages.iter().find(|message| message.msg_id == *msg_id).and_then(|message| message.lease);
+        ledger.ending(*msg_id, lease);
     }
     if !commit {
         let at = now();

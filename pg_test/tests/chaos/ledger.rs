@@ -25,6 +25,10 @@ struct Delivery {
     until: i64,
     /// Before when its holder has done nothing to end it sooner.
     released: i64,
+    /// Before when its holder has done nothing to finish the message.
+    ending: i64,
+    /// The group of its message.
+    group: Option<i64>,
     /// Which life of the server gave it: leases don't outlive one.
     life: String,
 }
@@ -41,9 +45,25 @@ struct Book {
     deleted: HashMap<i64, i64>,
     /// Message → since when a prepared transaction has ended it.
     held: HashMap<i64, i64>,
+    /// Message → the result with which it was archived for sure.
+    results: BTreeMap<i64, i64>,
     violations: Vec<String>,
     counts: BTreeMap<&'static str, u64>,
 }
+
+/// At most so many of one group are leased at a time,
+pub(crate) const GROUP_LIMIT: usize = 2;
+/// and so many are delivered
+pub(crate) const GROUP_RATE: usize = 30;
+/// in so many microseconds.
+pub(crate) const GROUP_PERIOD: i64 = 1_000_000;
+
+/// The group of the message with that payload; the same in SQL.
+pub(crate) fn group_of(payload: i64) -> Option<i64> {
+    (payload % 16 < 4).then_some(payload % 4)
+}
+
+pub(crate) const GROUP_OF: &str = "CASE WHEN n % 16 < 4 THEN (n % 4)::text END";
 
 /// The book that all of them write.
 #[derive(Default)]
@@ -99,13 +119,27 @@ impl Ledger {
             book.violations.push(format!("delivered {late} µs after a prepared transaction had ended it: {message:?}"));
         }
         let (Some(timeout), Some(lease), Some(until)) = (timeout, message.lease, message.until) else { return };
-        let delivery = Delivery { lease, from: until - timeout, until, released: i64::MAX, life: life.to_owned() };
+        let delivery = Delivery {
+            lease,
+            from: until - timeout,
+            until,
+            released: i64::MAX,
+            ending: i64::MAX,
+            group: group_of(payload),
+            life: life.to_owned(),
+        };
         book.deliveries.entry(message.msg_id).or_default().push(delivery);
     }
 
     /// The holder of a lease is about to do what may end it, at `at`.
     pub(crate) fn releasing(&self, msg_id: i64, lease: Option<i64>, at: i64) {
         self.change(msg_id, lease, |delivery| delivery.released = delivery.released.min(at));
+    }
+
+    /// The holder of a lease is about to commit the end of its message.
+    pub(crate) fn ending(&self, msg_id: i64, lease: Option<i64>) {
+        let at = now();
+        self.change(msg_id, lease, |delivery| delivery.ending = delivery.ending.min(at));
     }
 
     /// A lease was extended to `until` for sure.
@@ -125,6 +159,26 @@ impl Ledger {
     /// The transaction that deleted a message has committed before now.
     pub(crate) fn deleted(&self, msg_id: i64) {
         self.book().deleted.insert(msg_id, now());
+    }
+
+    /// The transaction that archived a message with a result has committed.
+    pub(crate) fn archived(&self, msg_id: i64, result: i64) {
+        self.book().results.insert(msg_id, result);
+    }
+
+    /// Looks into the archive, once all is over: what was archived for sure has its result, and what was deleted isn't there.
+    pub(crate) fn judge_archive(&self, archive: &BTreeMap<i64, Option<i64>>) -> Result<()> {
+        let book = self.book();
+        for (msg_id, result) in &book.results {
+            let found = archive.get(msg_id);
+            ensure!(found == Some(&Some(*result)), "message {msg_id} was archived with {result}: {found:?}");
+        }
+        for msg_id in archive.keys() {
+            let deleted = book.deleted.contains_key(msg_id) && !book.results.contains_key(msg_id);
+            ensure!(!deleted, "message {msg_id} was deleted, and is in the archive");
+        }
+        println!("{} messages archived with results", book.results.len());
+        Ok(())
     }
 
     /// A transaction that has ended a message is prepared: nobody gets it, for good or until [`Self::let_go`].
@@ -161,6 +215,7 @@ impl Ledger {
         for (msg_id, deliveries) in &book.deliveries {
             overlaps(*msg_id, deliveries, &mut violations);
         }
+        limits(book.deliveries.values().flatten(), &mut violations);
         println!(
             "{committed} committed sends, {} of unknown outcome, {deliveries} deliveries under leases, {} deletes",
             known(Outcome::Unknown).count(),
@@ -192,6 +247,31 @@ fn overlaps(msg_id: i64, deliveries: &[Delivery], violations: &mut Vec<String>) 
             let (first, second) = if a.from <= b.from { (a, b) } else { (b, a) };
             if first.life == second.life && second.from < first.until.min(first.released) {
                 violations.push(format!("message {msg_id} under two live leases: {first:?}, {second:?}"));
+            }
+        }
+    }
+}
+
+/// What groups are allowed, in each life of the server: so many live leases at a time, so many deliveries in a period.
+fn limits<'a>(deliveries: impl Iterator<Item = &'a Delivery>, violations: &mut Vec<String>) {
+    let mut groups: BTreeMap<(&str, i64), Vec<&Delivery>> = BTreeMap::new();
+    for delivery in deliveries {
+        if let Some(group) = delivery.group {
+            groups.entry((&delivery.life, group)).or_default().push(delivery);
+        }
+    }
+    for ((_, group), mut deliveries) in groups {
+        deliveries.sort_by_key(|delivery| delivery.from);
+        for (number, one) in deliveries.iter().enumerate() {
+            let alive = |other: &&&Delivery| one.from < other.until.min(other.released).min(other.ending);
+            let before = deliveries[..number].iter().filter(alive).count();
+            if before >= GROUP_LIMIT {
+                violations.push(format!("group {group}: {before} leases are alive when another one begins: {one:?}"));
+            }
+            let recent = deliveries[..number].iter().filter(|other| one.from - other.from < GROUP_PERIOD).count();
+            if recent >= GROUP_RATE {
+                violations
+                    .push(format!("group {group}: {recent} deliveries in the period before another one: {one:?}"));
             }
         }
     }
@@ -242,8 +322,30 @@ mod tests {
         late.received(&message(1, 13, i64::MAX), now() + 1_000_000, Some(100), "b");
         let strange = well();
         strange.received(&message(9, 14, 200), 90, Some(100), "a");
-        for (number, ledger) in [lost, unborn, overlapping, late, strange].iter().enumerate() {
+        // Payload 16 is of a group.
+        let crowded = well();
+        for id in 0..3 {
+            crowded.sent([16 + 64 * id], Outcome::Committed);
+            crowded.received(&message(16 + 64 * id, 20 + id, 200), 90, Some(100), "a");
+        }
+        let fast = well();
+        for id in 0..31 {
+            fast.sent([16 + 64 * id], Outcome::Committed);
+            fast.received(&message(16 + 64 * id, 20 + id, 200 + id), 90, Some(100), "a");
+            fast.releasing(16 + 64 * id, Some(20 + id), 0);
+        }
+        for (number, ledger) in [lost, unborn, overlapping, late, strange, crowded, fast].iter().enumerate() {
             assert!(ledger.judge().is_err(), "violation {number} passes");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_archive_is_what_was_put_there() {
+        let ledger = well();
+        ledger.archived(2, 5);
+        assert!(ledger.judge_archive(&BTreeMap::from([(2, Some(5)), (3, None)])).is_ok());
+        for archive in [vec![], vec![(2, None)], vec![(2, Some(6))], vec![(2, Some(5)), (1, None)]] {
+            assert!(ledger.judge_archive(&archive.into_iter().collect()).is_err());
         }
     }
 

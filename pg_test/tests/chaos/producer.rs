@@ -1,6 +1,6 @@
 //! A producer: single messages and batches, at once and delayed, committed and rolled back.
 
-use crate::ledger::{Ledger, Outcome};
+use crate::ledger::{GROUP_OF, Ledger, Outcome};
 use crate::session::{Broken, Session, broken, connect, end, recover};
 use anyhow::Result;
 use enough_pg_test::server::Database;
@@ -52,14 +52,17 @@ fn send(client: &mut Client, payloads: &Range<i64>, rng: &mut Rng) -> Result<(),
     let priority = if rng.u8(0..4) == 0 { rng.i32(0..10) } else { 0 };
     if payloads.end - payloads.start == 1 {
         client.execute(
-            &format!("SELECT enough.queue_send('q', to_jsonb($1::bigint), delay => '{delay}', priority => {priority})"),
+            &format!(
+                "SELECT enough.queue_send('q', to_jsonb(n), delay => '{delay}', priority => {priority}, group_key => {GROUP_OF}) \
+                 FROM (VALUES ($1::bigint)) AS v(n)"
+            ),
             &[&payloads.start],
         )?;
     } else {
         client.execute(
             &format!(
-                "SELECT enough.queue_send_batch('q', (SELECT array_agg(to_jsonb(n)) FROM generate_series($1::bigint, $2::bigint) AS n), \
-                 delay => '{delay}', priority => {priority})"
+                "SELECT enough.queue_send_batch('q', array_agg(to_jsonb(n) ORDER BY n), delay => '{delay}', priority => {priority}, \
+                 group_keys => array_agg({GROUP_OF} ORDER BY n)) FROM generate_series($1::bigint, $2::bigint) AS n"
             ),
             &[&payloads.start, &(payloads.end - 1)],
         )?;

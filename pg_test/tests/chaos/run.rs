@@ -1,7 +1,7 @@
 //! The storms: one that crashes the server, one that only ends sessions and statements, and one of DDL, restarts and
 //! killed clients.
 
-use crate::ledger::Ledger;
+use crate::ledger::{GROUP_LIMIT, GROUP_PERIOD, GROUP_RATE, Ledger};
 use crate::session::{NAME, connect};
 use crate::upheaval::{NEEDED, Reborn, strike};
 use crate::{consumer, producer, two_phase};
@@ -33,10 +33,11 @@ fn start() -> Result<(Server, Database)> {
     let server = server::start(&server::options()?.conf("fsync", "on"))?;
     let database = Database::on(&server)?;
     // A message may be delivered as often as it takes.
-    database.client()?.batch_execute(
+    database.client()?.batch_execute(&format!(
         "SELECT enough.queue_create('q', visibility_timeout => '300 milliseconds', max_attempts => 1000000, \
-         retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds')",
-    )?;
+         retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds', group_limit => {GROUP_LIMIT}, \
+         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds')"
+    ))?;
     Ok((server, database))
 }
 

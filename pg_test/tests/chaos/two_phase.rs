@@ -1,7 +1,7 @@
 //! Prepared transactions: messages sent and ended in them, which another statement decides, after a while and maybe in another life of the
 //! server. Until then nobody may get what they have ended.
 
-use crate::ledger::{Ledger, Outcome, now};
+use crate::ledger::{GROUP_OF, Ledger, Outcome, now};
 use crate::producer::EACH;
 use crate::session::{Broken, Session, broken, connect, recover};
 use anyhow::Result;
@@ -101,7 +101,10 @@ fn begin(session: &mut Session, rng: &mut Rng, next: &mut i64, ledger: &Ledger, 
     for _ in 0..rng.u8(..4) {
         *next += 1;
         work.sent.push(*next);
-        client.execute("SELECT enough.queue_send('q', to_jsonb($1::bigint))", &[&*next])?;
+        let send = format!(
+            "SELECT enough.queue_send('q', to_jsonb(n), group_key => {GROUP_OF}) FROM (VALUES ($1::bigint)) AS v(n)"
+        );
+        client.execute(&send, &[&*next])?;
     }
     *next += 1;
     Ok(())

@@ -18,6 +18,11 @@ const HARMLESS: &[&str] = &[
     "SELECT enough.queue_alter('q', max_in_flight => 0)",
     "SELECT enough.queue_alter('q', max_rate => 200)",
     "SELECT enough.queue_alter('q', max_rate => 0)",
+    // Never more than the ledger knows of.
+    "SELECT enough.queue_alter('q', group_limit => 1)",
+    "SELECT enough.queue_alter('q', group_limit => 2)",
+    "SELECT enough.queue_alter('q', group_rate => 20)",
+    "SELECT enough.queue_alter('q', group_rate => 30)",
     "SELECT enough.queue_pause('q'); SELECT pg_sleep(0.02); SELECT enough.queue_resume('q')",
     "SELECT enough.maintain('1 second')",
     "ALTER TABLE enough.q_q ADD COLUMN extra int DEFAULT 5",

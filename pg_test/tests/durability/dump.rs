@@ -71,7 +71,8 @@ fn a_dump_brings_everything_back() -> Result<()> {
         "CREATE ROLE {user} LOGIN; \
          SELECT enough.queue_create('q', visibility_timeout => '2 hours', max_attempts => 2, \
                 retry_backoff => '3 seconds', retry_backoff_max => '4 minutes', max_in_flight => 9999, max_rate => 1000000, \
-                rate_period => '2 minutes', archive_for => '0'); \
+                rate_period => '2 minutes', archive_for => '0', group_limit => 3, group_rate => 7, \
+                group_rate_period => '3 minutes'); \
          SELECT enough.queue_create('Odd-Name.1', unlogged => true); SELECT enough.queue_create('empty'); \
          GRANT INSERT ON enough.q_q TO {user}; \
          SELECT enough.queue_send('Odd-Name.1', '\"odd\"'); \

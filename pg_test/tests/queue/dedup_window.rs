@@ -3,10 +3,11 @@
 use anyhow::{Result, ensure};
 use enough_pg_test::check::{eventually, refused};
 use enough_pg_test::queue::{self, ids, made};
-use enough_pg_test::server::{Database, backend, until_locked};
+use enough_pg_test::server::{self, Database, backend, until_locked};
 use postgres::Client;
 use std::collections::BTreeSet;
 use std::thread;
+use xtask::server::Shutdown;
 
 const WINDOW: &str = ", dedup => 'window', dedup_for => '1 hour', visibility_timeout => '1 hour', retry_backoff => '0'";
 
@@ -260,6 +261,40 @@ fn maintenance_removes_what_is_over_and_nothing_else() -> Result<()> {
     other.batch_execute("COMMIT")?;
     ensure!(send(&mut client, "last")? == last && send(&mut client, "k7")? == taken);
     client.batch_execute("BEGIN READ ONLY; SELECT enough.maintain(); COMMIT")?;
+    Ok(())
+}
+
+#[test]
+fn keys_are_the_same_after_a_restart_and_a_crash() -> Result<()> {
+    let mut server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute(&format!(
+        "SELECT enough.queue_create('q'{WINDOW}); SELECT enough.queue_create('u'{WINDOW}, unlogged => true)"
+    ))?;
+    let first = send(&mut client, "k")?;
+    client.batch_execute(
+        "SELECT enough.queue_send('u', '1', dedup_key => 'k'); SELECT enough.queue_pop('q'); CHECKPOINT",
+    )?;
+    drop(client);
+    let all = "SELECT array_agg(queue || ' ' || dedup_key || ' ' || msg_id || ' ' || until ORDER BY queue) FROM enough.queue_key";
+    let before: Vec<String> = database.client()?.query_one(all, &[])?.get(0);
+    for how in [Shutdown::Fast, Shutdown::Immediate] {
+        server.restart(how)?;
+        let mut client = database.client()?;
+        ensure!(client.query_one(all, &[])?.get::<_, Vec<String>>(0) == before, "{how:?}");
+        ensure!(send(&mut client, "k")? == first && queue::read(&mut client, "q", 9)?.is_empty(), "{how:?}");
+    }
+    // The crash has emptied the unlogged queue and left its keys; another dedup frees them.
+    let mut client = database.client()?;
+    let again = "SELECT enough.queue_send('u', '2', dedup_key => 'k')";
+    client.query_one(again, &[])?;
+    ensure!(queue::read(&mut client, "u", 9)?.is_empty());
+    client.batch_execute(
+        "SELECT enough.queue_alter('u', dedup => 'live'); SELECT enough.queue_alter('u', dedup => 'window')",
+    )?;
+    client.query_one(again, &[])?;
+    ensure!(queue::read(&mut client, "u", 9)?.len() == 1);
     Ok(())
 }
 

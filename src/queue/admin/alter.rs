@@ -36,6 +36,8 @@ pub(in crate::queue) struct Change<'c> {
     /// `live`, `waiting` or `window`.
     pub dedup: Option<&'static str>,
     pub dedup_for: Option<i64>,
+    pub group_rate: Option<i32>,
+    pub group_rate_period: Option<i64>,
 }
 
 /// Changes a queue's options.
@@ -67,7 +69,7 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 paused = coalesce($10, paused), durable_attempts = coalesce($11, durable_attempts), ack = coalesce($12, ack), \
                 group_limit = coalesce($13, group_limit), \
                 dead_letter_queue = CASE WHEN $14 THEN $15 ELSE dead_letter_queue END, notify = coalesce($16, notify), \
-                dedup = coalesce($17, dedup), {} \
+                dedup = coalesce($17, dedup), {}, {}, {} \
          FROM (VALUES (interval '1 microsecond')) AS i(t) WHERE name OPERATOR(pg_catalog.=) $1 RETURNING {OPTIONS}",
         interval("visibility_timeout", 2),
         interval("retry_backoff", 4),
@@ -76,6 +78,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
         limit("max_rate", 7),
         interval("rate_period", 8),
         interval("dedup_for", 18),
+        limit("group_rate", 19),
+        interval("group_rate_period", 20),
     );
     let mut changed = None;
     in_registry(|| {
@@ -100,6 +104,8 @@ pub(in crate::queue) fn alter(name: &[u8], function: &'static str, change: &Chan
                 Parameter::OptionalBool(change.notify),
                 Parameter::OptionalText(change.dedup),
                 Parameter::Micros(change.dedup_for),
+                Parameter::OptionalI32(change.group_rate),
+                Parameter::Micros(change.group_rate_period),
             ],
             |row| {
                 changed = Some(options_of(row)?);

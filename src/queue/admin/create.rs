@@ -44,6 +44,9 @@ pub(in crate::queue) struct NewQueue<'c> {
     /// `live`, `waiting` or `window`.
     pub dedup: &'static str,
     pub dedup_for: i64,
+    /// `None` for no limit.
+    pub group_rate: Option<i32>,
+    pub group_rate_period: i64,
 }
 
 /// Creates a queue, or, with `if_not_exists`, makes whole what is left of one; false where it was there already and whole.
@@ -132,10 +135,12 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
         run("DELETE FROM enough.queue WHERE name OPERATOR(pg_catalog.=) $1", &[Parameter::Text(name)])?;
         run(
             "INSERT INTO enough.queue (name, visibility_timeout, max_attempts, retry_backoff, retry_backoff_max, \
-                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify, dedup, dedup_for) \
+                    max_in_flight, max_rate, rate_period, archive_for, durable_attempts, ack, group_limit, dead_letter_queue, notify, dedup, dedup_for, \
+                    group_rate, group_rate_period) \
              SELECT $1, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $2), $3, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $4), pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $5), \
                     $6, $7, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $8), \
-                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14, $15, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $16) FROM (VALUES (interval '1 microsecond')) AS i(t) \
+                    pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $9), $10, $11, $12, $13, $14, $15, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $16), \
+                    $17, pg_catalog.justify_hours(i.t OPERATOR(pg_catalog.*) $18) FROM (VALUES (interval '1 microsecond')) AS i(t) \
              ON CONFLICT (name) DO UPDATE SET created_at = EXCLUDED.created_at, \
                     visibility_timeout = EXCLUDED.visibility_timeout, max_attempts = EXCLUDED.max_attempts, \
                     retry_backoff = EXCLUDED.retry_backoff, retry_backoff_max = EXCLUDED.retry_backoff_max, \
@@ -143,7 +148,8 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
                     rate_period = EXCLUDED.rate_period, archive_for = EXCLUDED.archive_for, paused = false, \
                     durable_attempts = EXCLUDED.durable_attempts, ack = EXCLUDED.ack, \
                     group_limit = EXCLUDED.group_limit, dead_letter_queue = EXCLUDED.dead_letter_queue, notify = EXCLUDED.notify, \
-                    dedup = EXCLUDED.dedup, dedup_for = EXCLUDED.dedup_for",
+                    dedup = EXCLUDED.dedup, dedup_for = EXCLUDED.dedup_for, \
+                    group_rate = EXCLUDED.group_rate, group_rate_period = EXCLUDED.group_rate_period",
             &[
                 Parameter::Text(name),
                 Parameter::Micros(Some(new.visibility_timeout)),
@@ -161,6 +167,8 @@ fn register(name: &str, new: &NewQueue<'_>) -> Result<(), Error> {
                 Parameter::OptionalBool(Some(new.notify)),
                 Parameter::Text(new.dedup),
                 Parameter::Micros(Some(new.dedup_for)),
+                Parameter::OptionalI32(new.group_rate),
+                Parameter::Micros(Some(new.group_rate_period)),
             ],
         )
     })?;

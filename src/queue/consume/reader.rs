@@ -42,6 +42,8 @@ pub(in crate::queue) struct ReadRequest {
     pub wait: i64,
     /// Delete what is read, in the same transaction.
     pub delete: bool,
+    /// After a message of a group the next ones of it, as many as there are.
+    pub whole_groups: bool,
     /// For errors.
     pub function: &'static str,
 }
@@ -137,12 +139,16 @@ impl<'q> Reader<'q> {
         let mut got = 0;
         let mut taken: Vec<Delivery> = Vec::new();
         loop {
-            let want = (self.wish.qty - got).min(LEASES);
+            let want = if self.wish.whole_groups { 1 } else { (self.wish.qty - got).min(LEASES) };
             taken.clear();
             taken.reserve(want);
             let queue_state = self.take(want, &mut taken)?;
             let any = !taken.is_empty();
-            got += self.deliver_all(&taken, rows)?;
+            let given = self.deliver_all(&taken, rows)?;
+            got += given;
+            if self.wish.whole_groups && given == 1 && got < self.wish.qty {
+                got += self.follow_group(taken[0], self.wish.qty - got, rows)?;
+            }
             if self.repeats {
                 return Ok(None);
             }
@@ -223,6 +229,34 @@ impl<'q> Reader<'q> {
         Ok(queue_state)
     }
 
+    /// Gives to the caller up to `most` messages that follow on one of a group, which it has; how many there were.
+    fn follow_group(&mut self, first: Delivery, most: usize, rows: &mut Rows<'_>) -> Result<usize, Error> {
+        let (mut last, mut got) = (first, 0);
+        while got < most {
+            let next = self.queue.index_and_wake(|index, slot, wake| {
+                let now = server::now();
+                let timeout = match self.wish.timeout {
+                    Some(timeout) => timeout,
+                    None => index.options(slot)?.visibility_timeout,
+                };
+                let next = index.take_next(slot, last.msg_id, last.lease, latch::process(), now, timeout, wake)?;
+                if next.is_some() {
+                    self.taken = (slot, now);
+                    index.delivered(slot, 1)?;
+                    index.watch(slot, now, wake)?;
+                }
+                Ok(next)
+            })?;
+            let Some(next) = next else { break };
+            if self.deliver_all(&[next], rows)? == 0 {
+                break;
+            }
+            (last, got) = (next, got + 1);
+            server::check_for_interrupts();
+        }
+        Ok(got)
+    }
+
     /// This session has waited, and goes away with nothing: another one keeps watch in its place.
     pub(super) fn retire(&self) -> Result<(), Error> {
         self.queue.index_and_wake(|index, slot, wake| index.watch(slot, server::now(), wake))?;
@@ -290,7 +324,7 @@ impl<'q> Reader<'q> {
                 // By this transaction, which may be rolled back.
                 self.hidden.push(*taken);
             } else {
-                self.postpone(&row)?;
+                self.postpone(taken, &row)?;
             }
             return Ok(false);
         }
@@ -396,10 +430,11 @@ impl<'q> Reader<'q> {
     }
 
     /// Somebody has given the row a later delivery time by hand: back to the index with it, as what it is now.
-    fn postpone(&self, row: &Row) -> Result<(), Error> {
+    fn postpone(&self, taken: &Delivery, row: &Row) -> Result<(), Error> {
         let entry = row.entry();
         self.queue.index_and_wake(|index, slot, wake| {
             let now = server::now();
+            index.not_delivered_of_group(slot, taken.msg_id, taken.lease, now)?;
             index.drop_message(slot, row.msg_id, entry.tag, now, wake)?;
             index.insert_or_leave_out(slot, &entry, now, wake)
         })?;

@@ -19,6 +19,9 @@ use crate::queue::notify;
 use enough_engine::queue::{Partition as Index, QueueKey};
 use std::rc::Rc;
 
+/// Counts of groups' deliveries that are looked at whether they say anything.
+const COUNTS: usize = 1024;
+
 /// What one task has done for a queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Work {
@@ -126,6 +129,7 @@ fn work(queue: &Rc<Queue>, deadline: i64) -> Result<Visit, Error> {
         reached.visited = server::now();
         // Noted first: another run that begins meanwhile takes other queues first.
         index.set_maintenance(slot, reached)?;
+        index.forget_counts(slot, server::now(), COUNTS)?;
         Ok(reached)
     })?;
     doubt::settle(queue.key)?;

@@ -2,10 +2,11 @@
 
 use crate::queue::Tag;
 use crate::queue::layout::{
-    AWAITED, BUSY, DELAYED, DOUBTS, FOLLOWER, GROUP, Head, LEASED, LISTS, PARKED, Partition, Q, R, READY, USED_UP,
-    WAITING, g,
+    AWAITED, BUSY, DELAYED, DOUBTS, EXTENSION, FOLLOWER, GROUP, HELD, Head, LEASED, LISTS, PARKED, Partition, Q, R,
+    RATED, READY, USED_UP, WAITING, g, w,
 };
 use crate::queue::timers::NEVER;
+use crate::window::Window;
 use std::collections::BTreeMap;
 
 /// A message in the index, as it lies there.
@@ -51,6 +52,8 @@ pub(super) struct Lanes {
     /// In the index besides the head.
     pub members: u32,
     pub parked: u32,
+    /// Held, because of the group's rate.
+    pub held: u32,
     /// In line.
     pub ready: u32,
 }
@@ -69,6 +72,8 @@ pub(super) struct Holding {
     pub groups: BTreeMap<u64, Group>,
     /// The same, of all groups.
     pub lanes: BTreeMap<u64, Lanes>,
+    /// What was delivered of groups lately, by the hash.
+    pub rates: BTreeMap<u64, Window>,
 }
 
 impl Holding {
@@ -87,6 +92,8 @@ enum Place {
     Free,
     List(u32, usize),
     Group(u32),
+    /// Of what was delivered of a group.
+    Extension,
 }
 
 /// Walks the partition; panics with what is wrong.
@@ -167,7 +174,12 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
             *place = Place::List(slot, list);
             assert_eq!(p.half(record, R::Links, false), Ok(previous), "record {record}: link back");
             let of = p.half(record, R::Attempts, false).unwrap();
-            assert_eq!(of & !(u32::from(list == AWAITED) << 30), slot, "record {record}: its queue");
+            let beside = match list {
+                AWAITED => 1 << 30,
+                RATED => w::BIT,
+                _ => 0,
+            };
+            assert_eq!(of, slot | beside, "record {record}: its queue");
             let kind = p.kind(record).unwrap();
             assert_eq!(kind.list, list, "record {record}: its list");
             let msg_id = p.r(record, R::MsgId).unwrap().cast_signed();
@@ -175,6 +187,15 @@ fn lists(p: &Partition<'_>, slot: u32, places: &mut [Place]) -> Holding {
                 holding.awaiting.push((msg_id, kind.owner));
             } else if list == WAITING {
                 holding.waiting.push(kind.owner);
+            } else if list == RATED {
+                assert_eq!(p.lookup(slot | w::BIT, msg_id), Ok(Some(record)), "the counts of {msg_id} are found");
+                assert_eq!(holding.rates.insert(msg_id.cast_unsigned(), p.window_in(record).unwrap()), None);
+                let extension = p.extension_of(record).unwrap() as usize;
+                if extension != 0 {
+                    assert_eq!(places[extension], Place::Nowhere, "extension {extension} is met again");
+                    assert_eq!(p.kind(extension as u32).unwrap().list, EXTENSION);
+                    places[extension] = Place::Extension;
+                }
             } else {
                 assert_eq!(p.lookup(slot, msg_id), Ok(Some(record)), "message {msg_id} is found by its number");
                 let message = message(p, record);
@@ -273,21 +294,31 @@ fn groups(p: &Partition<'_>, slot: u32, places: &mut [Place], holding: &mut Hold
         holding.groups.insert(hash, Group { head, next, known: flag(2), first: flag(4), late: flag(16) });
     }
     let mut met: BTreeMap<u64, Lanes> = holding.lanes.keys().map(|group| (*group, Lanes::default())).collect();
+    let mut elsewhere: BTreeMap<u64, u32> = BTreeMap::new();
     for (id, message) in &holding.messages {
         if message.group != 0 && !is_out_of_order(message.list, message.origin) {
             let lanes = met.get_mut(&message.group).expect("a message's group has a record");
             lanes.members += u32::from(holding.groups.get(&message.group).is_none_or(|group| group.head != *id));
             let runs = message.list == LEASED || (message.list == BUSY && message.origin == LEASED);
-            lanes.running += u32::from(runs);
+            let closes = message.list == DELAYED && message.origin != 0;
+            lanes.running += u32::from(runs || closes);
+            let apart = matches!(message.list, BUSY | DELAYED) && !runs && !closes;
+            *elsewhere.entry(message.group).or_default() += u32::from(apart);
             lanes.parked += u32::from(message.list == PARKED);
+            lanes.held += u32::from(message.list == HELD);
             lanes.ready += u32::from(message.is_ready());
         }
     }
     for (hash, lanes) in &mut holding.lanes {
-        lanes.ready = met[hash].ready;
+        (lanes.ready, lanes.held) = (met[hash].ready, met[hash].held);
         assert!(lanes.members > 0 || holding.groups.contains_key(hash), "group {hash} is empty");
         let idle = lanes.running < p.lanes(slot).unwrap();
-        assert!(lanes.parked == 0 || !idle || lanes.ready > 0, "group {hash} stands still: {lanes:?}");
+        // Where a group has one lane it waits for all that has come back.
+        let waits = p.lanes(slot).unwrap() == 1 && elsewhere.get(hash).is_some_and(|count| *count > 0);
+        assert!(
+            lanes.parked == 0 || !idle || waits || lanes.ready + lanes.held > 0,
+            "group {hash} stands still: {lanes:?}"
+        );
     }
     assert_eq!(met, holding.lanes);
     assert_eq!(p.q_i64(slot, Q::Groups), Ok(holding.lanes.len() as i64));
@@ -309,10 +340,10 @@ fn lanes(p: &Partition<'_>, slot: u32, group: u32) -> Lanes {
         record = if next == first { 0 } else { next };
     }
     let (running, members) = (p.running(group).unwrap(), p.members(group).unwrap());
-    Lanes { running, members, parked: parked as u32, ready: 0 }
+    Lanes { running, members, parked: parked as u32, held: 0, ready: 0 }
 }
 
-/// The buckets hold the messages and the groups and nothing else.
+/// The buckets hold the messages, the groups, their counts, and nothing else.
 fn buckets(p: &Partition<'_>, places: &[Place]) {
     let mut hashed = vec![false; places.len()];
     for bucket in 0..p.records {
@@ -329,13 +360,13 @@ fn buckets(p: &Partition<'_>, places: &[Place]) {
     }
 }
 
-/// The timers of a queue are those of what is leased or delayed and of nothing else, in order.
+/// The timers of a queue are those of what is leased, delayed or held and of nothing else, in order.
 fn timers(p: &Partition<'_>, slots: &[u32], places: &[Place]) {
     let mut timed = vec![false; places.len()];
     for &slot in slots {
         let in_order = p.timers(slot);
         for &record in &in_order {
-            assert!(matches!(places[record as usize], Place::List(at, LEASED | DELAYED) if at == slot));
+            assert!(matches!(places[record as usize], Place::List(at, LEASED | DELAYED | HELD) if at == slot));
             assert!(!timed[record as usize], "the timer of record {record} is met twice");
             timed[record as usize] = true;
         }
@@ -345,10 +376,10 @@ fn timers(p: &Partition<'_>, slots: &[u32], places: &[Place]) {
         assert_eq!(p.first_due(slot), Ok(in_order.first().map_or(NEVER, due)), "when the first runs out");
     }
     for (record, place) in places.iter().enumerate().skip(1) {
-        let runs = matches!(place, Place::List(_, LEASED | DELAYED));
+        let runs = matches!(place, Place::List(_, LEASED | DELAYED | HELD));
         assert!(timed[record] == runs, "record {record} at {place:?}: does its timer run");
         let undecided = matches!(place, Place::List(_, BUSY));
-        let chained = undecided || matches!(place, Place::List(_, PARKED) | Place::Group(_));
+        let chained = undecided || matches!(place, Place::List(_, PARKED | RATED) | Place::Group(_) | Place::Extension);
         if !runs && !chained && !matches!(place, Place::Nowhere) {
             assert_eq!(p.half(record as u32, R::Chain, false), Ok(0), "record {record} at {place:?}: no timer");
             assert_eq!(p.slot_half(record - 1, false), Ok(0), "record {record} at {place:?}: no timer's child");

@@ -86,6 +86,8 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
             NOW,
             wake,
         ));
+        answers.push(p.take_next(slot, taken.msg_id, taken.lease, process, NOW, 10, wake).map(drop));
+        answers.push(p.not_delivered_of_group(slot, taken.msg_id, taken.lease, NOW));
         answers.push(p.end_unused(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.undo_lease(slot, taken.msg_id, taken.lease, NOW, wake));
         answers.push(p.start_busy(slot, taken.msg_id, None, NOW).map(drop));
@@ -128,6 +130,7 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.wake_all(slot, wake).map(drop),
         p.expire(slot, NOW + 5, 50, wake).map(drop),
         p.watch(slot, NOW, wake),
+        p.forget_counts(slot, NOW + id, 8),
         p.drop_message(slot, id + 1, TAG, NOW, wake),
         p.invalidate_watermark(slot),
         p.delivered(slot, 1),
@@ -143,7 +146,14 @@ fn exercise(p: &Partition<'_>, slot: u32, id: i64, process: u32) -> Vec<Result<(
         p.options(slot).and_then(|options| {
             p.set_options(
                 slot,
-                Options { rate_period: id, max_attempts: 3 + id as u32 % 2, group_limit: id as u32 % 4, ..options },
+                Options {
+                    rate_period: id,
+                    max_attempts: 3 + id as u32 % 2,
+                    group_limit: id as u32 % 4,
+                    group_rate: id as u32 % 5,
+                    group_rate_period: id % 3 * 1_000_000,
+                    ..options
+                },
                 NOW,
             )
         }),
@@ -175,6 +185,8 @@ proptest! {
             max_in_flight: 50,
             max_rate: 100,
             rate_period: 1_000_000,
+            group_rate: 2,
+            group_rate_period: 1_000_000,
             ..Options::default()
         };
         for relation in 1..=3 {

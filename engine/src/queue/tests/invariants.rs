@@ -198,7 +198,7 @@ impl Queue {
             .rows
             .values()
             .filter(|row| !self.is_unknown(row))
-            .filter(|row| allowance > 0 && !holding.groups.contains_key(&row.group))
+            .filter(|row| allowance > 0 && !p.is_crowded(slot).unwrap() && !holding.groups.contains_key(&row.group))
             .find(|row| row.deliver_at.is_none_or(|at| at <= now) && !holding.messages.contains_key(&row.msg_id));
         if let Some(row) = outside {
             let retried = if row.deliver_at.is_some() { RETRY } else { 0 };

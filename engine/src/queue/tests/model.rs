@@ -5,7 +5,7 @@ use super::check::{Holding, Message, Shape, walk};
 use super::refill::Scan;
 use super::two_phase::Prepared;
 use crate::queue::clock::TOLERANCE;
-use crate::queue::layout::{BUSY, DELAYED, LEASED, PARKED, USED_UP};
+use crate::queue::layout::{BUSY, DELAYED, HELD, LEASED, PARKED, USED_UP};
 use crate::queue::lease::PASSES;
 use crate::queue::{Busy, Delivery, Entry, Found, Offered, Options, Partition, QueueKey, Tag, Tid, Wake, Yielded};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const SECOND: i64 = 1_000_000;
 /// A refill is wanted below so many ready messages.
 pub(super) const LOW: u64 = 4;
+/// In which so many messages of one group may be delivered.
+pub(super) const RATE_PERIOD: i64 = 16 * SECOND;
+/// The numbers of leases, by which it is known when they began, may be so far ahead of the clock.
+const DRIFT: i64 = 10_000;
 /// A session that nobody wakes looks after so long.
 const NET: i64 = 100 * SECOND;
 
@@ -87,6 +91,8 @@ pub(super) struct Queue {
     pub was_set_back: bool,
     /// Groups had more than one lane: which of their messages is the next isn't for this model any more.
     pub was_wide: bool,
+    /// What counts of each group against its rate: lease and time of deliveries.
+    pub counted: BTreeMap<u64, Vec<(u64, i64)>>,
 }
 
 impl Queue {
@@ -104,6 +110,8 @@ pub(super) struct World<'a> {
     pub queues: Vec<Queue>,
     next_process: u32,
     next_row: i64,
+    /// The memory never runs short.
+    pub roomy: bool,
     /// How many transactions were prepared.
     pub transactions: u64,
     leases: BTreeSet<u64>,
@@ -136,6 +144,7 @@ impl<'a> World<'a> {
             queues: queues.collect(),
             next_process: 1,
             next_row: 0,
+            roomy: false,
             transactions: 0,
             leases: BTreeSet::new(),
         };
@@ -183,6 +192,7 @@ impl<'a> World<'a> {
                 queue.woken.clear();
                 queue.order.clear();
                 queue.due.clear();
+                queue.counted.clear();
                 queue.refused = false;
                 assert!(queue.waiting.is_empty(), "those that waited for the queue were woken");
                 return;
@@ -268,7 +278,9 @@ impl<'a> World<'a> {
         self.queues[q].aside.extend(passed.map(|(id, _)| *id));
         let ready = holding.ready.iter().copied().filter(|id| !used_up(id));
         let expected: Vec<i64> = ready.take(if paused { 0 } else { most }).collect();
-        let wide = self.queues[q].options.group_limit > 1 || holding.lanes.values().any(|lanes| lanes.members > 0);
+        let options = self.queues[q].options;
+        let wide =
+            options.group_limit > 1 || options.group_rate > 0 || holding.lanes.values().any(|lanes| lanes.members > 0);
         let mut taken = Vec::with_capacity(want);
         let timeout = self.queues[q].options.visibility_timeout;
         let process = self.process();
@@ -278,6 +290,7 @@ impl<'a> World<'a> {
         let mut numbers: Vec<i64> = taken.iter().map(|taken| taken.msg_id).collect();
         if wide {
             self.check_lanes(q, slot, &holding, &numbers, if paused { 0 } else { most });
+            self.check_rates(q, slot, &holding, &numbers);
             numbers.retain(|id| holding.messages.contains_key(id));
         } else if holding.ready.iter().any(used_up) {
             // The next of their groups have come into line.
@@ -356,6 +369,9 @@ impl<'a> World<'a> {
                 assert_eq!(earlier, None, "message {id} of a group overtakes one");
             }
             got += 1;
+            if row.group != 0 && queue.options.group_rate > 0 {
+                queue.counted.entry(row.group).or_default().push((taken.lease, self.now));
+            }
             queue.delivered += 1;
             queue.leases.insert(id, Lease { number: taken.lease, until: taken.until });
             self.p.delivered(slot, 1).unwrap();
@@ -376,11 +392,16 @@ impl<'a> World<'a> {
         let expected: Vec<&i64> = before.ready.iter().filter(plain).filter(|id| !used_up(id)).collect();
         let got: Vec<&i64> = taken.iter().filter(plain).collect();
         assert!(expected.starts_with(&got), "{got:?}, where {expected:?} are ready");
-        let in_order: Vec<&i64> = before.ready.iter().filter(|id| taken.contains(id)).collect();
-        let old: Vec<&i64> = taken.iter().filter(|id| before.ready.contains(id)).collect();
+        // Those of a group with one lane and members come in an order of their own.
+        let plain = |id: &&i64| {
+            let group = before.messages.get(id).map_or(0, |message| message.group);
+            before.lanes.get(&group).is_none_or(|lanes| lanes.members == 0)
+        };
+        let in_order: Vec<&i64> = before.ready.iter().filter(|id| taken.contains(id)).filter(plain).collect();
+        let old: Vec<&i64> = taken.iter().filter(|id| before.ready.contains(id)).filter(plain).collect();
         assert_eq!(old, in_order, "the first in order");
         let passed = |list| after.count(list).saturating_sub(before.count(list));
-        let ended = passed(PARKED) + passed(USED_UP) >= PASSES;
+        let ended = passed(PARKED) + passed(USED_UP) + passed(HELD) >= PASSES;
         let enough = taken.len() == most || after.ready.is_empty() || ended;
         assert!(enough, "{taken:?} of {most}, and {:?} stay", after.ready);
         for id in taken {
@@ -389,6 +410,49 @@ impl<'a> World<'a> {
                 let running = after.lanes[&message.group].running;
                 assert!(running <= queue.options.group_limit, "message {id} is read as number {running} of its group");
             }
+        }
+    }
+
+    /// What a read has taken is within the rates of the groups, and what it has held is not.
+    fn check_rates(&mut self, q: usize, slot: u32, before: &Holding, taken: &[i64]) {
+        let (now, roomy) = (self.now, self.roomy);
+        let after = &walk(&self.p)[&slot];
+        let queue = &mut self.queues[q];
+        let rate = queue.options.group_rate as usize;
+        if rate == 0 || queue.was_set_back {
+            return;
+        }
+        let group_of = |id: &i64| after.messages.get(id).or(before.messages.get(id)).map_or(0, |message| message.group);
+        for group in 1..4 {
+            let read = taken.iter().filter(|id| group_of(id) == group).count();
+            let earlier = queue.counted.entry(group).or_default();
+            let within = |time: i64| earlier.iter().filter(|(_, at)| *at > now - time).count();
+            let counts = after.rates.get(&group).map_or(0, |window| window.counts.iter().sum::<u32>() as usize);
+            let held = |holding: &Holding, id: &i64| holding.messages.get(id).is_some_and(|one| one.list == HELD);
+            let newly = after.messages.keys().find(|id| group_of(id) == group && held(after, id) && !held(before, id));
+            // A count of steps gives back within one of them.
+            let recent = within(RATE_PERIOD + RATE_PERIOD / 16 + DRIFT) + read;
+            assert!(newly.is_none() || recent >= rate, "{newly:?} is held after {recent} of {rate} deliveries");
+            if within(RATE_PERIOD - DRIFT) + read > counts {
+                // Its record has given way to others.
+                assert!(!roomy || read == 0, "the deliveries of group {group} are forgotten");
+                earlier.clear();
+            } else if read > 0 {
+                let recent = within(RATE_PERIOD - DRIFT) + read;
+                assert!(recent <= rate, "{recent} of {rate} deliveries of group {group} in a period");
+            }
+        }
+    }
+
+    pub fn limit_group_rate(&mut self, q: usize, most: u32) {
+        let queue = &mut self.queues[q];
+        (queue.options.group_rate, queue.options.group_rate_period) = (most, RATE_PERIOD);
+        if most == 0 {
+            queue.counted.clear();
+        }
+        if let Some(slot) = queue.slot {
+            self.p.set_options(slot, queue.options, self.now).unwrap();
+            self.wake_all(q);
         }
     }
 
@@ -691,6 +755,7 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         if !queue.busy.contains_key(&id) {
             queue.leases.remove(&id);
+            queue.counted.values_mut().for_each(|counted| counted.retain(|(number, _)| *number != lease.number));
             *queue.attempts.get_mut(&id).unwrap() -= 1;
             let holding = &walk(&self.p)[&slot];
             let ready = holding.ready.iter().filter(|ready| **ready == id).count();
@@ -859,6 +924,7 @@ impl<'a> World<'a> {
                 waiter.alarm = waiter.alarm.saturating_sub(by);
             }
             queue.was_set_back = true;
+            queue.counted.clear();
         }
     }
 

@@ -235,7 +235,7 @@ fn the_next_of_thousands_of_groups_come_at_once_when_their_first_are_used_up() {
 
 #[test]
 fn a_tree_of_timers_is_shallow_whatever_the_order() {
-    let words = allocate(270_000);
+    let words = allocate(273_000);
     let (p, slots) = fresh(&words, 1);
     let slot = slots[0];
     for id in 0..9000 {

@@ -37,6 +37,7 @@ enum Step {
     LimitFlight(u8, u32),
     LimitAttempts(u8, u32),
     LimitGroups(u8, u32),
+    LimitGroupRate(u8, u32),
     StartBurial(u8, u8),
     BuryByRow(u8, u8),
     Distrust(u8),
@@ -89,6 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (q.clone(), 0..5_u32).prop_map(|(q, n)| LimitFlight(q, n)),
         1 => (q.clone(), 1..4_u32).prop_map(|(q, n)| LimitAttempts(q, n)),
         2 => (q.clone(), 1..5_u32).prop_map(|(q, n)| LimitGroups(q, n)),
+        2 => (q.clone(), 0..5_u32).prop_map(|(q, n)| LimitGroupRate(q, n)),
         3 => (q.clone(), 1..9_u8).prop_map(|(q, n)| StartBurial(q, n)),
         2 => (q.clone(), which()).prop_map(|(q, w)| BuryByRow(q, w)),
         1 => q.clone().prop_map(Distrust),
@@ -156,6 +158,7 @@ fn run(world: &mut World<'_>, step: &Step) {
         Step::LimitFlight(q, most) => world.limit_flight(at(q), most),
         Step::LimitAttempts(q, most) => world.limit_attempts(at(q), most),
         Step::LimitGroups(q, most) => world.limit_groups(at(q), most),
+        Step::LimitGroupRate(q, most) => world.limit_group_rate(at(q), most),
         Step::StartBurial(q, count) => world.start_burial(at(q), usize::from(count)),
         Step::BuryByRow(q, which) => world.bury_by_row(at(q), which),
         Step::Distrust(q) => world.invalidate_watermark(at(q)),
@@ -187,11 +190,54 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_or_doubled(
-        (queues, words) in (1..4_usize).prop_flat_map(|queues| (Just(queues), queues * 1024 - 600..queues * 1024 + 500)),
+        (queues, words) in (1..4_usize).prop_flat_map(|queues| (Just(queues), queues * 1024 - 592..queues * 1024 + 508)),
         steps in proptest::collection::vec(step(), 1..80),
     ) {
         let words = allocate(words);
         let mut world = World::new(&words, queues);
+        for step in &steps {
+            run(&mut world, step);
+            world.check();
+        }
+        world.drain();
+    }
+}
+
+/// Where the memory has room for the counts of all groups, their rates hold to the step.
+fn of_groups() -> impl Strategy<Value = Step> {
+    use Step::*;
+    let which = any::<u8>;
+    prop_oneof![
+        3 => (1..4_u64, 1..9_u8).prop_map(|(group, rows)| Send(0, 0, None, group, rows)),
+        1 => (1..4_u64, -2..40_i64).prop_map(|(group, delay)| Send(0, 0, Some(delay * SECOND), group, 1)),
+        6 => (1..9_u8).prop_map(|want| Read(0, want)),
+        2 => (which(), 0..5_i64).prop_map(|(which, delay)| GiveBack(0, which, delay * SECOND)),
+        1 => which().prop_map(|which| PutBack(0, which)),
+        4 => which().prop_map(|which| StartDelete(0, which)),
+        5 => which().prop_map(|which| EndDelete(0, which, true)),
+        2 => (0..4_u8).prop_map(|count| Prepare(0, count)),
+        2 => (which(), 0..3_u8).prop_map(|(which, how)| Decide(0, which, how)),
+        1 => which().prop_map(|which| Purge(0, which)),
+        6 => prop_oneof![1..SECOND, (0..9_i64).prop_map(|seconds| seconds * SECOND)].prop_map(Tick),
+        2 => Just(Expire(255)),
+        2 => Just(Wait(0)),
+        2 => which().prop_map(|which| ActWoken(0, which)),
+        1 => (1..4_u32).prop_map(|most| LimitGroups(0, most)),
+        1 => (0..6_u32).prop_map(|most| LimitGroupRate(0, most)),
+        1 => Just(Refill(0)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn rates_of_groups_hold_in_each_trailing_period(steps in proptest::collection::vec(of_groups(), 1..120)) {
+        let words = allocate(8000);
+        let mut world = World::new(&words, 1);
+        world.roomy = true;
+        world.limit_attempts(0, 1000);
+        world.limit_group_rate(0, 3);
         for step in &steps {
             run(&mut world, step);
             world.check();
@@ -213,14 +259,14 @@ fn replay(queues: usize, words: usize, steps: &[Step]) {
 #[test]
 fn a_message_waits_for_an_earlier_one_that_was_sent_while_the_table_is_read() {
     use Step::*;
-    replay(1, 1024, &[Wait(0), Send(0, 0, Some(0), 3, 1), Send(0, 0, None, 3, 12), Scan(0, 1), Wait(0)]);
+    replay(1, 1032, &[Wait(0), Send(0, 0, Some(0), 3, 1), Send(0, 0, None, 3, 12), Scan(0, 1), Wait(0)]);
 }
 
 #[test]
 fn a_message_waits_for_an_earlier_one_behind_one_that_is_being_deleted() {
     use Step::*;
     let (delayed, group) = (Send(0, 0, Some(SECOND), 0, 23), Send(0, 0, None, 1, 20));
-    replay(1, 424, &[StartRefill(0), delayed, group, StartDeleteAny(0, 23), Refill(0), Read(0, 1)]);
+    replay(1, 432, &[StartRefill(0), delayed, group, StartDeleteAny(0, 23), Refill(0), Read(0, 1)]);
 }
 
 #[test]
@@ -228,14 +274,14 @@ fn a_message_that_a_reader_hands_back_gives_way_to_an_earlier_one() {
     use Step::*;
     let (group, others) = (Send(0, 1, None, 1, 17), Send(0, 0, None, 0, 21));
     let steps = [Wait(0), group, others, Scan(0, 2), Wait(0), EndRefill(0), Refill(0), PutBack(0, 30)];
-    replay(1, 424, &steps);
+    replay(1, 432, &steps);
 }
 
 #[test]
 fn a_message_that_others_overtook_is_counted_once() {
     use Step::*;
     let (delayed, last) = (Send(0, 0, Some(SECOND), 3, 24), Send(0, 0, None, 3, 1));
-    replay(1, 873, &[Wait(0), Snapshot(0), Send(0, 0, None, 0, 10), delayed, last, Refill(0)]);
+    replay(1, 881, &[Wait(0), Snapshot(0), Send(0, 0, None, 0, 10), delayed, last, Refill(0)]);
 }
 
 #[test]
@@ -257,52 +303,52 @@ fn an_earlier_message_gets_its_room_from_the_one_that_overtook_it() {
         Send(0, 1, None, 1, 44),
         Read(0, 1),
     ];
-    replay(1, 873, &steps);
+    replay(1, 881, &steps);
     // Nothing but the one group is in the index, and all of it waits for what isn't.
-    replay(1, 424, &[Wait(0), Send(0, 0, None, 1, 38), Scan(0, 2), Read(0, 1), EndRefill(0), Refill(0)]);
-    replay(1, 424, &[Wait(0), Send(0, 0, Some(0), 1, 38), Scan(0, 39)]);
-    replay(1, 424, &[Send(0, 0, Some(0), 2, 1), Send(0, 0, Some(-SECOND), 2, 37)]);
+    replay(1, 432, &[Wait(0), Send(0, 0, None, 1, 38), Scan(0, 2), Read(0, 1), EndRefill(0), Refill(0)]);
+    replay(1, 432, &[Wait(0), Send(0, 0, Some(0), 1, 38), Scan(0, 39)]);
+    replay(1, 432, &[Send(0, 0, Some(0), 2, 1), Send(0, 0, Some(-SECOND), 2, 37)]);
 }
 
 #[test]
 fn messages_that_came_late_are_not_forgotten_when_the_first_of_them_is_finished() {
     use Step::*;
     let first = [Wait(0), Insert(0, 0, None, 1), Insert(0, 0, None, 1)];
-    replay(1, 424, &[&first[..], &[Send(0, 0, None, 1, 2), Refill(0), StartDeleteAny(0, 144)]].concat());
+    replay(1, 432, &[&first[..], &[Send(0, 0, None, 1, 2), Refill(0), StartDeleteAny(0, 144)]].concat());
 }
 
 #[test]
 fn a_refill_brings_nothing_before_what_is_due_and_was_left_out_since_it_began() {
     use Step::*;
-    replay(1, 934, &[Wait(0), Due(0, 14), Refill(0), StartRefill(0), Due(0, 22), Scan(0, 2)]);
+    replay(1, 942, &[Wait(0), Due(0, 14), Refill(0), StartRefill(0), Due(0, 22), Scan(0, 2)]);
 }
 
 #[test]
 fn a_group_remembers_the_deliveries_of_a_follower_that_comes_into_line_again() {
     use Step::*;
     let steps = [Send(0, 0, None, 7, 1), Send(0, 0, None, 7, 1), LimitAttempts(0, 1), Read(0, 1), GiveBack(0, 0, 0)];
-    replay(1, 1276, &[&steps[..], &[Read(0, 1), LimitAttempts(0, 2)]].concat());
+    replay(1, 1284, &[&steps[..], &[Read(0, 1), LimitAttempts(0, 2)]].concat());
 }
 
 #[test]
 fn what_is_in_line_again_keeps_its_deliveries_where_its_row_is_compared() {
     use Step::*;
     let steps = [Due(0, 2), LimitAttempts(0, 1), Refill(0), Read(0, 1), GiveBack(0, 0, 0), LimitAttempts(0, 2)];
-    replay(1, 424, &[&steps[..], &[Reconcile(0)]].concat());
+    replay(1, 432, &[&steps[..], &[Reconcile(0)]].concat());
 }
 
 #[test]
 fn a_message_that_was_due_is_not_dropped_before_one_behind_it() {
     use Step::*;
     let steps = [Due(0, 16), Send(0, 8, None, 0, 39), Refill(0), Insert(0, 2, None, 0), Due(0, 11), Commit(0, 0)];
-    replay(2, 1789, &steps);
+    replay(2, 1797, &steps);
 }
 
 #[test]
 fn one_of_a_group_that_is_in_line_again_comes_first_where_its_record_had_no_room_for_its_time() {
     use Step::*;
     let steps = [Send(0, 2, Some(9 * SECOND), 2, 1), Tick(9_500_000), Refill(0), Wait(0), Tick(32 * SECOND)];
-    replay(2, 1448, &[&steps[..], &[LimitAttempts(0, 1), Send(0, 0, None, 0, 1), LimitAttempts(0, 2)]].concat());
+    replay(2, 1456, &[&steps[..], &[LimitAttempts(0, 1), Send(0, 0, None, 0, 1), LimitAttempts(0, 2)]].concat());
 }
 
 #[test]
@@ -310,12 +356,12 @@ fn a_message_that_its_own_scan_brings_into_line_is_not_behind_itself() {
     use Step::*;
     let steps = [Wait(0), Send(0, 0, None, 1, 2), Refill(0), LimitAttempts(0, 2), SetBack(3600 * SECOND), Read(0, 1)];
     let more = [Tick(30 * SECOND), Wait(0), Wait(0), Tick(30 * SECOND), Scan(0, 2)];
-    replay(1, 424, &[&steps[..], &more].concat());
+    replay(1, 432, &[&steps[..], &more].concat());
 }
 
 #[test]
 fn who_waits_for_the_flight_is_woken_where_a_lease_is_ended_that_was_the_last() {
     use Step::*;
     let steps = [Send(0, 0, None, 0, 2), LimitFlight(0, 1), Refill(0), Wait(0), LimitAttempts(0, 1), Wait(0)];
-    replay(1, 424, &[&steps[..], &[Extend(0, 0, false, 0)]].concat());
+    replay(1, 432, &[&steps[..], &[Extend(0, 0, false, 0)]].concat());
 }

@@ -159,6 +159,7 @@ impl World<'_> {
         for q in 0..self.queues.len() {
             self.pause(q, false);
             self.limit_flight(q, 0);
+            self.limit_group_rate(q, 0);
             self.queues[q].open.clear();
             while !self.queues[q].unannounced.is_empty() {
                 self.announce(q, 0);

@@ -23,6 +23,8 @@ pub(super) const OPTIONS: Options = Options {
     durable_attempts: false,
     ack_async: false,
     group_limit: 1,
+    group_rate: 0,
+    group_rate_period: 0,
 };
 
 /// The tag of every row here that isn't said to be another.
