@@ -47,6 +47,7 @@ BEGIN
             (4, 'INSERT, DELETE', 'TABLE enough.queue'),
             (4, 'SELECT, INSERT, DELETE', 'TABLE enough.queue_key'),
             (4, 'INSERT, DELETE', 'TABLE enough.topic_subscription'),
+            (4, 'INSERT, DELETE', 'TABLE enough.space'),
             (4, 'SELECT, INSERT, UPDATE, DELETE', 'TABLE enough.kv_default'),
             -- What pg_dump reads and a restore writes.
             (4, 'SELECT, UPDATE', 'SEQUENCE enough.k_default_versions'),

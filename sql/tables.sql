@@ -83,6 +83,29 @@ GRANT SELECT ON enough.rate_limit_policy, enough.rate_limit_override TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_policy', '');
 SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
 
+CREATE TABLE enough.space (
+    name text PRIMARY KEY,
+    gone bigint NOT NULL
+);
+COMMENT ON TABLE enough.space IS
+'Up to which version a key-value space has lost changes: rows of keys that were deleted a day ago, what TRUNCATE took, all of a space that was dropped. Written by maintain(), kv_drop() and the triggers of the spaces'' tables; kv_watch() goes by it, and kv_create() begins behind it.';
+GRANT SELECT ON enough.space TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.space', '');
+
+CREATE UNLOGGED TABLE enough.unlogged_space (
+    name text PRIMARY KEY
+);
+COMMENT ON TABLE enough.unlogged_space IS
+'The unlogged key-value spaces that no crash has emptied since kv_create(), kv_watch() or maintain() last looked: a crash empties this table as well.';
+
+CREATE TYPE enough.kv_change AS (
+    version    bigint,
+    value      jsonb,
+    updated_at timestamptz
+);
+COMMENT ON TYPE enough.kv_change IS
+'A version of before, in the column past of a space''s table where the space keeps them. value is NULL where the key was deleted.';
+
 CREATE TYPE enough.queue_message AS (
     msg_id       bigint,
     attempts     int,

@@ -64,6 +64,8 @@ pub enum Error {
     OtherLayout { found: u64, known: u64 },
     /// What the call needs isn't there.
     NotReady { problem: String, hint: String },
+    /// Changes behind a version of a space can't be told any more; or the version is ahead of all that the space has.
+    Gone { space: String, since: i64, ahead: bool },
     /// A row changed under a transaction whose snapshot forbids to go on.
     Serialization { queue: String, msg_id: i64 },
     /// A part of the segment was damaged twice in a row; it has been reset.
@@ -315,6 +317,23 @@ fn describe(error: Error) -> (Code, String, Option<String>, Option<String>) {
         Error::NotReady { problem, hint } => {
             (Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, problem, None, Some(hint))
         }
+        Error::Gone { space, since, ahead } => (
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            if ahead {
+                format!("version {since} is ahead of all that space \"{space}\" has")
+            } else {
+                format!("what has changed in space \"{space}\" after version {since} is not known any more")
+            },
+            Some(
+                if ahead {
+                    "A crash has emptied the space, or it was restored, or somebody has deleted its rows."
+                } else {
+                    "Rows of keys that were deleted go after a day, and TRUNCATE takes all."
+                }
+                .into(),
+            ),
+            Some("Begin anew with since => 0, and go on from the greatest version that it returns.".into()),
+        ),
         Error::Serialization { queue, msg_id } => (
             Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!("message {msg_id} of queue \"{queue}\" was changed by a concurrent transaction"),

@@ -62,6 +62,8 @@ static CAPABILITIES: [&Capability; 4] =
     [&queue::CAPABILITY, &cache::CAPABILITY, &rate_limit::CAPABILITY, &semaphore::CAPABILITY];
 const _: () =
     assert!(queue::REGION.0 == 0 && cache::REGION.0 == 1 && rate_limit::REGION.0 == 2 && semaphore::REGION.0 == 3);
+// The key-value store has no region, and takes part in the end of transactions behind those that have.
+const _: () = assert!(kv::NUMBER as usize == CAPABILITIES.len());
 const _: () = shmem::version::check(&[
     enough_engine::queue::LAYOUT,
     enough_engine::cache::LAYOUT,
@@ -77,6 +79,7 @@ pub extern "C-unwind" fn _PG_init() {
     cache::settings::define();
     queue::define();
     capability::init(&CAPABILITIES);
-    pg::xact::init(CAPABILITIES.iter().map(|capability| capability.participant));
+    let spaces: &'static dyn pg::xact::Participant = &kv::PARTICIPANT;
+    pg::xact::init(CAPABILITIES.iter().map(|capability| capability.participant).chain([Some(spaces)]));
     shmem::init();
 }

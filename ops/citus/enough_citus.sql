@@ -526,7 +526,7 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION enough_citus.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS boolean
+CREATE FUNCTION enough_citus.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, history integer DEFAULT 0, if_not_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot integer;
@@ -535,7 +535,7 @@ DECLARE
 BEGIN
     FOR _slot IN SELECT s.slot FROM enough_citus._slots() AS s LOOP
         UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
-        SELECT enough.kv_create($1, $2, $3, $4) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
+        SELECT enough.kv_create($1, $2, $3, $4, $5) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
         _all := coalesce(_all OR _answer, _all);
     END LOOP;
     RETURN _all;
@@ -556,7 +556,7 @@ BEGIN
     RETURN _all;
 END $$;
 
-CREATE FUNCTION enough_citus.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT bytes bigint, OUT owner text) RETURNS SETOF record
+CREATE FUNCTION enough_citus.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT history integer, OUT bytes bigint, OUT owner text) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
 DECLARE
     _slot constant integer := 0;
@@ -638,6 +638,15 @@ BEGIN
     UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
     SELECT enough.kv_merge($1, $2, $3) INTO STRICT _answer FROM enough_citus.node WHERE node.slot = _slot;
     RETURN _answer;
+END $$;
+
+CREATE FUNCTION enough_citus.kv_history(key text, space text DEFAULT 'default'::text) RETURNS TABLE(version bigint, value jsonb, updated_at timestamp with time zone, deleted boolean)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE AS $$
+DECLARE
+    _slot constant integer := enough_citus._slot($1);
+BEGIN
+    UPDATE enough_citus.node SET mark = false WHERE node.slot = _slot AND node.mark;
+    RETURN QUERY SELECT _answers.* FROM enough_citus.node, enough.kv_history($1, $2) AS _answers WHERE node.slot = _slot;
 END $$;
 
 CREATE FUNCTION enough_citus.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval, group_rate integer DEFAULT NULL::integer, group_rate_period interval DEFAULT '00:00:01'::interval) RETURNS boolean
@@ -989,6 +998,7 @@ END $$;
 --   kv_mset: an object can't be cut in parts: use kv_set()
 --   kv_keys: it goes on after a key, which is on one server: call it on each
 --   kv_find: it goes on after a key, which is on one server: call it on each
+--   kv_watch: versions are each server's own: call it on each
 --   queue_rename: the new name may belong to another server, and the messages stay
 --   queue_read_any: it is about several queues, which may be on several servers
 --   queue_grant: it is about roles or tables of the server itself: call it there

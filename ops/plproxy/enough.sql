@@ -18,6 +18,8 @@ FROM generate_series(1, (SELECT count(*) FROM pg_foreign_server s, unnest(s.srvo
 WHERE $1 IS NULL
 $$;
 
+CREATE TYPE enough.kv_change AS (version bigint, value jsonb, updated_at timestamp with time zone);
+
 CREATE TYPE enough.queue_message AS (msg_id bigint, attempts integer, enqueued_at timestamp with time zone, leased_until timestamp with time zone, lease bigint, priority smallint, group_key text, headers jsonb, message jsonb);
 
 CREATE TYPE enough.queue_statistics AS (queue text, ready bigint, leased bigint, delayed bigint, dead bigint, archived bigint, oldest_ready interval, sent_total bigint, delivered_total bigint, finished_total bigint, failed_total bigint, paused boolean, wait_p50 interval, wait_p99 interval, run_p50 interval, run_p99 interval, oldest_lease interval);
@@ -211,17 +213,17 @@ REVOKE ALL ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigi
 GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION enough.semaphore_stats(OUT names bigint, OUT holders bigint, OUT waiters bigint, OUT bytes_used bigint, OUT bytes_max bigint, OUT acquired bigint, OUT denied bigint, OUT expired bigint) TO pg_monitor;
 
-CREATE FUNCTION enough._each_kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS SETOF boolean
-LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; SELECT * FROM enough.kv_create($1, $2, $3, $4); $$;
-CREATE FUNCTION enough.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false) RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$ SELECT coalesce(bool_or(answer), false) FROM enough._each_kv_create($1, $2, $3, $4) AS answer $$;
+CREATE FUNCTION enough._each_kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, history integer DEFAULT 0, if_not_exists boolean DEFAULT false) RETURNS SETOF boolean
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; SELECT * FROM enough.kv_create($1, $2, $3, $4, $5); $$;
+CREATE FUNCTION enough.kv_create(space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, history integer DEFAULT 0, if_not_exists boolean DEFAULT false) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$ SELECT coalesce(bool_or(answer), false) FROM enough._each_kv_create($1, $2, $3, $4, $5) AS answer $$;
 
 CREATE FUNCTION enough._each_kv_drop(space text, if_exists boolean DEFAULT false) RETURNS SETOF boolean
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; SELECT * FROM enough.kv_drop($1, $2); $$;
 CREATE FUNCTION enough.kv_drop(space text, if_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$ SELECT coalesce(bool_or(answer), false) FROM enough._each_kv_drop($1, $2) AS answer $$;
 
-CREATE FUNCTION enough.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT bytes bigint, OUT owner text) RETURNS SETOF record
+CREATE FUNCTION enough.kv_spaces(OUT space text, OUT indexed boolean, OUT unlogged boolean, OUT history integer, OUT bytes bigint, OUT owner text) RETURNS SETOF record
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ANY; $$;
 
 CREATE FUNCTION enough.kv_set(key text, value jsonb, ttl interval DEFAULT NULL::interval, if_version bigint DEFAULT NULL::bigint, space text DEFAULT 'default'::text) RETURNS bigint
@@ -246,6 +248,9 @@ CREATE FUNCTION enough.kv_incr(key text, by bigint DEFAULT 1, space text DEFAULT
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
 
 CREATE FUNCTION enough.kv_merge(key text, patch jsonb, space text DEFAULT 'default'::text) RETURNS jsonb
+LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
+
+CREATE FUNCTION enough.kv_history(key text, space text DEFAULT 'default'::text) RETURNS TABLE(version bigint, value jsonb, updated_at timestamp with time zone, deleted boolean)
 LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON enough._partition($1); $$;
 
 CREATE FUNCTION enough.queue_create(name text, visibility_timeout interval DEFAULT '00:00:30'::interval, max_attempts integer DEFAULT 10, retry_backoff interval DEFAULT '00:00:01'::interval, retry_backoff_max interval DEFAULT '01:00:00'::interval, max_in_flight integer DEFAULT NULL::integer, max_rate integer DEFAULT NULL::integer, rate_period interval DEFAULT '00:00:01'::interval, archive_for interval DEFAULT '7 days'::interval, unlogged boolean DEFAULT false, if_not_exists boolean DEFAULT false, durable_attempts boolean DEFAULT false, ack text DEFAULT 'durable'::text, group_limit integer DEFAULT 1, dead_letter_queue text DEFAULT NULL::text, notify boolean DEFAULT false, dedup text DEFAULT 'live'::text, dedup_for interval DEFAULT '00:05:00'::interval, group_rate integer DEFAULT NULL::integer, group_rate_period interval DEFAULT '00:00:01'::interval) RETURNS boolean
@@ -360,6 +365,7 @@ LANGUAGE plproxy VOLATILE PARALLEL UNSAFE AS $$ CLUSTER 'enough'; RUN ON ALL; $$
 --   kv_mset: an object can't be cut in parts: use kv_set()
 --   kv_keys: it goes on after a key, which is on one server: call it on each
 --   kv_find: it goes on after a key, which is on one server: call it on each
+--   kv_watch: versions are each server's own: call it on each
 --   queue_rename: the new name may belong to another server, and the messages stay
 --   queue_read_own: no transaction is longer than a call: it would find nothing
 --   queue_read_any: it is about several queues, which may be on several servers

@@ -80,6 +80,22 @@ CREATE TABLE enough.rate_limit_override (
 GRANT SELECT ON enough.rate_limit_override TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump('enough.rate_limit_override', '');
 
+-- Spaces of the key-value store.
+CREATE TABLE enough.space (
+    name text PRIMARY KEY,
+    gone bigint NOT NULL
+);
+GRANT SELECT ON enough.space TO PUBLIC;
+SELECT pg_catalog.pg_extension_config_dump('enough.space', '');
+CREATE UNLOGGED TABLE enough.unlogged_space (
+    name text PRIMARY KEY
+);
+CREATE TYPE enough.kv_change AS (
+    version    bigint,
+    value      jsonb,
+    updated_at timestamptz
+);
+
 -- @functions@
 
 -- The queues' own tables: leases are no longer kept in rows, messages have limits of their own, and an archive has an index by

@@ -10,7 +10,12 @@ pub(super) const LONGEST_KEY: usize = 512;
 /// The most rows that a call lists.
 const MOST: i32 = 10_000;
 
+/// The most versions of a key beside the current one.
+const LONGEST_HISTORY: i32 = 100;
+
 const MILLISECOND: i64 = 1_000;
+/// An hour.
+const LONGEST_WAIT: i64 = 3600 * 1_000_000;
 /// 100 years of 365.25 days.
 const LONGEST_TTL: i64 = 36_525 * 86_400 * 1_000_000;
 
@@ -74,6 +79,31 @@ pub(super) fn if_version(call: &Call<'_>, at: usize) -> Result<Option<i64>, Erro
             Err(Error::invalid("if_version", version, "an entry's version, or 0 where there must be none"))
         }
         version => Ok(version),
+    }
+}
+
+/// The version behind which changes are asked for; 0 for all.
+pub(super) fn since(call: &Call<'_>, at: usize) -> Result<i64, Error> {
+    match call.i64(at) {
+        Some(version) if version < 0 => Err(Error::invalid("since", version, "a version that was seen, or 0 for none")),
+        version => Ok(version.unwrap_or(0)),
+    }
+}
+
+/// How long to wait, in microseconds.
+pub(super) fn wait(call: &Call<'_>, at: usize) -> Result<i64, Error> {
+    match call.interval(at) {
+        None => Ok(0),
+        Some(Time::Micros(micros)) if (0..=LONGEST_WAIT).contains(&micros) => Ok(micros),
+        Some(other) => Err(Error::invalid("wait", other.describe(), "an interval from 0 to 1 hour")),
+    }
+}
+
+/// How many versions of each key a space keeps beside the current one.
+pub(super) fn history(call: &Call<'_>, at: usize) -> Result<i32, Error> {
+    match call.i32(at).unwrap_or(0) {
+        history if (0..=LONGEST_HISTORY).contains(&history) => Ok(history),
+        history => Err(Error::invalid("history", history, format!("from 0 to {LONGEST_HISTORY}"))),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The SQL functions of `sql/kv.sql`: arguments in, rows out.
 
-use super::arguments::{if_version, json, json_value, key, keys, max, space, ttl};
+use super::arguments::{history, if_version, json, json_value, key, keys, max, since, space, ttl, wait};
 use super::space::{NewSpace, create, drop_space, require_write};
-use super::{read, write};
+use super::watch::Ask;
+use super::{changed, read, version, watch, write};
 use crate::error::{Error, required};
 use crate::pg::fmgr::{Call, Value};
 use crate::pg::{jsonb, server};
@@ -23,16 +24,21 @@ crate::export!(
     enough_kv_incr = kv_incr,
     enough_kv_merge = kv_merge,
     enough_kv_find = kv_find,
+    enough_kv_watch = kv_watch,
+    enough_kv_history = kv_history,
     enough_kv_fence = kv_fence,
+    enough_kv_version = version::draw,
+    enough_kv_changed = changed::changed,
     enough_kv_merged = kv_merged,
 );
 
-/// `(space, indexed, unlogged, if_not_exists)`
+/// `(space, indexed, unlogged, history, if_not_exists)`
 fn kv_create(call: &mut Call<'_>) -> Answer {
     let new = NewSpace {
         indexed: call.bool(1).unwrap_or(false),
         unlogged: call.bool(2).unwrap_or(false),
-        if_not_exists: call.bool(3).unwrap_or(false),
+        history: history(call, 3)?,
+        if_not_exists: call.bool(4).unwrap_or(false),
     };
     create(required(call.bytes(0), "space")?, &new).map(Value::Bool)
 }
@@ -128,6 +134,23 @@ fn kv_find(call: &mut Call<'_>) -> Answer {
     let (matching, max, space) = (json(call, 0, "matching")?, max(call, 2, 100)?, space(call, 3)?);
     let mut rows = call.rows()?;
     read::find(&space, matching, call.raw_text(1), max, &mut rows)?;
+    Ok(rows.end())
+}
+
+/// `(prefix, since, wait, space)`
+fn kv_watch(call: &mut Call<'_>) -> Answer {
+    let (since, wait, space) = (since(call, 1)?, wait(call, 2)?, space(call, 3)?);
+    let pattern = read::pattern(call.bytes(0).unwrap_or_default());
+    let mut rows = call.rows()?;
+    watch::watch(&space, &Ask { pattern, since, wait }, &mut rows)?;
+    Ok(rows.end())
+}
+
+/// `(key, space)`
+fn kv_history(call: &mut Call<'_>) -> Answer {
+    let (key, space) = (key(call, 0)?, space(call, 1)?);
+    let mut rows = call.rows()?;
+    super::history::of(&space, key, &mut rows)?;
     Ok(rows.end())
 }
 

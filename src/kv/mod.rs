@@ -6,20 +6,34 @@
 //!
 //! Each row has a *fence*: the number that the next transaction was to get when its version had been drawn. A writer has its own
 //! transaction number before it draws. So where every transaction below the fence has ended, all versions up to this one
-//! are decided: nothing smaller can appear any more.
+//! are decided: nothing smaller can appear any more. By that rule a watcher who passes the greatest version that it has seen misses nothing.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `functions.rs`, `arguments.rs` | arguments in, rows out; their ranges and defaults |
-//! | `space.rs` | making, dropping and finding a space |
+//! | `space.rs`, `table.rs` | making and dropping a space; one that is there |
 //! | `read.rs`, `write.rs` | the statements on one |
-//! | `upkeep.rs` | rows that are over |
+//! | `version.rs` | where versions come from |
+//! | `history.rs` | versions of before |
+//! | `watch.rs`, `wake.rs` | changes after a version, and who waits for them |
+//! | `changed.rs` | what the triggers of a table do |
+//! | `crash.rs` | unlogged spaces that a crash may have emptied |
+//! | `upkeep.rs`, `mark.rs` | rows that are over; up to which version changes are gone with them |
 
 mod arguments;
+mod changed;
+mod crash;
 mod functions;
+mod history;
+mod mark;
 mod read;
 mod space;
+mod table;
 mod upkeep;
+mod version;
+mod wake;
+mod watch;
 mod write;
 
 pub use upkeep::expire;
+pub use wake::{NUMBER, PARTICIPANT};

@@ -85,15 +85,9 @@ pub(super) fn entries(space: &Space, keys: &[Text<'_>], rows: &mut Rows<'_>) -> 
     Ok(())
 }
 
-/// Up to `max` keys that begin with `prefix`, in byte order, behind `after`.
-pub(super) fn keys(
-    space: &Space,
-    prefix: &[u8],
-    after: Option<Text<'_>>,
-    max: i32,
-    rows: &mut Rows<'_>,
-) -> Result<(), Error> {
-    // As a pattern, which the server turns into a range of the index. In its encodings no part of a character is one of these bytes.
+/// What begins with `prefix`, as a pattern, which the server turns into a range of the index. In its encodings no part of a character is
+/// one of these bytes.
+pub(super) fn pattern(prefix: &[u8]) -> Vec<u8> {
     let mut pattern = Vec::with_capacity(prefix.len() + 1);
     for &byte in prefix {
         if matches!(byte, b'\\' | b'%' | b'_') {
@@ -102,6 +96,18 @@ pub(super) fn keys(
         pattern.push(byte);
     }
     pattern.push(b'%');
+    pattern
+}
+
+/// Up to `max` keys that begin with `prefix`, in byte order, behind `after`.
+pub(super) fn keys(
+    space: &Space,
+    prefix: &[u8],
+    after: Option<Text<'_>>,
+    max: i32,
+    rows: &mut Rows<'_>,
+) -> Result<(), Error> {
+    let pattern = pattern(prefix);
     let statement = format!(
         "SELECT e.key FROM {} AS e WHERE e.key OPERATOR(pg_catalog.~~) $1 \
             AND ($2 IS NULL OR e.key OPERATOR(pg_catalog.>) $2) AND {LIVE} ORDER BY e.key LIMIT $3",

@@ -1,15 +1,23 @@
-//! Rows that are over: what `maintain()` does with them.
+//! Rows that are over, and sequences that are behind: what `maintain()` does with them.
 
-use super::write;
+use super::changed::for_good;
+use super::table::Space;
+use super::write::{KEPT, STAMP};
+use super::{crash, mark, version};
 use crate::error::Error;
 use crate::pg::catalog::{self, Privilege, TableLock};
+use crate::pg::key_lock::KeyLock;
 use crate::pg::level::is_operator;
 use crate::pg::savepoint::attempt;
 use crate::pg::server;
-use crate::pg::spi::{as_owner_restricted, read_rows};
+use crate::pg::spi::{Parameter, as_owner_restricted, each_row, read_rows};
+use enough_engine::hash::KeyHash;
 
 /// The most rows at a time.
 const BATCH: i32 = 1000;
+
+/// Whether a row of `e` is over.
+const OVER: &str = "e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()";
 
 /// Ends entries that have expired, and removes rows of keys that were deleted a day ago, until `deadline`; how many, and
 /// whether it came to the end. Of the spaces that the role owns or may delete from; an operator's are all.
@@ -18,27 +26,33 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
     if !server::may_write() {
         return Ok((0, true));
     }
-    for (table, name) in spaces()? {
+    for table in tables()? {
         if !(catalog::is_owner(table) || catalog::has_privilege(table, Privilege::Consume) || is_operator()) {
             continue;
         }
-        // It waits for no lock.
-        if !catalog::try_lock(table, TableLock::Write) {
+        // It waits for no lock, nor for another session that does the same.
+        let (true, Some(turn)) = (catalog::try_lock(table, TableLock::Write), KeyLock::try_acquire(turn(table))) else {
             whole = false;
             continue;
-        }
+        };
+        turn.end_with_transaction();
+        // What fails on one, in a trigger of its owner's, say, doesn't keep the others from being done.
+        let passed = attempt(|| {
+            let space = Space::of_table(table)?;
+            Ok(crash::settle(&space)? & as_owner_restricted(table, || version::pass_greatest(&space))?)
+        });
+        whole &= matches!(passed, Ok(true));
         loop {
             if server::now() >= deadline {
                 return Ok((items, false));
             }
-            // What fails on one, in a trigger of its owner's, say, doesn't keep the others from being done.
-            let Ok(ended) = attempt(|| as_owner_restricted(table, || write::end(&name, BATCH))) else {
+            let Ok(ended) = attempt(|| end(&Space::of_table(table)?, BATCH)) else {
                 whole = false;
                 break;
             };
             items += i64::try_from(ended).unwrap_or(i64::MAX);
             server::check_for_interrupts();
-            if ended == 0 {
+            if ended < BATCH as usize {
                 break;
             }
         }
@@ -46,21 +60,66 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
     Ok((items, whole))
 }
 
-/// The tables of all spaces, each by its OID and as part of a statement.
-fn spaces() -> Result<Vec<(u32, String)>, Error> {
-    let mut spaces = Vec::new();
+/// The lock of the session that maintains a space.
+fn turn(table: u32) -> KeyHash {
+    KeyHash { high: u64::from(u32::from_be_bytes(*b"kv  ")) << 32 | u64::from(table), low: 0 }
+}
+
+/// Up to `most` rows that are over: entries become keys that are deleted, and the rows of those go after a day. How many.
+fn end(space: &Space, most: i32) -> Result<usize, Error> {
+    let table = &space.table;
+    let expired = as_owner_restricted(space.oid, || {
+        each_row(
+            &format!(
+                "UPDATE {table} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
+                  WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
+                        WHERE {OVER} AND e.value IS NOT NULL LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {OVER}"
+            ),
+            &[Parameter::I32(most)],
+            |_| Ok(()),
+        )
+    })?;
+    // Those alone of which no version is still undecided that is smaller. A fence that is ahead of the server was restored from another.
+    let (mut count, mut greatest) = (0, None);
+    for_good(|| {
+        as_owner_restricted(space.oid, || {
+            each_row(
+                &format!(
+                    "DELETE FROM {table} AS e \
+                      WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
+                            WHERE {OVER} AND e.value IS NULL \
+                              AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
+                                   OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence()) \
+                            LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {OVER} RETURNING e.version"
+                ),
+                &[Parameter::I32(most)],
+                |row| {
+                    count += 1;
+                    greatest = greatest.max(row.get::<i64>(1)?);
+                    Ok(())
+                },
+            )
+        })
+    })?;
+    if let Some(greatest) = greatest {
+        mark::gone(space, greatest)?;
+    }
+    Ok(expired + count)
+}
+
+/// The tables of all spaces.
+fn tables() -> Result<Vec<u32>, Error> {
+    let mut tables = Vec::new();
     read_rows(
-        "SELECT c.oid::pg_catalog.int8, pg_catalog.format('enough.%I', c.relname) FROM pg_catalog.pg_class AS c \
+        "SELECT c.oid::pg_catalog.int8 FROM pg_catalog.pg_class AS c \
           WHERE c.relnamespace OPERATOR(pg_catalog.=) 'enough'::pg_catalog.regnamespace AND c.relkind OPERATOR(pg_catalog.=) 'r' \
             AND pg_catalog.starts_with(c.relname::text, 'kv_') \
           ORDER BY c.oid",
         &[],
         |row| {
-            if let (Some(table), Some(name)) = (row.get::<i64>(1)?, crate::pg::spi::text(row, 2)?) {
-                spaces.push((u32::try_from(table).unwrap_or(0), name));
-            }
+            tables.extend(row.get::<i64>(1)?.and_then(|table| u32::try_from(table).ok()));
             Ok(())
         },
     )?;
-    Ok(spaces)
+    Ok(tables)
 }

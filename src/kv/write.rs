@@ -5,12 +5,12 @@ use super::read::LIVE;
 use super::space::Space;
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
-use crate::pg::spi::{Parameter, each_row, each_row_kept, jsonb_bytes, rows_as_user};
+use crate::pg::spi::{Parameter, each_row_kept, jsonb_bytes, rows_as_user};
 
 /// What every change of a row sets beside its value.
-const STAMP: &str = "version = DEFAULT, fence = DEFAULT, updated_at = DEFAULT";
+pub(super) const STAMP: &str = "version = DEFAULT, fence = DEFAULT, updated_at = DEFAULT";
 /// How long the row of a key that was deleted stays.
-const KEPT: &str = "interval '1 day'";
+pub(super) const KEPT: &str = "interval '1 day'";
 /// When something that lives so many microseconds, or for ever, is over.
 const EXPIRY: &str =
     "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond')";
@@ -136,34 +136,6 @@ pub(super) fn merge(space: &Space, key: Text<'_>, patch: Jsonb<'_>) -> Result<Op
         Ok(())
     })?;
     Ok(merged)
-}
-
-/// Up to `most` rows that are over: entries become keys that are deleted, and the rows of those go after a day. How many.
-pub(super) fn end(table: &str, most: i32) -> Result<usize, Error> {
-    let over = "e.expires_at OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp()";
-    let expired = each_row(
-        &format!(
-            "UPDATE {table} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
-              WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
-                    WHERE {over} AND e.value IS NOT NULL LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {over}"
-        ),
-        &[Parameter::I32(most)],
-        |_| Ok(()),
-    )?;
-    // Those alone of which no version is still undecided that is smaller. A fence that is ahead of the server was restored from another.
-    let gone = each_row(
-        &format!(
-            "DELETE FROM {table} AS e \
-              WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
-                    WHERE {over} AND e.value IS NULL \
-                      AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
-                           OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence()) \
-                    LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {over}"
-        ),
-        &[Parameter::I32(most)],
-        |_| Ok(()),
-    )?;
-    Ok(expired + gone)
 }
 
 /// The number that a statement answers with, if it does.

@@ -228,6 +228,18 @@ pub fn names_of(relation: u32) -> Option<(Vec<u8>, Vec<u8>)> {
     }
 }
 
+/// Whether a crash empties a relation.
+pub fn is_unlogged(relation: u32) -> bool {
+    // SAFETY: plain catalog look-up.
+    unsafe { pg_sys::get_rel_persistence(Oid::from(relation)).cast_unsigned() == pg_sys::RELPERSISTENCE_UNLOGGED }
+}
+
+/// Whether a relation has a column of that name.
+pub fn has_column(relation: u32, name: &CStr) -> bool {
+    // SAFETY: plain catalog look-up by a C string.
+    unsafe { pg_sys::get_attnum(Oid::from(relation), name.as_ptr()) > 0 }
+}
+
 /// Whether two relations are there and have the same owner.
 pub fn same_owner(one: u32, other: u32) -> bool {
     owner_of(one).is_some_and(|owner| owner_of(other) == Some(owner))

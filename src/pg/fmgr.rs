@@ -230,6 +230,11 @@ impl<'c> Call<'c> {
         self.argument(index).map(|datum| datum.value() as i64)
     }
 
+    /// An argument that is the OID of something, as a `regclass`.
+    pub fn oid(&self, index: usize) -> Option<u32> {
+        self.argument(index).map(|datum| datum.value() as u32)
+    }
+
     /// A `text` or `bytea` argument; text in the database's encoding.
     #[inline]
     pub fn bytes(&self, index: usize) -> Option<&'c [u8]> {

@@ -19,8 +19,10 @@
 //! | `prepared.rs` | transactions that are prepared, and what becomes of them |
 //! | `wal.rs` | what the transaction has written, and whether its commit waits for the disk |
 //! | `latch.rs` | sleeping until another session wakes this one |
+//! | `watchers.rs`, `writers.rs` | who waits for changes of a table; whose changes of it are still undecided |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
 //! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, interrupts |
+//! | `sequence.rs` | numbers from sequences |
 //! | `name.rs` | names of what tables are called after |
 //! | `level.rs` | what the current role may do beyond what everybody may |
 //! | `table/` | plain tables, past the executor |
@@ -57,6 +59,7 @@ mod reserve;
 mod results;
 pub mod row;
 pub mod savepoint;
+pub mod sequence;
 pub mod server;
 pub mod spi;
 pub mod table;
@@ -65,4 +68,6 @@ pub mod trigger;
 pub mod unguarded;
 pub mod value;
 pub mod wal;
+pub mod watchers;
+pub mod writers;
 pub mod xact;

@@ -122,7 +122,7 @@ pub fn holders(lock: [u32; 3]) -> Result<Vec<Holder>, Error> {
 }
 
 /// The number of 64 bits of which that is the lower half; the next transaction's is greater, or has begun anew since.
-fn full(low: u64, next: u64) -> u64 {
+pub(super) fn full(low: u64, next: u64) -> u64 {
     let full = (next & !0xffff_ffff) | low;
     if full < next { full } else { full.saturating_sub(1 << 32) }
 }

@@ -137,6 +137,23 @@ pub fn attempt<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Failure>
     }
 }
 
+/// Does `work`, which only reads, in a savepoint that is rolled back unless `keep` says that this was all: so the locks on what it has
+/// read are let go before the transaction ends. Errors are passed on.
+pub fn look<R>(keep: impl FnOnce(&R) -> bool, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    let mut found = None;
+    let outcome = attempt(|| {
+        let result = work()?;
+        let kept = keep(&result);
+        found = Some(result);
+        if kept { Ok(()) } else { Err(Error::Internal { problem: "a look was not rolled back".into() }) }
+    });
+    match (outcome, found) {
+        (Ok(()) | Err(Failure::Own(_)), Some(found)) => Ok(found),
+        (Ok(()), None) => Err(Error::Internal { problem: "a look without an answer".into() }),
+        (Err(failure), _) => failure.pass_on(),
+    }
+}
+
 /// Does `work` with a `lock_timeout` of `millis`, unless the session has set one, which then counts.
 pub fn with_lock_timeout<R>(millis: u32, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     // SAFETY: reads a variable of this process.

@@ -3,6 +3,7 @@
 use super::argument::{Jsonb, Text, payload};
 use super::encoding::{decode, encode, encode_c};
 use super::table::relation::{JSONB, TIMESTAMPTZ};
+use super::trigger::TriggerRow;
 use super::value::{Value, copied};
 use super::{catalog, server};
 use crate::error::Error;
@@ -55,6 +56,8 @@ pub enum Parameter<'p> {
     Micros(Option<i64>),
     /// `jsonb`
     Json(Option<Jsonb<'p>>),
+    /// A row of a trigger's table, of the table's type
+    Row(TriggerRow<'p>),
 }
 
 impl<'p> Parameter<'p> {
@@ -83,6 +86,11 @@ impl<'p> Parameter<'p> {
             Parameter::TextArgument(value) => text_datum(value.map(Text::datum)),
             // SAFETY: as above.
             Parameter::Json(value) => unsafe { DatumWithOid::new(value.map(Jsonb::datum), pg_sys::JSONBOID) },
+            Parameter::Row(row) => {
+                let (value, kind) = row.datum();
+                // SAFETY: as above.
+                unsafe { DatumWithOid::new(Some(value), kind) }
+            }
         }
     }
 }
@@ -245,6 +253,45 @@ pub fn rows_as_user_kept(
     })
 }
 
+/// The most rows of a statement's answer that are in memory at a time.
+const PART: std::ffi::c_long = 500;
+
+/// The same as [`read_rows`] for answers that may be large: they are in memory in parts.
+pub fn read_rows_in_parts(
+    statement: &str,
+    parameters: &[Parameter<'_>],
+    mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let statement = encode_c(statement);
+    with_latest_snapshot(|| {
+        let Given { mut types, mut values, nulls } = Given::of(parameters);
+        // SAFETY: SPI is connected; as many types, values and flags as are said. The cursor is this function's own, and goes with the
+        // transaction where an error passes through. Rows of a part aren't used beyond it.
+        unsafe {
+            let cursor = pg_sys::SPI_cursor_open_with_args(
+                std::ptr::null(),
+                statement.as_ptr(),
+                parameters.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                true,
+                0,
+            );
+            loop {
+                pg_sys::SPI_cursor_fetch(cursor, true, PART);
+                let count = found(&mut each)?;
+                pg_sys::SPI_freetuptable(pg_sys::SPI_tuptable);
+                if count == 0 {
+                    break;
+                }
+            }
+            pg_sys::SPI_cursor_close(cursor);
+        }
+        Ok(())
+    })
+}
+
 /// Runs a statement by `execute` as one that may write, for which SPI itself takes the snapshot.
 fn as_user(
     parameters: &[Parameter<'_>],
@@ -297,18 +344,22 @@ fn answered(
     mut each: impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>,
     execute: impl FnOnce(i32, *mut Oid, *mut Datum, *const c_char) -> Result<i32, Error>,
 ) -> Result<usize, Error> {
-    let (mut types, mut values, mut nulls) = (Vec::new(), Vec::new(), Vec::new());
-    for parameter in parameters.iter().map(Parameter::datum) {
-        types.push(parameter.oid());
-        values.push(parameter.datum().map_or(Datum::null(), |datum| datum.sans_lifetime()));
-        nulls.push(if parameter.datum().is_some() { b' ' } else { b'n' } as c_char);
-    }
+    let Given { mut types, mut values, nulls } = Given::of(parameters);
     let code = execute(parameters.len() as i32, types.as_mut_ptr(), values.as_mut_ptr(), nulls.as_ptr())?;
     if code < 0 {
         return Err(failed(code));
     }
-    // SAFETY: SPI has just run a statement. What it found, if anything, is there until SPI is finished: statements that
-    // `each` runs have a connection of their own.
+    // SAFETY: SPI has just run a statement.
+    unsafe { found(&mut each) }
+}
+
+/// Gives each row of what SPI has found last to `each`; how many there were.
+///
+/// # Safety
+/// SPI is connected, and has just run a statement. What that found, if anything, is there until it is freed or SPI is finished: statements
+/// that `each` runs have a connection of their own.
+unsafe fn found(each: &mut impl FnMut(&spi::SpiHeapTupleData<'_>) -> Result<(), Error>) -> Result<usize, Error> {
+    // SAFETY: the caller's promise.
     unsafe {
         let table = pg_sys::SPI_tuptable;
         let count = if table.is_null() { 0 } else { (*table).numvals as usize };
@@ -318,6 +369,25 @@ fn answered(
             }
         }
         Ok(count)
+    }
+}
+
+/// Parameters as SPI takes them.
+struct Given {
+    types: Vec<Oid>,
+    values: Vec<Datum>,
+    nulls: Vec<c_char>,
+}
+
+impl Given {
+    fn of(parameters: &[Parameter<'_>]) -> Self {
+        let mut given = Given { types: Vec::new(), values: Vec::new(), nulls: Vec::new() };
+        for parameter in parameters.iter().map(Parameter::datum) {
+            given.types.push(parameter.oid());
+            given.values.push(parameter.datum().map_or(Datum::null(), |datum| datum.sans_lifetime()));
+            given.nulls.push(if parameter.datum().is_some() { b' ' } else { b'n' } as c_char);
+        }
+        given
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls by triggers: what has happened, and to which rows.
 
 use super::fmgr::Call;
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 
@@ -126,6 +126,12 @@ impl<'c> Trigger<'c> {
 }
 
 impl<'c> TriggerRow<'c> {
+    /// The row as a value of its table's type, which has that OID.
+    pub(super) fn datum(self) -> (Datum, pg_sys::Oid) {
+        // SAFETY: a row and its own descriptor; what is returned lies in the call's memory.
+        unsafe { (pg_sys::heap_copy_tuple_as_datum(self.tuple, self.descriptor), (*self.descriptor).tdtypeid) }
+    }
+
     /// The text of a column, in the database's encoding: as the server prints it, empty for NULL. `None` where there is no
     /// column of that name.
     pub fn text(self, column: &[u8]) -> Option<&'c [u8]> {

@@ -37,6 +37,8 @@ unsafe extern "C-unwind" {
     pub static FeBeWaitSet: *mut pg_sys::WaitEventSet;
     // Nor is `access/twophase.h`.
     pub static max_prepared_xacts: c_int;
+    // Nor is `commands/sequence.h`. For `sequence.rs`, which puts a guard around the call.
+    pub fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
 }
 
 unsafe extern "C" {
@@ -49,6 +51,9 @@ unsafe extern "C" {
     pub fn GetActiveSnapshot() -> pg_sys::Snapshot;
     pub fn IsInParallelMode() -> bool;
     pub fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
+    // `storage/sinvaladt.h` isn't among pgrx's headers.
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    pub fn BackendIdGetProc(session: c_int) -> *mut pg_sys::PGPROC;
     pub fn pfree(memory: *mut c_void);
     fn palloc_extended(size: usize, flags: c_int) -> *mut c_void;
     fn MemoryContextAllocExtended(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;

@@ -4,4 +4,5 @@ mod databases;
 mod dump;
 mod rebuild;
 mod replication;
+mod spaces;
 mod standby;

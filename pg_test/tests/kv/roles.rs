@@ -21,6 +21,8 @@ fn who_has_no_privilege_on_the_table_can_do_nothing() -> Result<()> {
         "kv_mget('{k}', 's')",
         "kv_keys(space => 's')",
         "kv_find('1', space => 's')",
+        "kv_watch('', 0, space => 's')",
+        "kv_history('k', 's')",
         "kv_set('k', '1', space => 's')",
         "kv_set('k', '1', if_version => 1, space => 's')",
         "kv_mset('{\"k\": 1}', space => 's')",
@@ -40,7 +42,7 @@ fn who_has_no_privilege_on_the_table_can_do_nothing() -> Result<()> {
     ))?;
     for (place, call) in calls.iter().enumerate() {
         let outcome = reads.query(&format!("SELECT * FROM enough.{call}"), &[]);
-        if place < 6 {
+        if place < 8 {
             outcome?;
         } else {
             refused(outcome, "42501")?;

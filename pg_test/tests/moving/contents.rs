@@ -33,6 +33,9 @@ const SETTING_UP: &str = "
     INSERT INTO public.orders VALUES (1);
     SELECT enough.kv_create('Docs', indexed => true), enough.kv_set('k', '{\"a\": [1]}', space => 'Docs'), enough.kv_set('k', '1', '1 day'),
            enough.kv_set('gone', '2'), enough.kv_delete('gone');
+    SELECT enough.kv_create('Kept', history => 2), enough.kv_set('k', '1', space => 'Kept');
+    SELECT enough.kv_set('k', '2', space => 'Kept');
+    SELECT enough.kv_create('dropped'), enough.kv_set('k', '1', space => 'dropped'), enough.kv_drop('dropped');
     GRANT SELECT ON enough.\"kv_Docs\" TO {app};
     SELECT enough.cache_set('k', '\"of the old server\"', tags => ARRAY['orders']);";
 
@@ -260,7 +263,20 @@ fn spaces_go_on(client: &mut Client, app: &mut Client) -> Result<()> {
         client.batch_execute(&format!("UPDATE enough.\"kv_{space}\" SET value = '3' WHERE key = 'k'"))?;
         let by_hand: i64 = client.query_one("SELECT max(version) FROM enough.kv_entry('k', $1)", &[&space])?.get(0);
         ensure!(by_hand > next, "{space}: a change by hand has version {by_hand}");
+        // Who watches goes on where it was.
+        let told: i64 =
+            client.query_one("SELECT count(*) FROM enough.kv_watch('k', $1, space => $2)", &[&before, &space])?.get(0);
+        ensure!(told == 1, "{space}: {told} changes");
     }
+    let kept = "SELECT string_agg(value::text, ' ' ORDER BY version) FROM enough.kv_history('k', 'Kept')";
+    ensure!(text(client, kept)? == "1 2");
+    client.batch_execute("SELECT enough.kv_incr('k', 1, 'Kept'); DELETE FROM enough.\"kv_Kept\"")?;
+    ensure!(text(client, kept)? == "2 3", "{}", text(client, kept)?);
+    let again: i64 = client
+        .query_one("SELECT enough.kv_set('k', '1', space => 'dropped') FROM enough.kv_create('dropped')", &[])?
+        .get(0);
+    ensure!(again > 2, "a space that was dropped begins with {again}");
+    client.batch_execute("SELECT enough.kv_drop('dropped')")?;
     Ok(())
 }
 

@@ -37,7 +37,7 @@ const JOBS: &str = "a job is of the server that runs it: make it there";
 const CATALOG: &str = "it is about roles or tables of the server itself: call it there";
 
 /// The functions that don't simply belong where their key or queue is.
-const EXCEPTIONS: [(&str, Place); 47] = [
+const EXCEPTIONS: [(&str, Place); 48] = [
     ("cache_mget", Place::Each(Together::Rows)),
     ("cache_mget_bytes", Place::Each(Together::Rows)),
     ("cache_mdelete", Place::Each(Together::Sum)),
@@ -58,6 +58,7 @@ const EXCEPTIONS: [(&str, Place); 47] = [
     ("kv_mset", Place::Nowhere("an object can't be cut in parts: use kv_set()")),
     ("kv_keys", Place::Nowhere("it goes on after a key, which is on one server: call it on each")),
     ("kv_find", Place::Nowhere("it goes on after a key, which is on one server: call it on each")),
+    ("kv_watch", Place::Nowhere("versions are each server's own: call it on each")),
     ("maintain", Place::All(Together::Rows)),
     ("maintenance_schedule", Place::Nowhere(JOBS)),
     ("maintenance_unschedule", Place::Nowhere(JOBS)),
