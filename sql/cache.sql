@@ -315,7 +315,7 @@ CREATE FUNCTION enough.cache_stats(OUT entries bigint, OUT bytes_used bigint, OU
                             OUT fetch_uncached bigint) RETURNS record
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_cache_stats';
 COMMENT ON FUNCTION enough.cache_stats() IS
-'Returns what the cache of this server holds and has done since its memory was made, in all databases.
+'Returns what the cache of this server holds and has done since its memory was made, in all databases. Copies of entries of the key-value store lie in the same memory, and count as well.
 entries and bytes_used: now, heads of entries included, and with what has expired, been cleared or been invalidated and whose memory nobody has needed yet (maintain() frees it); bytes_max: what could be used; hits and misses: of reads of committed entries; sets: values stored; deletes: entries removed by their key; evictions: entries that gave way to others; expirations: entries removed because they had expired, been cleared or been invalidated; stale_fills_refused: values not stored because they may have been computed before their key or tag was removed; fetch_waits: calls of cache_fetch() that waited for the value that another computed; fetch_uncached: values that it returned without storing them, because they were too large.
 Looks at a few counters, however much the cache holds, and changes nothing. May be called by members of pg_monitor.';
 REVOKE ALL ON FUNCTION enough.cache_stats() FROM PUBLIC;

@@ -47,6 +47,11 @@ END $$;
 COMMENT ON FUNCTION enough._kv_stamp() IS
 'Gives a row of a space that is changed by hand a version of its own. For the triggers that kv_create() makes.';
 
+CREATE FUNCTION enough._kv_copies() RETURNS trigger
+LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_copies';
+COMMENT ON FUNCTION enough._kv_copies() IS
+'Ends what lies in memory of a row of a space that is changed or deleted. For the triggers that kv_create() makes.';
+
 CREATE FUNCTION enough.kv_create(
     space text, indexed boolean DEFAULT false, unlogged boolean DEFAULT false, history int DEFAULT 0,
     if_not_exists boolean DEFAULT false) RETURNS boolean
@@ -97,9 +102,9 @@ Fails with 42704 (no such space), 22004 (NULL), 22023 (out of range, an empty ke
 CREATE FUNCTION enough.kv_get(key text, space text DEFAULT 'default') RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_get';
 COMMENT ON FUNCTION enough.kv_get(text, text) IS
-'Gets the value of a key, as a SELECT of the caller''s own would see it.
+'Gets the value of a key, as a SELECT of the caller''s own would see it; from memory where it was read before and not changed since.
 key: 1 to 512 bytes. space: where.
-Returns NULL where there is no entry, or it has expired. Works in read-only transactions and on a standby. Needs SELECT on the table.
+Returns NULL where there is no entry, or it has expired. Memory is that of the cache. The table is read above READ COMMITTED, by a transaction that has written something, by a role with rights on some columns alone, where the table has row security, tables that inherit from it or its trigger kv_copies no more, and on a standby. Works in read-only transactions and on a standby. Needs SELECT on the table.
 Fails with 42704 (no such space), 22004 (NULL), 22023 (an empty key), 54000 (key too long), 42501.';
 
 CREATE FUNCTION enough.kv_entry(key text, space text DEFAULT 'default') RETURNS TABLE (

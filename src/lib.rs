@@ -7,9 +7,10 @@
 //! |---|---|
 //! | [`queue`] | durable messages in a table, with an index of what is ready, leased and delayed in the segment |
 //! | [`cache`] | values with a TTL, in the segment alone |
-//! | [`kv`] | values by key, durable in a table |
+//! | [`kv`] | values by key, durable in a table, with copies in the segment |
 //! | [`rate_limit`] | limiter states, in the segment alone |
 //! | [`semaphore`] | locks and limits on what runs at once, in the segment alone |
+//! | [`coherent`] | copies in the segment that are never older than what is committed |
 //! | [`maintenance`] | time-based housekeeping that no call has done yet |
 //! | [`shmem`] | the shared memory segment: found, laid out, locked |
 //! | [`pg`] | the boundary to PostgreSQL: safe calls of its C interface |
@@ -26,6 +27,7 @@ compile_error!("pg_enough needs a 64-bit machine: the segment's words are 64-bit
 
 mod cache;
 mod capability;
+mod coherent;
 mod cron;
 mod error;
 mod guc;

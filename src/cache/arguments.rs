@@ -1,11 +1,11 @@
 //! The arguments that the cache's functions share.
 
-use super::clock;
-use super::key::Key;
 use super::settings;
-use super::store;
 use super::transactional::Mode;
-use crate::cache::settings::REGION;
+use crate::coherent::clock;
+use crate::coherent::key::Key;
+use crate::coherent::settings::REGION;
+use crate::coherent::store;
 use crate::error::{Error, required, required_elements};
 use crate::pg::encoding::shown;
 use crate::pg::fmgr::{Buffer, Call, Time, Value};

@@ -3,15 +3,16 @@
 //! Of what others have committed they are carried out at once, and stay when the transaction rolls back; of what this
 //! transaction itself has written they wait for the commit with it.
 
-use super::barrier::{self, ComputedFrom};
-use super::clock::now;
+use super::count::{self, Count};
 use super::jsonb::number;
-use super::key::Key;
-use super::log::{Effect, Own};
-use super::pending;
-use super::store::{self, Count, Offer};
 use super::transactional::{View, view};
-use super::undecided;
+use crate::coherent::barrier::{self, ComputedFrom};
+use crate::coherent::clock::now;
+use crate::coherent::key::Key;
+use crate::coherent::log::{Effect, Own};
+use crate::coherent::pending;
+use crate::coherent::store::{self, Offer};
+use crate::coherent::undecided;
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
@@ -150,7 +151,7 @@ fn own<'v>(key: Key<'_>, change: Change<'v>, tags: &Tags) -> Result<Outcome<'v>,
 pub fn add(segment: &Segment, key: Key<'_>, by: i64, new: Option<u64>) -> Result<Count, Error> {
     let now = now();
     let (old, expiry, tags) = match (view(segment, key.hash, now)?, new) {
-        (View::Committed { .. }, new) => return store::add(segment, key, by, new, now),
+        (View::Committed { .. }, new) => return count::add(segment, key, by, new, now),
         (View::Absent, None) => return Ok(Count::Absent),
         (View::Absent, Some(new)) => (Ok(0), new, Tags::default()),
         (View::Own(Own { kind: Kind::Bytes, .. }), _) => return Ok(Count::NotANumber),

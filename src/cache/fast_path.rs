@@ -4,9 +4,10 @@
 //! Nothing here may panic or raise an error; what isn't plain is left to [`super::sql`], before anything is done.
 
 use super::arguments::{self, LONGEST_KEY};
-use super::key::Key;
-use super::{pending, settings, store};
-use crate::cache::settings::REGION;
+use super::settings;
+use crate::coherent::key::Key;
+use crate::coherent::settings::REGION;
+use crate::coherent::{pending, store};
 use crate::pg::fmgr::{Call, FastResult};
 use crate::pg::server;
 use crate::pg::xact;

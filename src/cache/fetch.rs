@@ -17,14 +17,16 @@
 //! Of a value that can't be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
 //! that those who ask for it don't wait for one another, each to compute it once more in turn.
 
-use super::barrier::{self, ComputedFrom};
-use super::clock;
-use super::computing::{self, Computing};
-use super::key::Key;
-use super::log::Effect;
-use super::store::{Hit, Note};
+use super::notes::{self, Note};
 use super::transactional;
-use super::{jsonb, pending, store, tables, undecided};
+use super::{jsonb, tables};
+use crate::coherent::barrier::{self, ComputedFrom};
+use crate::coherent::clock;
+use crate::coherent::computing::{self, Computing};
+use crate::coherent::key::Key;
+use crate::coherent::log::Effect;
+use crate::coherent::store::Hit;
+use crate::coherent::{pending, store, undecided};
 use crate::error::Error;
 use crate::pg::fmgr::{Buffer, Jsonb};
 use crate::pg::key_lock::KeyLock;
@@ -97,7 +99,7 @@ fn make(
     let mut older = None;
     // What this transaction has removed isn't there for it, whatever others put there.
     if !pending::concerns(key.hash) {
-        let note = store::note(segment, key.hash)?;
+        let note = notes::note(segment, key.hash)?;
         if fetch.stale_if_error > 0 {
             older = store::look(segment, key.hash, clock::now(), fetch.stale_if_error)?;
         }
@@ -115,7 +117,7 @@ fn make(
         }
         // The session that had the lock before may have failed.
         if older.is_some()
-            && store::note(segment, key.hash)? == Some(Note::Failed)
+            && notes::note(segment, key.hash)? == Some(Note::Failed)
             && let Some(older) = older
         {
             end(turn);
@@ -130,7 +132,7 @@ fn make(
         Some(older) => match attempt(query) {
             Ok(value) => value,
             Err(failure) if failure.may_be_answered() => {
-                store::put_note(segment, key.hash, Note::Failed, clock::now() + FAILED_FOR)?;
+                notes::put_note(segment, key.hash, Note::Failed, clock::now() + FAILED_FOR)?;
                 end(turn);
                 failure.warn("cache_fetch() returns an expired value, because its query has failed");
                 return Ok(taken(older));
@@ -151,7 +153,7 @@ fn make(
     let Some(tags) = tags.filter(|_| fits) else {
         store::count(segment, key.hash, |cache, stripe| cache.count_uncached(stripe))?;
         if !transactional {
-            store::put_note(segment, key.hash, Note::TooLarge, over.min(clock::now() + LARGE_FOR))?;
+            notes::put_note(segment, key.hash, Note::TooLarge, over.min(clock::now() + LARGE_FOR))?;
         }
         end(turn);
         return Ok((buffer, Kind::Json));

@@ -5,12 +5,13 @@ use super::arguments::{
     prefix, tags,
 };
 use super::atomic::{self, Change, Current, Outcome, Payload};
-use super::clock;
+use super::count::Count;
 use super::fetch::{self, Fetch, Life};
-use super::log::Removed;
-use super::store::{self, Count};
 use super::transactional::{self, Mode, NewValue};
-use super::{jsonb, names, pending};
+use super::{jsonb, names};
+use crate::coherent::clock;
+use crate::coherent::log::Removed;
+use crate::coherent::{pending, store};
 use crate::error::{Error, required, required_elements};
 use crate::pg::encoding::shown;
 use crate::pg::fmgr::{Call, Value};

@@ -2,58 +2,40 @@
 //!
 //! No table, no WAL: a value that is lost is a miss. What is promised is that nothing wrong is ever returned: a set, a
 //! delete or a touch shows in its own transaction at once, to others when that commits, and never if it (or its
-//! savepoint) rolls back. So it waits in this process's memory ([`pending`]); before the commit its memory in the
-//! segment is reserved, and the commit callback, which can't fail, publishes it.
+//! savepoint) rolls back. How that is done stands in [`coherent`](crate::coherent).
 //!
-//! Once a transaction that has removed an entry has committed, no value that was computed before can be stored ([`barrier`]).
-//!
-//! Where a decision must hold among sessions (`mode => 'if_absent'`, [`take`](store::take)), it is made at once, in the
+//! Where a decision must hold among sessions (`mode => 'if_absent'`, [`take`](crate::coherent::store::take)), it is made at once, in the
 //! segment, and a rollback doesn't undo it.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `functions.rs`, `arguments.rs` | arguments in, rows out |
-//! | `settings.rs` | its settings |
+//! | `settings.rs` | the settings that may change while the server runs |
 //! | `fast_path.rs` | get and set in their plain cases |
 //! | `transactional.rs` | what a transaction sees: its pending writes over what is committed |
-//! | `atomic.rs` | changes that depend on what is there |
-//! | `log/` | what a transaction has done, by savepoint |
-//! | `pending.rs` | what waits for the commit, and how it is carried out |
-//! | `fetch.rs` | read through: one session computes what isn't there, others wait for it |
-//! | `computing.rs` | the values that a session is computing, and the tags of what they are made of |
-//! | `barrier.rs` | keeps a value that was computed before a removal from being stored after it |
-//! | `removal.rs` | the removals of a transaction, carried out under barriers |
-//! | `undecided.rs`, `settled.rs` | those of transactions that are prepared, until they are decided |
-//! | `clock.rs` | the time as the engine counts it |
+//! | `atomic.rs`, `count.rs` | changes that depend on what is there; counters |
+//! | `fetch.rs`, `notes.rs` | read through: one session computes what isn't there, others wait for it; keys for which that can't be done |
 //! | `tables.rs` | tables whose changes end entries |
-//! | `key.rs`, `names.rs` | keys, and listing those whose text is kept |
-//! | `store.rs` | what is committed: the calls into the segment |
+//! | `names.rs` | listing the keys whose text is kept |
 //! | `jsonb/` | the binary form of a jsonb, without the server: counters, the entries of `cache_mset` |
 
 mod arguments;
 mod atomic;
-mod barrier;
-mod clock;
-mod computing;
+mod count;
 mod fast_path;
 mod fetch;
 mod functions;
 mod jsonb;
-mod key;
-mod log;
 mod names;
-mod pending;
-mod removal;
+mod notes;
 pub mod settings;
-mod settled;
-mod store;
 mod tables;
 mod transactional;
-mod undecided;
 
-pub use settings::REGION;
+pub use crate::coherent::settings::REGION;
 
 use crate::capability::{Capability, Warning};
+use crate::coherent::{pending, settings as memory, store, undecided};
 use crate::error::Error;
 use crate::pg::server;
 use crate::shmem::segment;
@@ -62,8 +44,8 @@ use crate::shmem::segment;
 pub static CAPABILITY: Capability = Capability {
     name: "cache",
     wait_event: c"EnoughCache",
-    sizes: &settings::SIZES,
-    smallest_partition: settings::smallest_partition,
+    sizes: &memory::SIZES,
+    smallest_partition: memory::smallest_partition,
     format: |words, made| enough_engine::cache::format(words, made.floor, server::takes_prepared_transactions()),
     keeps_waiters: false,
     participant: Some(&pending::PARTICIPANT),

@@ -3,10 +3,11 @@
 //! The cache is looked at bucket by bucket, a few under each hold of a lock, so that nobody waits long. A key that is there all
 //! the time is met; what comes or goes meanwhile may be or not.
 
-use super::clock;
+use super::settings;
 use super::transactional;
-use super::{pending, settings, store};
-use crate::cache::settings::REGION;
+use crate::coherent::clock;
+use crate::coherent::settings::REGION;
+use crate::coherent::{pending, store};
 use crate::error::Error;
 use crate::pg::memory::PgVec;
 use crate::pg::server;

@@ -3,8 +3,9 @@
 //! A tag that names columns, `user:{id}`, is a template. A change of a row ends what carries the tags that are made of the
 //! row as it was and as it is now. The template's own text stands for the whole table: it ends with every change.
 
-use super::log::Removed;
-use super::{arguments, pending};
+use super::arguments;
+use crate::coherent::log::Removed;
+use crate::coherent::pending;
 use crate::error::Error;
 use crate::pg::fmgr::{Call, Value};
 use crate::pg::reads::Reads;

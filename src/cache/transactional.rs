@@ -1,13 +1,13 @@
 //! What a transaction sees and does: its own pending writes over what is committed.
 
-use super::barrier::{self, ComputedFrom};
-use super::clock::{is_over, now};
-use super::computing;
-use super::key::Key;
-use super::log::{Effect, Own, Seen};
-use super::pending;
-use super::store::{self, Hit, Offer};
-use super::undecided;
+use crate::coherent::barrier::{self, ComputedFrom};
+use crate::coherent::clock::{is_over, now};
+use crate::coherent::computing;
+use crate::coherent::key::Key;
+use crate::coherent::log::{Effect, Own, Seen};
+use crate::coherent::pending;
+use crate::coherent::store::{self, Hit, Offer};
+use crate::coherent::undecided;
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;

@@ -3,7 +3,7 @@
 use super::arguments::{history, if_version, json, json_value, key, keys, max, since, space, ttl, wait};
 use super::space::{NewSpace, create, drop_space, require_write};
 use super::watch::Ask;
-use super::{changed, read, version, watch, write};
+use super::{changed, memory, read, version, watch, write};
 use crate::error::{Error, required};
 use crate::pg::fmgr::{Call, Value};
 use crate::pg::{jsonb, server};
@@ -14,7 +14,7 @@ crate::export!(
     enough_kv_create = kv_create,
     enough_kv_drop = kv_drop,
     enough_kv_set = kv_set,
-    enough_kv_get = kv_get,
+    enough_kv_get = memory::get_fast | kv_get,
     enough_kv_entry = kv_entry,
     enough_kv_has = kv_has,
     enough_kv_mget = kv_mget,
@@ -30,6 +30,7 @@ crate::export!(
     enough_kv_version = version::draw,
     enough_kv_changed = changed::changed,
     enough_kv_merged = kv_merged,
+    enough_kv_copies = memory::changed,
 );
 
 /// `(space, indexed, unlogged, history, if_not_exists)`
@@ -53,34 +54,28 @@ fn kv_set(call: &mut Call<'_>) -> Answer {
     let (key, value) = (key(call, 0)?, json(call, 1, "value")?);
     let (ttl, if_version, space) = (ttl(call, 2)?, if_version(call, 3)?, space(call, 4)?);
     require_write("kv_set")?;
-    Ok(Value::or_null(write::set(&space, key, value, ttl, if_version)?, Value::I64))
+    let version = write::set(&space, key, value, ttl, if_version)?;
+    Ok(Value::or_null(version, Value::I64))
 }
 
 /// `(key, space)`
 fn kv_get(call: &mut Call<'_>) -> Answer {
     let (key, space) = (key(call, 0)?, space(call, 1)?);
-    Ok(owned(read::value(&space, key)?.as_ref()))
+    memory::value(&space, key)
 }
 
 /// `(key, space)`
 fn kv_entry(call: &mut Call<'_>) -> Answer {
     let (key, space) = (key(call, 0)?, space(call, 1)?);
     let mut rows = call.rows()?;
-    if let Some(entry) = read::entry(&space, key)? {
-        rows.push(&[
-            Value::Bytes(&entry.value),
-            Value::I64(entry.version),
-            Value::Instant(entry.updated_at),
-            Value::or_null(entry.expires_at, Value::Instant),
-        ])?;
-    }
+    memory::entry(&space, key, |row| rows.push(row))?;
     Ok(rows.end())
 }
 
 /// `(key, space)`
 fn kv_has(call: &mut Call<'_>) -> Answer {
     let (key, space) = (key(call, 0)?, space(call, 1)?);
-    read::has(&space, key).map(Value::Bool)
+    memory::has(&space, key).map(Value::Bool)
 }
 
 /// `(keys, space)`

@@ -8,11 +8,14 @@
 //! transaction number before it draws. So where every transaction below the fence has ended, all versions up to this one
 //! are decided: nothing smaller can appear any more. By that rule a watcher who passes the greatest version that it has seen misses nothing.
 //!
+//! What was read last lies in the segment, too, and is read there until the row is changed: [`coherent`](crate::coherent).
+//!
 //! | file | subject |
 //! |---|---|
 //! | `functions.rs`, `arguments.rs` | arguments in, rows out; their ranges and defaults |
 //! | `space.rs`, `table.rs` | making and dropping a space; one that is there |
 //! | `read.rs`, `write.rs` | the statements on one |
+//! | `memory.rs`, `known.rs` | the copies of rows in the segment; for which spaces and roles they may stand for the rows |
 //! | `version.rs` | where versions come from |
 //! | `history.rs` | versions of before |
 //! | `watch.rs`, `wake.rs` | changes after a version, and who waits for them |
@@ -25,7 +28,9 @@ mod changed;
 mod crash;
 mod functions;
 mod history;
+mod known;
 mod mark;
+mod memory;
 mod read;
 mod space;
 mod table;

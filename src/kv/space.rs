@@ -77,6 +77,8 @@ pub(super) fn create(name: &[u8], new: &NewSpace) -> Result<bool, Error> {
     for (trigger, what) in triggers(new.history) {
         run(&format!("CREATE TRIGGER {trigger} ON enough.\"kv_{name}\" {what}"), &[])?;
     }
+    // Whichever session changes rows, one that applies what is replicated as well.
+    run(&format!("ALTER TABLE enough.\"kv_{name}\" ENABLE ALWAYS TRIGGER kv_copies"), &[])?;
     run(&format!("COMMENT ON TABLE enough.\"kv_{name}\" IS 'The key-value space {name} of pg_enough'"), &[])?;
     crash::note(&Space::open(name.as_bytes())?)?;
     Ok(true)
@@ -86,6 +88,7 @@ pub(super) fn create(name: &[u8], new: &NewSpace) -> Result<bool, Error> {
 fn triggers(history: i32) -> Vec<(&'static str, String)> {
     let changed = || "FOR EACH STATEMENT EXECUTE FUNCTION enough._kv_changed()".to_owned();
     let mut all = vec![
+        ("kv_copies AFTER UPDATE OR DELETE", "FOR EACH ROW EXECUTE FUNCTION enough._kv_copies()".into()),
         (
             "kv_stamp BEFORE UPDATE",
             "FOR EACH ROW WHEN (NEW.version OPERATOR(pg_catalog.=) OLD.version) EXECUTE FUNCTION enough._kv_stamp()"

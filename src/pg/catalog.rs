@@ -1,5 +1,7 @@
 //! What the catalogs say of relations: names, owners, privileges, and when to ask again.
 
+use super::unguarded;
+use pgrx::pg_sys::SysCacheIdentifier as Cache;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -12,7 +14,26 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// Registers for invalidations; once, when the library is loaded.
 pub fn init() {
     // SAFETY: the callback stays as long as the process lives.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), Datum::from(0)) };
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), Datum::from(0));
+        // As the server itself keeps what it knows of who is whose member: `acl.c`.
+        for cache in [Cache::AUTHMEMROLEMEM, Cache::AUTHOID, Cache::DATABASEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(roles_changed), Datum::from(0));
+        }
+    }
+}
+
+/// Counts what may change what a role may do, besides the privileges on a relation.
+static ROLES: AtomicU64 = AtomicU64::new(0);
+
+#[pg_guard]
+unsafe extern "C-unwind" fn roles_changed(_arg: Datum, _cache: i32, _hash: u32) {
+    ROLES.fetch_add(1, Relaxed);
+}
+
+/// The current number of changes of roles and their memberships.
+pub fn roles_epoch() -> u64 {
+    ROLES.load(Relaxed)
 }
 
 /// The relation whose invalidations are counted apart, see [`watch`]; 0 for none. And their number.
@@ -73,6 +94,32 @@ pub fn lock_mode(write: bool) -> i32 {
 pub fn lock(relation: u32, write: bool) {
     // SAFETY: any OID may be locked.
     unsafe { pg_sys::LockRelationOid(Oid::from(relation), lock_mode(write)) };
+}
+
+/// Locks a relation as a SELECT does, until the transaction ends, and takes in what other sessions have announced by then, also where this
+/// one has had the lock before: privileges may have been revoked, and triggers switched off.
+///
+/// Without a guard: where it fails, the error passes over the frames of its callers, who hold nothing that has to be dropped.
+#[inline(always)]
+pub fn lock_to_read(relation: u32) {
+    // SAFETY: any OID may be locked; the callers' promise for the rest.
+    unsafe {
+        unguarded::LockRelationOid(Oid::from(relation), pg_sys::AccessShareLock as i32);
+        unguarded::AcceptInvalidationMessages();
+    }
+}
+
+/// Takes in what other sessions have announced by now.
+pub fn listen() {
+    // SAFETY: no preconditions; errors pass through pgrx's guard.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// The role whose privileges count.
+#[inline(always)]
+pub fn current_role() -> u32 {
+    // SAFETY: reads a variable of this process.
+    unsafe { unguarded::GetUserId() }.to_u32()
 }
 
 /// Releases a lock before the transaction ends; for a caller that has changed nothing.
@@ -238,6 +285,17 @@ pub fn is_unlogged(relation: u32) -> bool {
 pub fn has_column(relation: u32, name: &CStr) -> bool {
     // SAFETY: plain catalog look-up by a C string.
     unsafe { pg_sys::get_attnum(Oid::from(relation), name.as_ptr()) > 0 }
+}
+
+/// Whether that is a function of the schema `enough` with that name.
+pub fn is_own_function(function: Oid, name: &CStr) -> bool {
+    // SAFETY: plain catalog look-ups, whose answers are C strings in the call's memory context, or NULL.
+    unsafe {
+        let found = pg_sys::get_func_name(function);
+        !found.is_null()
+            && CStr::from_ptr(found) == name
+            && pg_sys::get_func_namespace(function) == pg_sys::get_namespace_oid(c"enough".as_ptr(), true)
+    }
 }
 
 /// Whether two relations are there and have the same owner.

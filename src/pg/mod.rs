@@ -26,6 +26,7 @@
 //! | `name.rs` | names of what tables are called after |
 //! | `level.rs` | what the current role may do beyond what everybody may |
 //! | `table/` | plain tables, past the executor |
+//! | `copied.rs` | tables of whose rows copies are kept |
 //! | `own.rs` | whether the extension's own tables still have their columns |
 //! | `trigger.rs`, `changes.rs` | what a trigger tells; the rows of its statement, as JSON |
 //! | `encoding.rs`, `jsonb.rs` | text between the database's encoding and Rust's; whether two jsonb values are equal |
@@ -40,6 +41,7 @@ pub mod argument;
 pub mod backend_local;
 pub mod catalog;
 pub mod changes;
+pub mod copied;
 pub mod encoding;
 pub mod fmgr;
 pub mod guard;

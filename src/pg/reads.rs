@@ -21,6 +21,12 @@ static INSTALLED: AtomicBool = AtomicBool::new(false);
 /// The hook that was there before.
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
+/// Whether anybody wants to know what is read: then it is to be read by the executor.
+#[inline(always)]
+pub fn are_noted() -> bool {
+    START.load(Relaxed) != NO_WORK
+}
+
 /// What is read as long as this lives; with what work within this reads.
 pub struct Reads {
     /// Where those of this work begin, and where those of the work around it.

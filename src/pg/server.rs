@@ -89,9 +89,10 @@ pub fn in_transaction_block() -> bool {
 }
 
 /// Whether the current transaction has written anything yet.
+#[inline(always)]
 pub fn has_written() -> bool {
     // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::from(0) }
+    unsafe { unguarded::GetTopTransactionIdIfAny() != pg_sys::TransactionId::from(0) }
 }
 
 /// One past the newest transaction number that has ended. What this process has seen the end of counts.
@@ -147,6 +148,7 @@ pub fn is_alone_in_its_snapshot() -> bool {
 }
 
 /// Whether all statements of the current transaction see the same snapshot.
+#[inline(always)]
 pub fn has_one_snapshot() -> bool {
     // SAFETY: reads a variable of this process.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }

@@ -1,6 +1,8 @@
 //! Calls by triggers: what has happened, and to which rows.
 
+use super::argument::payload;
 use super::fmgr::Call;
+use super::row::column;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
@@ -130,6 +132,23 @@ impl<'c> TriggerRow<'c> {
     pub(super) fn datum(self) -> (Datum, pg_sys::Oid) {
         // SAFETY: a row and its own descriptor; what is returned lies in the call's memory.
         unsafe { (pg_sys::heap_copy_tuple_as_datum(self.tuple, self.descriptor), (*self.descriptor).tdtypeid) }
+    }
+
+    /// The text of the column with that number, in the database's encoding; `None` for NULL, or where it isn't a text.
+    pub fn text_at(self, number: i16) -> Option<&'c [u8]> {
+        // SAFETY: a row and its own descriptor, with whose columns the number is compared. What is fetched lies in the call's memory.
+        unsafe {
+            if i32::from(number) > (*self.descriptor).natts {
+                return None;
+            }
+            let column = column(self.descriptor, number as usize - 1);
+            if (*column).attisdropped || !matches!((*column).atttypid, pg_sys::TEXTOID | pg_sys::VARCHAROID) {
+                return None;
+            }
+            let mut null = false;
+            let datum = pg_sys::heap_getattr(self.tuple, i32::from(number), self.descriptor, &mut null);
+            (!null).then(|| payload(datum))
+        }
     }
 
     /// The text of a column, in the database's encoding: as the server prints it, empty for NULL. `None` where there is no

@@ -8,6 +8,8 @@
 //!   [`MAX_ALLOC`], or with [`HUGE`] below [`MAX_ALLOC_HUGE`].
 //! * `pfree` fails where the memory isn't the server's, or was given back already: only [`super::memory::PgVec`] calls it,
 //!   once for what it owns.
+//! * `LockRelationOid` and `AcceptInvalidationMessages` may fail: for callers who hold nothing that has to be dropped, so that an error
+//!   may pass over their frames as over those of C.
 //! * The others read variables of this process, or the clock.
 
 #![cfg_attr(test, allow(dead_code, reason = "tests run without a server"))]
@@ -41,6 +43,11 @@ unsafe extern "C-unwind" {
     pub fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
 }
 
+unsafe extern "C-unwind" {
+    pub fn LockRelationOid(relation: pg_sys::Oid, mode: c_int);
+    pub fn AcceptInvalidationMessages();
+}
+
 unsafe extern "C" {
     pub fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: pg_sys::LWLockMode::Type) -> bool;
     pub fn LWLockRelease(lock: *mut pg_sys::LWLock);
@@ -50,6 +57,8 @@ unsafe extern "C" {
     pub fn ActiveSnapshotSet() -> bool;
     pub fn GetActiveSnapshot() -> pg_sys::Snapshot;
     pub fn IsInParallelMode() -> bool;
+    pub fn GetTopTransactionIdIfAny() -> pg_sys::TransactionId;
+    pub fn GetUserId() -> pg_sys::Oid;
     pub fn GetCurrentSubTransactionId() -> pg_sys::SubTransactionId;
     // `storage/sinvaladt.h` isn't among pgrx's headers.
     #[cfg(any(feature = "pg15", feature = "pg16"))]

@@ -127,6 +127,13 @@ impl Buffer {
         self.len = self.len.min(len);
     }
 
+    /// Says that the last `len` bytes don't count.
+    #[inline(always)]
+    pub fn cut(&mut self, len: usize) {
+        self.len = self.len.saturating_sub(len);
+    }
+
+    /// As a result.
     #[inline]
     pub fn datum(self) -> Datum {
         // SAFETY: the header lies in the allocated memory. Sizes are capped at 1 GB by palloc.

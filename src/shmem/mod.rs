@@ -34,7 +34,7 @@ pub mod settings;
 pub mod version;
 
 pub use configured::{Configured, configured};
-pub use segment::{Partition, Segment, known, segment};
+pub use segment::{Domain, Partition, Segment, known, segment};
 
 /// Defines the settings, and asks for the segment where the library is preloaded; once, when it is loaded.
 pub fn init() {

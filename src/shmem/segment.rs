@@ -28,6 +28,10 @@ pub struct Segment {
     told: &'static [[AtomicU64; SIZES]; MOST],
 }
 
+/// The secret of a name space.
+#[derive(Clone, Copy, Default)]
+pub struct Domain([u64; 2]);
+
 /// A part of a region with its own lock.
 pub struct Partition {
     region: Region,
@@ -127,6 +131,20 @@ impl Segment {
     #[inline]
     pub fn hash(&self, region: Region, key: &[u8]) -> KeyHash {
         key_hash(self.secret, self.database, u32::from(region.0), key)
+    }
+
+    /// What keys of a name space of their own are hashed under, in `region` and this session's database.
+    pub fn domain(&self, region: Region, name: &[u8]) -> Domain {
+        /// Tells these from the region's keys.
+        const DOMAINS: u32 = 1 << 8;
+        let KeyHash { high, low } = key_hash(self.secret, self.database, u32::from(region.0) | DOMAINS, name);
+        Domain([high, low])
+    }
+
+    /// What `key` of a domain is known by.
+    #[inline(always)]
+    pub fn hash_in(&self, domain: Domain, key: &[u8]) -> KeyHash {
+        key_hash(domain.0, self.database, 0, key)
     }
 
     /// The partition that a key belongs to, for callers that must not panic.

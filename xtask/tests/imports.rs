@@ -33,6 +33,7 @@ const ORDERS: [Order; 3] = [
         rows: &[
             &["maintenance"],
             &["cache", "kv", "queue", "rate_limit", "semaphore"],
+            &["coherent"],
             &["cron"],
             &["shmem"],
             &["capability"],

@@ -3,6 +3,7 @@
 mod against_noop;
 mod cache;
 mod entry;
+mod kv;
 mod queue;
 mod rate_limit;
 mod semaphore;
@@ -30,6 +31,8 @@ pub enum Suite {
     Patterns,
     /// The cache.
     Cache,
+    /// The key-value store.
+    Kv,
     /// The rate limiter.
     #[value(name = "rate_limit")]
     RateLimit,
@@ -57,6 +60,7 @@ impl Suite {
             Self::Pgmq => "pgmq",
             Self::Patterns => "patterns",
             Self::Cache => "cache",
+            Self::Kv => "kv",
             Self::RateLimit => "rate_limit",
             Self::Semaphore => "semaphore",
             Self::Watching => "watching",
@@ -72,14 +76,23 @@ impl Suite {
             Self::Pgmq => queue::PGMQ,
             Self::Patterns => queue::PATTERNS,
             Self::Cache => cache::SCENARIOS,
+            Self::Kv => kv::SCENARIOS,
             Self::RateLimit => rate_limit::SCENARIOS,
             Self::Semaphore => semaphore::SCENARIOS,
             Self::Watching => watching::SCENARIOS,
             Self::All => {
-                return [Self::Queue, Self::Pgmq, Self::Patterns, Self::Cache, Self::RateLimit, Self::Semaphore]
-                    .into_iter()
-                    .flat_map(Self::scenarios)
-                    .collect();
+                return [
+                    Self::Queue,
+                    Self::Pgmq,
+                    Self::Patterns,
+                    Self::Cache,
+                    Self::Kv,
+                    Self::RateLimit,
+                    Self::Semaphore,
+                ]
+                .into_iter()
+                .flat_map(Self::scenarios)
+                .collect();
             }
         };
         own.iter().map(|scenario| (self, scenario)).collect()

@@ -2,12 +2,15 @@
 
 mod by_hand;
 mod common;
+mod copies;
 mod entries;
 mod history;
 mod kept;
 mod keys;
 mod roles;
+mod servers;
 mod spaces;
+mod stale;
 mod ttl;
 mod versions;
 mod watch;

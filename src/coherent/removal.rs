@@ -2,8 +2,8 @@
 
 use super::barrier::{self, Barrier};
 use super::log::{Action, Log, Removed};
+use super::settings::REGION;
 use super::store;
-use crate::cache::settings::REGION;
 use crate::pg::server;
 use crate::shmem::Segment;
 use enough_engine::cache::{Partition as Cache, Removal};

@@ -1,7 +1,7 @@
 //! The log by example, and against a model in plain collections.
 
 use super::{Action, Effect, Limits, Log, Removed, Seen};
-use crate::cache::key::Key;
+use crate::coherent::key::Key;
 use enough_engine::cache::{Kind, Tags};
 use enough_engine::hash::KeyHash;
 use std::collections::{BTreeMap, BTreeSet};

@@ -65,7 +65,7 @@ pub fn names(mut each: impl FnMut(KeyHash, &[u8], usize, u64)) {
 
 /// With what the cache enlists: whatever waits for the commit, and values that wait for nothing but it.
 const ENLISTED: Enlisted = Enlisted::of(REGION.0);
-pub(super) const WRITES: Enlisted = Enlisted::writes_of(REGION.0);
+pub const WRITES: Enlisted = Enlisted::writes_of(REGION.0);
 
 /// Whether this transaction has invalidated anything.
 pub fn has_marks() -> bool {
@@ -94,6 +94,16 @@ pub fn write<'k>(key: impl Into<Key<'k>>, effect: Effect<'_>) -> Result<(), Erro
     Ok(())
 }
 
+/// Ends the copy of a row that this transaction has changed or deleted. It needs to know nothing of what is undecided.
+pub fn end_copy(row: KeyHash) -> Result<(), Error> {
+    let mut log = log();
+    set_limits(&mut log)?;
+    log.rows = true;
+    log.write(row.into(), xact::current(), Effect::Delete);
+    xact::enlist(ENLISTED);
+    Ok(())
+}
+
 /// The same for a value that this transaction has written already: with another expiry.
 pub fn rewrite(key: Key<'_>, own: &Own, expiry: u64) -> Result<(), Error> {
     let value = copy(own);
@@ -108,7 +118,7 @@ pub fn keep_turn(key: KeyHash) {
 /// [`write`] of a small value without tags, where the log has room for it, and for those who must not fail: none where that
 /// takes more.
 #[inline(always)]
-pub(super) fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
+pub fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {
     let mut log = LOG.get()?;
     let len = value.len() + key.name.map_or(0, <[u8]>::len);
     if !is_put(value.len(), false) || !log.has_room(len) || !settled::is_settled() {
@@ -245,7 +255,9 @@ impl Participant for Pending {
         if log.removes {
             log.prepared = undecided::begin(segment)?;
             removal::begin(segment, &mut log);
-            undecided::keep_raised(segment, log.prepared, &log.barriers)?;
+            if !undecided::keep_raised(segment, log.prepared, &log.barriers, log.rows)? {
+                removal::end(segment, &mut log, false);
+            }
         }
         Ok(())
     }

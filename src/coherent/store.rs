@@ -7,11 +7,9 @@
 use super::barrier::{self, ComputedFrom};
 use super::clock;
 use super::computing;
-use super::jsonb::number;
 use super::key::Key;
 use super::log::Limits;
-use super::settings;
-use crate::cache::settings::REGION;
+use super::settings::{self, REGION};
 use crate::error::Error;
 use crate::pg::fmgr::Buffer;
 use crate::pg::server;
@@ -19,7 +17,6 @@ use crate::shmem::{Partition, Segment};
 use enough_engine::cache::{Found, Item, Kind, Named, Partition as Cache, Progress, Reservation, Stats, Tags};
 use enough_engine::hash::KeyHash;
 use enough_engine::words::Corrupt;
-use std::num::IntErrorKind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -58,7 +55,7 @@ pub fn largest_value(segment: &Segment) -> Result<usize, Error> {
 }
 
 /// What a transaction's log may be at most: as much as the cache holds.
-pub(super) fn limits(segment: &Segment) -> Limits {
+pub fn limits(segment: &Segment) -> Limits {
     let partitions = segment.partitions(REGION);
     let words = partitions.first().map_or(0, |partition| partition.words().len());
     Limits { bytes: partitions.len() * words * size_of::<u64>(), tags: Cache::tag_records(words) }
@@ -196,41 +193,6 @@ pub fn look(segment: &Segment, key: KeyHash, now: u64, stale_for: u64) -> Result
             Some(found) => room = found.len,
         }
     }
-}
-
-/// What is remembered of a key for which no value can be had: an entry of its own, which nobody can ask for by a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Note {
-    /// Its value is too large to be stored.
-    TooLarge = 1,
-    /// The query for it has failed.
-    Failed = 2,
-}
-
-/// What a key's note is known by: in the same partition and chain.
-fn noted(key: KeyHash) -> KeyHash {
-    KeyHash { low: !key.low, ..key }
-}
-
-/// The note of a key.
-pub fn note(segment: &Segment, key: KeyHash) -> Result<Option<Note>, Error> {
-    let now = clock::now();
-    let byte = partition(segment, key).shared(|words| {
-        let cache = Cache::open(words)?;
-        let mut byte = [0];
-        if let Some(found) = cache.find(noted(key), now)?.filter(|found| found.len == byte.len()) {
-            cache.copy(found, &mut byte)?;
-        }
-        Ok(byte[0])
-    })?;
-    Ok([Note::TooLarge, Note::Failed].into_iter().find(|&note| note as u8 == byte))
-}
-
-/// Keeps a note of a key until then.
-pub fn put_note(segment: &Segment, key: KeyHash, note: Note, until: u64) -> Result<(), Error> {
-    let item = Item { key: noted(key), database: server::database(), expiry: until, kind: Kind::Bytes };
-    put(segment, &item, None, &[note as u8], &ComputedFrom::at(server::logical_time()), clock::now).map(drop)
 }
 
 /// Counts something in a key's partition.
@@ -471,77 +433,6 @@ pub fn remove_found(segment: &Segment, key: KeyHash, found: Found, now: u64) -> 
         let is_there = cache.find(key, now)?.is_some_and(|current| current.stamp == found.stamp);
         Ok(is_there && cache.remove(key, now)?)
     })
-}
-
-/// What became of a counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Count {
-    /// Its new value.
-    Is(i64),
-    /// There is no entry, and none is to be made.
-    Absent,
-    /// The entry isn't a whole number.
-    NotANumber,
-    /// The new value, or the old one, has more than 64 bits.
-    OutOfRange,
-    /// Some memory must be freed first.
-    Again,
-    /// There is no memory that isn't reserved.
-    Full,
-}
-
-/// Adds to the number under a key, atomically among sessions. One that isn't there counts as 0 and gets `new`, the expiry
-/// of a new entry; without that it stays absent.
-pub fn add(segment: &Segment, key: Key<'_>, by: i64, new: Option<u64>, now: u64) -> Result<Count, Error> {
-    let Key { hash: key, name } = key;
-    let partition = partition(segment, key);
-    loop {
-        let count = partition.exclusive(|words| {
-            let cache = Cache::open(words)?;
-            let found = cache.find(key, now)?;
-            // A number may have come with two bytes more than it needs.
-            let mut bytes = [0; number::LONGEST + 2];
-            let Some(expiry) = found.map(|found| found.expiry).or(new) else {
-                cache.count_miss(server::stripe());
-                return Ok(Count::Absent);
-            };
-            let old = match found {
-                None => Ok(0),
-                Some(found) if found.kind != Kind::Json => return Ok(Count::NotANumber),
-                Some(found) => match bytes.get_mut(..found.len) {
-                    Some(bytes) => {
-                        cache.copy(found, bytes)?;
-                        number::decode(bytes)
-                    }
-                    None => return Ok(Count::NotANumber),
-                },
-            };
-            let new = match old.map(|old| old.checked_add(by)) {
-                Ok(Some(new)) => new,
-                Ok(None) | Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => return Ok(Count::OutOfRange),
-                Err(_) => return Ok(Count::NotANumber),
-            };
-            let encoded = number::encode(new);
-            let tags = found.map_or(Ok(Tags::default()), |found| cache.tags(found))?;
-            let mut request = Reservation::tagged(encoded.bytes().len(), tags);
-            request.keep_name(name);
-            match cache.reserve(&mut request, now)? {
-                Progress::Ready => {}
-                Progress::Full => return Ok(Count::Full),
-                Progress::More => {
-                    cache.release(&mut request)?;
-                    return Ok(Count::Again);
-                }
-            }
-            cache.fill_named(&request, name, encoded.bytes())?;
-            let item = Item { key, database: server::database(), expiry, kind: Kind::Json };
-            cache.publish(&mut request, &item)?;
-            Ok(Count::Is(new))
-        })?;
-        if count != Count::Again {
-            return Ok(count);
-        }
-    }
 }
 
 /// Gives reserved memory back.

@@ -13,6 +13,7 @@
 //! is as it was made and none can be left from before the server's start.
 
 use super::barrier::{self, Barrier};
+use super::clock;
 use super::settings::REGION;
 use super::settled::{self, Known};
 use crate::error::Error;
@@ -23,6 +24,7 @@ use crate::shmem::{Segment, known};
 use enough_engine::cache::{LogicalTime, Partition as Cache, Trust};
 use enough_engine::hash::KeyHash;
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The advisory lock of transactions that have changed the cache and are prepared.
 const MARK: KeyHash = KeyHash { high: u64::MAX, low: 0 };
@@ -43,6 +45,24 @@ pub fn settle(segment: &Segment) -> Result<(), Error> {
         Known::OnStandby if server::in_recovery() => Ok(()),
         _ => look(segment),
     }
+}
+
+/// The same for who can do without: false where nothing is to be stored, because it isn't known yet, and this session has looked not long ago.
+#[inline]
+pub fn settle_now_and_then(segment: &Segment) -> Result<bool, Error> {
+    /// In microseconds.
+    const PAUSE: u64 = 1_000_000;
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if settled::is_settled() {
+        return Ok(true);
+    }
+    let now = clock::now();
+    if now.wrapping_sub(LAST.load(Relaxed)) < PAUSE {
+        return Ok(false);
+    }
+    LAST.store(now, Relaxed);
+    settle(segment)?;
+    Ok(settled::is_settled())
 }
 
 /// Looks which prepared transactions are decided, and which are there that partitions don't know of.
@@ -175,15 +195,28 @@ pub fn begin(segment: &Segment) -> Result<u64, Error> {
     Ok(wal::assign_transaction_id())
 }
 
-/// Keeps the barriers up that a transaction has raised which is about to be prepared.
-pub fn keep_raised(segment: &Segment, transaction: u64, barriers: &[Barrier]) -> Result<(), Error> {
+/// Keeps the barriers up that a transaction has raised which is about to be prepared. Where there is no room for that it fails, or, where it
+/// must not, its partitions take no values until there is; then the barriers may be lowered, and the answer is false.
+pub fn keep_raised(segment: &Segment, transaction: u64, barriers: &[Barrier], must: bool) -> Result<bool, Error> {
     if keep_each(segment, transaction, barriers)? {
-        return Ok(());
+        return Ok(true);
     }
     // Nobody may have looked for what has been decided.
     forget(segment, transaction);
     decide(segment)?;
-    if keep_each(segment, transaction, barriers)? { Ok(()) } else { Err(Error::CacheInDoubt) }
+    if keep_each(segment, transaction, barriers)? {
+        return Ok(true);
+    }
+    if !must {
+        return Err(Error::CacheInDoubt);
+    }
+    forget(segment, transaction);
+    for run in barriers.chunk_by(|a, b| a.partition == b.partition) {
+        if let Some(partition) = segment.partitions(REGION).get(run[0].partition as usize) {
+            partition.exclusive(|words| Cache::open(words)?.distrust())?;
+        }
+    }
+    Ok(false)
 }
 
 fn keep_each(segment: &Segment, transaction: u64, barriers: &[Barrier]) -> Result<bool, Error> {

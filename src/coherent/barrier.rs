@@ -9,8 +9,8 @@
 //! So a removal is carried out before the commit, under raised barriers ([`enough_engine::cache::Removal`]), which refuse every value
 //! until the commit callback lowers them. They keep the removal's logical time from then on, when the rows are visible.
 
+use super::settings::REGION;
 use super::settled;
-use crate::cache::settings::REGION;
 use crate::pg::server;
 use crate::shmem::Segment;
 use enough_engine::cache::{LogicalTime, Partition as Cache, Tags};

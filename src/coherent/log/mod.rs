@@ -141,7 +141,7 @@ fn name_bits(name: Option<&[u8]>) -> u16 {
 
 /// What a mark removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removed {
+pub enum Removed {
     /// All entries of the database.
     Everything,
     /// All entries with any tags.
@@ -227,6 +227,8 @@ pub(super) struct Log {
     pub(super) reserved: PgVec<Reserved>,
     /// The barriers that are raised from before the commit on.
     pub(super) barriers: PgVec<Barrier>,
+    /// Whether rows were changed of which there may be copies: they are to be prepared whatever room there is for it.
+    pub(super) rows: bool,
     /// The keys that this session has the turn to compute until the transaction ends.
     pub(super) turns: PgVec<KeyHash>,
     /// The transaction's number while it is being prepared and removes something; else 0.
@@ -237,7 +239,7 @@ pub(super) struct Log {
 
 /// What a log may be at most; 0 before the segment is known.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Bytes, its records included.
     pub(super) bytes: usize,
     /// Tags that were invalidated.
@@ -260,6 +262,7 @@ impl Log {
             since: None,
             reserved: PgVec::new(),
             barriers: PgVec::new(),
+            rows: false,
             turns: PgVec::new(),
             prepared: 0,
             limits: Limits { bytes: 0, tags: 0 },
@@ -802,6 +805,7 @@ impl Log {
         }
         self.since = None;
         self.removes = false;
+        self.rows = false;
         if !self.reserved.is_empty() || !self.barriers.is_empty() {
             self.reserved.empty(KEPT);
             self.barriers.empty(KEPT);
