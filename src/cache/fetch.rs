@@ -1,6 +1,6 @@
 //! Read through: what isn't cached is computed by a query, by one session, while others wait for it.
 //!
-//! A session whose turn it is ([`KeyLock`]) looks once more, then runs the query and stores the value. Those who come
+//! A session whose turn it is ([`KeyLock`]) looks once more, then runs the query and stores the value. Sessions that come
 //! meanwhile take an expired value that is still kept, if they may and don't compute another one of it, or wait until the
 //! turn has ended, and look again: all at once, and where there is still nothing one after the other, each computing if
 //! the one before it failed.
@@ -15,7 +15,7 @@
 //! it could be stale.
 //!
 //! Of a value that can't be stored, and of a query that has failed, a note is kept for a while ([`Note`]), so
-//! that those who ask for it don't wait for one another, each to compute it once more in turn.
+//! that sessions that ask for it don't wait for one another, each to compute it once more in turn.
 
 use super::notes::{self, Note};
 use super::transactional;
@@ -51,7 +51,7 @@ pub struct Fetch<'c> {
     pub stale_if_error: u64,
 }
 
-/// When a value is over, and when it goes: it is kept for those who take one that is over.
+/// When a value is over, and when it goes: it is kept for callers that take one that is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Life {
     /// See [`Life`].
@@ -63,7 +63,7 @@ pub struct Life {
 /// For how long a value isn't tried to be stored that was too large or had too many tags, in microseconds: its callers don't wait for each
 /// other.
 const LARGE_FOR: u64 = 10_000_000;
-/// For how long a query that has failed isn't tried again, by those who take an older value.
+/// For how long a query that has failed isn't tried again, by callers that take an older value.
 const FAILED_FOR: u64 = 1_000_000;
 
 /// What is cached, or else what the query says; the latter is stored, with a life that begins when it has been computed.

@@ -75,7 +75,7 @@ pub fn get(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, 
     }
 }
 
-/// The same without counting a miss, for who then makes up for it.
+/// The same without counting a miss, for a caller that then makes up for it.
 pub fn get_or_make(segment: &Segment, key: KeyHash, now: u64) -> Result<Option<(Buffer, Kind)>, Error> {
     match view(segment, key, now)? {
         View::Absent => Ok(None),

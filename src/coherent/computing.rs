@@ -29,7 +29,7 @@ impl Work {
 thread_local! {
     /// The innermost last.
     static WORK: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
-    /// Whether there is any: for those who are asked with every read.
+    /// Whether there is any: for what is asked with every read.
     static ANY: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -73,7 +73,7 @@ impl Computing {
     }
 
     /// The tags so far; `None` where they are more than an entry can have. Of the innermost.
-    #[allow(clippy::unused_self, reason = "only who is computing has tags to ask for")]
+    #[allow(clippy::unused_self, reason = "only a session that is computing has tags to ask for")]
     pub fn tags(&self) -> Option<Tags> {
         WORK.with_borrow(|work| work.last().filter(|own| !own.too_many).map(|own| own.tags))
     }

@@ -27,12 +27,12 @@ use std::cell::RefMut;
 
 static LOG: BackendLocal<Log> = BackendLocal::new(Log::new());
 
-/// The log of this session's transaction. Nobody who has it calls anybody who wants it.
+/// The log of this session's transaction. No function that has it calls one that wants it.
 fn log() -> RefMut<'static, Log> {
     LOG.get().expect("the cache's log is in use")
 }
 
-/// Whether nothing waits for the commit: the usual state of those who only read.
+/// Whether nothing waits for the commit: the usual state of transactions that only read.
 pub fn is_empty() -> bool {
     !xact::is_enlisted() || log().is_empty()
 }
@@ -115,7 +115,7 @@ pub fn keep_turn(key: KeyHash) {
     log().turns.push(key);
 }
 
-/// [`write`] of a small value without tags, where the log has room for it, and for those who must not fail: none where that
+/// [`write`] of a small value without tags, where the log has room for it, and for callers that must not fail: none where that
 /// takes more.
 #[inline(always)]
 pub fn put(key: Key<'_>, expiry: u64, value: &[u8], kind: Kind) -> Option<()> {

@@ -1,9 +1,9 @@
-//! Copies of committed rows of tables: made by who reads a row, and ended by a trigger of the table whenever the row is changed or deleted.
+//! Copies of committed rows of tables: made by a session that reads a row, and ended by a trigger of the table whenever the row is changed or deleted.
 //!
-//! A row that comes has no copy to be ended: who has read the one of before, which was deleted, is kept from storing it by that. What
+//! A row that comes has no copy to be ended: a session that has read the one of before, which was deleted, is kept from storing it by that. What
 //! may change rows without the trigger begins a new generation of copies ([`CopiedTable`](crate::pg::copied::CopiedTable)).
 //!
-//! A copy may be taken by who sees what is committed by now, and nothing of its own. It is made of what one snapshot has shown, and stored
+//! A copy may be taken by a session that sees what is committed by now, and nothing of its own. It is made of what one snapshot has shown, and stored
 //! only where nothing has been removed since before that ([`Filling`]).
 
 use super::barrier::ComputedFrom;
@@ -30,7 +30,7 @@ pub fn may_be_taken() -> bool {
     !server::has_one_snapshot() && !server::has_written() && !server::in_parallel_mode() && !reads::are_noted()
 }
 
-/// A small copy in frequent use, for those who must not fail.
+/// A small copy in frequent use, for callers that must not fail.
 #[inline(always)]
 pub fn read_optimistic(segment: &Segment, row: KeyHash) -> Option<Buffer> {
     store::read_optimistic(segment, row, Kind::Bytes)

@@ -33,7 +33,7 @@ const WALK: u32 = 256;
 /// What [`largest_value`] has found; 0 before.
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
-/// The same, for those who must not fail: 0 where it isn't known yet.
+/// The same, for callers that must not fail: 0 where it isn't known yet.
 #[inline(always)]
 pub fn known_largest_value() -> usize {
     LARGEST.load(Relaxed)

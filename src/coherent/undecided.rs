@@ -3,11 +3,11 @@
 //! At PREPARE whatever such a transaction has written becomes a removal: of the keys, tags or everything that it would change. The
 //! removals are carried out at once, and their barriers stay raised, with a record in each partition
 //! (`enough_engine::cache`, `undecided.rs`), until it is decided. So nobody sees a value of before the transaction beside its rows, nor its
-//! own before it has committed. The session that has prepared it, where it also decides, lowers them when that ends. Else who is refused a
+//! own before it has committed. The session that has prepared it, where it also decides, lowers them when that ends. Else the next session that is refused a
 //! value does, the next time it stores one, or maintenance.
 //!
 //! The records are lost with the memory, the transactions are not. So each holds an advisory lock, which the server keeps with it through
-//! restarts, and a partition that was made empty takes no value before somebody has looked who has such locks ([`look`]). Of
+//! restarts, and a partition that was made empty takes no value before a session has looked which transactions have such locks ([`look`]). Of
 //! those that are there by then nobody knows what they have removed: nothing of their databases is taken until they are decided.
 //! Where the server takes no prepared transactions (`max_prepared_transactions = 0`) there is nothing to look for; nor where the memory
 //! is as it was made and none can be left from before the server's start.
@@ -47,7 +47,7 @@ pub fn settle(segment: &Segment) -> Result<(), Error> {
     }
 }
 
-/// The same for who can do without: false where nothing is to be stored, because it isn't known yet, and this session has looked not long ago.
+/// The same for a caller that can do without: false where nothing is to be stored, because it isn't known yet, and this session has looked not long ago.
 #[inline]
 pub fn settle_now_and_then(segment: &Segment) -> Result<bool, Error> {
     /// In microseconds.

@@ -1,4 +1,4 @@
-//! What the triggers of a space's table do, whoever changes it how: wake those who watch it, and leave a row without a value of what was
+//! What the triggers of a space's table do, however it is changed: wake the sessions that watch it, and leave a row without a value of what was
 //! deleted by hand.
 
 use super::table::Space;
@@ -56,8 +56,8 @@ pub(super) fn changed(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     Ok(Value::VOID)
 }
 
-/// Leaves a row without a value of one that was deleted, with a version of its own. As the table's owner, because who may delete needn't
-/// be one who may insert.
+/// Leaves a row without a value of one that was deleted, with a version of its own. As the table's owner, because a role that may delete needn't
+/// be one that may insert.
 fn bury(space: &Space, row: TriggerRow<'_>, kept: i32) -> Result<(), Error> {
     let parameters = [Parameter::Row(row), Parameter::I32(kept)];
     let (column, value, parameters) = if kept > 0 {

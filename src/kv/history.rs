@@ -1,5 +1,5 @@
 //! Versions of before: in a space with a history each row has them in its column `past`, the newest first. A trigger puts what it was
-//! there, whoever changes a row how; so they have the row's privileges and policies, are dumped with it and go with it.
+//! there, however a row is changed; so they have the row's privileges and policies, are dumped with it and go with it.
 
 use super::read::LIVE;
 use super::table::Space;

@@ -1,7 +1,7 @@
-//! Spaces as this session knows them: what the copies of their rows are known under, and for whom they may stand for the rows.
+//! Spaces as this session knows them: what the copies of their rows are known under, and for which roles they may stand for the rows.
 //!
-//! It holds until the server announces a change of any relation, or of roles. Whoever takes a copy has the lock that a SELECT would have, so
-//! what was announced by those who had the table to themselves has been taken in.
+//! It holds until the server announces a change of any relation, or of roles. A session that takes a copy has the lock that a SELECT would have, so
+//! what was announced by sessions that had the table to themselves has been taken in.
 
 use super::table::relation;
 use crate::coherent::rows;
@@ -95,7 +95,7 @@ impl List {
 }
 
 /// What the copies of a space's rows are known under, where this session knows that the current role may take them, and locks the table as
-/// a SELECT does. For those who have no guard; what fails is an error of the server's, which passes over their frames.
+/// a SELECT does. For callers that have no guard; what fails is an error of the server's, which passes over their frames.
 #[inline(always)]
 pub(super) fn readable(name: &[u8]) -> Option<Domain> {
     if !rows::may_be_taken() {
@@ -121,7 +121,7 @@ pub(super) fn look(name: &str) -> Option<Domain> {
         let readable = table.plain && catalog::has_privilege(relation, Privilege::Observe);
         let domain = rows::domain(segment, &table);
         if epoch != Epoch::now() {
-            // Something has been changed, maybe by whom this session has waited for.
+            // Something has been changed, maybe by the session that this one has waited for.
             continue;
         }
         let (mut text, len) = ([0; LONGEST_NAME], name.len());
@@ -135,7 +135,7 @@ pub(super) fn look(name: &str) -> Option<Domain> {
     None
 }
 
-/// What the copies of a table's rows are known under, whoever may read them; for its trigger, which holds a lock on it. `None` where
+/// What the copies of a table's rows are known under, whichever role may read them; for its trigger, which holds a lock on it. `None` where
 /// there are none.
 pub(super) fn of_table(relation: u32) -> Result<Option<Domain>, Error> {
     let segment = segment()?;

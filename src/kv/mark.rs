@@ -1,4 +1,4 @@
-//! Up to which version a space has lost changes: rows of keys that were deleted go after a day, and TRUNCATE takes all. Who watches and has
+//! Up to which version a space has lost changes: rows of keys that were deleted go after a day, and TRUNCATE takes all. A session that watches and has
 //! seen less can't be told what happened.
 
 use super::table::Space;

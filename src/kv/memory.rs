@@ -1,5 +1,5 @@
 //! Entries as they lie in the segment: copies of rows, which stand for them where a SELECT of the caller's would see what is committed and
-//! nothing else. Else, and where there is no copy, the table is read; who reads it so that a copy could stand for it, leaves one.
+//! nothing else. Else, and where there is no copy, the table is read; a session that reads it so that a copy could stand for it, leaves one.
 
 use super::arguments::LONGEST_KEY;
 use super::known;
@@ -107,7 +107,7 @@ pub(super) fn has(space: &Space, key: Text<'_>) -> Result<bool, Error> {
     read::has(space, key)
 }
 
-/// What is found under a key by who may take and leave copies.
+/// What is found under a key by a session that may take and leave copies.
 fn find(space: &Space, domain: Domain, key: Text<'_>) -> Result<Found, Error> {
     let segment = segment()?;
     let row = segment.hash_in(domain, key.payload());

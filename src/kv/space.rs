@@ -38,7 +38,7 @@ pub(super) fn create(name: &[u8], new: &NewSpace) -> Result<bool, Error> {
     }
     let unlogged = if new.unlogged { "UNLOGGED" } else { "" };
     let past = if new.history > 0 { ", past enough.kv_change[]" } else { "" };
-    // Behind those of a space of that name that was dropped, so that who has watched that one notices. It writes WAL in every case:
+    // Behind those of a space of that name that was dropped, so that a watcher of that one notices. It writes WAL in every case:
     // versions don't come again when a crash has emptied the table.
     run(
         &format!("CREATE SEQUENCE enough.\"k_{name}_versions\" START WITH {}", mark::of(name)?.saturating_add(1)),

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The sequence that was found to be of a space, and what was known of relations then.
 static KNOWN: (AtomicU32, AtomicU64) = (AtomicU32::new(0), AtomicU64::new(0));
 
-/// `_kv_version(sequence)`: who may write a space needn't have a right on its sequence, so it draws from no others.
+/// `_kv_version(sequence)`: a role that may write a space needn't have a right on its sequence, so it draws from no others.
 pub(super) fn draw(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
     let sequence = crate::error::required(call.oid(0), "sequence")?;
     let epoch = catalog::relcache_epoch();
@@ -78,7 +78,7 @@ pub(super) fn greatest(space: &Space) -> Result<Option<i64>, Error> {
 }
 
 /// Moves a space's sequence past all versions that are in use, where it would give one of them again: rows that came by replication, or
-/// from a hand, have versions that it doesn't know of. Whether it came to that; it waits for nobody who is writing. The role is the
+/// from a hand, have versions that it doesn't know of. Whether it came to that; it waits for no writer. The role is the
 /// space's owner.
 pub(super) fn pass_greatest(space: &Space) -> Result<bool, Error> {
     let Some(sequence) = sequence_of(&space.table)? else { return Ok(true) };

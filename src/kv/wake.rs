@@ -1,4 +1,4 @@
-//! Waking those who watch a space: at the end of a transaction that has changed it.
+//! Waking the sessions that watch a space: at the end of a transaction that has changed it.
 
 use crate::error::Error;
 use crate::pg::backend_local::BackendLocal;
@@ -8,7 +8,7 @@ use pgrx::pg_sys::SubTransactionId;
 /// The number that the store takes part in the end of transactions by. It has no region in the segment.
 pub const NUMBER: u8 = 4;
 
-/// More spaces than that, and all who wait for anything look.
+/// More spaces than that, and all sessions that wait for anything look.
 const MOST: usize = 8;
 
 /// The tables that this transaction has changed; where there are more than have room, all.
@@ -19,7 +19,7 @@ struct Changed {
 
 static CHANGED: BackendLocal<Changed> = BackendLocal::new(Changed { tables: [0; MOST], count: 0 });
 
-/// Notes that this transaction has changed a space's table. A savepoint that is rolled back doesn't take it back: who is woken for
+/// Notes that this transaction has changed a space's table. A savepoint that is rolled back doesn't take it back: a session that is woken for
 /// nothing looks, and sleeps on.
 pub(super) fn note(table: u32) {
     let Some(mut changed) = CHANGED.get() else { return };
@@ -77,7 +77,7 @@ impl xact::Participant for Spaces {
         wake();
     }
 
-    // Who is kept from seeing others' changes by this transaction waits for its end itself.
+    // A session that is kept from seeing others' changes by this transaction waits for its end itself.
     fn abort(&self) {
         take();
     }

@@ -1,16 +1,16 @@
 //! Watching: what has changed after a version, in the order of the versions, and waiting for it.
 //!
-//! Only changes below which nothing is undecided are told, so that who passes the greatest version that it has seen misses nothing. A
+//! Only changes below which nothing is undecided are told, so that a watcher that passes the greatest version that it has seen misses nothing. A
 //! session knows that of all versions up to that of a row
 //!
 //! * where all transactions below the row's fence have ended, by its snapshot; no other transaction of the server matters that began
 //!   later, but one that is older holds this up, whatever it does and in which database;
-//! * else where those that may have written to the space have: who has drawn a version holds the table's lock as a writer until it
+//! * else where those that may have written to the space have: a transaction that has drawn a version holds the table's lock as a writer until it
 //!   ends. They are looked for after one look at the table and before a second, which takes no version that the first didn't see. A
 //!   smaller one was drawn before the first look, then; its transaction has ended by the second, or is found between them, and isn't
 //!   below the fence.
 //!
-//! *Waiting:* where nothing is undecided a session sleeps until somebody commits who has changed the space. Where something is, nothing that
+//! *Waiting:* where nothing is undecided a session sleeps until a transaction commits that has changed the space. Where something is, nothing that
 //! is committed meanwhile can be told before its transaction has ended; so it waits for that end by the server's own lock. On a standby
 //! nobody tells of commits, and it looks once a second.
 
@@ -28,7 +28,7 @@ static SLEEP: latch::Sleep = latch::Sleep::new(c"EnoughKvWatch");
 
 /// The most changes that an answer has, unless they begin at the beginning.
 const PAGE: usize = 1000;
-/// How long a session sleeps whom nobody wakes, in microseconds.
+/// How long a session sleeps that nobody wakes, in microseconds.
 const LOOKS_EVERY: i64 = 1_000_000;
 
 /// What is asked for.
@@ -85,7 +85,7 @@ pub(super) fn watch(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<(),
             latch::forget_wake_ups();
         }
         let prepared = if ask.wait > 0 { prepared_now()? } else { Vec::new() };
-        // Who waits keeps no lock on the table: TRUNCATE and ALTER TABLE needn't wait for it.
+        // A session that waits keeps no lock on the table: TRUNCATE and ALTER TABLE needn't wait for it.
         let found = if watching.is_some() {
             savepoint::look(|found: &Found| found.seen.rows > 0, || search(space, ask, rows))?
         } else {
@@ -96,7 +96,7 @@ pub(super) fn watch(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<(),
         if seen.rows > 0 || left <= 0 {
             break seen;
         }
-        // What came between the looks may be decided by now, whoever is at work.
+        // What came between the looks may be decided by now, whatever is at work.
         if !newer {
             rest(space, seen.is_held_up(ask.since), writer, &prepared, left)?;
         }
@@ -104,7 +104,7 @@ pub(super) fn watch(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<(),
     if let Some(watching) = watching {
         watching.end();
     }
-    // Changes of other keys need not be looked at again, and what is gone isn't missed by who has just seen all that is there.
+    // Changes of other keys need not be looked at again, and what is gone isn't missed by a watcher that has just seen all that is there.
     let up_to = seen.decided.max(seen.gone);
     if seen.rows < page(ask.since) && up_to > seen.last.max(Some(ask.since)) {
         rows.push(&[Value::Null, Value::Null, Value::or_null(up_to, Value::I64), Value::Bool(false)])?;
@@ -112,16 +112,16 @@ pub(super) fn watch(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<(),
     Ok(())
 }
 
-/// What has been found, and who is in the way of more.
+/// What has been found, and what is in the way of more.
 struct Found {
     seen: Seen,
-    /// Who holds up what is there, where something is held up.
+    /// The transaction that holds up what is there, where something is held up.
     writer: Option<Writer>,
     /// Whether more has come meanwhile.
     newer: bool,
 }
 
-/// Looks at the table, and once more where something is held up. Who begins at the beginning gets all that can be told, so only the
+/// Looks at the table, and once more where something is held up. A watcher that begins at the beginning gets all that can be told, so only the
 /// second look counts.
 fn search(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<Found, Error> {
     let newest = if ask.since == 0 && !server::in_recovery() {
@@ -145,7 +145,7 @@ fn prepared_now() -> Result<Vec<u64>, Error> {
     if server::takes_prepared_transactions() { prepared::transactions() } else { Ok(Vec::new()) }
 }
 
-/// Sleeps until there may be something new, for `left` microseconds at the most. `writer`: who holds up what is there, where something is
+/// Sleeps until there may be something new, for `left` microseconds at the most. `writer`: the transaction that holds up what is there, where something is
 /// held up. `before`: the transactions that were prepared before the look.
 fn rest(space: &Space, held_up: bool, writer: Option<Writer>, before: &[u64], left: i64) -> Result<(), Error> {
     if server::in_recovery() {
@@ -173,7 +173,7 @@ fn rest(space: &Space, held_up: bool, writer: Option<Writer>, before: &[u64], le
     Ok(())
 }
 
-/// The most changes of an answer: who begins at the beginning gets all, because what it has seen by then doesn't say whether it has
+/// The most changes of an answer: a watcher that begins at the beginning gets all, because what it has seen by then doesn't say whether it has
 /// missed what is gone.
 fn page(since: i64) -> usize {
     if since == 0 { usize::MAX } else { PAGE }

@@ -99,7 +99,7 @@ pub fn lock(relation: u32, write: bool) {
 /// Locks a relation as a SELECT does, until the transaction ends, and takes in what other sessions have announced by then, also where this
 /// one has had the lock before: privileges may have been revoked, and triggers switched off.
 ///
-/// Without a guard: where it fails, the error passes over the frames of its callers, who hold nothing that has to be dropped.
+/// Without a guard: where it fails, the error passes over the frames of its callers, which hold nothing that has to be dropped.
 #[inline(always)]
 pub fn lock_to_read(relation: u32) {
     // SAFETY: any OID may be locked; the callers' promise for the rest.

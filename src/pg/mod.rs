@@ -19,7 +19,7 @@
 //! | `prepared.rs` | transactions that are prepared, and what becomes of them |
 //! | `wal.rs` | what the transaction has written, and whether its commit waits for the disk |
 //! | `latch.rs` | sleeping until another session wakes this one |
-//! | `watchers.rs`, `writers.rs` | who waits for changes of a table; whose changes of it are still undecided |
+//! | `watchers.rs`, `writers.rs` | sessions that wait for changes of a table; transactions whose changes of it are undecided |
 //! | `key_lock.rs` | one session at work for a key, while others wait for it |
 //! | `catalog.rs`, `server.rs` | what the catalogs say of relations; clock, database, interrupts |
 //! | `sequence.rs` | numbers from sequences |

@@ -8,7 +8,7 @@
 //!   [`MAX_ALLOC`], or with [`HUGE`] below [`MAX_ALLOC_HUGE`].
 //! * `pfree` fails where the memory isn't the server's, or was given back already: only [`super::memory::PgVec`] calls it,
 //!   once for what it owns.
-//! * `LockRelationOid` and `AcceptInvalidationMessages` may fail: for callers who hold nothing that has to be dropped, so that an error
+//! * `LockRelationOid` and `AcceptInvalidationMessages` may fail: for callers that hold nothing that has to be dropped, so that an error
 //!   may pass over their frames as over those of C.
 //! * The others read variables of this process, or the clock.
 

@@ -1,7 +1,7 @@
 //! Sessions that wait for changes of a table, and how they are woken.
 //!
-//! Who waits holds one of the server's own locks, as a sign: no other session is ever kept waiting by it. It ends with the wait, whatever
-//! becomes of the session, and is in `pg_locks`. A session whose changes have become visible asks who holds it, and sets their latches.
+//! A session that waits holds one of the server's own locks, as a sign: no other session is ever kept waiting by it. It ends with the wait, whatever
+//! becomes of the session, and is in `pg_locks`. A session whose changes have become visible asks which hold it, and sets their latches.
 //!
 //! *Nothing is missed:* a session takes the lock, then looks at the table, then sleeps. Where a commit isn't seen by that look, it comes
 //! after the lock was taken, and finds its holder.
@@ -31,7 +31,7 @@ fn tag(table: u32) -> pg_sys::LOCKTAG {
 }
 
 impl Watching {
-    /// From now on this session is woken by those who change the table.
+    /// From now on this session is woken by sessions that change the table.
     pub fn begin(table: u32) -> Self {
         let tag = tag(table);
         // SAFETY: a complete tag of the users' lock method; errors pass through pgrx's guard. Nobody holds it in a mode that conflicts.
@@ -46,7 +46,7 @@ impl Watching {
     }
 }
 
-/// Wakes those who wait for changes of a table: for the end of a transaction, when its changes are visible. It fails where there is no
+/// Wakes the sessions that wait for changes of a table: for the end of a transaction, when its changes are visible. It fails where there is no
 /// memory for a list of all sessions.
 pub fn wake(table: u32) {
     let (tag, mut count) = (tag(table), 0);
@@ -55,7 +55,7 @@ pub fn wake(table: u32) {
         let first = pg_sys::GetLockConflicts(&raw const tag, pg_sys::ExclusiveLock as _, &raw mut count);
         std::slice::from_raw_parts(first, usize::try_from(count).unwrap_or(0))
     };
-    for holder in holders {
+    for &holder in holders {
         if let Some(process) = process_of(holder) {
             latch::wake(&[process]);
         }
@@ -64,7 +64,7 @@ pub fn wake(table: u32) {
 
 /// The process number of the session that runs a transaction; `None` where it has ended.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
-fn process_of(transaction: &pg_sys::VirtualTransactionId) -> Option<u32> {
+fn process_of(transaction: pg_sys::VirtualTransactionId) -> Option<u32> {
     if transaction.backendId < 1 {
         return None;
     }
@@ -77,6 +77,6 @@ fn process_of(transaction: &pg_sys::VirtualTransactionId) -> Option<u32> {
 
 /// The process number of the session that runs a transaction; `None` where it has none.
 #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-fn process_of(transaction: &pg_sys::VirtualTransactionId) -> Option<u32> {
+fn process_of(transaction: pg_sys::VirtualTransactionId) -> Option<u32> {
     u32::try_from(transaction.procNumber).ok()
 }

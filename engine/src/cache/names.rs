@@ -1,4 +1,4 @@
-//! Names: the text of an entry's key, which else is known by its hash alone, for those who want to list what is there.
+//! Names: the text of an entry's key, which else is known by its hash alone, for listing what is there.
 //!
 //! A name lies between an entry's tags and its value. Entries are listed by buckets: an entry stays in its bucket as long as
 //! it lives, so a walk from bucket to bucket meets each that is there all the time, and none twice.

@@ -43,7 +43,7 @@ pub struct Stats {
     pub expirations: u64,
     /// Values that weren't published because they had been computed before a removal.
     pub stale_fills_refused: u64,
-    /// Callers who waited for the value that another computed.
+    /// Callers that waited for the value that another computed.
     pub fetch_waits: u64,
     /// Values that were computed but can't be stored.
     pub fetch_uncached: u64,
@@ -83,7 +83,7 @@ impl Partition<'_> {
         }
     }
 
-    /// The caller's counter of hits, for those who count without the lock. Whatever is added to it, the partition stays
+    /// The caller's counter of hits, for callers that count without the lock. Whatever is added to it, the partition stays
     /// sound.
     pub fn hits(words: Words<'_>, stripe: usize) -> Option<&AtomicU64> {
         words.get(counter_at(stripe, HITS))
@@ -106,7 +106,7 @@ impl Partition<'_> {
         self.count(stripe, REFUSED);
     }
 
-    /// Counts a caller who waits for the value that another computes.
+    /// Counts a caller that waits for the value that another computes.
     pub fn count_wait(&self, stripe: usize) {
         self.count(stripe, WAITS);
     }

@@ -46,7 +46,7 @@ impl Partition<'_> {
     /// Refuses every value until somebody has looked. Exclusive lock.
     pub fn distrust(&self) -> Result<(), Corrupt> {
         if self.trust()? == Trust::Full {
-            // As by a barrier, so that those who publish look.
+            // As by a barrier, so that sessions that publish look.
             self.add(BARRIERS_RAISED, 1)?;
         }
         self.set(DISTRUST, DISTRUSTED)

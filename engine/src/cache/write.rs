@@ -286,7 +286,7 @@ impl Partition<'_> {
             Kind::Json => 0,
             Kind::Bytes => KIND_BYTES,
         };
-        // Who writes an entry uses it: what it was used before counts on.
+        // A session that writes an entry uses it: what it was used before counts on.
         let used = meta & USE_MAX << USE_SHIFT;
         head[META].store(kind | used | before | cleared_slot(item.database) << SLOT_SHIFT, Relaxed);
         head[STAMP].store(stamp, Relaxed);

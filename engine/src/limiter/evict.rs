@@ -1,4 +1,4 @@
-//! Who goes when a table is full: of [`LOOKS`] entries, a state that is as good as new if there is one, else the one that
+//! Which key goes when a table is full: of [`LOOKS`] entries, a state that is as good as new if there is one, else the one that
 //! has least consumed of its limit, a key that is used up last. Of two that have consumed equal shares, the smaller
 //! amount goes, then the one that is as good as new earlier.
 //!

@@ -93,7 +93,7 @@ impl Partition<'_> {
                 }
             }
         }
-        // Whom it was owed to isn't there any more.
+        // The session that it was owed to isn't there any more.
         let Some((last, alarm)) = self.watchman(slot)? else { return Ok(()) };
         if self.limits_rate(slot)? && self.ready(slot)?.min(self.allowance(slot, now)?) > 0 {
             // The time has come for more than one.

@@ -68,7 +68,7 @@ pub(in crate::queue) fn result(queue: &Rc<Queue>, msg_id: i64, wait: i64, rows: 
             if let Some(place) = place {
                 index.leave_end(slot, place, process)?;
             }
-            // Others for whom there was no place among those to be woken.
+            // Others for which there was no place among those to be woken.
             match stands {
                 Standing::Live { .. } => Ok(()),
                 Standing::Ended => index.ended(slot, msg_id, wake),

@@ -112,7 +112,7 @@ fn one_that_is_held_is_read_when_its_time_has_come_and_holds_no_other_group_up()
     assert_eq!(list(&p, slot, 2), Some(HELD));
     let state = p.queue_state(slot, 1, NOW).unwrap();
     assert_eq!((state.ready, state.next), (0, Some(NOW + PERIOD)));
-    // Who waits looks then, and so does who waited before it was held.
+    // A session that waits looks then, and so does one that waited before it was held.
     assert_eq!(p.wait(slot, 9, NOW, i64::MAX).unwrap().unwrap().alarm, NOW + PERIOD);
     send(&p, slot, [entry(5)], NOW);
     let mut wake = Wake::default();
