@@ -17,7 +17,7 @@ COMMENT ON FUNCTION enough._kv_version(regclass) IS
 CREATE FUNCTION enough._kv_changed() RETURNS trigger
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_changed';
 COMMENT ON FUNCTION enough._kv_changed() IS
-'Wakes those who watch a space when its changes are committed, and leaves a row without a value of what is deleted by hand. For the triggers that kv_create() makes.';
+'Wakes the sessions that watch a space when its changes are committed, and leaves a row without a value of what is deleted by hand. For the triggers that kv_create() makes.';
 
 CREATE FUNCTION enough._kv_keep() RETURNS trigger
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -188,7 +188,7 @@ CREATE FUNCTION enough.kv_watch(
 RETURNS TABLE (key text, value jsonb, version bigint, deleted boolean)
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'enough_kv_watch';
 COMMENT ON FUNCTION enough.kv_watch(text, bigint, interval, text) IS
-'Tells what has changed after a version, in the order of the versions, and waits for it. Who passes the greatest version of the answer as since of the next call misses nothing, whatever commits when.
+'Tells what has changed after a version, in the order of the versions, and waits for it. A caller that passes the greatest version of the answer as since of the next call misses nothing, whatever commits when.
 prefix: what the keys begin with; empty for all. since: the greatest version that was seen; 0 for all that is there. wait: for how long where there is nothing yet, 0 to 1 hour; without polling. space: where.
 Returns a row for each key that has changed, with its newest change, or for each change that is still kept where the space has a history; deleted where it has no entry any more. At most 1000 rows, the rest with the next call; all where since is 0. A last row whose key is NULL says up to which version there is nothing more: of other keys, or of what is gone. A change is told when every transaction has ended that has written to the space before it. An entry that expires is told when maintain() ends it. Sees what is committed, at every isolation level. On a standby it looks once a second. Needs SELECT on the table.
 Fails with 42704 (no such space), 22023 (out of range), 55000 (since is older than what is remembered of keys that were deleted, a day, or than a TRUNCATE; or ahead of all versions: begin anew with since => 0), 55P03 (lock_timeout), 40P01 (deadlock), 42501.';
