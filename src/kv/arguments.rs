@@ -1,6 +1,6 @@
 //! Arguments of the SQL functions: their ranges. The defaults stand in the SQL declarations, and here for NULL.
 
-use super::space::Space;
+use super::table::Space;
 use crate::error::{Error, required, required_elements};
 use crate::pg::fmgr::{Call, Jsonb, Text, Time};
 use crate::pg::value::Value;

@@ -1,7 +1,7 @@
 //! What the triggers of a space's table do, however it is changed: wake the sessions that watch it, and leave a row without a value of what was
 //! deleted by hand.
 
-use super::table::Space;
+use super::table::{MADE_BY, Space};
 use super::write::KEPT;
 use super::{mark, version, wake};
 use crate::error::Error;
@@ -30,12 +30,7 @@ pub(super) fn for_good<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, 
 
 /// `_kv_changed()`, with how many versions of a key the space keeps as the argument of the trigger for rows.
 pub(super) fn changed(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let Some(trigger) = call.trigger() else {
-        return Err(Error::NotReady {
-            problem: "_kv_changed() was not called by a trigger".into(),
-            hint: "Make spaces with enough.kv_create().".into(),
-        });
-    };
+    let trigger = call.required_trigger("_kv_changed", MADE_BY)?;
     let table = trigger.relation();
     match (trigger.event(), trigger.rows()) {
         (Event::Delete, Some([Some(row), _])) => {

@@ -1,24 +1,22 @@
 //! Unlogged spaces that a crash may have emptied. Each has a row in an unlogged table, which a crash empties with them: so one without a
 //! row has lost all that it had, and nobody was told.
 
-use super::table::Space;
+use super::table::{Space, as_owner_of_own};
 use super::{mark, version};
 use crate::error::Error;
 use crate::pg::catalog::{self, TableLock};
 use crate::pg::server;
 use crate::pg::spi::{Parameter, as_owner_of, read_rows, run};
+use std::ffi::CStr;
 
-/// Runs a statement on that table, `$1` being the space's name, with its owner's rights.
-fn with_table<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-    let table = catalog::relation_named(c"unlogged_space").ok_or_else(Error::altered)?;
-    as_owner_of(table, work)
-}
+/// That table.
+const TABLE: &CStr = c"unlogged_space";
 
 /// Notes that a space is as it is known to be, where it is an unlogged one.
 pub(super) fn note(space: &Space) -> Result<(), Error> {
     if catalog::is_unlogged(space.oid) {
         let statement = "INSERT INTO enough.unlogged_space (name) VALUES ($1) ON CONFLICT DO NOTHING";
-        with_table(|| run(statement, &[Parameter::Text(&space.name)]))?;
+        as_owner_of_own(TABLE, || run(statement, &[Parameter::Text(&space.name)]))?;
     }
     Ok(())
 }
@@ -30,7 +28,7 @@ pub(super) fn settle(space: &Space) -> Result<bool, Error> {
         return Ok(true);
     }
     let statement = "SELECT FROM enough.unlogged_space AS u WHERE u.name OPERATOR(pg_catalog.=) $1";
-    if with_table(|| read_rows(statement, &[Parameter::Text(&space.name)], |_| Ok(())))? > 0 {
+    if as_owner_of_own(TABLE, || read_rows(statement, &[Parameter::Text(&space.name)], |_| Ok(())))? > 0 {
         return Ok(true);
     }
     // All versions that are drawn by now are decided then.

@@ -1,7 +1,8 @@
 //! The SQL functions of `sql/kv.sql`: arguments in, rows out.
 
 use super::arguments::{history, if_version, json, json_value, key, keys, max, since, space, ttl, wait};
-use super::space::{NewSpace, create, drop_space, require_write};
+use super::space::{NewSpace, create, drop_space};
+use super::table::require_write;
 use super::watch::Ask;
 use super::{changed, memory, read, version, watch, write};
 use crate::error::{Error, required};

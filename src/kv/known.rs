@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::pg::backend_local::BackendLocal;
 use crate::pg::catalog::{self, Privilege};
 use crate::pg::copied::{CopiedTable, Design};
+use crate::pg::level;
 use crate::pg::name::LONGEST_NAME;
 use crate::shmem::{Domain, segment};
 use pgrx::pg_sys::{INT8OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
@@ -101,7 +102,7 @@ pub(super) fn readable(name: &[u8]) -> Option<Domain> {
     if !rows::may_be_taken() {
         return None;
     }
-    let role = catalog::current_role();
+    let role = level::current_role();
     let known = LIST.get()?.find(|known| known.reader == role && known.name() == name)?;
     catalog::lock_to_read(known.relation);
     (known.epoch == Epoch::now()).then_some(known.domain)
@@ -115,9 +116,9 @@ pub(super) fn look(name: &str) -> Option<Domain> {
         let epoch = Epoch::now();
         let relation = relation(name)?;
         catalog::lock(relation, false);
-        catalog::listen();
+        catalog::see_committed();
         let table = CopiedTable::read(relation, &DESIGN)?;
-        let role = catalog::current_role();
+        let role = level::current_role();
         let readable = table.plain && catalog::has_privilege(relation, Privilege::Observe);
         let domain = rows::domain(segment, &table);
         if epoch != Epoch::now() {

@@ -4,7 +4,7 @@
 use super::arguments::LONGEST_KEY;
 use super::known;
 use super::read::{self, Entry};
-use super::table::Space;
+use super::table::{MADE_BY, Space};
 use crate::coherent::rows::{self, Filling};
 use crate::error::Error;
 use crate::pg::fmgr::{Buffer, Call, FastResult, Text, Value};
@@ -130,12 +130,7 @@ fn find(space: &Space, domain: Domain, key: Text<'_>) -> Result<Found, Error> {
 
 /// `_kv_copies`, of a row as it was.
 pub(super) fn changed(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let Some(trigger) = call.trigger() else {
-        return Err(Error::NotReady {
-            problem: "_kv_copies() was not called by a trigger".into(),
-            hint: "kv_create() makes its triggers.".into(),
-        });
-    };
+    let trigger = call.required_trigger("_kv_copies", MADE_BY)?;
     let Some([before, _]) = trigger.rows() else { return Ok(Value::VOID) };
     // A key that isn't a text has never had a copy since the table has its file.
     if let Some(key) = before.and_then(|row| row.text_at(known::KEY))

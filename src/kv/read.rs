@@ -1,6 +1,6 @@
 //! Reading entries: as a SELECT of the caller's would see them, at every isolation level.
 
-use super::space::Space;
+use super::table::Space;
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Rows, Text};
 use crate::pg::spi::{Parameter, column, jsonb_bytes, rows_as_user, rows_as_user_kept};

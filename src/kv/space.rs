@@ -1,7 +1,6 @@
 //! How spaces are made and dropped.
 
-pub(super) use super::table::{Space, require_write};
-use super::table::{missing, relation};
+use super::table::{Space, missing, relation, require_write};
 use super::{crash, mark, version};
 use crate::error::Error;
 use crate::pg::catalog;

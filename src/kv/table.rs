@@ -3,8 +3,12 @@
 use crate::error::Error;
 use crate::pg::encoding::decode;
 use crate::pg::name::valid_name_of;
+use crate::pg::spi::as_owner_of;
 use crate::pg::{catalog, server};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+
+/// For calls of the triggers' functions that no trigger makes.
+pub(super) const MADE_BY: &str = "Make spaces with enough.kv_create().";
 
 /// A space that is there.
 pub(super) struct Space {
@@ -28,6 +32,11 @@ pub(super) fn missing(name: &str) -> Error {
 /// Fails where the transaction can't write.
 pub(super) fn require_write(function: &'static str) -> Result<(), Error> {
     if server::may_write() { Ok(()) } else { Err(Error::ReadOnly { function }) }
+}
+
+/// Does `work` with the rights of the owner of one of the extension's own tables, in the schema `enough`.
+pub(super) fn as_owner_of_own<R>(table: &CStr, work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    as_owner_of(catalog::relation_named(table).ok_or_else(Error::altered)?, work)
 }
 
 impl Space {

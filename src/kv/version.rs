@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::pg::catalog::{self, TableLock};
 use crate::pg::fmgr::{Call, Value};
 use crate::pg::spi::{Parameter, each_row, read_rows, text};
-use crate::pg::{sequence, server};
+use crate::pg::{sequence, wal};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The sequence that was found to be of a space, and what was known of relations then.
@@ -29,7 +29,7 @@ pub(super) fn draw(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         KNOWN.1.store(epoch, Relaxed);
     }
     // The transaction has its number before it draws: see the fences in `mod.rs`.
-    server::number_transaction();
+    wal::assign_transaction_id();
     Ok(Value::I64(sequence::next(sequence)))
 }
 

@@ -1,9 +1,7 @@
 //! Waking the sessions that watch a space: at the end of a transaction that has changed it.
 
-use crate::error::Error;
 use crate::pg::backend_local::BackendLocal;
 use crate::pg::{latch, watchers, xact};
-use pgrx::pg_sys::SubTransactionId;
 
 /// The number that the store takes part in the end of transactions by. It has no region in the segment.
 pub const NUMBER: u8 = 4;
@@ -64,10 +62,6 @@ impl xact::Participant for Spaces {
         false
     }
 
-    fn pre_commit(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
     // They look, find that it is undecided, and wait for its end.
     fn prepared(&self) {
         wake();
@@ -81,8 +75,4 @@ impl xact::Participant for Spaces {
     fn abort(&self) {
         take();
     }
-
-    fn merge(&self, _from: SubTransactionId, _to: SubTransactionId) {}
-
-    fn undo(&self, _from: SubTransactionId) {}
 }

@@ -80,11 +80,13 @@ pub(super) fn watch(space: &Space, ask: &Ask, rows: &mut Rows<'_>) -> Result<(),
     // Before the first look.
     let watching = (ask.wait > 0).then(|| Watching::begin(space.oid));
     let seen = loop {
-        if watching.is_some() {
+        let prepared = if watching.is_some() {
             // Ends the call where the user or the server asks for it.
             latch::forget_wake_ups();
-        }
-        let prepared = if ask.wait > 0 { prepared_now()? } else { Vec::new() };
+            prepared_now()?
+        } else {
+            Vec::new()
+        };
         // A session that waits keeps no lock on the table: TRUNCATE and ALTER TABLE needn't wait for it.
         let found = if watching.is_some() {
             savepoint::look(|found: &Found| found.seen.rows > 0, || search(space, ask, rows))?

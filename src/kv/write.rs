@@ -2,7 +2,7 @@
 
 use super::arguments::fits;
 use super::read::LIVE;
-use super::space::Space;
+use super::table::Space;
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
 use crate::pg::spi::{Parameter, each_row_kept, jsonb_bytes, rows_as_user};

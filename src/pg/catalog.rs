@@ -109,17 +109,10 @@ pub fn lock_to_read(relation: u32) {
     }
 }
 
-/// Takes in what other sessions have announced by now.
-pub fn listen() {
-    // SAFETY: no preconditions; errors pass through pgrx's guard.
+/// Takes in what other sessions have committed to the catalogs: look-ups from here on see it.
+pub fn see_committed() {
+    // SAFETY: called inside a transaction, as every SQL function is; errors pass through pgrx's guard.
     unsafe { pg_sys::AcceptInvalidationMessages() };
-}
-
-/// The role whose privileges count.
-#[inline(always)]
-pub fn current_role() -> u32 {
-    // SAFETY: reads a variable of this process.
-    unsafe { unguarded::GetUserId() }.to_u32()
 }
 
 /// Releases a lock before the transaction ends; for a caller that has changed nothing.

@@ -3,6 +3,7 @@
 
 use super::catalog;
 use super::spi::read_rows_kept;
+use super::unguarded;
 use crate::error::Error;
 use pgrx::pg_sys::{self, Oid};
 
@@ -17,10 +18,11 @@ pub fn is_monitor() -> Result<bool, Error> {
     Ok(read_rows_kept(statement, &[], |_| Ok(()))? > 0)
 }
 
-/// The OID of the current role.
+/// The OID of the current role, whose privileges count.
+#[inline(always)]
 pub fn current_role() -> u32 {
     // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetUserId() }.to_u32()
+    unsafe { unguarded::GetUserId() }.to_u32()
 }
 
 /// Whether the current role has the rights of another: it is that role, or a member of it that inherits them, or a superuser.

@@ -5,6 +5,7 @@
 //! told is what runs in a parallel worker, and what reads a table past the executor.
 
 use super::backend_local::BackendLocal;
+use super::catalog;
 use super::memory::PgVec;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::prelude::*;
@@ -51,8 +52,7 @@ impl Reads {
     /// What the triggers of the relations that were read until now pass to `function` of the schema `enough`, first
     /// argument by first argument. What of a relation's triggers is known afterwards is what has been committed by now.
     pub fn first_arguments(&self, function: &CStr, mut each: impl FnMut(&[u8])) {
-        // SAFETY: no preconditions.
-        unsafe { pg_sys::AcceptInvalidationMessages() };
+        catalog::see_committed();
         let start = self.start as usize;
         // Not held while the server is called, which could call back.
         for place in start.. {
@@ -86,17 +86,12 @@ fn first_arguments_of(relation: Oid, function: &CStr, each: &mut impl FnMut(&[u8
         }
         let triggers = (*opened).trigdesc;
         if !triggers.is_null() {
-            let schema = pg_sys::get_namespace_oid(c"enough".as_ptr(), true);
             for index in 0..usize::try_from((*triggers).numtriggers).unwrap_or(0) {
                 let trigger = &*(*triggers).triggers.add(index);
-                if trigger.tgenabled == b'D' as std::ffi::c_char
-                    || trigger.tgnargs < 1
-                    || pg_sys::get_func_namespace(trigger.tgfoid) != schema
+                if trigger.tgenabled != b'D' as std::ffi::c_char
+                    && trigger.tgnargs >= 1
+                    && catalog::is_own_function(trigger.tgfoid, function)
                 {
-                    continue;
-                }
-                let name = pg_sys::get_func_name(trigger.tgfoid);
-                if !name.is_null() && CStr::from_ptr(name) == function {
                     each(CStr::from_ptr(*trigger.tgargs).to_bytes());
                 }
             }

@@ -180,9 +180,3 @@ pub fn with_lock_timeout<R>(millis: u32, work: impl FnOnce() -> Result<R, Error>
         result
     }
 }
-
-/// Takes in what other sessions have committed to the catalogs: look-ups from here on see it.
-pub fn see_committed_catalogs() {
-    // SAFETY: called inside a transaction, as every SQL function is.
-    unsafe { pg_sys::AcceptInvalidationMessages() };
-}

@@ -76,12 +76,6 @@ pub fn next_transaction() -> u64 {
     unsafe { pg_sys::ReadNextFullTransactionId() }.value
 }
 
-/// Gives the current transaction a number, unless it has one.
-pub fn number_transaction() {
-    // SAFETY: errors, as on a standby, pass through pgrx's guard.
-    unsafe { pg_sys::GetTopTransactionId() };
-}
-
 /// Whether the statement at hand is one of several of a transaction: between BEGIN and COMMIT, or sent with others.
 pub fn in_transaction_block() -> bool {
     // SAFETY: reads a variable of this process.

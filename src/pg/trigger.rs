@@ -3,6 +3,7 @@
 use super::argument::payload;
 use super::fmgr::Call;
 use super::row::column;
+use crate::error::Error;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
@@ -30,6 +31,14 @@ impl<'c> Call<'c> {
             let is_one = !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
             is_one.then_some(Trigger { data: context.cast(), lifetime: PhantomData })
         }
+    }
+
+    /// The trigger that calls `function`, which is for triggers alone; `hint` says what makes them.
+    pub fn required_trigger(&self, function: &str, hint: &str) -> Result<Trigger<'c>, Error> {
+        self.trigger().ok_or_else(|| Error::NotReady {
+            problem: format!("{function}() was not called by a trigger"),
+            hint: hint.into(),
+        })
     }
 }
 

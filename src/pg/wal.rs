@@ -19,13 +19,6 @@ pub fn records() -> i64 {
     unsafe { pg_sys::pgWalUsage.wal_records }
 }
 
-/// Whether this transaction has got a number, as each does that writes a row.
-#[inline]
-pub fn has_transaction_id() -> bool {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
-}
-
 /// The number of this transaction, of 64 bits; `None` where it has none.
 pub fn transaction_id() -> Option<u64> {
     // SAFETY: reads variables of this process.

@@ -20,7 +20,9 @@ pub trait Participant: Sync {
     /// Whether something waits for the end of this transaction.
     fn waiting(&self) -> bool;
     /// The transaction is about to commit; an error aborts it.
-    fn pre_commit(&self) -> Result<(), Error>;
+    fn pre_commit(&self) -> Result<(), Error> {
+        Ok(())
+    }
     /// The transaction is about to be prepared (two-phase commit); an error aborts it. Where nothing waits for the end of the
     /// transaction there is nothing to do.
     fn prepare(&self) -> Result<(), Error> {
@@ -40,9 +42,9 @@ pub trait Participant: Sync {
     fn abort(&self);
     /// A savepoint was released (or a PL/pgSQL block with an EXCEPTION clause ended well): what belonged to `from`
     /// belongs to `to` now.
-    fn merge(&self, from: SubTransactionId, to: SubTransactionId);
+    fn merge(&self, _from: SubTransactionId, _to: SubTransactionId) {}
     /// A savepoint was rolled back: what belonged to it is undone.
-    fn undo(&self, from: SubTransactionId);
+    fn undo(&self, _from: SubTransactionId) {}
 }
 
 /// The participants that may have enlisted, as bits: by its number, and once more for writes that wait for nothing but the commit.

@@ -5,7 +5,7 @@
 //! allows. A transaction that does anything else waits as ever: all WAL records that it has written since its first call
 //! here are compared with those that finishing messages has written, and one more makes it wait.
 
-use crate::pg::wal;
+use crate::pg::{server, wal};
 use std::cell::Cell;
 
 /// What is known of the current transaction.
@@ -36,7 +36,7 @@ impl Step {
     /// Begins one.
     #[inline]
     pub fn begin() -> Self {
-        Step { records: wal::records(), written: wal::has_transaction_id() }
+        Step { records: wal::records(), written: server::has_written() }
     }
 
     /// The step has done nothing but to finish a message of a queue with `ack => 'async'`.
@@ -46,7 +46,7 @@ impl Step {
 
     /// The step has only read: what it has written to the WAL, pruning a page, nobody needs. Not for one that has written rows.
     pub fn has_read(self) {
-        if !wal::has_transaction_id() {
+        if !server::has_written() {
             self.account(false);
         }
     }

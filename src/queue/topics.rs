@@ -16,7 +16,7 @@ use crate::export;
 use crate::pg::catalog::{self, Privilege, watched_epoch};
 use crate::pg::encoding::shown;
 use crate::pg::fmgr::{Call, Value};
-use crate::pg::savepoint::{attempt, see_committed_catalogs};
+use crate::pg::savepoint::attempt;
 use crate::pg::spi::{Parameter, as_owner_of, read_rows, run, text_bytes};
 use crate::pg::{own, server};
 use enough_engine::topic::{is_pattern, is_topic, matches};
@@ -61,7 +61,7 @@ fn table() -> Result<u32, Error> {
 
 /// All subscribers by name, as far as they are committed or this transaction's own; and [`watched_epoch`] as it was before.
 fn subscribers() -> Result<(Rc<Vec<Subscriber>>, u64), Error> {
-    see_committed_catalogs();
+    catalog::see_committed();
     let known =
         KNOWN.with_borrow(|known| (known.epoch == Some(watched_epoch())).then(|| Rc::clone(&known.subscribers)));
     match known {
@@ -197,10 +197,7 @@ fn unsubscribe(call: &mut Call<'_>) -> Answer {
 
 /// `_topic_subscription_changed`
 fn changed(call: &mut Call<'_>) -> Answer {
-    let trigger = call.trigger().ok_or_else(|| Error::NotReady {
-        problem: "_topic_subscription_changed() was not called by a trigger".into(),
-        hint: "It is for the triggers of enough.topic_subscription.".into(),
-    })?;
-    trigger.invalidate_relation();
+    let hint = "It is for the triggers of enough.topic_subscription.";
+    call.required_trigger("_topic_subscription_changed", hint)?.invalidate_relation();
     Ok(Value::VOID)
 }

@@ -4,7 +4,6 @@
 //! A token isn't given back at the end of a transaction: it stands until it is released or expires.
 
 use super::place::{REGION, known_partition, open};
-use crate::error::Error;
 use crate::pg::{latch, xact};
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::SubTransactionId;
@@ -52,10 +51,6 @@ impl xact::Participant for Semaphores {
         false
     }
 
-    fn pre_commit(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn commit(&self) {
         leave();
     }
@@ -63,8 +58,6 @@ impl xact::Participant for Semaphores {
     fn abort(&self) {
         leave();
     }
-
-    fn merge(&self, _from: SubTransactionId, _to: SubTransactionId) {}
 
     fn undo(&self, _from: SubTransactionId) {
         leave();

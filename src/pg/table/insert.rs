@@ -4,18 +4,13 @@
 use super::design::{MOST_COLUMNS, MOST_INDEXES, MOST_KEYS};
 use super::facts::PlainTable;
 use super::relation::{Relation, Target};
-use crate::pg::catalog;
+use crate::pg::{catalog, sequence};
 use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::{self, Datum, ItemPointerData};
 
 /// Rows that go into the table at once, and bytes of what they hold: what bounds the copies of them that are made.
 const ROWS: usize = 256;
 const BYTES: usize = 64 << 10;
-
-unsafe extern "C-unwind" {
-    /// `commands/sequence.h`; not among pgrx's bindings.
-    fn nextval_internal(relid: pg_sys::Oid, check_permissions: bool) -> i64;
-}
 
 /// The values of a row, and which of them are NULL: also in the columns behind those of the design, which are dropped ones.
 pub struct Values(pub [Datum; MOST_COLUMNS], pub [bool; MOST_COLUMNS]);
@@ -46,12 +41,10 @@ pub trait NewRow {
 }
 
 impl PlainTable {
-    /// The next number of its identity column, which [has a sequence](Self::has_sequence).
+    /// The next number of its identity column, which [has a sequence](Self::has_sequence): that of the table whose privileges the
+    /// caller has checked.
     pub fn next_number(&self) -> i64 {
-        let sequence = self.sequence;
-        // SAFETY: the closure holds nothing that would have to be dropped. The sequence belongs to the table whose
-        // privileges the caller has checked.
-        unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
+        sequence::next(self.sequence.to_u32())
     }
 
     /// Inserts rows into a plain table, by the given numbers and then by the next ones. What each has become goes to

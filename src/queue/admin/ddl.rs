@@ -3,8 +3,8 @@
 
 use crate::error::Error;
 use crate::pg::key_lock::KeyLock;
-use crate::pg::savepoint::{attempt, see_committed_catalogs, with_lock_timeout};
-use crate::pg::server;
+use crate::pg::savepoint::{attempt, with_lock_timeout};
+use crate::pg::{catalog, server};
 use crate::queue::name::missing;
 use enough_engine::hash::key_hash;
 use pgrx::PgSqlErrorCode as Code;
@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: u32 = 1000;
 pub(in crate::queue) fn lock_name(name: &str) {
     // A name is no secret, so its hash needs no key.
     KeyLock::acquire(key_hash([0; 2], server::database(), SPACE, name.as_bytes())).end_with_transaction();
-    see_committed_catalogs();
+    catalog::see_committed();
 }
 
 /// Runs `work`, statements that shut all others out of a queue's tables, as [`change`] does. It waits at most
@@ -48,7 +48,7 @@ pub(in crate::queue) fn change<R>(queue: &str, work: impl Fn() -> Result<R, Erro
             Some(Code::ERRCODE_DUPLICATE_TABLE | Code::ERRCODE_DUPLICATE_OBJECT) => Err(taken(queue)),
             _ if failure.is_taken_name() => Err(taken(queue)),
             _ if failure.is_concurrent_catalog_change() => {
-                see_committed_catalogs();
+                catalog::see_committed();
                 continue;
             }
             _ => failure.pass_on(),
