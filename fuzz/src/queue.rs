@@ -81,7 +81,7 @@ fn read(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
     let (message, mut wake) = (message(id, now), Wake::default());
     let lease = p.running_lease(slot, id, now)?.unwrap_or_default();
     let mut taken: Vec<Delivery> = Vec::with_capacity(8);
-    match call / 4 % 16 {
+    match call / 4 % 17 {
         0 | 1 => p.take(slot, 2, now, 8, 10, &mut taken, &mut wake),
         2 => p.wait(slot, 4, now, now + 9).map(drop),
         3 => p.leave(slot, id as u32, 4).map(drop),
@@ -96,6 +96,7 @@ fn read(p: &Partition<'_>, call: u8, slot: u32, id: i64, now: i64) -> Result<(),
         12 => p.end_probe(slot, message.group, 2, now, &mut wake),
         13 => p.comes_first(slot, message.group, id, now, &mut wake),
         14 => p.drop_leased(slot, id, lease, now, &mut wake),
+        15 => p.take_next(slot, id, lease, 2, now, 10, &mut wake).map(drop),
         _ => p.moved(slot, id, lease, message.tid),
     }
 }

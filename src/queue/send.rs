@@ -131,6 +131,7 @@ pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConfli
     queue.require(Privilege::Send)?;
     require_write("queue_send_unique")?;
     queue.touch();
+    let mut leased = None;
     for _ in 0..TRIES {
         let taken = match send_once(queue, row, None)? {
             Sent::Stored(entry) => {
@@ -144,14 +145,17 @@ pub(super) fn send_unique(queue: &Queue, row: &NewRow<'_>, on_conflict: OnConfli
         }
         match replace(queue, taken, row)? {
             Replaced::Yes => return Ok((taken, Outcome::Replaced)),
+            // It was leased after it was found to wait: the next try takes its key.
+            Replaced::Leased if queue.options.dedup_waiting => leased = Some(taken),
             Replaced::Leased | Replaced::Hidden => return Ok((taken, Outcome::Kept)),
             // It is finished, and has its key still.
             Replaced::Changed if has_key_still(queue, row, taken)? => return Ok((taken, Outcome::Kept)),
             // Its key is free, or another message's.
-            Replaced::Changed => server::check_for_interrupts(),
+            Replaced::Changed => {}
         }
+        server::check_for_interrupts();
     }
-    Err(suppressed(queue))
+    leased.map(|taken| (taken, Outcome::Kept)).ok_or_else(|| suppressed(queue))
 }
 
 /// Whether a dedup key is taken is the executor's business, also where the table is plain.

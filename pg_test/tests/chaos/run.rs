@@ -2,6 +2,7 @@
 //! killed clients.
 
 use crate::ledger::{GROUP_LIMIT, GROUP_PERIOD, GROUP_RATE, Ledger};
+use crate::others::{self, Others, Storm};
 use crate::session::{NAME, connect};
 use crate::upheaval::{NEEDED, Reborn, strike};
 use crate::{consumer, producer, two_phase};
@@ -36,13 +37,14 @@ fn start() -> Result<(Server, Database)> {
     database.client()?.batch_execute(&format!(
         "SELECT enough.queue_create('q', visibility_timeout => '300 milliseconds', max_attempts => 1000000, \
          retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds', group_limit => {GROUP_LIMIT}, \
-         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds')"
+         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds'); {}",
+        others::CREATE
     ))?;
     Ok((server, database))
 }
 
 /// Lets all of them work while `storm` rages; `storm` returns when the time is over.
-fn rage(database: &Database, ledger: &Ledger, storm: impl FnOnce() -> Result<()>) -> Result<()> {
+fn rage(database: &Database, ledger: &Ledger, others: &Others, storm: impl FnOnce() -> Result<()>) -> Result<()> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producers = (0..PRODUCERS).map(|number| {
@@ -54,7 +56,8 @@ fn rage(database: &Database, ledger: &Ledger, storm: impl FnOnce() -> Result<()>
             let stop = &stop;
             scope.spawn(move || two_phase::run(database, ledger, PRODUCERS + number, stop))
         });
-        let workers: Vec<_> = producers.chain(consumers).chain(preparers).collect::<Vec<_>>();
+        let others = others.spawn(scope, Storm { database, ledger, stop: &stop });
+        let workers: Vec<_> = producers.chain(consumers).chain(preparers).chain(others).collect::<Vec<_>>();
         let storm = storm();
         stop.store(true, Relaxed);
         for worker in workers {
@@ -76,10 +79,10 @@ fn victim(client: &mut Client) -> Result<Option<i32>> {
 #[test]
 fn killing_a_random_backend_every_five_seconds() -> Result<()> {
     let (mut server, database) = start()?;
-    let ledger = Ledger::default();
+    let (ledger, others) = (Ledger::default(), Others::default());
     let end = Instant::now() + length();
     let mut crashes = 0;
-    rage(&database, &ledger, || {
+    rage(&database, &ledger, &others, || {
         loop {
             thread::sleep(CRASH_EVERY.min(end.saturating_duration_since(Instant::now())));
             if Instant::now() >= end {
@@ -97,6 +100,7 @@ fn killing_a_random_backend_every_five_seconds() -> Result<()> {
     consumer::drain(&database, &ledger)?;
     println!("{crashes} crashes");
     ledger.judge()?;
+    others.judge(&database)?;
     ensure!(length() < 2 * CRASH_EVERY || crashes > 0, "nothing was killed");
     healthy(&server.log(), true)
 }
@@ -105,12 +109,13 @@ fn killing_a_random_backend_every_five_seconds() -> Result<()> {
 fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<()> {
     let (mut server, database) = start()?;
     database.client()?.batch_execute(NEEDED)?;
-    let (ledger, reborn, stop) = (Ledger::default(), Reborn::default(), AtomicBool::new(false));
+    let (ledger, others) = (Ledger::default(), Others::default());
+    let (reborn, stop) = (Reborn::default(), AtomicBool::new(false));
     let end = Instant::now() + length();
     let mut restarts = 0;
     thread::scope(|scope| -> Result<()> {
-        let mut others = vec![scope.spawn(|| reborn.replace(&database, &ledger, &stop))];
-        others.extend((0..3).map(|_| scope.spawn(|| reborn.work(&database, &ledger, &stop))));
+        let mut sessions = vec![scope.spawn(|| reborn.replace(&database, &ledger, &stop))];
+        sessions.extend((0..3).map(|_| scope.spawn(|| reborn.work(&database, &ledger, &stop))));
         let alter = scope.spawn(|| -> Result<()> {
             let mut rng = fastrand::Rng::new();
             let mut session = connect(&database)?;
@@ -120,7 +125,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
             }
             Ok(())
         });
-        let outcome = rage(&database, &ledger, || {
+        let outcome = rage(&database, &ledger, &others, || {
             while Instant::now() + CRASH_EVERY < end {
                 thread::sleep(CRASH_EVERY);
                 // A planned restart, or one of those that nobody has planned.
@@ -136,8 +141,8 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
             Ok(())
         });
         stop.store(true, Relaxed);
-        for other in others.into_iter().chain([alter]) {
-            other.join().expect("a session panicked")?;
+        for session in sessions.into_iter().chain([alter]) {
+            session.join().expect("a session panicked")?;
         }
         outcome
     })?;
@@ -148,6 +153,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
         .batch_execute("SELECT enough.queue_alter('q', max_in_flight => 0, max_rate => 0), enough.queue_resume('q')")?;
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
+    others.judge(&database)?;
     ensure!(length() < 2 * CRASH_EVERY || restarts > 0, "nothing was restarted");
     healthy(&server.log(), false)
 }
@@ -155,10 +161,10 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
 #[test]
 fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     let (server, database) = start()?;
-    let ledger = Ledger::default();
+    let (ledger, others) = (Ledger::default(), Others::default());
     let end = Instant::now() + length() / 2;
     let mut hits = [0_u64; 2];
-    rage(&database, &ledger, || {
+    rage(&database, &ledger, &others, || {
         let mut watcher = database.client()?;
         while Instant::now() < end {
             thread::sleep(HIT_EVERY);
@@ -182,6 +188,7 @@ fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     .with_context(|| format!("{:?}", database.client().map(|mut client| queue::stats(&mut client, "q"))))?;
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
+    others.judge(&database)?;
     let stats = queue::stats(&mut client, "q")?;
     ensure!(
         stats == queue::Stats { ready: 0, leased: 0, delayed: 0, dead: 0 },

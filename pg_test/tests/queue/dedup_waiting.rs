@@ -6,6 +6,7 @@ use enough_pg_test::queue::{self, Message, ids, made, receive};
 use enough_pg_test::server::{backend, until_locked};
 use postgres::Client;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -189,6 +190,40 @@ fn senders_and_consumers_at_once_never_have_two_that_wait() -> Result<()> {
     let ready = queue::read(&mut client, "q", 100)?;
     ensure!(ready.len() <= 1 && ready.iter().all(|one| one.msg_id == last), "{ready:?}, {last}");
     Ok(())
+}
+
+/// A message that is leased after a sender has found that it waits: the sender's own is sent beside it.
+#[test]
+fn a_last_word_is_taken_whoever_reads_meanwhile() -> Result<()> {
+    let (database, mut client, _) = made(WAITING)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let consumers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut own = database.client()?;
+                let done = &done;
+                Ok(scope.spawn(move || -> Result<()> {
+                    while !done.load(Relaxed) {
+                        for held in queue::read(&mut own, "q", 1)? {
+                            queue::delete(&mut own, "q", held.msg_id, held.lease)?;
+                        }
+                    }
+                    Ok(())
+                }))
+            })
+            .collect::<Result<_>>()?;
+        let sent = (0..4000).try_for_each(|number| -> Result<()> {
+            let send = "SELECT outcome FROM enough.queue_send_unique('q', to_jsonb($1::int), 'k', 'replace')";
+            let outcome: String = client.query_one(send, &[&number])?.get(0);
+            ensure!(outcome != "kept", "message {number} was not taken");
+            Ok(())
+        });
+        done.store(true, Relaxed);
+        for consumer in consumers {
+            consumer.join().map_err(|_| anyhow::anyhow!("a consumer panicked"))??;
+        }
+        sent
+    })
 }
 
 #[test]

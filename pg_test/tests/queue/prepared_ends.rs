@@ -8,6 +8,7 @@ use enough_pg_test::server::{self, Database, backend, until_waiting};
 use postgres::Client;
 use serde_json::json;
 use std::thread;
+use std::time::Duration;
 use xtask::server::{Server, Shutdown};
 
 const OPTIONS: &str = ", visibility_timeout => '1 hour', retry_backoff => '0', max_attempts => 100";
@@ -263,6 +264,36 @@ fn a_restart_neither_delivers_nor_forgets_what_is_undecided() -> Result<()> {
             decide(&mut other, "COMMIT", &gid(2))?;
             ensure!(popped(&mut client)?.is_empty());
         }
+    }
+    Ok(())
+}
+
+/// A reader looks first whether it sees a row, then whether somebody undecided has deleted it: in between that may be committed.
+#[test]
+fn a_commit_amid_a_read_lets_nothing_through() -> Result<()> {
+    // So large that most of the time goes by between the two.
+    const MESSAGES: i64 = 100;
+    let mut server = server::start(&server::options()?)?;
+    let database = Database::on(&server)?;
+    let mut client = database.client()?;
+    client.batch_execute(&format!(
+        "SELECT enough.queue_create('q'{OPTIONS}); ALTER TABLE enough.q_q ALTER message SET STORAGE EXTERNAL"
+    ))?;
+    for round in 0..12_u64 {
+        let gid = format!("{}_{round}", database.name);
+        let message = "to_jsonb(repeat('x', 500000))";
+        let send = format!("SELECT count(enough.queue_send('q', {message})) FROM generate_series(1, {MESSAGES})");
+        client.batch_execute(&send)?;
+        let delete = "enough.queue_delete_batch('q', (SELECT array_agg(msg_id) FROM enough.q_q))";
+        prepare(&mut client, &gid, delete)?;
+        let [mut reader, other] = restart(&mut server, &database, vec![client], Shutdown::Immediate)?;
+        client = other;
+        let read = thread::spawn(move || queue::receive(&mut reader, &format!("queue_read('q', {MESSAGES})")));
+        thread::sleep(Duration::from_millis(2 * round));
+        decide(&mut client, "COMMIT", &gid)?;
+        let read = read.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        ensure!(read.is_empty(), "{} messages in round {round}, the first: {:?}", read.len(), read.first());
+        ensure!(popped(&mut client)?.is_empty());
     }
     Ok(())
 }

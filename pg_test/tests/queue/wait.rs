@@ -1,6 +1,7 @@
 //! Reading with `wait`: who waits gets what comes, at once and each something else.
 
 use anyhow::{Context, Result, ensure};
+use enough_pg_test::check::PATIENCE;
 use enough_pg_test::queue::{self, Message};
 use enough_pg_test::server::{Database, backend, until_waiting};
 use postgres::Client;
@@ -29,9 +30,13 @@ fn made(options: &str) -> Result<(Database, Client)> {
     Ok((database, client))
 }
 
-/// Waits for a thread; the wait it was in is an hour, so that only a wake-up can end it in this time.
+/// Waits for a thread. The wait it was in is an hour, so that only a wake-up can end it in this time, or one of the looks that a
+/// sleeper has now and then.
 fn join<T>(thread: JoinHandle<T>) -> Result<T> {
-    let deadline = Instant::now() + enough_pg_test::check::PATIENCE;
+    join_by(thread, Instant::now() + PATIENCE)
+}
+
+fn join_by<T>(thread: JoinHandle<T>, deadline: Instant) -> Result<T> {
     while !thread.is_finished() {
         ensure!(Instant::now() < deadline, "a reader was never woken");
         thread::sleep(Duration::from_millis(5));
@@ -42,13 +47,15 @@ fn join<T>(thread: JoinHandle<T>) -> Result<T> {
 #[test]
 fn a_commit_wakes_a_waiting_reader() -> Result<()> {
     let (database, mut client) = made("")?;
+    // For all of them: readers that looked by themselves would come to this in the third round at the latest.
+    let deadline = Instant::now() + PATIENCE;
     for round in 0..20 {
         for call in ["queue_read('q', wait => '1 hour')", "queue_pop('q', wait => '1 hour')"] {
             let (reader, _) = sleeper(&database, call)?;
             let mut transaction = client.transaction()?;
             let sent = queue::send(&mut transaction, "q", &json!(round))?;
             transaction.commit()?;
-            let read = join(reader)??;
+            let read = join_by(reader, deadline)??;
             ensure!(queue::ids(&read) == [sent], "the reader got {read:?}");
         }
     }

@@ -310,8 +310,14 @@ impl<'q> Reader<'q> {
         if !taken.tag.matches(row.tag()) {
             return self.vanished(taken, Some(&row)).map(|()| false);
         }
-        if self.in_doubt && self.is_undecided(taken, &row)? {
-            return Ok(false);
+        if self.in_doubt {
+            if self.is_undecided(taken, &row)? {
+                return Ok(false);
+            }
+            // What has deleted the row may have been committed between the two looks.
+            if self.table()?.fetch(taken.msg_id, taken.tid).is_none() {
+                return self.vanished(taken, None).map(|()| false);
+            }
         }
         let shown = (!fixed_snapshot() || self.table()?.shown(&row))
             && (self.queue.table.live.plain || permitted(self.queue, row.msg_id)?);
