@@ -37,9 +37,7 @@ COMMENT ON FUNCTION enough._kv_merged(jsonb, jsonb) IS
 CREATE FUNCTION enough._kv_stamp() RETURNS trigger
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    -- The transaction has its number before it draws a version: see src/kv/mod.rs.
-    PERFORM pg_current_xact_id();
-    NEW.version := nextval(pg_get_serial_sequence(format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'version'));
+    NEW.version := enough._kv_version(pg_get_serial_sequence(format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), 'version'));
     NEW.fence := enough._kv_fence();
     NEW.updated_at := clock_timestamp();
     RETURN NEW;
@@ -97,7 +95,7 @@ COMMENT ON FUNCTION enough.kv_set(text, jsonb, interval, bigint, text) IS
 'Sets a key to a value, with the transaction: durable when it commits, undone by a rollback.
 key: 1 to 512 bytes. value: any jsonb. ttl: 1 ms to 100 years, from now on; NULL: for ever. if_version: only where this is the entry''s version; 0: only where there is no entry. space: where.
 Returns the new version, greater than any that the key has had; NULL, and changes nothing, where if_version isn''t the entry''s version. Waits for a transaction that has written the key. Needs INSERT, UPDATE and SELECT on the table.
-Fails with 42704 (no such space), 22004 (NULL), 22023 (out of range, an empty key), 54000 (key too long), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such space), 22004 (NULL), 22023 (out of range, an empty key), 54000 (key too long), 25006 (read-only), 55000 (the space''s sequence was altered to give several versions at once; the hint mends it), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.kv_get(key text, space text DEFAULT 'default') RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_get';
@@ -138,7 +136,7 @@ COMMENT ON FUNCTION enough.kv_mset(jsonb, interval, text) IS
 'Sets several keys: the members of an object. All or none, in the order of the keys, so that two calls never deadlock.
 entries: an object; its members'' names are keys of 1 to 512 bytes. ttl: as of kv_set(), of all. space: where.
 Returns how many. Needs INSERT, UPDATE and SELECT on the table.
-Fails with 42704 (no such space), 22004 (NULL), 22023 (not an object, out of range), 54000 (key too long), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such space), 22004 (NULL), 22023 (not an object, out of range), 54000 (key too long), 25006 (read-only), 55000 (as of kv_set()), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.kv_delete(key text, if_version bigint DEFAULT NULL, space text DEFAULT 'default') RETURNS boolean
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_delete';
@@ -146,7 +144,7 @@ COMMENT ON FUNCTION enough.kv_delete(text, bigint, text) IS
 'Deletes a key. Its row stays for a day without a value, then maintain() removes it. So does what DELETE deletes by hand.
 key: 1 to 512 bytes. if_version: only where this is the entry''s version. space: where.
 Returns whether there was an entry, with that version. Needs UPDATE and SELECT on the table.
-Fails with 42704 (no such space), 22004 (NULL), 22023 (out of range, an empty key), 54000 (key too long), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such space), 22004 (NULL), 22023 (out of range, an empty key), 54000 (key too long), 25006 (read-only), 55000 (as of kv_set()), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.kv_keys(
     prefix text DEFAULT '', after text DEFAULT NULL, max int DEFAULT 1000, space text DEFAULT 'default') RETURNS SETOF text
@@ -163,7 +161,7 @@ COMMENT ON FUNCTION enough.kv_incr(text, bigint, text) IS
 'Adds to the whole number that a key has, atomically; a key without an entry counts as 0. What is left of its ttl stays.
 key: 1 to 512 bytes. by: how much, may be negative. space: where.
 Returns the sum. Needs INSERT, UPDATE and SELECT on the table.
-Fails with 42704 (no such space), 22004 (NULL), 22023 (an empty key, a value that is no whole number, a sum that doesn''t fit a bigint), 54000 (key too long), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such space), 22004 (NULL), 22023 (an empty key, a value that is no whole number, a sum that doesn''t fit a bigint), 54000 (key too long), 25006 (read-only), 55000 (as of kv_set()), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.kv_merge(key text, patch jsonb, space text DEFAULT 'default') RETURNS jsonb
 LANGUAGE c VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'enough_kv_merge';
@@ -171,7 +169,7 @@ COMMENT ON FUNCTION enough.kv_merge(text, jsonb, text) IS
 'Merges a patch into the value of a key as RFC 7396 (JSON Merge Patch) has it, atomically: members replace, null removes. What is left of its ttl stays.
 key: 1 to 512 bytes. patch: an object; anything else replaces the value. space: where.
 Returns the new value. Needs INSERT, UPDATE and SELECT on the table.
-Fails with 42704 (no such space), 22004 (NULL), 22023 (an empty key), 54000 (key too long), 25006 (read-only), 40001 (changed concurrently, above READ COMMITTED), 42501.';
+Fails with 42704 (no such space), 22004 (NULL), 22023 (an empty key), 54000 (key too long), 25006 (read-only), 55000 (as of kv_set()), 40001 (changed concurrently, above READ COMMITTED), 42501.';
 
 CREATE FUNCTION enough.kv_find(
     matching jsonb, after text DEFAULT NULL, max int DEFAULT 100, space text DEFAULT 'default')

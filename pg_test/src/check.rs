@@ -1,7 +1,7 @@
 //! What must hold.
 
 use anyhow::{Context, Result, bail, ensure};
-use postgres::Error;
+use postgres::{Client, Error};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -54,5 +54,34 @@ pub fn healthy(log: &str, killed: bool) -> Result<()> {
     };
     let lines: Vec<&str> = log.lines().filter(bad).take(20).collect();
     ensure!(lines.is_empty(), "the server's log:\n{}", lines.join("\n"));
+    Ok(())
+}
+
+/// Every index of a table has an entry for each row that it should have, and none besides.
+pub fn indexes_agree(client: &mut Client, table: &str) -> Result<()> {
+    let indexes = client.query(
+        "SELECT i.indexrelid, i.indexrelid::regclass::text, a.amname = 'btree', \
+                'SELECT count(*) FROM ONLY ' || $1 || coalesce(' WHERE ' || pg_get_expr(i.indpred, i.indrelid), '') \
+         FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS a ON a.oid = c.relam \
+         WHERE i.indrelid = $1::text::regclass",
+        &[&table],
+    )?;
+    for index in indexes {
+        let (oid, name, btree, rows): (u32, String, bool, String) =
+            (index.get(0), index.get(1), index.get(2), index.get(3));
+        if btree {
+            let check = client.execute("SELECT bt_index_check($1::oid, true)", &[&oid]);
+            check.with_context(|| format!("the index {name} lacks entries"))?;
+        }
+        // An entry too many: it would be found where a scan by it counts more than there are.
+        client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off")?;
+        let by_index: i64 = client.query_one(&rows, &[])?.get(0);
+        client.batch_execute("RESET enable_seqscan; RESET enable_bitmapscan")?;
+        client
+            .batch_execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")?;
+        let by_table: i64 = client.query_one(&rows, &[])?.get(0);
+        client.batch_execute("RESET enable_indexscan; RESET enable_indexonlyscan; RESET enable_bitmapscan")?;
+        ensure!(by_index == by_table, "{name}: {by_index} entries for {by_table} rows");
+    }
     Ok(())
 }

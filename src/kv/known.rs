@@ -37,14 +37,14 @@ const TRIES: usize = 3;
 
 /// The numbers of changes by which something was learned.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Epoch {
-    relations: u64,
-    roles: u64,
+pub(super) struct Epoch {
+    pub relations: u64,
+    pub roles: u64,
 }
 
 impl Epoch {
     #[inline(always)]
-    fn now() -> Self {
+    pub fn now() -> Self {
         Epoch { relations: catalog::relcache_epoch(), roles: catalog::roles_epoch() }
     }
 }

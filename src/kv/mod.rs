@@ -15,6 +15,7 @@
 //! | `functions.rs`, `arguments.rs` | arguments in, rows out; their ranges and defaults |
 //! | `space.rs`, `table.rs` | making and dropping a space; one that is there |
 //! | `read.rs`, `write.rs` | the statements on one |
+//! | `direct.rs` | writing a row that is there, past the executor |
 //! | `memory.rs`, `known.rs` | the copies of rows in the segment; for which spaces and roles they may stand for the rows |
 //! | `version.rs` | where versions come from |
 //! | `history.rs` | versions of before |
@@ -26,6 +27,7 @@
 mod arguments;
 mod changed;
 mod crash;
+mod direct;
 mod functions;
 mod history;
 mod known;

@@ -3,6 +3,7 @@
 use super::table::Space;
 use crate::error::Error;
 use crate::pg::catalog::{self, TableLock};
+use crate::pg::encoding::decode;
 use crate::pg::fmgr::{Call, Value};
 use crate::pg::spi::{Parameter, each_row, read_rows, text};
 use crate::pg::{sequence, wal};
@@ -13,7 +14,11 @@ static KNOWN: (AtomicU32, AtomicU64) = (AtomicU32::new(0), AtomicU64::new(0));
 
 /// `_kv_version(sequence)`: a role that may write a space needn't have a right on its sequence, so it draws from no others.
 pub(super) fn draw(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
-    let sequence = crate::error::required(call.oid(0), "sequence")?;
+    draw_from(crate::error::required(call.oid(0), "sequence")?).map(Value::I64)
+}
+
+/// The next version of a space, by its sequence.
+pub(super) fn draw_from(sequence: u32) -> Result<i64, Error> {
     let epoch = catalog::relcache_epoch();
     if KNOWN.0.load(Relaxed) != sequence || KNOWN.1.load(Relaxed) != epoch {
         let of_a_space = catalog::names_of(sequence).is_some_and(|(schema, name)| {
@@ -28,9 +33,24 @@ pub(super) fn draw(call: &mut Call<'_>) -> Result<Value<'static>, Error> {
         KNOWN.0.store(sequence, Relaxed);
         KNOWN.1.store(epoch, Relaxed);
     }
+    if sequence::drawn_at_once(sequence) > 1 {
+        return Err(ahead(sequence));
+    }
     // The transaction has its number before it draws: see the fences in `mod.rs`.
     wal::assign_transaction_id();
-    Ok(Value::I64(sequence::next(sequence)))
+    Ok(sequence::next(sequence))
+}
+
+/// A session that draws several numbers at once gives some that are smaller than what others have given meanwhile.
+#[cold]
+fn ahead(sequence: u32) -> Error {
+    let name = catalog::names_of(sequence).map(|(_, name)| decode(&name).into_owned()).unwrap_or_default();
+    Error::NotReady {
+        problem: format!(
+            "the sequence enough.\"{name}\" gives a session several versions at once, so they would not grow"
+        ),
+        hint: format!("ALTER SEQUENCE enough.\"{name}\" CACHE 1;"),
+    }
 }
 
 /// A space's sequence as part of a statement; `None` where somebody has taken it away from the column.

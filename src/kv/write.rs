@@ -1,16 +1,20 @@
-//! Writing entries. Every write gives its row a new version once it has the row's lock.
+//! Writing entries. Every write gives its row a new version, greater than the row's.
 
 use super::arguments::fits;
+use super::direct::{self, Live, New, Outcome};
 use super::read::LIVE;
 use super::table::Space;
 use crate::error::Error;
 use crate::pg::fmgr::{Jsonb, Text};
+use crate::pg::server;
 use crate::pg::spi::{Parameter, each_row_kept, jsonb_bytes, rows_as_user};
 
 /// What every change of a row sets beside its value.
 pub(super) const STAMP: &str = "version = DEFAULT, fence = DEFAULT, updated_at = DEFAULT";
 /// How long the row of a key that was deleted stays.
 pub(super) const KEPT: &str = "interval '1 day'";
+/// The same in microseconds.
+const KEPT_MICROS: i64 = 86_400 * 1_000_000;
 /// When something that lives so many microseconds, or for ever, is over.
 const EXPIRY: &str =
     "pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) ($3 OPERATOR(pg_catalog.*) interval '1 microsecond')";
@@ -23,6 +27,16 @@ pub(super) fn set(
     ttl: Option<i64>,
     if_version: Option<i64>,
 ) -> Result<Option<i64>, Error> {
+    let new = |live: Option<Live>| {
+        is_wanted(live.as_ref(), if_version)
+            .then(|| New { value: Some(value), expires_at: ttl.map(|ttl| server::now().saturating_add(ttl)) })
+    };
+    match direct::change(space, key, new)? {
+        Outcome::Written(version) => return Ok(Some(version)),
+        // Somebody may be about to delete the entry where none may be: the statement waits for that.
+        Outcome::Kept if if_version != Some(0) => return Ok(None),
+        Outcome::Kept | Outcome::Left => {}
+    }
     let table = &space.table;
     let upsert = format!(
         "INSERT INTO {table} AS e (key, value, expires_at) VALUES ($1, $2, {EXPIRY}) \
@@ -44,6 +58,11 @@ pub(super) fn set(
             )
         }
     }
+}
+
+/// Whether an entry, or none, has the version that it must have: 0 for none.
+fn is_wanted(live: Option<&Live>, if_version: Option<i64>) -> bool {
+    if_version.is_none_or(|version| live.map_or(0, |live| live.version) == version)
 }
 
 /// Sets all keys of an object; how many.
@@ -87,6 +106,15 @@ pub(super) fn set_all(space: &Space, entries: Jsonb<'_>, ttl: Option<i64>) -> Re
 
 /// Deletes a key; whether there was an entry, with that version if one is given.
 pub(super) fn delete(space: &Space, key: Text<'_>, if_version: Option<i64>) -> Result<bool, Error> {
+    let new = |live: Option<Live>| {
+        let wanted = live.is_some() && is_wanted(live.as_ref(), if_version);
+        wanted.then(|| New { value: None, expires_at: Some(server::now().saturating_add(KEPT_MICROS)) })
+    };
+    match direct::change(space, key, new)? {
+        Outcome::Written(_) => return Ok(true),
+        Outcome::Kept => return Ok(false),
+        Outcome::Left => {}
+    }
     let statement = format!(
         "UPDATE {} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
           WHERE e.key OPERATOR(pg_catalog.=) $1 AND {LIVE} AND ($2 IS NULL OR e.version OPERATOR(pg_catalog.=) $2) \

@@ -73,7 +73,7 @@ pub fn announce(relation: u32) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(Oid::from(relation)) };
 }
 
-/// Privileges on a queue's table.
+/// Privileges on a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
     /// INSERT
@@ -82,6 +82,8 @@ pub enum Privilege {
     Consume,
     /// SELECT
     Observe,
+    /// SELECT, INSERT and UPDATE
+    Set,
 }
 
 /// The lock that reading or writing a relation takes.
@@ -172,6 +174,7 @@ pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
         Privilege::Send => &[pg_sys::ACL_INSERT],
         Privilege::Observe => &[pg_sys::ACL_SELECT],
         Privilege::Consume => &[pg_sys::ACL_SELECT, pg_sys::ACL_DELETE],
+        Privilege::Set => &[pg_sys::ACL_SELECT, pg_sys::ACL_INSERT, pg_sys::ACL_UPDATE],
     };
     // One by one: asked for several, the server answers whether there is any of them.
     modes.iter().all(|mode| {

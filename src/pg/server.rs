@@ -82,6 +82,12 @@ pub fn in_transaction_block() -> bool {
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// Lets what this transaction has done so far be seen by what it does next.
+pub fn next_command() {
+    // SAFETY: within a transaction that isn't in parallel mode; errors pass through pgrx's guard.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
 /// Whether the current transaction has written anything yet.
 #[inline(always)]
 pub fn has_written() -> bool {

@@ -7,6 +7,7 @@ mod entries;
 mod history;
 mod kept;
 mod keys;
+mod nearly;
 mod roles;
 mod servers;
 mod spaces;

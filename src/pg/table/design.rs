@@ -17,14 +17,18 @@ pub const MOST_KEYS: usize = 2;
 pub struct Design {
     /// The columns in their order. Their numbers begin at 1.
     pub columns: &'static [Column],
-    /// Columns that it may have behind those, at any place: NULL unless a statement says otherwise.
-    pub extra: [(&'static CStr, Oid); EXTRA],
+    /// Columns that it may have behind those, at any place: NULL unless a statement says otherwise. Up to [`EXTRA`].
+    pub extra: &'static [(&'static CStr, Oid)],
     /// Its indexes; the first is the primary key.
     pub indexes: &'static [Index],
+    /// How many of them it can't do without, which come first.
+    pub required: usize,
     /// The column whose values come from a sequence of the table's own.
     pub identity: Option<i16>,
     /// The only CHECK.
     pub range: Option<Range>,
+    /// Its triggers. Who writes past the executor does what they would do.
+    pub triggers: &'static [Trigger],
 }
 
 impl PartialEq for Design {
@@ -64,6 +68,12 @@ pub enum Given {
     Null,
     /// The number 0, by a default.
     Zero,
+    /// What every insertion gives, as the default would: a function of the server's, by its OID.
+    Server(u32),
+    /// The same by a function of the schema `enough`.
+    Own(&'static CStr),
+    /// The same by such a function of a sequence.
+    Next(&'static CStr),
 }
 
 /// An index, a B-tree in the usual order of its columns.
@@ -78,10 +88,24 @@ pub struct Index {
     pub conflicts: bool,
 }
 
-/// `CHECK (column >= least AND column <= most)`, on a `smallint`.
+/// A trigger that calls a function of the schema `enough`, whatever its condition is.
+pub struct Trigger {
+    /// Its name.
+    pub name: &'static CStr,
+    /// The function.
+    pub function: &'static CStr,
+    /// When it fires, as `pg_trigger.tgtype` has it.
+    pub fires: u32,
+    /// Whether it fires also in sessions that apply what is replicated.
+    pub always: bool,
+}
+
+/// `CHECK (column >= least AND column <= most)`.
 pub struct Range {
     /// The column's number.
     pub column: i16,
+    /// Whether it is a text, whose `octet_length` is meant; else a `smallint`.
+    pub of_length: bool,
     /// The least value.
     pub least: i32,
     /// The greatest.

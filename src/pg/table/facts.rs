@@ -1,8 +1,8 @@
 //! What the catalogs say of a table.
 
-use super::design::{Design, EXTRA, MOST_INDEXES};
+use super::design::{Design, EXTRA, Index, MOST_INDEXES};
 use super::relation::Relation;
-use super::shape::{Fit, extra_columns, fit, has_columns, is_exact};
+use super::shape::{Fit, extra_columns, fit, has_columns, is_exact, sequence_of_default};
 use pgrx::pg_sys::{self, Oid};
 
 /// A table by its design; true for the [`relcache_epoch`](crate::pg::catalog::relcache_epoch) in which it was read.
@@ -16,10 +16,10 @@ pub struct PlainTable {
     pub plain: bool,
     /// The numbers of the design's extra columns; 0 where it hasn't got one.
     pub extra: [i16; EXTRA],
-    /// OIDs of the indexes, in the order of the design.
+    /// OIDs of the indexes, in the order of the design; invalid for one that its owner does without.
     pub indexes: [Oid; MOST_INDEXES],
-    /// OID of the sequence of its identity column; invalid where that has none.
-    pub(super) sequence: Oid,
+    /// OID of the sequence of its identity column, or of the column whose default draws from one; invalid where there is none.
+    pub sequence: Oid,
     /// The number of the file that its rows are in.
     pub file: u32,
     /// OID of its TOAST table; 0 for none.
@@ -62,11 +62,17 @@ impl PlainTable {
             }
         }
         let fits = &found[..design.indexes.len()];
-        if let Some((_, lost)) = fits.iter().zip(design.indexes).find(|(best, _)| best.0 == Fit::No) {
+        let mut required = fits.iter().zip(design.indexes).take(design.required);
+        if let Some((_, lost)) = required.find(|(best, _)| best.0 == Fit::No) {
             return Err(Unfit::Index(table.name(), design.statement(lost, &table.name())));
         }
-        let exact_indexes = count == fits.len() && fits.iter().all(|best| best.0 == Fit::Exact);
-        let sequence = design.identity.map_or(Oid::INVALID, |column| sequence(&table, column));
+        let there = fits.iter().filter(|best| best.0 == Fit::Exact).count();
+        let exact_indexes = count == there && fits.iter().all(|best| best.0 != Fit::Usable);
+        let sequence = match design.identity {
+            Some(column) => sequence(&table, column),
+            // SAFETY: the table is open.
+            None => unsafe { sequence_of_default(design, table.descriptor()) },
+        };
         let numbered = design.identity.is_none() || sequence != Oid::INVALID;
         // SAFETY: the table is open and has the columns.
         let plain = numbered && exact_indexes && unsafe { is_exact(design, &table) };
@@ -84,6 +90,11 @@ impl PlainTable {
             toast: form.reltoastrelid.to_u32(),
             own_storage: has_own_storage(&table),
         }))
+    }
+
+    /// Its indexes that are there.
+    pub fn indexes(&self) -> impl Iterator<Item = (&'static Index, Oid)> {
+        self.design.indexes.iter().zip(self.indexes).filter(|(_, index)| *index != Oid::INVALID)
     }
 
     /// Whether it has all of the extra columns.

@@ -142,12 +142,12 @@ impl<F> Insertion<'_, F> {
     /// Makes the index entries of rows that are in the table.
     fn index(&mut self, rows: &[Values], places: &mut [ItemPointerData]) {
         let facts = self.facts;
-        for ((index, target), oid) in facts.design.indexes.iter().zip(&mut self.targets).zip(facts.indexes) {
+        for ((index, oid), target) in facts.indexes().zip(&mut self.targets) {
             for (row, place) in rows.iter().zip(&mut *places) {
                 let Some(keys) = keys(index.columns, |column| row.get(column)) else { continue };
                 let target = target.get_or_insert_with(|| Target::open(oid));
                 // SAFETY: the indexes are the table's own and have these columns; the row was just inserted there.
-                unsafe { target.insert(&self.table, keys, place, index.unique) };
+                unsafe { target.insert(&self.table, keys, place, index.unique, false) };
             }
         }
     }

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `design.rs` | what a table is made as |
 //! | `shape.rs` | whether a table is as it was made, and which of its indexes serve |
+//! | `expression.rs` | defaults, conditions and predicates |
 //! | `facts.rs` | what the catalogs say of a table |
 //! | `relation.rs` | open relations, and new entries in their indexes |
 //! | `snapshot.rs` | which versions of rows are seen |
@@ -18,6 +19,7 @@
 //! | `rows.rs` | rows that are there: found, locked, deleted, updated |
 
 mod design;
+mod expression;
 mod facts;
 mod insert;
 pub mod relation;
@@ -25,6 +27,6 @@ pub mod rows;
 mod shape;
 pub mod snapshot;
 
-pub use design::{Column, Design, Given, Index, Range};
+pub use design::{Column, Design, Given, Index, Range, Trigger};
 pub use facts::{PlainTable, Unfit};
 pub use insert::{NewRow, Values};

@@ -88,7 +88,7 @@ impl Target {
         Target(index, info)
     }
 
-    /// Adds a row's entry.
+    /// Adds a row's entry; `unique`: no other row may have it. `unchanged`: the row had it in its last version.
     ///
     /// # Safety
     /// It is an index of `table` whose columns have the types of the leading values, and the row was just put at `place`.
@@ -98,13 +98,16 @@ impl Target {
         mut values: [Datum; MOST_KEYS],
         place: &mut pg_sys::ItemPointerData,
         unique: bool,
+        unchanged: bool,
     ) {
         use pg_sys::IndexUniqueCheck as Check;
         let Target(index, info) = self;
-        let check = if unique { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
+        // Whoever would give another row what this one has waits for this transaction, and whoever has done so before has kept this one
+        // from being changed.
+        let check = if unique && !unchanged { Check::UNIQUE_CHECK_YES } else { Check::UNIQUE_CHECK_NO };
         let mut nulls = [false; MOST_KEYS];
         let (values, nulls) = (values.as_mut_ptr(), nulls.as_mut_ptr());
         // SAFETY: the caller's promise.
-        unsafe { pg_sys::index_insert(index.0, values, nulls, place, table.0, check, false, *info) };
+        unsafe { pg_sys::index_insert(index.0, values, nulls, place, table.0, check, unchanged, *info) };
     }
 }

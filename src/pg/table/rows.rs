@@ -4,11 +4,12 @@ use super::design::{EXTRA, MOST_COLUMNS};
 use super::facts::PlainTable;
 use super::insert::keys;
 use super::relation::{Relation, Target};
-use super::snapshot::{is_serializable, scanned_by, shows, shows_slot};
+use super::snapshot::{Latest, is_serializable, scanned_by, shows, shows_slot};
 use crate::pg::catalog;
-use crate::pg::fmgr::Value;
-use pgrx::pg_sys::{self, Datum, ItemPointerData};
+use crate::pg::fmgr::{Text, Value};
+use pgrx::pg_sys::{self, Datum, ItemPointerData, Oid};
 use pgrx::varlena::{varatt_is_1b_e, varatt_is_4b_c};
+use std::cell::OnceCell;
 
 /// A copy of a version of a row, in the call's memory.
 #[derive(Clone, Copy)]
@@ -159,16 +160,14 @@ pub struct OpenTable<'t> {
     facts: &'t PlainTable,
     relation: Relation,
     write: bool,
-    blocks: u32,
+    blocks: OnceCell<u32>,
 }
 
 impl PlainTable {
     /// The table, opened for looking at rows and changing them; `None` where it is gone.
     pub fn open(&self, write: bool) -> Option<OpenTable<'_>> {
         let relation = Relation::table(self.relation, catalog::lock_mode(write))?;
-        // SAFETY: the relation is open.
-        let blocks = unsafe { pg_sys::RelationGetNumberOfBlocksInFork(relation.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
-        Some(OpenTable { facts: self, relation, write, blocks })
+        Some(OpenTable { facts: self, relation, write, blocks: OnceCell::new() })
     }
 }
 
@@ -188,9 +187,17 @@ impl OpenTable<'_> {
         catalog::unlock(self.facts.relation, self.write);
     }
 
+    /// How many pages the table had when it was first asked for.
+    fn blocks(&self) -> u32 {
+        // SAFETY: the relation is open.
+        let count =
+            || unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation.0, pg_sys::ForkNumber::MAIN_FORKNUM) };
+        *self.blocks.get_or_init(count)
+    }
+
     /// Whether the table has no page at all.
     pub fn is_empty(&self) -> bool {
-        self.blocks == 0
+        self.blocks() == 0
     }
 
     /// The values of a tuple of this table.
@@ -217,7 +224,7 @@ impl OpenTable<'_> {
     pub fn at_place(&self, snapshot: pg_sys::Snapshot, place: ItemPointerData) -> Option<Tuple> {
         let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
         // After TRUNCATE a place may lie beyond the table's end, where reading would be an error.
-        if block >= self.blocks || place.ip_posid == 0 {
+        if block >= self.blocks() || place.ip_posid == 0 {
             return None;
         }
         // SAFETY: the block exists; an offset beyond its line pointers is answered by false. The tuple is copied while
@@ -235,13 +242,36 @@ impl OpenTable<'_> {
         }
     }
 
+    /// The row with a text as its key, as the statement at hand sees it, or with `now` what is committed by now; none where keys
+    /// are no texts.
+    pub fn by_text(&self, key: Text<'_>, now: bool) -> Option<Tuple> {
+        let design = self.facts.design;
+        if design.column(design.indexes[0].columns[0]).kind != pg_sys::TEXTOID {
+            return None;
+        }
+        // SAFETY: the column is a text. A call of a function has an active snapshot.
+        unsafe {
+            if now {
+                self.by_key(Latest::take().0, key.datum())
+            } else {
+                self.by_key(pg_sys::GetActiveSnapshot(), key.datum())
+            }
+        }
+    }
+
     /// The row with a key, by the primary key's only column, where the snapshot shows one.
     ///
     /// # Safety
-    /// `key` fits that column.
-    pub unsafe fn by_key(&self, snapshot: pg_sys::Snapshot, mut key: pg_sys::ScanKeyData) -> Option<Tuple> {
-        // SAFETY: the caller's promise; the tuple is copied before the scan ends.
+    /// `value` is of that column's type.
+    pub unsafe fn by_key(&self, snapshot: pg_sys::Snapshot, value: Datum) -> Option<Tuple> {
+        let design = self.facts.design;
+        let column = design.indexes[0].columns[0];
+        let equals = if design.column(column).kind == pg_sys::TEXTOID { pg_sys::F_TEXTEQ } else { pg_sys::F_INT8EQ };
+        // SAFETY: the caller's promise; the tuple is copied before the scan ends. With a text the key compares byte by byte.
         unsafe {
+            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+            let strategy = pg_sys::BTEqualStrategyNumber as u16;
+            pg_sys::ScanKeyInit(&raw mut key, column, strategy, Oid::from(equals), value);
             let (by, check) = scanned_by(snapshot);
             let (table, index) = (self.relation.0, self.facts.indexes[0]);
             let scan = pg_sys::systable_beginscan(table, index, true, by, 1, &raw mut key);
@@ -329,7 +359,7 @@ impl OpenTable<'_> {
     }
 
     /// Writes columns, by their numbers, of a row that was just fetched, waiting for any transaction that is changing it;
-    /// where the new version is. No key of the table is changed.
+    /// where the new version is. The primary key isn't changed.
     pub fn update_row(
         &self,
         row: Tuple,
@@ -392,21 +422,22 @@ impl OpenTable<'_> {
             }
             let heap_only = (*(*new).t_data).t_infomask2 & pg_sys::HEAP_ONLY_TUPLE as u16 != 0;
             if !heap_only {
-                self.index_again(Tuple(new));
+                self.index_again(Tuple(new), |column| replace[column as usize - 1]);
             }
             (result, Some((*new).t_self))
         }
     }
 
     /// # Safety
-    /// `tuple` was just inserted into this table as a new version of a row.
-    unsafe fn index_again(&self, tuple: Tuple) {
+    /// `tuple` was just inserted into this table as a new version of a row, in which those columns are other ones.
+    unsafe fn index_again(&self, tuple: Tuple, changed: impl Fn(i16) -> bool) {
         let columns = self.deform(tuple);
         let mut place = tuple.place();
-        for (index, oid) in self.facts.design.indexes.iter().zip(self.facts.indexes) {
+        for (index, oid) in self.facts.indexes() {
             let Some(keys) = keys(index.columns, |column| columns.get(column)) else { continue };
+            let unchanged = !index.columns.iter().any(|&column| changed(column));
             // SAFETY: the caller's promise; the indexes are the table's own.
-            unsafe { Target::open(oid).insert(&self.relation, keys, &mut place, index.unique) };
+            unsafe { Target::open(oid).insert(&self.relation, keys, &mut place, index.unique, unchanged) };
         }
     }
 }

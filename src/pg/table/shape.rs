@@ -2,17 +2,19 @@
 //!
 //! The way past the executor (`insert.rs`, `rows.rs`) does what the executor would do for such a table and nothing else, so
 //! everything that the executor would look at is compared here: columns with their collations, type modifiers and
-//! defaults, constraints, indexes down to operator classes and predicates, publications. Expressions are compared as
+//! defaults, constraints, triggers, indexes down to operator classes and predicates, publications. Expressions are compared as
 //! trees, because their text depends on the search path. The comparison is made once for each change that the server
 //! announces ([`relcache_epoch`](crate::pg::catalog::relcache_epoch)).
 //!
 //! A table that isn't exactly so is written by the executor. It is still scanned by its indexes, so each scan needs one
 //! that has all rows in the scan's order, whatever else that index has.
 
-use super::design::{Design, EXTRA, Given, Index, MOST_COLUMNS, Range};
+use super::design::{Column, Design, EXTRA, Given, Index, MOST_COLUMNS};
+use super::expression::{gives, is_not_null, is_range, list, relation_argument};
 use super::relation::Relation;
+use crate::pg::catalog::is_own_function;
 use crate::pg::row::column;
-use pgrx::pg_sys::{self, Node, NodeTag, Oid};
+use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, c_char};
 
 /// How well an index serves in the place of one of the design's.
@@ -122,7 +124,7 @@ pub(super) unsafe fn is_exact(design: &Design, table: &Relation) -> bool {
         form.relkind == pg_sys::RELKIND_RELATION as c_char
             && form.relam == pg_sys::HEAP_TABLE_AM_OID
             && form.relreplident == pg_sys::REPLICA_IDENTITY_DEFAULT as c_char
-            && !form.relhastriggers
+            && has_exact_triggers(design, table)
             && !form.relhasrules
             && !form.relrowsecurity
             && !form.relhassubclass
@@ -199,20 +201,19 @@ pub(super) unsafe fn extra_columns(design: &Design, descriptor: pg_sys::TupleDes
 unsafe fn has_exact_constraints(design: &Design, descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the caller's promise; both arrays are as long as said. What is in them was written by the server.
     unsafe {
+        let wanted =
+            design.columns.iter().filter(|column| !matches!(column.given, Given::Always | Given::Null)).count();
         let Some(constraints) = (*descriptor).constr.as_ref() else {
-            let zero = design.columns.iter().any(|column| column.given == Given::Zero);
-            return design.range.is_none() && !zero;
+            return design.range.is_none() && wanted == 0;
         };
-        let defaults = array(constraints.defval, constraints.num_defval);
-        let mut zeros = 0;
-        for default in defaults {
+        let mut found = 0;
+        for default in array(constraints.defval, constraints.num_defval) {
             match design.columns.get(default.adnum as usize - 1).map(|column| column.given) {
                 Some(Given::Always) => {}
-                Some(Given::Zero) if is_number(pg_sys::stringToNode(default.adbin).cast(), 0) => zeros += 1,
+                Some(given) if gives(pg_sys::stringToNode(default.adbin).cast(), given) => found += 1,
                 _ => return false,
             }
         }
-        let wanted = design.columns.iter().filter(|column| column.given == Given::Zero).count();
         let checked = match (array(constraints.check, constraints.num_check), &design.range) {
             ([], None) => true,
             ([check], Some(range)) => {
@@ -224,7 +225,51 @@ unsafe fn has_exact_constraints(design: &Design, descriptor: pg_sys::TupleDesc) 
             }
             _ => false,
         };
-        zeros == wanted && checked
+        found == wanted && checked
+    }
+}
+
+/// The sequence that the default of a column draws from; invalid where it is none such.
+///
+/// # Safety
+/// `descriptor` is valid.
+pub(super) unsafe fn sequence_of_default(design: &Design, descriptor: pg_sys::TupleDesc) -> Oid {
+    let is_next = |column: &Column| matches!(column.given, Given::Next(_));
+    // SAFETY: the caller's promise; the array is as long as said. What is in it was written by the server.
+    unsafe {
+        let (Some(place), Some(constraints)) = (design.columns.iter().position(is_next), (*descriptor).constr.as_ref())
+        else {
+            return Oid::INVALID;
+        };
+        array(constraints.defval, constraints.num_defval)
+            .iter()
+            .find(|default| default.adnum as usize == place + 1)
+            .and_then(|default| relation_argument(pg_sys::stringToNode(default.adbin).cast()))
+            .unwrap_or(Oid::INVALID)
+    }
+}
+
+/// Whether the table's triggers are those of the design.
+///
+/// # Safety
+/// `table` is open.
+unsafe fn has_exact_triggers(design: &Design, table: &Relation) -> bool {
+    // SAFETY: the caller's promise; a description has as many triggers as it says, whose names are C strings.
+    unsafe {
+        let triggers: &[pg_sys::Trigger] =
+            (*table.0).trigdesc.as_ref().map_or(&[], |all| array(all.triggers, all.numtriggers as u16));
+        triggers.len() == design.triggers.len()
+            && design.triggers.iter().all(|wanted| {
+                let fires = if wanted.always { pg_sys::TRIGGER_FIRES_ALWAYS } else { pg_sys::TRIGGER_FIRES_ON_ORIGIN };
+                triggers.iter().any(|trigger| {
+                    CStr::from_ptr(trigger.tgname) == wanted.name
+                        && trigger.tgtype as u32 == wanted.fires
+                        && trigger.tgenabled == fires as c_char
+                        && !trigger.tgdeferrable
+                        && trigger.tgnattr == 0
+                        && is_own_function(trigger.tgfoid, wanted.function)
+                })
+            })
     }
 }
 
@@ -255,82 +300,4 @@ unsafe fn is_published_as_it_is(table: &Relation) -> bool {
 unsafe fn array<'a, T>(first: *mut T, len: u16) -> &'a [T] {
     // SAFETY: the caller's promise.
     if first.is_null() { &[] } else { unsafe { std::slice::from_raw_parts(first, usize::from(len)) } }
-}
-
-/// # Safety
-/// `list` is NULL (the empty list) or a list of nodes.
-unsafe fn list<'a>(list: *mut pg_sys::List) -> &'a [*mut Node] {
-    if list.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's promise; a cell of such a list is a pointer.
-    unsafe { std::slice::from_raw_parts((*list).elements.cast(), (*list).length as usize) }
-}
-
-/// The node as what its tag says.
-///
-/// # Safety
-/// `node` is NULL or valid, and `T` is what nodes with that tag are.
-unsafe fn node<'a, T>(node: *mut Node, tag: NodeTag) -> Option<&'a T> {
-    // SAFETY: the caller's promise.
-    unsafe { if !node.is_null() && (*node).type_ == tag { node.cast::<T>().as_ref() } else { None } }
-}
-
-/// Whether an expression is that column.
-///
-/// # Safety
-/// `expression` is NULL or a valid node, as in all of these.
-unsafe fn is_column(expression: *mut Node, number: i16) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { node::<pg_sys::Var>(expression, NodeTag::T_Var) }
-        .is_some_and(|var| var.varattno == number && var.varlevelsup == 0)
-}
-
-/// Whether an expression is that `int`.
-///
-/// # Safety
-/// As above.
-unsafe fn is_number(expression: *mut Node, number: i32) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { node::<pg_sys::Const>(expression, NodeTag::T_Const) }.is_some_and(|constant| {
-        constant.consttype == pg_sys::INT4OID && !constant.constisnull && constant.constvalue.value() as i32 == number
-    })
-}
-
-/// Whether an expression is `column IS NOT NULL`.
-///
-/// # Safety
-/// As above.
-unsafe fn is_not_null(expression: *mut Node, number: i16) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe {
-        node::<pg_sys::NullTest>(expression, NodeTag::T_NullTest).is_some_and(|test| {
-            test.nulltesttype == pg_sys::NullTestType::IS_NOT_NULL
-                && !test.argisrow
-                && is_column(test.arg.cast(), number)
-        })
-    }
-}
-
-/// Whether an expression is that range of a column, by the server's own operators.
-///
-/// # Safety
-/// As above.
-unsafe fn is_range(expression: *mut Node, range: &Range) -> bool {
-    // SAFETY: the caller's promise.
-    let compares = |expression: *mut Node, function: u32, number: i32| unsafe {
-        node::<pg_sys::OpExpr>(expression, NodeTag::T_OpExpr).is_some_and(|comparison| {
-            let [left, right] = list(comparison.args) else { return false };
-            comparison.opfuncid.to_u32() == function && is_column(*left, range.column) && is_number(*right, number)
-        })
-    };
-    // SAFETY: the caller's promise.
-    unsafe {
-        node::<pg_sys::BoolExpr>(expression, NodeTag::T_BoolExpr).is_some_and(|both| {
-            let [least, most] = list(both.args) else { return false };
-            both.boolop == pg_sys::BoolExprType::AND_EXPR
-                && compares(*least, pg_sys::F_INT24GE, range.least)
-                && compares(*most, pg_sys::F_INT24LE, range.most)
-        })
-    }
 }

@@ -42,7 +42,7 @@ pub static DESIGN: Design = Design {
         column(c"message", pg_sys::JSONBOID).not_null(),
         Column { given: Given::Null, ..column(c"last_error", pg_sys::TEXTOID) },
     ],
-    extra: [(c"expires_at", pg_sys::TIMESTAMPTZOID), (c"max_attempts", pg_sys::INT4OID)],
+    extra: &[(c"expires_at", pg_sys::TIMESTAMPTZOID), (c"max_attempts", pg_sys::INT4OID)],
     indexes: &[
         // Messages by number.
         Index { columns: &[MSG_ID], partial: false, unique: true, conflicts: false },
@@ -53,8 +53,10 @@ pub static DESIGN: Design = Design {
         // One live message a deduplication key.
         Index { columns: &[DEDUP_KEY], partial: true, unique: true, conflicts: true },
     ],
+    required: 4,
     identity: Some(MSG_ID),
-    range: Some(Range { column: PRIORITY, least: 0, most: 9 }),
+    range: Some(Range { column: PRIORITY, of_length: false, least: 0, most: 9 }),
+    triggers: &[],
 };
 const _: () = assert!(COUNT == LAST_ERROR as usize);
 

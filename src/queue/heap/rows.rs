@@ -14,7 +14,7 @@ use crate::pg::server;
 use crate::pg::table::rows::{self as plain, Tuple, fetched};
 use crate::pg::table::snapshot::{Latest, fixed_snapshot, snapshot_self};
 use enough_engine::queue::{Entry, Tag, Tid};
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum};
 
 /// A row, with what the reader is told of it.
 pub struct Row {
@@ -178,18 +178,8 @@ impl OpenTable<'_> {
     }
 
     fn by_number(&self, snapshot: pg_sys::Snapshot, msg_id: i64) -> Option<Row> {
-        // SAFETY: the key fits the primary key's one column.
-        unsafe {
-            let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
-            pg_sys::ScanKeyInit(
-                &raw mut key,
-                MSG_ID,
-                pg_sys::BTEqualStrategyNumber as u16,
-                Oid::from(pg_sys::F_INT8EQ),
-                Datum::from(msg_id),
-            );
-            self.0.by_key(snapshot, key).map(|tuple| self.row(tuple))
-        }
+        // SAFETY: the primary key's one column is a bigint.
+        unsafe { self.0.by_key(snapshot, Datum::from(msg_id)) }.map(|tuple| self.row(tuple))
     }
 
     fn row(&self, tuple: Tuple) -> Row {
