@@ -79,7 +79,7 @@ fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
     let fixture = Fixture::start(Pg::from_env()?, effort)?;
     noop::compile(&fixture)?;
     let environment = Environment::now(&fixture)?;
-    let measured = Suite::run(&fixture, &scenarios)?;
+    let (measured, failure) = Suite::run(&fixture, &scenarios)?;
     let report = Report::new(suite.name(), (rounds, effort.seconds, effort.quick), environment, measured);
     println!("{}", text::of(&report));
     if let (Some(path), Some(earlier)) = (&arguments.add_to, earlier) {
@@ -89,5 +89,5 @@ fn run(suite: Suite, arguments: &Arguments) -> Result<()> {
         let path = report.save(&Path::new(env!("CARGO_MANIFEST_DIR")).join("results"))?;
         println!("saved to {}", path.display());
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }

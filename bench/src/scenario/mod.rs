@@ -14,7 +14,7 @@ pub use entry::Scenario;
 use crate::fixture::Fixture;
 use crate::machine;
 use crate::report::Measured;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Error, Result, ensure};
 use clap::ValueEnum;
 use std::time::Instant;
 
@@ -109,14 +109,22 @@ impl Suite {
         Ok(chosen)
     }
 
-    /// Runs `scenarios`.
-    pub fn run(fixture: &Fixture, scenarios: &[(Self, &Scenario)]) -> Result<Vec<Measured>> {
-        let mut measured = Vec::new();
+    /// Runs `scenarios`: what was measured, and the first failure. What comes before one isn't lost by it, nor what comes behind it.
+    pub fn run(fixture: &Fixture, scenarios: &[(Self, &Scenario)]) -> Result<(Vec<Measured>, Option<Error>)> {
+        let (mut measured, mut failure) = (Vec::new(), None);
         for (suite, scenario) in scenarios {
             fixture.settle()?;
             eprintln!("{}: {}", scenario.name, scenario.about);
             let (at, load, began) = (machine::time(&mut fixture.client()?)?, machine::load(), Instant::now());
-            let results = (scenario.run)(fixture).with_context(|| format!("scenario {}", scenario.name))?;
+            let results = match (scenario.run)(fixture) {
+                Ok(results) => results,
+                Err(error) => {
+                    let error = error.context(format!("scenario {}", scenario.name));
+                    eprintln!("{error:#}");
+                    failure.get_or_insert(error);
+                    continue;
+                }
+            };
             measured.push(Measured {
                 suite: suite.name().to_owned(),
                 name: scenario.name.to_owned(),
@@ -126,6 +134,6 @@ impl Suite {
                 results,
             });
         }
-        Ok(measured)
+        Ok((measured, failure))
     }
 }

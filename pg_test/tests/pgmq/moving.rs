@@ -68,6 +68,32 @@ fn a_queue_of_pgmq_is_taken_over_and_given_back() -> Result<()> {
 }
 
 #[test]
+fn the_interface_goes_and_its_queues_stay() -> Result<()> {
+    let (_database, mut client, _) = made()?;
+    client.batch_execute("SELECT pgmq.create('q'), pgmq.create('Other'), pgmq.send('q', '1'), pgmq.send('q', '2')")?;
+    refused(client.query("DROP EXTENSION pgmq", &[]), "2BP01")?;
+    expect(
+        &mut client,
+        &[
+            ("SELECT msg_id FROM pgmq.read('q', 0, 1)", &["1"]),
+            ("DROP EXTENSION pgmq CASCADE", &[]),
+            ("DROP SCHEMA pgmq CASCADE", &[]),
+            ("SELECT name FROM enough.queue_list() ORDER BY 1", &["other", "q"]),
+            ("SELECT message FROM enough.queue_read('q', 9)", &["1", "2"]),
+            // And come back to it.
+            ("CREATE EXTENSION pgmq", &[]),
+            ("SELECT FROM pgmq.adopt('q')", &[""]),
+            ("SELECT count(*) FROM pgmq.q_q", &["2"]),
+            ("DROP EXTENSION pgmq CASCADE", &[]),
+            ("DROP SCHEMA pgmq CASCADE", &[]),
+            ("SELECT enough.queue_drop('q'), enough.queue_drop('other')", &["t|t"]),
+        ],
+    )?;
+    client.batch_execute("DROP EXTENSION pg_enough")?;
+    Ok(())
+}
+
+#[test]
 fn what_is_no_queue_of_pgmq_is_not_taken_over() -> Result<()> {
     let (_database, mut client, _) = made()?;
     client.batch_execute("SELECT pgmq.create('q')")?;

@@ -37,10 +37,14 @@ impl Crashing {
 
     /// Whether the message that `work` finishes, after it was read by that lease, is there again after a crash.
     fn comes_again(&mut self, queue: &str, work: &str) -> Result<bool> {
+        let make = "SELECT enough.queue_drop('q', if_exists => true); SELECT enough.queue_create('q', ack";
+        self.comes_again_in(&format!("{make} => '{queue}')"), work)
+    }
+
+    /// The same in a queue that is made anew so.
+    fn comes_again_in(&mut self, make: &str, work: &str) -> Result<bool> {
         let mut client = self.database.client()?;
-        client.batch_execute(&format!(
-            "SELECT enough.queue_drop('q', if_exists => true); TRUNCATE note; SELECT enough.queue_create('q', ack => '{queue}')"
-        ))?;
+        client.batch_execute(&format!("TRUNCATE note; {make}"))?;
         let sent = send_numbers(&mut client, "q", 1)?;
         self.crash_after(|client| {
             client.batch_execute(work)?;
@@ -75,6 +79,27 @@ fn a_commit_that_only_finishes_messages_does_not_wait() -> Result<()> {
         }
         ensure!(comes_again, "{work}: the commit waited");
         ensure!(!crashing.comes_again("durable", work)?, "{work}: the commit of a queue that is durable didn't wait");
+    }
+    Ok(())
+}
+
+#[test]
+fn nor_does_one_by_the_interface_of_pgmq() -> Result<()> {
+    let mut crashing = Crashing::new()?;
+    crashing.database.client()?.batch_execute("CREATE EXTENSION pgmq")?;
+    let durable = "SELECT pgmq.drop_queue('q'); SELECT pgmq.create('q')";
+    let make = format!("{durable}; SELECT enough.queue_alter('q', ack => 'async')");
+    for work in [
+        "SELECT pgmq.delete('q', msg_id) FROM pgmq.read('q', 60, 1)",
+        "SELECT pgmq.pop('q')",
+        "SELECT pgmq.archive('q', msg_id) FROM pgmq.read('q', 60, 1)",
+    ] {
+        let mut comes_again = false;
+        for _ in 0..3 {
+            comes_again = comes_again || crashing.comes_again_in(&make, work)?;
+        }
+        ensure!(comes_again, "{work}: the commit waited");
+        ensure!(!crashing.comes_again_in(durable, work)?, "{work}: the commit of a queue that is durable didn't wait");
     }
     Ok(())
 }

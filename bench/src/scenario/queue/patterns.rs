@@ -56,7 +56,7 @@ pub(super) fn workers(fixture: &Fixture) -> Result<Results> {
         for _ in 0..rounds {
             client.batch_execute(&format!(
                 "SELECT enough.queue_purge('{queue}'); \
-                 INSERT INTO enough.q_{queue} (message) SELECT '{MESSAGE}' FROM generate_series(1, 100000)"
+                 SELECT count(enough.queue_send('{queue}', '{MESSAGE}')) FROM generate_series(1, 200000)"
             ))?;
             let finished = format!("SELECT finished_total FROM enough.queue_stats('{queue}')");
             let before: i64 = client.query_one(&finished, &[])?.get(0);
