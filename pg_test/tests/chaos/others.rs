@@ -242,31 +242,25 @@ impl Others {
     /// Reads when it is told to, until nothing comes; and after it has come back.
     fn listen(&self, storm: Storm<'_>) -> Result<()> {
         let mut session = connect(storm.database)?;
-        let mut since = None;
+        let mut listening = false;
         while !storm.is_over() {
-            if since.is_none() {
-                let listening = storm.attempt(&mut session, |client| client.batch_execute("LISTEN enough_told"))?;
-                since = listening.map(|()| session.life.clone());
+            // A session that is another one by now listens anew.
+            if !listening {
+                let listen = |client: &mut Client| client.batch_execute("LISTEN enough_told");
+                listening = storm.attempt(&mut session, listen)?.is_some();
                 continue;
             }
-            // A session that is another one now listens anew.
-            let Some(()) = self.empty(storm, &mut session, None)? else {
-                since = None;
+            listening = self.empty(storm, &mut session, None)?.is_some();
+            if !listening {
                 continue;
-            };
+            }
             let asleep = now();
-            let told = storm.attempt(&mut session, |client| {
-                client.notifications().timeout_iter(DEAF).next().map(|one| one.is_some())
-            });
-            match told? {
-                None => since = None,
-                Some(true) => {}
-                Some(false) => {
-                    if self.empty(storm, &mut session, Some(asleep))?.is_none() {
-                        since = None;
-                    }
-                }
-            }
+            let sleep = |client: &mut Client| Ok(client.notifications().timeout_iter(DEAF).next()?.is_some());
+            listening = match storm.attempt(&mut session, sleep)? {
+                None => false,
+                Some(true) => true,
+                Some(false) => self.empty(storm, &mut session, Some(asleep))?.is_some(),
+            };
         }
         Ok(())
     }
