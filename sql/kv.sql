@@ -33,7 +33,7 @@ LANGUAGE c IMMUTABLE CALLED ON NULL INPUT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 
 COMMENT ON FUNCTION enough._kv_merged(jsonb, jsonb) IS
 'A patch merged into a value as RFC 7396 (JSON Merge Patch) has it, for kv_merge().';
 
--- SECURITY DEFINER, because a role that may update a space needn't have a right on its sequence. It draws from that of its own table alone.
+-- SECURITY DEFINER: a role that may update a space needs no other right for that. It draws from the sequence of its own table alone.
 CREATE FUNCTION enough._kv_stamp() RETURNS trigger
 LANGUAGE plpgsql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

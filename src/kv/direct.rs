@@ -113,7 +113,9 @@ fn writable(space: &Space) -> Option<PlainTable> {
 #[cold]
 fn look(space: &Space, epoch: Epoch, role: u32) -> Option<Known> {
     let table = PlainTable::read(&DESIGN, space.oid).ok()??;
-    let writer = if catalog::has_privilege(space.oid, Privilege::Set) { role } else { 0 };
+    let may_set = [Privilege::Observe, Privilege::Send].into_iter().all(|one| catalog::has_privilege(space.oid, one))
+        && catalog::may_update(space.oid);
+    let writer = if may_set { role } else { 0 };
     let read = Known { table, writer };
     // Reading the catalogs may itself have taken in an announcement. What matters of this table can't have changed, because of the lock.
     if epoch == Epoch::now()

@@ -82,8 +82,6 @@ pub enum Privilege {
     Consume,
     /// SELECT
     Observe,
-    /// SELECT, INSERT and UPDATE
-    Set,
 }
 
 /// The lock that reading or writing a relation takes.
@@ -174,7 +172,6 @@ pub fn has_privilege(relation: u32, privilege: Privilege) -> bool {
         Privilege::Send => &[pg_sys::ACL_INSERT],
         Privilege::Observe => &[pg_sys::ACL_SELECT],
         Privilege::Consume => &[pg_sys::ACL_SELECT, pg_sys::ACL_DELETE],
-        Privilege::Set => &[pg_sys::ACL_SELECT, pg_sys::ACL_INSERT, pg_sys::ACL_UPDATE],
     };
     // One by one: asked for several, the server answers whether there is any of them.
     modes.iter().all(|mode| {

@@ -176,7 +176,6 @@ impl Queue {
             Privilege::Send => "INSERT",
             Privilege::Consume => "SELECT and DELETE",
             Privilege::Observe => "SELECT",
-            Privilege::Set => "SELECT, INSERT and UPDATE",
         };
         Err(Error::Denied {
             what: format!("queue \"{}\"", self.name),

@@ -135,8 +135,9 @@ impl Others {
     ) -> Vec<ScopedJoinHandle<'s, Result<()>>> {
         let mut all = vec![
             scope.spawn(move || self.publish(storm)),
-            scope.spawn(move || self.order(storm)),
-            scope.spawn(move || self.tell(storm)),
+            scope.spawn(move || self.send(storm, "jobs", 5, 80)),
+            // So seldom that the queue is empty in between.
+            scope.spawn(move || self.send(storm, "told", 3, 400)),
             scope.spawn(move || self.listen(storm)),
             scope.spawn(move || self.consume_any(storm)),
         ];
@@ -163,19 +164,19 @@ impl Others {
         Ok(())
     }
 
-    /// Sends what workers do.
-    fn order(&self, storm: Storm<'_>) -> Result<()> {
+    /// Sends up to `most` messages at a time, and pauses for less than so many milliseconds.
+    fn send(&self, storm: Storm<'_>, queue: &'static str, most: i64, pause: u64) -> Result<()> {
         let (mut rng, mut session, mut next) = (Rng::new(), connect(storm.database)?, 0);
         while !storm.is_over() {
-            let (first, last) = (next + 1, next + rng.i64(1..6));
+            let (first, last) = (next + 1, next + rng.i64(1..=most));
             next = last;
             let (outcome, _) = storm.transact(&mut session, rng.u8(..5) > 0, |client| {
                 let send =
-                    "SELECT enough.queue_send('jobs', to_jsonb(n)) FROM generate_series($1::bigint, $2::bigint) AS n";
-                client.execute(send, &[&first, &last])
+                    "SELECT enough.queue_send($1, to_jsonb(n)) FROM generate_series($2::bigint, $3::bigint) AS n";
+                client.execute(send, &[&queue, &first, &last])
             })?;
-            self.sent("jobs", first..=last, outcome);
-            sleep(Duration::from_millis(rng.u64(..80)));
+            self.sent(queue, first..=last, outcome);
+            sleep(Duration::from_millis(rng.u64(..pause)));
         }
         Ok(())
     }
@@ -222,23 +223,6 @@ impl Others {
         Ok(())
     }
 
-    /// Sends now and then, so that the queue is empty in between.
-    fn tell(&self, storm: Storm<'_>) -> Result<()> {
-        let (mut rng, mut session, mut next) = (Rng::new(), connect(storm.database)?, 0);
-        while !storm.is_over() {
-            let (first, last) = (next + 1, next + rng.i64(1..4));
-            next = last;
-            let (outcome, _) = storm.transact(&mut session, rng.u8(..5) > 0, |client| {
-                let send =
-                    "SELECT enough.queue_send('told', to_jsonb(n)) FROM generate_series($1::bigint, $2::bigint) AS n";
-                client.execute(send, &[&first, &last])
-            })?;
-            self.sent("told", first..=last, outcome);
-            sleep(Duration::from_millis(rng.u64(..400)));
-        }
-        Ok(())
-    }
-
     /// Reads when it is told to, until nothing comes; and after it has come back.
     fn listen(&self, storm: Storm<'_>) -> Result<()> {
         let mut session = connect(storm.database)?;
@@ -265,7 +249,8 @@ impl Others {
         Ok(())
     }
 
-    /// Takes all there is until nothing has come for as long as nobody is told again; for a session that has slept since a moment nothing may have been there for long. `None` where the session came to grief.
+    /// Takes all there is until nothing has come for as long as nobody is told again; for a session that has slept since a moment
+    /// nothing may have been there for long. `None` where the session came to grief.
     fn empty(&self, storm: Storm<'_>, session: &mut Session, asleep: Option<i64>) -> Result<Option<()>> {
         loop {
             let call = format!(

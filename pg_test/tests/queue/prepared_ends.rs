@@ -289,6 +289,7 @@ fn a_commit_amid_a_read_lets_nothing_through() -> Result<()> {
         let [mut reader, other] = restart(&mut server, &database, vec![client], Shutdown::Immediate)?;
         client = other;
         let read = thread::spawn(move || queue::receive(&mut reader, &format!("queue_read('q', {MESSAGES})")));
+        // At another moment of the read in each round.
         thread::sleep(Duration::from_millis(2 * round));
         decide(&mut client, "COMMIT", &gid)?;
         let read = read.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
