@@ -144,10 +144,12 @@ impl Window {
         }
     }
 
-    /// Gives back 1 that was consumed at `time`, or shortly before; nothing where that no longer counts.
-    pub(crate) fn refund_at(&mut self, steps: Steps, time: i64) {
-        let back = self.step_of(steps, time);
-        if let Some(count) = self.counts.iter_mut().skip(back).find(|count| **count > 0) {
+    /// Gives back 1 that was consumed at `time`, or by up to `slack` earlier: in the earliest of those steps in which something was, so
+    /// that no other counts for a shorter time; nothing where that no longer counts.
+    pub(crate) fn refund_about(&mut self, steps: Steps, time: i64, slack: i64) {
+        let (latest, earliest) = (self.step_of(steps, time), self.step_of(steps, time.saturating_sub(slack)));
+        let within = self.counts.iter_mut().take(earliest.saturating_add(1)).skip(latest);
+        if let Some(count) = within.rev().find(|count| **count > 0) {
             *count -= 1;
         }
     }

@@ -21,7 +21,7 @@
 //! running, too. All that has come back is parked, in order, and where none is elsewhere the first has its turn. What comes behind
 //! them, the head, waits with them; one that has come back with a smaller number than theirs is waited for.
 
-use super::layout::{BUSY, DELAYED, GROUP, LEASED, PARKED, Partition, Q, R, READY, g};
+use super::layout::{BUSY, DELAYED, GROUP, HELD, LEASED, PARKED, Partition, Q, R, READY, g};
 use super::records::Kind;
 use super::{Delivery, Entry, Wake};
 use crate::fingerprint;
@@ -138,10 +138,12 @@ impl Partition<'_> {
 
     /// A record with an owner is about to be taken out of its list.
     #[cold]
-    pub(super) fn leave_lane(&self, record: u32) -> Result<(), Corrupt> {
+    pub(super) fn leave_lane(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let kind = self.kind(record)?;
         if takes_lane(kind) {
             self.count_in_group(self.group_of(record)?, g::RUNNING, -1)?;
+        } else if kind.list == HELD {
+            self.release_held(slot, record)?;
         } else if kind.list == PARKED {
             let group = self.group_of(record)?;
             let (before, after) = (self.parked_before(record)?, self.parked_after(record)?);

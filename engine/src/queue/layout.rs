@@ -112,8 +112,10 @@ pub(super) enum Q {
     /// How many messages of one group may be delivered in a period (`rates.rs`); 0 for no limit.
     GroupRate = 105,
     GroupRatePeriod = 106,
+    /// The first lease that was counted by that: none was while there was no limit.
+    GroupCounted = 107,
     /// Two words a list from here on.
-    Lists = 107,
+    Lists = 108,
 }
 
 /// The most prepared transactions that may have changed a queue, and the words of each (`doubt.rs`).
@@ -554,6 +556,7 @@ pub(super) const LAYOUT: u64 = fingerprint![
         Notified,
         GroupRate,
         GroupRatePeriod,
+        GroupCounted,
         Lists
     }),
     fingerprint_of_fields!(R { MsgId, Tid, Due, Lease, Attempts, Links, Chain, Kind }),

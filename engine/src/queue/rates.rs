@@ -25,6 +25,9 @@ use crate::words::Corrupt;
 /// Records that a delivery looks at that may say nothing any more.
 const LOOKS: usize = 2;
 
+/// By so much the number of a lease may be ahead of the clock, in microseconds: by as many as began at once.
+const AHEAD: i64 = 10_000;
+
 /// The halves of a word: the lower one first.
 fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
@@ -65,6 +68,13 @@ impl Partition<'_> {
         Ok(true)
     }
 
+    /// A held record is about to be taken out of its list. Its delivery time, if it has one, is over, and has given way to the time until
+    /// which it was held.
+    pub(super) fn release_held(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
+        self.clear_timer(slot, record)?;
+        self.set_r(record, R::Due, i64::MIN.cast_unsigned())
+    }
+
     /// How long until another delivery of a group is allowed, in microseconds.
     pub(super) fn rate_wait(&self, slot: u32, group: u32, now: i64) -> Result<u64, Corrupt> {
         let Some(rate) = self.group_rate(slot)? else { return Ok(0) };
@@ -94,16 +104,16 @@ impl Partition<'_> {
 
     /// The delivery of a leased message, which may have a group, has not come about: it doesn't count.
     pub(super) fn unspend_in_group(&self, slot: u32, record: u32, now: i64) -> Result<(), Corrupt> {
-        if self.kind(record)?.owner == 0 {
+        let lease = self.r(record, R::Lease)?;
+        if self.kind(record)?.owner == 0 || lease < self.q(slot, Q::GroupCounted)? {
             return Ok(());
         }
         let Some(rate) = self.group_rate(slot)? else { return Ok(()) };
         let group = self.group_of(record)?;
         let Some(counts) = self.counts_of(slot, self.r(group, g::HASH)?)? else { return Ok(()) };
         let mut window = self.window_in(counts)?.at(rate.steps, now);
-        // The numbers of leases may be ahead of the clock, by as many as began at once.
-        let began = self.lease_began(self.r(record, R::Lease)?)?;
-        window.refund_at(rate.steps, began.map_or(now, |began| began.min(now)));
+        let began = self.lease_began(lease)?;
+        window.refund_about(rate.steps, began.map_or(now, |began| began.min(now)), AHEAD);
         self.set_window_in(counts, &window)
     }
 
@@ -120,7 +130,6 @@ impl Partition<'_> {
     pub(super) fn change_group_rate(&self, slot: u32, former: i64, now: i64) -> Result<(), Corrupt> {
         for _ in 0..self.list(slot, HELD)?.2.min(self.records as u64) {
             let (record, _, _) = self.list(slot, HELD)?;
-            self.clear_timer(slot, record)?;
             self.unlink(slot, record)?;
             self.stand_in_line(slot, record)?;
         }

@@ -180,7 +180,7 @@ impl Partition<'_> {
     pub(super) fn unlink(&self, slot: u32, record: u32) -> Result<(), Corrupt> {
         let Kind { list, origin, owner, .. } = self.kind(record)?;
         if owner != 0 {
-            self.leave_lane(record)?;
+            self.leave_lane(slot, record)?;
         }
         if list == BUSY && self.half(record, R::Chain, false)? != 0 {
             self.leave_doubt(slot, record)?;

@@ -298,6 +298,9 @@ impl Partition<'_> {
         if options.max_attempts > former {
             self.put_in_line_again(slot, now)?;
         }
+        if rate == 0 {
+            self.set_q(slot, Q::GroupCounted, self.head(Head::NextLease)?)?;
+        }
         if (options.group_rate, options.group_rate_period) != (rate, period) {
             self.change_group_rate(slot, period, now)?;
         }

@@ -460,7 +460,10 @@ impl Partition<'_> {
             let by_row =
                 waits && self.r(record, R::Lease)? == 0 && self.half(record, R::Attempts, true)? <= entry.attempts;
             let due = kind.timed.then_some(self.r(record, R::Due)?.cast_signed());
-            if !by_row || (entry.deliver_at, usize::from(entry.priority)) == (due, kind.priority) {
+            // Where one has been held, any time that is over.
+            let on_time = due == entry.deliver_at
+                || (kind.list < READY && due == Some(i64::MIN) && entry.deliver_at.is_some_and(|at| at <= now));
+            if !by_row || (on_time && usize::from(entry.priority) == kind.priority) {
                 return Ok(Found::Known);
             }
             self.forget(slot, record, now, wake)?;

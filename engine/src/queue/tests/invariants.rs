@@ -88,8 +88,12 @@ impl Queue {
         }
         self.check_marks(p, slot, shape);
         self.check_waiting(p, slot, shape, now);
-        // One that was delivered before goes to the front where room is made for others.
-        let fresh = |id: &&i64| holding.messages[*id].lease == 0;
+        // One that was delivered before goes to the front where room is made for others; one of a group may have been out of line in between.
+        let may_leave = self.was_wide || self.options.group_rate > 0;
+        let fresh = |id: &&i64| {
+            let message = &holding.messages[*id];
+            message.lease == 0 && (message.group == 0 || !may_leave)
+        };
         let kept: Vec<i64> = self.order.iter().copied().filter(|id| holding.ready.contains(id)).collect();
         let still: Vec<i64> = holding.ready.iter().copied().filter(|id| self.order.contains(id)).collect();
         let (kept, still) = (kept.iter().filter(fresh), still.iter().filter(fresh));

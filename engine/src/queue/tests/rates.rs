@@ -3,6 +3,7 @@
 use super::check::{Holding, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
 use crate::queue::layout::{HELD, PARKED, Partition};
+use crate::queue::Found::{Brought, Known};
 use crate::queue::{Busy, Delivery, Entry, Fence, Options, Wake};
 use crate::words::allocate;
 
@@ -402,4 +403,94 @@ fn a_clock_that_is_set_back_holds_nothing_for_longer_than_a_period() {
     assert_eq!(read(&p, slot, 9, NOW), [1]);
     assert_eq!(read(&p, slot, 9, earlier), none());
     assert_eq!(read(&p, slot, 9, earlier + PERIOD + SECOND), [2]);
+}
+
+#[test]
+fn one_that_has_been_held_has_its_turn_where_its_row_is_compared() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    limit(&p, slot, 1, 1);
+    for group in [7, 8] {
+        send(&p, slot, [Entry { group, ..entry(group as i64) }], NOW);
+    }
+    assert_eq!(read(&p, slot, 2, NOW), [7, 8]);
+    finish(&p, slot, 7, NOW);
+    finish(&p, slot, 8, NOW);
+    let delayed = Entry { deliver_at: Some(NOW + SECOND), ..member(17) };
+    send(&p, slot, [delayed, Entry { group: 8, ..entry(18) }], NOW);
+    let now = NOW + 2 * SECOND;
+    assert_eq!(read(&p, slot, 2, now), none());
+    assert_eq!([17, 18].map(|id| list(&p, slot, id)), [Some(HELD); 2]);
+    // Its row is as it was; then an owner has changed it.
+    for (row, changed) in [(delayed, false), (Entry { priority: 3, ..delayed }, true)] {
+        let now = NOW + PERIOD;
+        expire(&p, slot, now);
+        let first = holding(&p, slot).ready;
+        let found = p.reconcile(slot, &row, now, &mut Wake::default()).unwrap();
+        walk(&p);
+        assert_eq!((found, holding(&p, slot).ready == first), (if changed { Brought } else { Known }, !changed));
+    }
+}
+
+#[test]
+fn one_that_was_held_gives_way_to_an_earlier_one_and_is_due_all_the_same() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    limit(&p, slot, 1, 1);
+    assert!(deliver(&p, slot, 1, NOW));
+    send(&p, slot, [Entry { deliver_at: Some(NOW), ..member(5) }], NOW);
+    assert_eq!(read(&p, slot, 1, NOW), none());
+    assert_eq!(list(&p, slot, 5), Some(HELD));
+    send(&p, slot, [member(2)], NOW);
+    // From here on both may be delivered.
+    limit(&p, slot, 0, 1);
+    assert_eq!(read(&p, slot, 1, NOW), [2]);
+    finish(&p, slot, 2, NOW);
+    p.end_probe(slot, 7, PROCESS, NOW, &mut Wake::default()).unwrap();
+    assert_eq!(read(&p, slot, 1, NOW), [5], "not when it would have been delivered by the rate");
+}
+
+#[test]
+fn a_lease_from_when_there_was_no_rate_gives_nothing_back() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    limit(&p, slot, 0, 3);
+    send(&p, slot, [member(1)], NOW);
+    let uncounted = take(&p, slot, 1, NOW)[0];
+    limit(&p, slot, 1, 3);
+    send(&p, slot, [member(2)], NOW);
+    assert_eq!(read(&p, slot, 1, NOW), [2]);
+    p.undo_lease(slot, 1, uncounted.lease, NOW, &mut Wake::default()).unwrap();
+    walk(&p);
+    assert_eq!(read(&p, slot, 1, NOW), none());
+    assert_eq!(read(&p, slot, 1, NOW + PERIOD), [1]);
+}
+
+#[test]
+fn what_is_given_back_shortens_the_time_of_no_other_delivery() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    // The last moment of a step: the second lease has the number of the next one.
+    let now = NOW / SECOND * SECOND;
+    limit(&p, slot, 3, 3);
+    send(&p, slot, [entry(9)], now);
+    send(&p, slot, [member(1)], now);
+    let first = take(&p, slot, 2, now);
+    assert_eq!(numbers(&first), [9, 1]);
+    for id in [2, 3] {
+        send(&p, slot, [member(id)], now);
+        assert_eq!(read(&p, slot, 1, now + SECOND), [id]);
+    }
+    p.undo_lease(slot, 1, first[1].lease, now + SECOND, &mut Wake::default()).unwrap();
+    walk(&p);
+    // Two of the later step count, for as long as they would have.
+    assert_eq!(read(&p, slot, 1, now + SECOND), [1]);
+    finish(&p, slot, 1, now + SECOND);
+    send(&p, slot, [member(4)], now + SECOND);
+    assert_eq!(read(&p, slot, 1, now + SECOND + PERIOD - 1), none());
+    assert_eq!(read(&p, slot, 1, now + SECOND + PERIOD), [4]);
 }
