@@ -22,7 +22,7 @@
 //! A follower that an open transaction is finishing or failing is set aside under its own number and is out of the order
 //! until that transaction ends: its group doesn't wait for it.
 
-use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, HELD, PRIORITIES, Partition, Q, R, READY, g};
+use super::layout::{BUSY, DELAYED, FOLLOWER, GROUP, HELD, PARKED, PRIORITIES, Partition, Q, R, READY, g};
 use super::marks::{NUMBERS, TIMES};
 use super::records::Kind;
 use super::{Entry, Tag, Tid, Wake};
@@ -187,7 +187,8 @@ impl Partition<'_> {
     /// Whether a head has never been delivered and is set aside by no transaction: an earlier message may take its place.
     fn untouched(&self, head: u32) -> Result<bool, Corrupt> {
         let list = self.kind(head)?.list;
-        Ok((list < READY || list == DELAYED || list == HELD) && self.half(head, R::Attempts, true)? == 0)
+        let waits = list < READY || matches!(list, DELAYED | PARKED | HELD);
+        Ok(waits && self.half(head, R::Attempts, true)? == 0)
     }
 
     /// A message comes to a group that has a head.

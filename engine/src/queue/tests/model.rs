@@ -232,7 +232,9 @@ impl<'a> World<'a> {
             let entry = queue.unannounced.remove(at);
             let order = queue.announced.len() as u64;
             queue.announced.insert(entry.msg_id, order);
-            if let Some(at) = entry.deliver_at.filter(|_| queue.slot.is_some()) {
+            // A refill may have brought it, and a reader given it back since.
+            let fresh = !queue.deliveries.contains_key(&entry.msg_id);
+            if let Some(at) = entry.deliver_at.filter(|_| fresh && queue.slot.is_some()) {
                 queue.due.insert(entry.msg_id, (at, order + 1));
             }
             if let Some(slot) = queue.slot {

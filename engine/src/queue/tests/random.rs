@@ -365,3 +365,11 @@ fn who_waits_for_the_flight_is_woken_where_a_lease_is_ended_that_was_the_last() 
     let steps = [Send(0, 0, None, 0, 2), LimitFlight(0, 1), Refill(0), Wait(0), LimitAttempts(0, 1), Wait(0)];
     replay(1, 432, &[&steps[..], &[Extend(0, 0, false, 0)]].concat());
 }
+
+#[test]
+fn one_that_is_parked_gives_way_to_an_earlier_one_that_a_refill_brings() {
+    use Step::*;
+    let lanes = [LimitGroups(0, 2), Send(0, 0, None, 3, 4), Refill(0), Read(0, 1), Read(0, 1)];
+    let vanished = [Purge(0, 2), GiveBack(0, 0, SECOND), Wait(0), Send(0, 0, Some(0), 3, 1)];
+    replay(1, 8000, &[&lanes[..], &vanished, &[LimitGroups(0, 1), Wait(0), Refill(0)]].concat());
+}

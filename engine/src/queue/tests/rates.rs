@@ -2,8 +2,8 @@
 
 use super::check::{Holding, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
-use crate::queue::layout::{HELD, PARKED, Partition};
 use crate::queue::Found::{Brought, Known};
+use crate::queue::layout::{HELD, PARKED, Partition};
 use crate::queue::{Busy, Delivery, Entry, Fence, Options, Wake};
 use crate::words::allocate;
 
