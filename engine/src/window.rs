@@ -145,10 +145,13 @@ impl Window {
     }
 
     /// Gives back 1 that was consumed at `time`, or by up to `slack` earlier: in the earliest of those steps in which something was, so
-    /// that no other counts for a shorter time; nothing where that no longer counts.
-    pub(crate) fn refund_about(&mut self, steps: Steps, time: i64, slack: i64) {
+    /// that no other counts for a shorter time; nothing where it may count no longer, in a window as [`at`](Self::at) gives it for `now`.
+    pub(crate) fn refund_about(&mut self, steps: Steps, now: i64, time: i64, slack: i64) {
         let (latest, earliest) = (self.step_of(steps, time), self.step_of(steps, time.saturating_sub(slack)));
-        let within = self.counts.iter_mut().take(earliest.saturating_add(1)).skip(latest);
+        if earliest > STEPS || now.abs_diff(self.start) >= steps.release(earliest) {
+            return;
+        }
+        let within = self.counts.iter_mut().take(earliest + 1).skip(latest);
         if let Some(count) = within.rev().find(|count| **count > 0) {
             *count -= 1;
         }

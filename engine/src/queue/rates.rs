@@ -113,7 +113,7 @@ impl Partition<'_> {
         let Some(counts) = self.counts_of(slot, self.r(group, g::HASH)?)? else { return Ok(()) };
         let mut window = self.window_in(counts)?.at(rate.steps, now);
         let began = self.lease_began(lease)?;
-        window.refund_about(rate.steps, began.map_or(now, |began| began.min(now)), AHEAD);
+        window.refund_about(rate.steps, now, began.map_or(now, |began| began.min(now)), AHEAD);
         self.set_window_in(counts, &window)
     }
 

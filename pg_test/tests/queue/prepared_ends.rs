@@ -268,6 +268,48 @@ fn a_restart_neither_delivers_nor_forgets_what_is_undecided() -> Result<()> {
     Ok(())
 }
 
+/// From the second delivery on a reader writes into the row: then the transaction that has deleted it has put another version in the place
+/// of the one that others see.
+#[test]
+fn what_was_written_and_then_finished_stays_undecided_after_a_restart() -> Result<()> {
+    const UPDATE: &str = "UPDATE enough.q_q SET priority = 3 WHERE msg_id = $m";
+    const DELETE: &str = "SELECT enough.queue_delete('q', $m)";
+    let ways = [
+        "SELECT enough.queue_delete('q', msg_id, lease) FROM enough.queue_read_these('q', ARRAY[$m])".to_owned(),
+        "SELECT enough.queue_fail('q', $m, 'no', '0'), enough.queue_delete('q', $m)".to_owned(),
+        format!("{UPDATE}; {UPDATE}; {DELETE}"),
+        format!("SAVEPOINT a; {UPDATE}; SAVEPOINT b; {UPDATE}; RELEASE b; SAVEPOINT c; {DELETE}"),
+        format!("SAVEPOINT a; {DELETE}; ROLLBACK TO a; {UPDATE}; SAVEPOINT b; {DELETE}"),
+        // Not finished after all.
+        format!("{UPDATE}; SAVEPOINT a; {DELETE}; ROLLBACK TO a"),
+    ];
+    let mut server = server::start(&server::options()?)?;
+    for how in [Shutdown::Fast, Shutdown::Immediate] {
+        for decision in ["COMMIT", "ROLLBACK"] {
+            let database = Database::on(&server)?;
+            let mut client = database.client()?;
+            client.batch_execute(&format!("SELECT enough.queue_create('q'{OPTIONS})"))?;
+            let sent = queue::send_numbers(&mut client, "q", 7)?;
+            // Delivered once.
+            ensure!(queue::read(&mut client, "q", 100)?.len() == 7);
+            client.batch_execute("SELECT enough.queue_fail('q', msg_id, 'no', '0') FROM enough.q_q")?;
+            let calls: Vec<String> =
+                ways.iter().zip(&sent).map(|(way, id)| way.replace("$m", &id.to_string())).collect();
+            let gid = format!("{}_1", database.name);
+            client.batch_execute(&format!("BEGIN; {}; PREPARE TRANSACTION '{gid}'", calls.join("; ")))?;
+            let [mut client, mut other] = restart(&mut server, &database, vec![client], how)?;
+            let read = queue::read(&mut client, "q", 100)?;
+            ensure!(queue::sorted_ids(&read) == sent[5..], "{decision}: {read:?} of {sent:?}");
+            decide(&mut other, decision, &gid)?;
+            let mut found = popped_until_dry(&mut client)?;
+            found.sort_unstable();
+            let due = if decision == "COMMIT" { &[][..] } else { &sent[..5] };
+            ensure!(found == due, "{decision}: {found:?}, where {due:?} were due");
+        }
+    }
+    Ok(())
+}
+
 /// A reader looks first whether it sees a row, then whether somebody undecided has deleted it: in between that may be committed.
 #[test]
 fn a_commit_amid_a_read_lets_nothing_through() -> Result<()> {

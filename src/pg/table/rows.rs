@@ -45,6 +45,11 @@ impl Tuple {
         }
     }
 
+    fn writer(self) -> pg_sys::TransactionId {
+        // SAFETY: the tuple is whole.
+        unsafe { (*(*self.0).t_data).t_choice.t_heap.t_xmin }
+    }
+
     /// Whether this transaction has written that version.
     pub fn is_written_here(self) -> bool {
         // SAFETY: the tuple is whole. The mark of a committed writer is never there while the writer is at work.
@@ -55,46 +60,30 @@ impl Tuple {
         }
     }
 
-    /// Whether this transaction has deleted the row, which others still see, and has put no other version in its place.
-    pub fn is_deleted_here(self) -> bool {
-        // SAFETY: the tuple is whole.
-        unsafe {
-            let header = (*self.0).t_data;
-            let mask = u32::from((*header).t_infomask);
-            let not_ended = pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY | pg_sys::HEAP_XMAX_IS_MULTI;
-            mask & not_ended == 0
-                && pg_sys::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmax)
-                && self.is_last_version()
-        }
-    }
-
-    /// The open transaction, another than this one, that has deleted the row and put no other version in its place; the topmost one of
-    /// its savepoints.
-    pub fn deleted_by_other(self) -> Option<pg_sys::TransactionId> {
+    /// The transaction that has deleted this version, or put another one in its place, whatever has become of that.
+    fn ended_by(self) -> Option<pg_sys::TransactionId> {
         // SAFETY: the tuple is whole. Which transaction of several has changed the row is asked for only where several are noted and
-        // one of them has; and of which topmost one a transaction is, while it is open, when the server knows.
+        // one of them has.
         unsafe {
             let header = (*self.0).t_data;
             let mask = u32::from((*header).t_infomask);
-            if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 || !self.is_last_version() {
-                return None;
-            }
-            let by = if mask & pg_sys::HEAP_XMAX_IS_MULTI == 0 {
-                (*header).t_choice.t_heap.t_xmax
+            if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 {
+                None
+            } else if mask & pg_sys::HEAP_XMAX_IS_MULTI == 0 {
+                Some((*header).t_choice.t_heap.t_xmax)
             } else {
-                pg_sys::HeapTupleGetUpdateXid(header)
-            };
-            let open = !pg_sys::TransactionIdIsCurrentTransactionId(by) && pg_sys::TransactionIdIsInProgress(by);
-            open.then(|| pg_sys::SubTransGetTopmostTransaction(by))
+                Some(pg_sys::HeapTupleGetUpdateXid(header))
+            }
         }
     }
 
-    /// Whether no other version was put in this one's place.
-    fn is_last_version(self) -> bool {
+    /// The place of the version that was put in this one's place; `None` where none was.
+    fn next_place(self) -> Option<ItemPointerData> {
         // SAFETY: the tuple is whole. A deleted row's place is its own; of an updated one it is that of the next version.
         let (next, own) = unsafe { ((*(*self.0).t_data).t_ctid, (*self.0).t_self) };
-        next.ip_posid == own.ip_posid
-            && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (own.ip_blkid.bi_hi, own.ip_blkid.bi_lo)
+        let same = next.ip_posid == own.ip_posid
+            && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (own.ip_blkid.bi_hi, own.ip_blkid.bi_lo);
+        (!same).then_some(next)
     }
 
     /// Whether another transaction, which is still open, is changing the row or keeps others from it.
@@ -239,6 +228,33 @@ impl OpenTable<'_> {
             let copy = pg_sys::heap_copytuple(&raw mut tuple);
             pg_sys::ReleaseBuffer(buffer);
             Some(Tuple(copy))
+        }
+    }
+
+    /// Whether this transaction has deleted the row, which others still see, be it after it has put other versions in its place.
+    pub fn is_deleted_here(&self, row: Tuple) -> bool {
+        // SAFETY: looks at this process's own transaction.
+        self.deleted_by(row, |by| unsafe { pg_sys::TransactionIdIsCurrentTransactionId(by) }).is_some()
+    }
+
+    /// The open transaction, another than this one, that has deleted the row, be it after it has put other versions in its place; the
+    /// topmost one of its savepoints.
+    pub fn deleted_by_other(&self, row: Tuple) -> Option<pg_sys::TransactionId> {
+        // SAFETY: looks at this process's own transaction, and at shared memory.
+        let open =
+            |by| unsafe { !pg_sys::TransactionIdIsCurrentTransactionId(by) && pg_sys::TransactionIdIsInProgress(by) };
+        // SAFETY: of which topmost one a transaction is, the server knows while it is open.
+        self.deleted_by(row, open).map(|by| unsafe { pg_sys::SubTransGetTopmostTransaction(by) })
+    }
+
+    /// The transaction that has deleted the last version of a row, where that and the versions since this one are by such as `is_it`.
+    fn deleted_by(&self, row: Tuple, is_it: impl Fn(pg_sys::TransactionId) -> bool) -> Option<pg_sys::TransactionId> {
+        let mut version = row;
+        loop {
+            let by = version.ended_by().filter(|&by| is_it(by))?;
+            let Some(next) = version.next_place() else { return Some(by) };
+            // Where that was rolled back meanwhile, another row may have the place.
+            version = self.at_place(&raw mut pg_sys::SnapshotAnyData, next).filter(|next| next.writer() == by)?;
         }
     }
 

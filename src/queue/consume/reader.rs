@@ -411,8 +411,8 @@ impl<'q> Reader<'q> {
 
     /// Whether a prepared transaction has deleted the row: the message waits for the decision.
     #[cold]
-    fn is_undecided(&self, taken: &Delivery, row: &Row) -> Result<bool, Error> {
-        let Some(transaction) = row.deleted_by_other() else { return Ok(false) };
+    fn is_undecided(&mut self, taken: &Delivery, row: &Row) -> Result<bool, Error> {
+        let Some(transaction) = self.table()?.deleted_by_other(row) else { return Ok(false) };
         let met = self.queue.index_and_wake(|index, slot, wake| {
             index.meet_undecided(slot, taken.msg_id, taken.lease, transaction, server::now(), wake)
         })?;

@@ -59,11 +59,6 @@ impl Row {
         self.tuple.is_being_changed()
     }
 
-    /// The open transaction, another than this one, that has deleted it: the lower bits of its number.
-    pub fn deleted_by_other(&self) -> Option<u32> {
-        self.tuple.deleted_by_other().map(Into::into)
-    }
-
     /// Whether it has limits of its own.
     #[inline]
     pub fn has_limits(&self) -> bool {
@@ -152,6 +147,11 @@ impl OpenTable<'_> {
     /// deleted it, or put another in its place, and may be rolled back.
     pub fn is_there_for_others(&self, msg_id: i64, tag: Tag) -> bool {
         server::has_written() && self.by_number(Latest::of_others().0, msg_id).is_some_and(|row| tag.matches(row.tag()))
+    }
+
+    /// The open transaction, another than this one, that has deleted a row: the lower bits of its number.
+    pub fn deleted_by_other(&self, row: &Row) -> Option<u32> {
+        self.0.deleted_by_other(row.tuple).map(Into::into)
     }
 
     /// Whether the transaction's own snapshot shows this version of the row too: not an older one, whose change it can't

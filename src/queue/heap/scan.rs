@@ -93,7 +93,7 @@ impl OpenTable<'_> {
                     tag: tag(row, sent),
                 };
                 let scanned =
-                    if row.is_deleted_here() { Scanned::Deleted(&entry) } else { Scanned::Message(&entry, sent) };
+                    if self.0.is_deleted_here(row) { Scanned::Deleted(&entry) } else { Scanned::Message(&entry, sent) };
                 if !each(scanned) {
                     break;
                 }

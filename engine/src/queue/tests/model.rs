@@ -757,7 +757,10 @@ impl<'a> World<'a> {
         let queue = &mut self.queues[q];
         if !queue.busy.contains_key(&id) {
             queue.leases.remove(&id);
-            queue.counted.values_mut().for_each(|counted| counted.retain(|(number, _)| *number != lease.number));
+            // What may count no longer is given back by nobody.
+            let counts = |at: i64| at > self.now - RATE_PERIOD + DRIFT;
+            let counted = queue.counted.values_mut();
+            counted.for_each(|counted| counted.retain(|(number, at)| *number != lease.number || !counts(*at)));
             *queue.attempts.get_mut(&id).unwrap() -= 1;
             let holding = &walk(&self.p)[&slot];
             let ready = holding.ready.iter().filter(|ready| **ready == id).count();

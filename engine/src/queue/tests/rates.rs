@@ -493,4 +493,18 @@ fn what_is_given_back_shortens_the_time_of_no_other_delivery() {
     send(&p, slot, [member(4)], now + SECOND);
     assert_eq!(read(&p, slot, 1, now + SECOND + PERIOD - 1), none());
     assert_eq!(read(&p, slot, 1, now + SECOND + PERIOD), [4]);
+    // One that counts no longer gives nothing back, though by its number it began in the step after its own.
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    limit(&p, slot, 2, 3);
+    send(&p, slot, [entry(9)], now);
+    send(&p, slot, [member(1)], now);
+    let first = take(&p, slot, 2, now);
+    send(&p, slot, [member(2)], now);
+    assert_eq!(read(&p, slot, 1, now + SECOND), [2]);
+    p.undo_lease(slot, 1, first[1].lease, now + PERIOD, &mut Wake::default()).unwrap();
+    walk(&p);
+    assert_eq!(read(&p, slot, 1, now + PERIOD), [1]);
+    send(&p, slot, [member(3)], now + PERIOD);
+    assert_eq!(read(&p, slot, 1, now + PERIOD), none(), "the second one counts");
 }
