@@ -71,12 +71,12 @@ impl Storm<'_> {
         Ok(())
     }
 
-    fn is_over(self) -> bool {
+    pub(crate) fn is_over(self) -> bool {
         self.stop.load(Relaxed)
     }
 
     /// Does `work` in a transaction, which is then committed, or not; what became of it, and what `work` answered.
-    fn transact<T>(
+    pub(crate) fn transact<T>(
         self,
         session: &mut Session,
         commit: bool,
@@ -97,7 +97,7 @@ impl Storm<'_> {
     }
 
     /// The answer of a statement that is a transaction of its own; `None` where the session or the statement came to grief.
-    fn attempt<T>(
+    pub(crate) fn attempt<T>(
         self,
         session: &mut Session,
         work: impl FnOnce(&mut Client) -> Result<T, Error>,

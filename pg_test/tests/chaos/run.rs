@@ -5,6 +5,7 @@ use crate::ledger::{GROUP_LIMIT, GROUP_PERIOD, GROUP_RATE, Ledger};
 use crate::others::{self, Others, Storm};
 use crate::session::{NAME, connect};
 use crate::upheaval::{NEEDED, Reborn, strike};
+use crate::values::{self, Values};
 use crate::{consumer, producer, two_phase};
 use anyhow::{Context, Result, ensure};
 use enough_pg_test::check::{eventually, healthy};
@@ -39,14 +40,20 @@ fn start() -> Result<(Server, Database)> {
     database.client()?.batch_execute(&format!(
         "SELECT enough.queue_create('q', visibility_timeout => '300 milliseconds', max_attempts => 1000000, \
          retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds', group_limit => {GROUP_LIMIT}, \
-         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds'); {}",
-        others::CREATE
+         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds'); {}; {}",
+        others::CREATE,
+        values::CREATE
     ))?;
     Ok((server, database))
 }
 
 /// Lets all of them work while `storm` rages; `storm` returns when the time is over.
-fn rage(database: &Database, ledger: &Ledger, others: &Others, storm: impl FnOnce() -> Result<()>) -> Result<()> {
+fn rage(
+    database: &Database,
+    ledger: &Ledger,
+    (others, values): (&Others, &Values),
+    storm: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producers = (0..PRODUCERS).map(|number| {
@@ -59,7 +66,7 @@ fn rage(database: &Database, ledger: &Ledger, others: &Others, storm: impl FnOnc
             scope.spawn(move || two_phase::run(database, ledger, PRODUCERS + number, stop))
         });
         let at_work = Storm { database, ledger, stop: &stop };
-        let others = others.spawn(scope, at_work);
+        let others = others.spawn(scope, at_work).into_iter().chain(values.spawn(scope, at_work));
         let workers: Vec<_> = producers.chain(consumers).chain(preparers).chain(others).collect::<Vec<_>>();
         let storm = storm();
         stop.store(true, Relaxed);
@@ -82,10 +89,10 @@ fn victim(client: &mut Client) -> Result<Option<i32>> {
 #[test]
 fn killing_a_random_backend_every_two_seconds() -> Result<()> {
     let (mut server, database) = start()?;
-    let (ledger, others) = (Ledger::default(), Others::default());
+    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
     let end = Instant::now() + length();
     let mut crashes = 0;
-    rage(&database, &ledger, &others, || {
+    rage(&database, &ledger, (&others, &values), || {
         loop {
             thread::sleep(KILL_EVERY.min(end.saturating_duration_since(Instant::now())));
             if Instant::now() >= end {
@@ -104,6 +111,7 @@ fn killing_a_random_backend_every_two_seconds() -> Result<()> {
     println!("{crashes} crashes");
     ledger.judge()?;
     others.judge(&database)?;
+    values.judge(&mut database.client()?)?;
     ensure!(length() < 2 * KILL_EVERY || crashes > 0, "nothing was killed");
     healthy(&server.log(), true)
 }
@@ -112,7 +120,7 @@ fn killing_a_random_backend_every_two_seconds() -> Result<()> {
 fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<()> {
     let (mut server, database) = start()?;
     database.client()?.batch_execute(NEEDED)?;
-    let (ledger, others) = (Ledger::default(), Others::default());
+    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
     let (reborn, stop) = (Reborn::default(), AtomicBool::new(false));
     let end = Instant::now() + length();
     let mut restarts = 0;
@@ -128,7 +136,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
             }
             Ok(())
         });
-        let outcome = rage(&database, &ledger, &others, || {
+        let outcome = rage(&database, &ledger, (&others, &values), || {
             while Instant::now() + RESTART_EVERY < end {
                 thread::sleep(RESTART_EVERY);
                 // A planned restart, or one of those that nobody has planned.
@@ -157,6 +165,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
     others.judge(&database)?;
+    values.judge(&mut database.client()?)?;
     ensure!(length() < 2 * RESTART_EVERY || restarts > 0, "nothing was restarted");
     healthy(&server.log(), false)
 }
@@ -164,10 +173,10 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
 #[test]
 fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     let (server, database) = start()?;
-    let (ledger, others) = (Ledger::default(), Others::default());
+    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
     let end = Instant::now() + length() / 2;
     let mut hits = [0_u64; 2];
-    rage(&database, &ledger, &others, || {
+    rage(&database, &ledger, (&others, &values), || {
         let mut watcher = database.client()?;
         while Instant::now() < end {
             thread::sleep(HIT_EVERY);
@@ -192,6 +201,7 @@ fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
     others.judge(&database)?;
+    values.judge(&mut database.client()?)?;
     let stats = queue::stats(&mut client, "q")?;
     ensure!(
         stats == queue::Stats { ready: 0, leased: 0, delayed: 0, dead: 0 },

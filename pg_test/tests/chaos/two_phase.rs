@@ -111,7 +111,13 @@ fn begin(session: &mut Session, rng: &mut Rng, next: &mut i64, ledger: &Ledger, 
 }
 
 /// Decides a transaction, in whatever session there is, until it is decided.
-fn decide(session: &mut Session, gid: &str, commit: bool, database: &Database, ledger: &Ledger) -> Result<()> {
+pub(crate) fn decide(
+    session: &mut Session,
+    gid: &str,
+    commit: bool,
+    database: &Database,
+    ledger: &Ledger,
+) -> Result<()> {
     let how = if commit { "COMMIT" } else { "ROLLBACK" };
     loop {
         let Err(error) = session.client.batch_execute(&format!("{how} PREPARED '{gid}'")) else { return Ok(()) };

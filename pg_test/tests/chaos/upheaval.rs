@@ -2,6 +2,7 @@
 
 use crate::ledger::Ledger;
 use crate::session::{Session, broken, connect, recover};
+use crate::values;
 use anyhow::{Result, bail};
 use enough_pg_test::check::{is_lost, state};
 use enough_pg_test::server::Database;
@@ -66,7 +67,8 @@ pub(crate) fn strike(session: &mut Session, database: &Database, rng: &mut Rng, 
         }
         return Ok(());
     }
-    let statement = HARMLESS[rng.usize(..HARMLESS.len())];
+    let harmless = if rng.bool() { HARMLESS } else { values::HARMLESS };
+    let statement = harmless[rng.usize(..harmless.len())];
     // Each by itself: VACUUM wants no transaction around it.
     for text in statement.split("; ") {
         let Err(error) = session.client.batch_execute(text) else { continue };
