@@ -3,7 +3,7 @@
 use super::check::{Holding, walk};
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
 use crate::queue::Found::{Brought, Known};
-use crate::queue::layout::{HELD, PARKED, Partition};
+use crate::queue::layout::{HELD, Head, PARKED, Partition};
 use crate::queue::{Busy, Delivery, Entry, Fence, Options, Wake};
 use crate::words::allocate;
 
@@ -75,10 +75,23 @@ fn holding(p: &Partition<'_>, slot: u32) -> Holding {
 
 /// Sends one and reads and finishes it; whether it was delivered.
 fn deliver(p: &Partition<'_>, slot: u32, msg_id: i64, now: i64) -> bool {
-    send(p, slot, [member(msg_id)], now);
-    let delivered = read(p, slot, 1, now) == [msg_id];
-    finish(p, slot, msg_id, now);
+    deliver_entry(p, slot, member(msg_id), now)
+}
+
+/// The same with one of another group, numbered by the time.
+fn deliver_of(p: &Partition<'_>, slot: u32, group: u64, now: i64) -> bool {
+    deliver_entry(p, slot, Entry { group, ..entry(1_000_000 + now - NOW) }, now)
+}
+
+fn deliver_entry(p: &Partition<'_>, slot: u32, entry: Entry, now: i64) -> bool {
+    send(p, slot, [entry], now);
+    let delivered = read(p, slot, 1, now) == [entry.msg_id];
+    finish(p, slot, entry.msg_id, now);
     delivered
+}
+
+fn free(p: &Partition<'_>) -> u64 {
+    p.head(Head::FreeRecords).unwrap()
 }
 
 fn none() -> Vec<i64> {
@@ -269,6 +282,26 @@ fn another_rate_or_period_holds_for_what_is_read_from_then_on() {
 }
 
 #[test]
+fn what_was_delivered_counts_by_another_period_for_just_as_long_as_that() {
+    for period in [2 * PERIOD, PERIOD / 2] {
+        let words = allocate(4000);
+        let (p, slots) = fresh(&words, 1);
+        let slot = slots[0];
+        limit(&p, slot, 2, 1);
+        let second = NOW + 4 * SECOND;
+        assert!(deliver(&p, slot, 1, NOW));
+        assert!(deliver(&p, slot, 2, second));
+        let options = Options { group_rate: 2, group_rate_period: period, ..OPTIONS };
+        p.set_options(slot, options, second).unwrap();
+        // Four seconds are a number of steps of either.
+        for (id, since) in [(3, NOW), (5, second)] {
+            assert!(!deliver(&p, slot, id, since + period - 1), "{period}");
+            assert!(deliver(&p, slot, id + 1, since + period), "{period}");
+        }
+    }
+}
+
+#[test]
 fn counts_that_say_nothing_go_as_others_come() {
     let words = allocate(20_000);
     let (p, slots) = fresh(&words, 2);
@@ -300,13 +333,7 @@ fn where_there_is_no_room_the_group_begins_anew_that_was_delivered_from_longest_
     let (p, slots) = fresh(&words, 4);
     let slot = slots[0];
     limit(&p, slot, 1, 1);
-    let deliver = |group: u64, now| {
-        let id = 1_000_000 + now - NOW;
-        send(&p, slot, [Entry { group, ..entry(id) }], now);
-        let delivered = read(&p, slot, 1, now) == [id];
-        finish(&p, slot, id, now);
-        delivered
-    };
+    let deliver = |group, now| deliver_of(&p, slot, group, now);
     let most = p.records as u64 / 8 * 3;
     for group in 1..=most {
         assert!(deliver(group, NOW + group as i64));
@@ -323,6 +350,22 @@ fn where_there_is_no_room_the_group_begins_anew_that_was_delivered_from_longest_
     }
     let left = holding(&p, slot).rates.len() as u64;
     assert!(left < most, "{left} of {most} in {}", p.records);
+}
+
+#[test]
+fn a_group_that_is_delivered_from_again_gives_way_later() {
+    let words = allocate(4096);
+    let (p, slots) = fresh(&words, 4);
+    let slot = slots[0];
+    limit(&p, slot, 2, 1);
+    let most = p.records as u64 / 8 * 3;
+    // The first one's record was made before all others.
+    for (at, group) in (1..=most).chain([1, most + 1]).enumerate() {
+        assert!(deliver_of(&p, slot, group, NOW + at as i64));
+    }
+    assert!(!deliver_of(&p, slot, 1, NOW + 1000), "it has been delivered from twice");
+    let rates = holding(&p, slot).rates;
+    assert!(!rates.contains_key(&2) && rates.contains_key(&3), "the second has given way");
 }
 
 #[test]
@@ -347,11 +390,46 @@ fn counts_above_255_are_exact_too() {
         }
         assert!(!deliver(&p, slot, 5000 + step, NOW + PERIOD + step * SECOND));
     }
-    let free = |p: &Partition<'_>| p.head(crate::queue::layout::Head::FreeRecords).unwrap();
     assert_eq!(free(&p), p.records as u64 - 2, "a record and its extension");
     p.forget_counts(slot, NOW + 9 * PERIOD, 9).unwrap();
     walk(&p);
     assert_eq!(free(&p), p.records as u64);
+}
+
+#[test]
+fn counts_above_255_leave_nothing_behind_however_they_go() {
+    for how in 0..3 {
+        let words = allocate(2048);
+        let (p, slots) = fresh(&words, 1);
+        let (slot, records) = (slots[0], p.records as u64);
+        limit(&p, slot, 900, 1);
+        for id in 1..=256 {
+            assert!(deliver(&p, slot, id, NOW));
+        }
+        assert!(deliver(&p, slot, 257, NOW + SECOND));
+        assert_eq!(free(&p), records - 2, "a record and its extension");
+        let others = match how {
+            0 => {
+                limit(&p, slot, 0, 1);
+                0
+            }
+            1 => {
+                // The last of them takes its place.
+                let most = records / 8 * 3;
+                for group in 1..=most {
+                    assert!(deliver_of(&p, slot, 100 + group, NOW + 2 * SECOND + group as i64));
+                }
+                assert!(!holding(&p, slot).rates.contains_key(&7));
+                most
+            }
+            _ => {
+                while !p.detach(slot, 1, NOW, &mut Wake::default()).unwrap() {}
+                0
+            }
+        };
+        walk(&p);
+        assert_eq!(free(&p), records - others, "{how}");
+    }
 }
 
 #[test]

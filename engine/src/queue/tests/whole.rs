@@ -2,7 +2,8 @@
 
 use super::check::walk;
 use super::rules::{NOW, OPTIONS, SECOND, TAG, entry, fresh, list};
-use crate::queue::layout::{DELAYED, PARKED, Partition};
+use crate::queue::layout::{DELAYED, PARKED, Partition, USED_UP};
+use crate::queue::marks::TIMES;
 use crate::queue::{Busy, Delivery, Entry, Fence, Offered, Options, Wake};
 use crate::words::allocate;
 use proptest::prelude::*;
@@ -108,16 +109,37 @@ impl<'a> World<'a> {
             };
             self.deliver(&one, &mut mine);
             while whole && mine.len() < qty {
-                let wake = &mut Wake::default();
-                let next =
-                    self.p.take_next(self.slot, one.msg_id, one.lease, self.calls, self.now, timeout, wake).unwrap();
-                walk(&self.p);
-                let Some(next) = next else { break };
-                self.deliver(&next, &mut mine);
+                let Some(next) = self.follow(one.msg_id, one.lease, &mut mine) else { break };
                 one = next;
             }
         }
         mine
+    }
+
+    /// A reader asks for the next one of a group beside one that it has.
+    fn follow(&mut self, id: i64, lease: u64, mine: &mut Vec<i64>) -> Option<Delivery> {
+        let (wake, timeout) = (&mut Wake::default(), OPTIONS.visibility_timeout);
+        let next = self.p.take_next(self.slot, id, lease, self.calls, self.now, timeout, wake).unwrap();
+        walk(&self.p);
+        if let Some(next) = &next {
+            self.deliver(next, mine);
+        }
+        next
+    }
+
+    /// The same, of the call that has that one.
+    fn next(&mut self, id: i64) -> Option<i64> {
+        let (call, lease, _) = self.leases[&id];
+        let last = std::mem::replace(&mut self.calls, call);
+        let mut mine = self.leases.iter().filter(|(_, lease)| lease.0 == call).map(|(id, _)| *id).collect();
+        let next = self.follow(id, lease, &mut mine);
+        self.calls = last;
+        next.map(|next| next.msg_id)
+    }
+
+    fn set(&self, options: Options) {
+        self.p.set_options(self.slot, options, self.now).unwrap();
+        walk(&self.p);
     }
 
     fn finish(&mut self, id: i64) {
@@ -319,6 +341,127 @@ fn more_lanes_let_go_what_waited_for_its_turn() {
     world.finish(3);
     world.now += 9 * SECOND;
     assert!(world.read(9, false).contains(&2));
+}
+
+#[test]
+fn a_lease_that_has_run_out_brings_nothing_more() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, OPTIONS);
+    world.send(7, 4);
+    assert_eq!(world.read(1, true), [1]);
+    world.now += OPTIONS.visibility_timeout - 1;
+    assert_eq!(world.next(1), Some(2));
+    // Nobody has looked at the timers since.
+    world.now += OPTIONS.visibility_timeout;
+    assert_eq!(world.next(2), None);
+    assert_eq!(world.read(9, true), [1, 2, 3, 4]);
+}
+
+#[test]
+fn each_of_a_group_that_is_read_has_been_delivered_once_more() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, OPTIONS);
+    world.set(OPTIONS);
+    world.send(7, 3);
+    for _ in 0..OPTIONS.max_attempts {
+        assert_eq!(world.read(9, true), [1, 2, 3]);
+        world.now += OPTIONS.visibility_timeout;
+    }
+    assert_eq!(world.read(9, true), none());
+    assert_eq!([1, 2, 3].map(|id| list(&world.p, world.slot, id)), [Some(USED_UP); 3]);
+}
+
+#[test]
+fn what_is_parked_comes_beside_no_other_where_a_group_has_more_lanes() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, Options { group_limit: 2, ..OPTIONS });
+    world.send(7, 5);
+    assert_eq!(world.read(4, true), [1, 2, 3, 4]);
+    world.give_back(2, 0);
+    assert_eq!(world.read(9, false), none());
+    assert_eq!(list(&world.p, world.slot, 2), Some(PARKED));
+    assert_eq!(world.next(1), None, "it waits for a lane");
+    assert_eq!(world.next(4), Some(5));
+}
+
+#[test]
+fn what_has_come_back_comes_beside_earlier_ones_while_it_may_be_delivered() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, OPTIONS);
+    world.send(7, 4);
+    assert_eq!(world.read(9, true), [1, 2, 3, 4]);
+    world.give_back(2, 0);
+    assert_eq!(world.read(9, false), none());
+    assert_eq!(list(&world.p, world.slot, 2), Some(PARKED));
+    for id in [3, 4] {
+        assert_eq!(world.next(id), None, "its reader has a later one");
+    }
+    world.set(Options { max_attempts: 1, ..OPTIONS });
+    assert_eq!(world.next(1), None, "it is used up");
+    world.set(OPTIONS);
+    assert_eq!(world.next(1), Some(2));
+}
+
+#[test]
+fn what_may_have_another_before_it_is_not_the_next() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, OPTIONS);
+    world.send(7, 4);
+    assert_eq!(world.read(2, true), [1, 2]);
+    // 3, the next one, is deleted by somebody who hadn't set it aside, and 5 comes: between them 4 is in the table.
+    world.p.left_outside(world.slot, 3, false, 7).unwrap();
+    world.rows.remove(&3);
+    world.send(7, 1);
+    assert_eq!(world.next(2), None);
+    assert_eq!(world.p.start_probe(world.slot, 7, world.calls), Ok(Some(2)));
+    world.p.offer_next(world.slot, &world.row(4), world.calls, world.now, &mut Wake::default()).unwrap();
+    assert_eq!([2, 4].map(|id| world.next(id)), [Some(4), Some(5)]);
+}
+
+#[test]
+fn while_an_earlier_one_may_be_in_the_table_none_follows() {
+    let words = allocate(4000);
+    let mut world = World::new(&words, OPTIONS);
+    let slot = world.slot;
+    world.p.lower(slot, TIMES, NOW, i64::MAX).unwrap();
+    world.send(7, 2);
+    let (wake, mut taken) = (&mut Wake::default(), Vec::with_capacity(1));
+    world.p.take(slot, 1, NOW, 1, OPTIONS.visibility_timeout, &mut taken, wake).unwrap();
+    let one = taken[0];
+    assert_eq!((one.may_overtake, one.find_next), (true, Some(1)));
+    world.leases.insert(1, (1, one.lease, one.until));
+    world.p.offer_next(slot, &world.row(2), 1, NOW, wake).unwrap();
+    assert_eq!(world.next(1), None, "its reader hasn't looked for one yet");
+    world.p.comes_first(slot, 7, 1, NOW, wake).unwrap();
+    assert_eq!(world.next(1), Some(2));
+}
+
+#[test]
+fn a_next_one_that_is_delayed_or_used_up_comes_beside_no_other() {
+    let words = allocate(4000);
+    for delayed in [true, false] {
+        let mut world = World::new(&words, OPTIONS);
+        world.set(OPTIONS);
+        world.send(7, 1);
+        let (slot, time) = (world.slot, NOW + SECOND);
+        let second = Entry { group: 7, ..entry(2) };
+        let second = if delayed {
+            Entry { deliver_at: Some(time), ..second }
+        } else {
+            Entry { attempts: OPTIONS.max_attempts, ..second }
+        };
+        world.p.sent(slot, &second, NOW, &mut Wake::default()).unwrap();
+        world.rows.insert(2, 7);
+        assert_eq!(world.read(9, true), [1]);
+        world.now = time - 1;
+        assert_eq!(world.next(1), None);
+        if delayed {
+            world.now = time;
+        } else {
+            world.set(Options { max_attempts: 9, ..OPTIONS });
+        }
+        assert_eq!(world.next(1), Some(2));
+    }
 }
 
 #[derive(Debug, Clone)]
