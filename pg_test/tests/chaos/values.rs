@@ -89,6 +89,9 @@ struct Book {
 #[derive(Default)]
 pub(crate) struct Values(Mutex<Book>, [Mutex<Told>; SPACES.len()]);
 
+/// A change that a watcher is told of: the key, the value, the version.
+type Change = (Option<String>, Option<i64>, i64);
+
 /// What a watcher has been told.
 #[derive(Default)]
 struct Told {
@@ -271,7 +274,7 @@ impl Values {
 
 impl Told {
     /// Notes changes; each key's value.
-    fn take(&mut self, changes: Vec<(Option<String>, Option<i64>, i64)>) -> Result<Vec<(String, Option<i64>)>> {
+    fn take(&mut self, changes: Vec<Change>) -> Result<Vec<(String, Option<i64>)>> {
         let mut found = Vec::new();
         for (key, value, version) in changes {
             ensure!(version > self.since, "version {version} is told after {}", self.since);
@@ -287,18 +290,9 @@ impl Told {
     }
 }
 
-/// Each change's key, value and version.
-fn changes(
-    client: &mut Client,
-    space: &str,
-    since: i64,
-    wait: &str,
-) -> Result<Vec<(Option<String>, Option<i64>, i64)>, Error> {
-    let rows = client.query(
-        &format!("SELECT key, value::bigint, version FROM enough.kv_watch('', $1, '{wait}', $2)"),
-        &[&since, &space],
-    )?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+fn changes(client: &mut Client, space: &str, since: i64, wait: &str) -> Result<Vec<Change>, Error> {
+    let call = format!("SELECT key, value::bigint, version FROM enough.kv_watch('', $1, '{wait}', $2)");
+    Ok(client.query(&call, &[&since, &space])?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 fn statement(rng: &mut Rng, space: &str, key: &str, number: i64, deletes: bool) -> String {
