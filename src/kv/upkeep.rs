@@ -6,12 +6,16 @@ use super::write::{KEPT, STAMP};
 use super::{crash, mark, version};
 use crate::error::Error;
 use crate::pg::catalog::{self, Privilege, TableLock};
+use crate::pg::fmgr::Text;
 use crate::pg::key_lock::KeyLock;
 use crate::pg::level::is_operator;
 use crate::pg::savepoint::attempt;
 use crate::pg::server;
-use crate::pg::spi::{Parameter, as_owner_restricted, each_row, read_rows};
+use crate::pg::setting::by_index;
+use crate::pg::spi::{Parameter, as_owner_restricted, each_row, read_rows, text_bytes};
+use crate::pg::table::relation::TEXT;
 use enough_engine::hash::KeyHash;
+use pgrx::pg_sys::Datum;
 
 /// The most rows at a time.
 const BATCH: i32 = 1000;
@@ -68,43 +72,56 @@ fn turn(table: u32) -> KeyHash {
 /// Up to `most` rows that are over: entries become keys that are deleted, and the rows of those go after a day. How many.
 fn end(space: &Space, most: i32) -> Result<usize, Error> {
     let table = &space.table;
+    let keys = over(space, "e.value IS NOT NULL", most)?;
     let expired = as_owner_restricted(space.oid, || {
         each_row(
             &format!(
                 "UPDATE {table} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
-                  WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
-                        WHERE {OVER} AND e.value IS NOT NULL LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {OVER}"
+                  WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER}"
             ),
-            &[Parameter::I32(most)],
+            &[Parameter::Column(&keys, TEXT)],
             |_| Ok(()),
         )
     })?;
     // Those alone of which no version is still undecided that is smaller. A fence that is ahead of the server was restored from another.
     let (mut count, mut greatest) = (0, None);
     for_good(|| {
+        let decided = "e.value IS NULL \
+            AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
+                 OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence())";
+        let keys = over(space, decided, most)?;
+        let delete = format!(
+            "DELETE FROM {table} AS e WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER} RETURNING e.version"
+        );
         as_owner_restricted(space.oid, || {
-            each_row(
-                &format!(
-                    "DELETE FROM {table} AS e \
-                      WHERE e.key OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT e.key FROM {table} AS e \
-                            WHERE {OVER} AND e.value IS NULL \
-                              AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
-                                   OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence()) \
-                            LIMIT $1 FOR UPDATE SKIP LOCKED)) AND {OVER} RETURNING e.version"
-                ),
-                &[Parameter::I32(most)],
-                |row| {
-                    count += 1;
-                    greatest = greatest.max(row.get::<i64>(1)?);
-                    Ok(())
-                },
-            )
+            each_row(&delete, &[Parameter::Column(&keys, TEXT)], |row| {
+                count += 1;
+                greatest = greatest.max(row.get::<i64>(1)?);
+                Ok(())
+            })
         })
     })?;
     if let Some(greatest) = greatest {
         mark::gone(space, greatest)?;
     }
     Ok(expired + count)
+}
+
+/// The keys of up to `most` rows that are over and meet a condition, locked. Those that another transaction has locked are left.
+fn over(space: &Space, condition: &str, most: i32) -> Result<Vec<Option<Datum>>, Error> {
+    let statement =
+        format!("SELECT e.key FROM {} AS e WHERE {OVER} AND {condition} LIMIT $1 FOR UPDATE SKIP LOCKED", space.table);
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    // By itself, so that triggers of the owner's aren't planned by the index as well.
+    by_index(|| {
+        as_owner_restricted(space.oid, || {
+            each_row(&statement, &[Parameter::I32(most)], |row| {
+                keys.extend(text_bytes(row, 1)?.map(<[u8]>::to_vec));
+                Ok(())
+            })
+        })
+    })?;
+    Ok(keys.iter().map(|key| Some(Text::copied(key).datum())).collect())
 }
 
 /// The tables of all spaces.

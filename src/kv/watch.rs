@@ -18,10 +18,12 @@ use super::table::Space;
 use super::{crash, history, version};
 use crate::error::Error;
 use crate::pg::fmgr::{Rows, Value};
+use crate::pg::setting::by_index;
 use crate::pg::spi::{Parameter, column, read_rows_in_parts};
 use crate::pg::watchers::Watching;
 use crate::pg::writers::{self, Writer};
 use crate::pg::{catalog, latch, prepared, savepoint, server};
+use pgrx::spi::SpiHeapTupleData;
 
 /// What `pg_stat_activity` calls waiting for changes.
 static SLEEP: latch::Sleep = latch::Sleep::new(c"EnoughKvWatch");
@@ -193,7 +195,7 @@ fn look(space: &Space, ask: &Ask, known: Option<&Known>, rows: &mut Rows<'_>) ->
         Parameter::OptionalI64(known.map(|known| known.newest)),
         Parameter::OptionalText(number.as_deref()),
     ];
-    read_rows_in_parts(&statement, &parameters, |row| {
+    let each = |row: &SpiHeapTupleData<'_>| {
         if seen.rows == 0 {
             (seen.decided, seen.newest, seen.gone) = (row.get(1)?, row.get(2)?, row.get(3)?);
         }
@@ -204,7 +206,12 @@ fn look(space: &Space, ask: &Ask, known: Option<&Known>, rows: &mut Rows<'_>) ->
             rows.push(&[column(row, 4)?, column(row, 5)?, column(row, 6)?, column(row, 7)?])?;
         }
         Ok(())
-    })?;
+    };
+    if ask.since == 0 {
+        read_rows_in_parts(&statement, &parameters, each)?;
+    } else {
+        by_index(|| read_rows_in_parts(&statement, &parameters, each))?;
+    }
     // With policies others may see greater ones.
     let ahead = ask.since > 0 && Some(ask.since) > seen.newest.max(seen.gone) && !catalog::row_security(space.oid);
     if ahead || (ask.since > 0 && seen.gone > Some(ask.since)) {

@@ -63,6 +63,7 @@ pub mod row;
 pub mod savepoint;
 pub mod sequence;
 pub mod server;
+pub mod setting;
 pub mod spi;
 pub mod table;
 mod time;

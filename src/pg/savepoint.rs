@@ -3,6 +3,7 @@
 
 use super::encoding::decode;
 use super::guard;
+use super::setting::with_setting;
 use crate::error::Error;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
@@ -161,22 +162,5 @@ pub fn with_lock_timeout<R>(millis: u32, work: impl FnOnce() -> Result<R, Error>
         return work();
     }
     let value = std::ffi::CString::new(millis.to_string()).unwrap_or_default();
-    // SAFETY: as the server does for functions with a SET clause: a nest level, a setting saved in it, and its end, which
-    // sets it back. An error ends the level with the (sub)transaction.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"lock_timeout".as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        let result = work();
-        pg_sys::AtEOXact_GUC(true, level);
-        result
-    }
+    with_setting(c"lock_timeout", &value, work)
 }

@@ -9,6 +9,7 @@
 use crate::error::Error;
 use crate::pg::catalog::{self, TableLock};
 use crate::pg::fmgr::Text;
+use crate::pg::setting::by_index;
 use crate::pg::spi::{Parameter, as_owner_of, each_row, each_row_kept, read_rows, run};
 use crate::pg::{own, server};
 use crate::queue::handle::Queue;
@@ -128,7 +129,7 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
     }
     let mut removed = 0;
     loop {
-        let gone = as_owner_of(table, || {
+        let delete = || {
             each_row(
                 "DELETE FROM enough.queue_key WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
                      SELECT ctid FROM enough.queue_key WHERE until OPERATOR(pg_catalog.<=) $1 \
@@ -136,7 +137,8 @@ pub fn expire(deadline: i64) -> Result<(i64, bool), Error> {
                 &[Parameter::Instant(Some(server::now())), Parameter::I64(ROWS)],
                 |_| Ok(()),
             )
-        })? as i64;
+        };
+        let gone = by_index(|| as_owner_of(table, delete))? as i64;
         removed += gone;
         if gone < ROWS {
             return Ok((removed, true));

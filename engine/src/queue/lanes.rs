@@ -406,6 +406,12 @@ impl Partition<'_> {
         self.vacate(slot, group)
     }
 
+    /// A member becomes the head of its group, which has none.
+    pub(super) fn crown(&self, group: u32, member: u32) -> Result<(), Corrupt> {
+        self.count_in_group(group, g::MEMBERS, -1)?;
+        self.set_half(group, g::HEAD, true, member)
+    }
+
     /// The group has no head any more, and nothing is known of what comes next: it stays while it has members.
     pub(super) fn vacate(&self, slot: u32, group: u32) -> Result<(), Corrupt> {
         if self.members(group)? == 0 {

@@ -135,8 +135,14 @@ impl Partition<'_> {
     ) -> Result<Yielded, Corrupt> {
         let Some(record) = self.leased(slot, msg_id, Some(lease))? else { return Ok(Yielded::Overtaken) };
         let group = self.group_of(record)?;
-        if group == 0 || self.head_of(group)? != record || self.knows(slot, earlier.msg_id)? {
+        if group == 0 || self.knows(slot, earlier.msg_id)? {
             return Ok(Yielded::Passed);
+        }
+        match self.head_of(group)? {
+            head if head == record => {}
+            // It was the head when it was read, and lost that with another message of the group, whose row has vanished.
+            0 => self.crown(group, record)?,
+            _ => return Ok(Yielded::Passed),
         }
         self.unspend_in_group(slot, record, now)?;
         self.clear_timer(slot, record)?;

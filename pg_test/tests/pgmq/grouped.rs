@@ -120,3 +120,31 @@ fn two_readers_at_once_never_have_a_group_both() -> Result<()> {
     ensure!(all.len() == 40 && different.len() == 40, "{all:?}");
     Ok(())
 }
+
+/// Without statistics the planner would sort the whole queue for its first groups.
+#[test]
+fn the_table_is_walked_by_its_index_whatever_is_known_of_it() -> Result<()> {
+    let (_database, mut client, mut other) = made()?;
+    client.batch_execute(
+        "SELECT pgmq.create('g'); ALTER TABLE enough.q_g SET (autovacuum_enabled = off);
+         SELECT pgmq.send('g', to_jsonb(n), jsonb_build_object('x-pgmq-group', n % 30)) FROM generate_series(1, 20000) AS n",
+    )?;
+    let mut scans = || -> Result<i64> {
+        client.batch_execute("SELECT pg_stat_force_next_flush()")?;
+        Ok(client.query_one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'q_g'", &[])?.get(0))
+    };
+    let before = scans()?;
+    for call in [
+        "read_grouped('g', 1, 10)",
+        "read_grouped_rr('g', 1, 10)",
+        "read_grouped_head('g', 1, 10)",
+        "read('g', 1, 1, '700')",
+    ] {
+        let got = other.query(&format!("SELECT msg_id FROM pgmq.{call}"), &[])?;
+        ensure!(!got.is_empty(), "{call} finds nothing");
+        other.batch_execute("SELECT pg_stat_force_next_flush()")?;
+        let after = scans()?;
+        ensure!(after == before, "{call}: {before} scans, then {after}");
+    }
+    Ok(())
+}

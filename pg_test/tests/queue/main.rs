@@ -26,6 +26,7 @@ mod lease;
 mod limits;
 mod memory;
 mod message_limits;
+mod no_statistics;
 mod notify;
 mod order;
 mod peek;

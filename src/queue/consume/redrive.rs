@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::pg::catalog::{Privilege, row_security};
 use crate::pg::fmgr::{Jsonb, Rows, Value};
 use crate::pg::server;
+use crate::pg::setting::by_index;
 use crate::pg::spi::{Parameter, column, each_row, read_rows, run};
 use crate::queue::entry::{ENTRY, entry_of};
 use crate::queue::handle::Queue;
@@ -17,22 +18,24 @@ const PAGE: i64 = 1000;
 /// Adds up to `qty` dead letters, those that died last first.
 pub(in crate::queue) fn dead(queue: &Queue, qty: i64, rows: &mut Rows<'_>) -> Result<(), Error> {
     queue.require(Privilege::Observe)?;
-    queue.in_archive(|| {
-        read_rows(
-            &format!(
-                "SELECT msg_id, attempts, error, finished_at, headers, message FROM {} \
+    by_index(|| {
+        queue.in_archive(|| {
+            read_rows(
+                &format!(
+                    "SELECT msg_id, attempts, error, finished_at, headers, message FROM {} \
                  WHERE outcome OPERATOR(pg_catalog.=) 'dead' ORDER BY finished_at DESC LIMIT $1",
-                queue.relation("a_")
-            ),
-            &[Parameter::I64(qty)],
-            |row| {
-                let mut values = [Value::Null; 6];
-                for (value, number) in values.iter_mut().zip(1..) {
-                    *value = column(row, number)?;
-                }
-                rows.push(&values)
-            },
-        )
+                    queue.relation("a_")
+                ),
+                &[Parameter::I64(qty)],
+                |row| {
+                    let mut values = [Value::Null; 6];
+                    for (value, number) in values.iter_mut().zip(1..) {
+                        *value = column(row, number)?;
+                    }
+                    rows.push(&values)
+                },
+            )
+        })
     })?;
     Ok(())
 }
@@ -76,10 +79,12 @@ pub(in crate::queue) fn redrive(queue: &Queue, which: &Which<'_>, to: Option<&Qu
             Parameter::Json(which.matching),
         ];
         parameters.extend(which.numbers.map(Parameter::Numbers));
-        queue.in_archive(|| {
-            each_row(&page, &parameters, |row| {
-                found.extend(row.get::<i64>(1)?);
-                Ok(())
+        by_index(|| {
+            queue.in_archive(|| {
+                each_row(&page, &parameters, |row| {
+                    found.extend(row.get::<i64>(1)?);
+                    Ok(())
+                })
             })
         })?;
         let Some(&last) = found.last() else { return Ok(moved) };

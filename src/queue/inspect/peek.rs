@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::pg::catalog::Privilege;
 use crate::pg::fmgr::{Jsonb, Rows, Text, Value};
 use crate::pg::server;
+use crate::pg::setting::by_index;
 use crate::pg::spi::{Parameter, column, read_rows};
 use crate::queue::handle::Queue;
 use enough_engine::queue::{Seen, State, Tag};
@@ -76,11 +77,11 @@ pub(in crate::queue) fn peek(
     rows: &mut Rows<'_>,
 ) -> Result<(), Error> {
     queue.require(Privilege::Observe)?;
-    match wanted {
+    by_index(|| match wanted {
         Wanted::Live(state) if filter.is_none() => Peek::new(queue, qty, state)?.all(rows),
         Wanted::Live(state) => Peek::new(queue, qty, state)?.filtered(filter, rows),
         Wanted::Ended(outcome) => peek_archive(queue, qty, outcome, filter, rows),
-    }
+    })
 }
 
 fn peek_archive(

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::pg::catalog;
 use crate::pg::server;
+use crate::pg::setting::by_index;
 use crate::pg::spi::{Parameter, as_owner_restricted, each_row};
 use crate::queue::handle::Queue;
 use crate::queue::index::REGION;
@@ -68,22 +69,25 @@ fn delete_some(queue: &Queue, outcome: &str, from: i64, until: i64) -> Result<(i
     );
     let (mut rows, mut last) = (0, from);
     // With the rights of the owner, which may have put triggers there.
-    as_owner_restricted(queue.table.archive, || {
-        each_row(
-            &statement,
-            // From the beginning of time, where there is nothing to go on from.
-            &[
-                Parameter::Instant(Some(until)),
-                Parameter::Instant(Some(if from == 0 { i64::MIN } else { from })),
-                Parameter::I64(ROWS),
-            ],
-            |row| {
-                rows = row.get::<i64>(1)?.unwrap_or(0);
-                last = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?.map_or(from, i64::from);
-                Ok(())
-            },
-        )
-    })?;
+    let mut delete = || {
+        as_owner_restricted(queue.table.archive, || {
+            each_row(
+                &statement,
+                // From the beginning of time, where there is nothing to go on from.
+                &[
+                    Parameter::Instant(Some(until)),
+                    Parameter::Instant(Some(if from == 0 { i64::MIN } else { from })),
+                    Parameter::I64(ROWS),
+                ],
+                |row| {
+                    rows = row.get::<i64>(1)?.unwrap_or(0);
+                    last = row.get::<pgrx::datum::TimestampWithTimeZone>(2)?.map_or(from, i64::from);
+                    Ok(())
+                },
+            )
+        })
+    };
+    if queue.has_quiet_archive() { by_index(delete) } else { delete() }?;
     Ok((rows, last))
 }
 

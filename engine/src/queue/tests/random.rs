@@ -373,3 +373,12 @@ fn one_that_is_parked_gives_way_to_an_earlier_one_that_a_refill_brings() {
     let vanished = [Purge(0, 2), GiveBack(0, 0, SECOND), Wait(0), Send(0, 0, Some(0), 3, 1)];
     replay(1, 8000, &[&lanes[..], &vanished, &[LimitGroups(0, 1), Wait(0), Refill(0)]].concat());
 }
+
+#[test]
+fn one_that_is_the_head_no_more_gives_way_to_an_earlier_one_all_the_same() {
+    use Step::*;
+    let lanes = [LimitGroups(0, 2), Send(0, 0, None, 1, 4), Refill(0), Read(0, 1), Read(0, 1), GiveBack(0, 1, SECOND)];
+    let vanished = [Purge(0, 1), Purge(0, 1), Read(0, 1), StartDelete(0, 0), EndDelete(0, 0, true)];
+    let delayed = [Send(0, 0, Some(SECOND), 1, 1), Tick(SECOND), Expire(255), Read(0, 3)];
+    replay(1, 8000, &[&lanes[..], &vanished, &delayed].concat());
+}

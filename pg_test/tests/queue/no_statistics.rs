@@ -1,0 +1,85 @@
+//! Tables of which the planner knows nothing: filled since the last VACUUM, or VACUUM is held back. No call reads a whole one for that.
+
+use anyhow::{Result, ensure};
+use enough_pg_test::queue;
+use enough_pg_test::server::Database;
+use postgres::Client;
+
+/// Rows: many more than any call is to look at.
+const ROWS: i64 = 20_000;
+
+/// How often tables of the extension have been read from end to end.
+fn scans(client: &mut Client) -> Result<Vec<(String, i64)>> {
+    // What a session has counted is told to others a little later.
+    client.batch_execute("SELECT pg_stat_force_next_flush()")?;
+    let rows = client.query(
+        "SELECT relname::text, seq_scan FROM pg_stat_user_tables \
+          WHERE schemaname = 'enough' AND relname IN ('q_q', 'a_q', 'kv_v', 'kv_h') ORDER BY 1",
+        &[],
+    )?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+#[test]
+fn no_call_reads_a_whole_table_for_want_of_statistics() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    client.batch_execute(
+        "SELECT enough.queue_create('q', archive_for => '1 hour'), enough.kv_create('v'), enough.kv_create('h', history => 2)",
+    )?;
+    for table in ["q_q", "a_q", "kv_v", "kv_h"] {
+        client.batch_execute(&format!("ALTER TABLE enough.{table} SET (autovacuum_enabled = off)"))?;
+    }
+    let first = queue::send_numbers(&mut client, "q", ROWS / 2)?[0];
+    queue::send_numbers(&mut client, "q", ROWS / 2)?;
+    client.batch_execute(&format!(
+        "INSERT INTO enough.a_q (msg_id, enqueued_at, attempts, priority, message, outcome, finished_at)
+         SELECT -n, now(), 1, 0, '0', CASE WHEN n % 2 = 0 THEN 'done' ELSE 'dead' END, now() - n * interval '0.1 seconds'
+           FROM generate_series(1, {ROWS}) AS n;
+         INSERT INTO enough.kv_v (key, value) SELECT 'k' || n, '0' FROM generate_series(1, {ROWS}) AS n;
+         INSERT INTO enough.kv_h (key, value) SELECT 'k' || n, '0' FROM generate_series(1, {ROWS}) AS n;
+         INSERT INTO enough.kv_v (key, value, expires_at) VALUES ('later', '0', now() + interval '1 hour')",
+    ))?;
+    client.batch_execute("SELECT enough.queue_send('q', '0', delay => '1 hour')")?;
+    let calls = [
+        "SELECT enough.queue_peek('q', 10)".to_owned(),
+        "SELECT enough.queue_peek('q', 10, state => 'leased')".to_owned(),
+        "SELECT enough.queue_peek('q', 10, state => 'delayed')".to_owned(),
+        "SELECT enough.queue_peek('q', 10, state => 'dead')".to_owned(),
+        "SELECT enough.queue_peek('q', 10, state => 'done')".to_owned(),
+        format!("SELECT enough.queue_peek('q', 10, after => {})", first + 5000),
+        format!("SELECT enough.queue_peek('q', 10, matching => '{}')", ROWS / 2 - 7),
+        "SELECT enough.queue_dead('q', 10)".to_owned(),
+        "SELECT enough.queue_redrive('q', max => 10)".to_owned(),
+        format!("SELECT enough.queue_read_these('q', ARRAY[{}, {}])", first + 9, first + 10),
+        format!("SELECT enough.queue_reschedule('q', ARRAY[{}, {}], now())", first + 11, first + 12),
+        format!("SELECT enough.queue_archive_batch('q', ARRAY[{}, {}])", first + 13, first + 14),
+        format!("SELECT enough.queue_delete_batch('q', ARRAY[{}, {}])", first + 15, first + 16),
+        format!("SELECT enough.queue_fail('q', {}, 'no', dead => true)", first + 17),
+        format!("SELECT enough.queue_result('q', {})", first + 13),
+        "SELECT enough.queue_send_unique('q', '0', 'key', 'replace') FROM generate_series(1, 2)".to_owned(),
+        "SELECT enough.kv_keys('k77', space => 'v')".to_owned(),
+        "SELECT enough.kv_mget(ARRAY['k1', 'k2'], 'v')".to_owned(),
+        "SELECT enough.kv_set('k1', '1', space => 'v'), enough.kv_set('new', '1', space => 'v')".to_owned(),
+        "SELECT enough.kv_set('k1', '1', space => 'h'), enough.kv_merge('k2', '{\"a\": 1}', 'h')".to_owned(),
+        "SELECT enough.kv_mset('{\"k1\": 1, \"k2\": 2}', space => 'h')".to_owned(),
+        "SELECT enough.kv_history('k1', 'h')".to_owned(),
+        "SELECT enough.kv_watch('', max(version), space => 'v') FROM (SELECT version FROM enough.kv_v WHERE key = 'k19000') AS v".to_owned(),
+        "SELECT enough.kv_watch('', max(version), space => 'h') FROM (SELECT version FROM enough.kv_h WHERE key = 'k19000') AS h".to_owned(),
+        "SELECT enough.kv_delete('k3', space => 'v')".to_owned(),
+    ];
+    let before = scans(&mut client)?;
+    ensure!(before.len() == 4, "{before:?}");
+    for call in calls {
+        client.batch_execute(&call)?;
+        let after = scans(&mut client)?;
+        ensure!(after == before, "{call}: {before:?}, {after:?}");
+    }
+    client.batch_execute("INSERT INTO enough.kv_v (key, value, expires_at) VALUES ('over', '0', now())")?;
+    // What counts a queue's rows reads them all.
+    client.batch_execute("SELECT enough.maintain()")?;
+    let of_spaces = |scans: &[(String, i64)]| scans[1..3].to_vec();
+    let after = scans(&mut client)?;
+    ensure!(of_spaces(&after) == of_spaces(&before), "maintain(): {before:?}, {after:?}");
+    Ok(())
+}
