@@ -25,7 +25,7 @@ const BEHAVIOUR: [(&str, &[&str]); 25] = [
     ("queue/timers.rs", &["AHEAD"]),
     ("queue/lease.rs", &["PASSES"]),
     ("queue/numbered.rs", &["NEAR"]),
-    ("queue/rates.rs", &["LOOKS"]),
+    ("queue/rates.rs", &["LOOKS", "AHEAD"]),
     ("queue/undecided.rs", &["AT_ONCE"]),
     ("queue/used_up.rs", &["BROUGHT"]),
     ("queue/wake.rs", &["MOST"]),

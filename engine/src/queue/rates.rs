@@ -25,8 +25,8 @@ use crate::words::Corrupt;
 /// Records that a delivery looks at that may say nothing any more.
 const LOOKS: usize = 2;
 
-/// By so much the number of a lease may be ahead of the clock, in microseconds: by as many as began at once.
-const AHEAD: i64 = 10_000;
+/// By so much the number of a lease may be ahead of the clock, in microseconds: by as many as began at once, which is some hundreds.
+const AHEAD: i64 = 1000;
 
 /// The halves of a word: the lower one first.
 fn halves(word: u64) -> [u32; 2] {

@@ -11,7 +11,7 @@
 
 use super::busy::{Aside, Busy, Claimed};
 use super::group::Put;
-use super::layout::{BUSY, LEASED, Partition, Q, R, USED_UP, g};
+use super::layout::{BUSY, FOLLOWER, LEASED, Partition, Q, R, USED_UP, g};
 use super::records::Kind;
 use super::{Entry, Wake};
 use crate::words::Corrupt;
@@ -155,6 +155,22 @@ impl Partition<'_> {
                 self.erase(slot, record)?;
                 self.return_follower(slot, &entry, now, wake)?;
             }
+        }
+        // Those that are being buried, should that be rolled back.
+        let (mut record, _, len) = self.list(slot, BUSY)?;
+        for _ in 0..len.min(self.records as u64) {
+            let (kind, group) = (self.kind(record)?, self.r(record, R::Due)?);
+            if kind.origin == USED_UP && !self.is_used_up(slot, self.half(record, R::Attempts, true)?)? {
+                let mut origin = FOLLOWER;
+                if group == 0 {
+                    origin = self.ready_list(record, true)?;
+                } else {
+                    self.set_r(record, R::Lease, group)?;
+                }
+                self.set_r(record, R::Due, i64::MIN.cast_unsigned())?;
+                self.set_kind(record, Kind { origin, ..kind })?;
+            }
+            record = self.half(record, R::Links, true)?;
         }
         Ok(())
     }

@@ -382,3 +382,13 @@ fn one_that_is_the_head_no_more_gives_way_to_an_earlier_one_all_the_same() {
     let delayed = [Send(0, 0, Some(SECOND), 1, 1), Tick(SECOND), Expire(255), Read(0, 3)];
     replay(1, 8000, &[&lanes[..], &vanished, &delayed].concat());
 }
+
+#[test]
+fn one_whose_burial_is_rolled_back_stands_in_line_again_where_more_deliveries_are_allowed_meanwhile() {
+    use Step::*;
+    for group in [0, 1] {
+        let delivered = [LimitAttempts(0, 1), Send(0, 0, None, group, 2), Refill(0), Read(0, 1), GiveBack(0, 0, 0)];
+        let buried = [StartBurial(0, 1), LimitAttempts(0, 2), EndDelete(0, 0, false), LimitAttempts(0, 2), Read(0, 2)];
+        replay(1, 8000, &[&delivered[..], &buried].concat());
+    }
+}

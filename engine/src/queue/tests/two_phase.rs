@@ -56,6 +56,7 @@ impl World<'_> {
             return false;
         };
         let (transaction, mut wake) = (prepared.transaction as u32, Wake::default());
+        self.note_given_back(slot);
         let met = self.p.meet_undecided(slot, id, taken.lease, transaction, self.now, &mut wake);
         assert_eq!(met, Ok(Met::Aside));
         self.woke(&wake);
