@@ -4,7 +4,8 @@
 //! No committed message may be lost, none may be delivered under two live leases, and none after its delete has
 //! committed or while a prepared transaction has ended it. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
 //!
-//! Beside them topics, workers in SQL, keys, reads of several queues and notifications go through the same, and key-value spaces.
+//! Beside them topics, workers in SQL, keys, reads of several queues, notifications, whole groups, dead letters and tables as sources go through the same,
+//! and key-value spaces.
 //!
 //! `ENOUGH_CHAOS_SECONDS` says how long each test goes on.
 

@@ -1,5 +1,5 @@
-//! What else queues do, in the same storms: topics, workers in SQL, keys of which one message waits, notifications. Each has a queue
-//! of its own, and a verdict.
+//! What else queues do, in the same storms: topics, workers in SQL, keys of which one message waits, notifications, whole groups, dead
+//! letters, tables as sources. Each has a queue of its own, and a verdict.
 
 use crate::ledger::{Ledger, Outcome, now};
 use crate::producer::EACH;
@@ -25,6 +25,12 @@ pub(crate) const CREATE: &str = "
                                notify => name = 'told', dedup => CASE name WHEN 'keyed' THEN 'waiting' ELSE 'live' END)
       FROM unnest('{all_news,local_news,jobs,keyed,told}'::text[]) AS name;
     SELECT enough.topic_subscribe('news.#', 'all_news'), enough.topic_subscribe('news.local.*', 'local_news');
+    SELECT enough.queue_create('graves', visibility_timeout => '300 milliseconds', max_attempts => 1000000);
+    SELECT enough.queue_create('brittle', visibility_timeout => '300 milliseconds', max_attempts => 2, retry_backoff => '5 milliseconds',
+                               dead_letter_queue => 'graves');
+    SELECT enough.queue_create('orders', visibility_timeout => '300 milliseconds', max_attempts => 1000000);
+    CREATE TABLE placed (id bigint PRIMARY KEY);
+    SELECT enough.queue_send_on('placed', 'orders', '{insert}');
     CREATE TABLE handled (message bigint);
     CREATE FUNCTION handle(message jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO public.handled VALUES (message::bigint);
@@ -124,7 +130,11 @@ impl Others {
 
     fn received(&self, queue: &'static str, messages: &[Message]) {
         let mut book = self.book();
-        book.received.entry(queue).or_default().extend(messages.iter().filter_map(|message| message.message.as_i64()));
+        let payloads =
+            messages.iter().filter_map(|message| message.message.as_i64().or(message.message["new"]["id"].as_i64()));
+        // A dead letter has come, if it was read by nobody who lived to tell.
+        let queue = if queue == "graves" { "brittle" } else { queue };
+        book.received.entry(queue).or_default().extend(payloads);
     }
 
     /// The sessions.
@@ -140,7 +150,10 @@ impl Others {
             scope.spawn(move || self.send(storm, "told", 3, 400)),
             scope.spawn(move || self.listen(storm)),
             scope.spawn(move || self.consume_any(storm)),
+            scope.spawn(move || self.send(storm, "brittle", 8, 60)),
+            scope.spawn(move || self.place(storm)),
         ];
+        all.extend((0..2).map(|_| scope.spawn(move || self.break_some(storm))));
         all.extend((0..2).map(|number| scope.spawn(move || self.repeat(storm, number))));
         all.extend((0..2).map(|_| scope.spawn(move || storm.work())));
         all
@@ -171,12 +184,56 @@ impl Others {
             let (first, last) = (next + 1, next + rng.i64(1..=most));
             next = last;
             let (outcome, _) = storm.transact(&mut session, rng.u8(..5) > 0, |client| {
-                let send =
-                    "SELECT enough.queue_send($1, to_jsonb(n)) FROM generate_series($2::bigint, $3::bigint) AS n";
+                // Groups are of those that are read whole; elsewhere they are in nobody's way.
+                let send = "SELECT enough.queue_send($1, to_jsonb(n), group_key => CASE WHEN $1 = 'brittle' THEN (n % 3)::text END) \
+                              FROM generate_series($2::bigint, $3::bigint) AS n";
                 client.execute(send, &[&queue, &first, &last])
             })?;
             self.sent(queue, first..=last, outcome);
             sleep(Duration::from_millis(rng.u64(..pause)));
+        }
+        Ok(())
+    }
+
+    /// Writes rows that are sent by their table.
+    fn place(&self, storm: Storm<'_>) -> Result<()> {
+        let (mut rng, mut session, mut next) = (Rng::new(), connect(storm.database)?, 0);
+        while !storm.is_over() {
+            let (first, last) = (next + 1, next + rng.i64(1..=5));
+            next = last;
+            let (outcome, _) = storm.transact(&mut session, rng.u8(..5) > 0, |client| {
+                client.execute("INSERT INTO placed SELECT generate_series($1::bigint, $2::bigint)", &[&first, &last])
+            })?;
+            self.sent("orders", first..=last, outcome);
+            sleep(Duration::from_millis(rng.u64(..60)));
+        }
+        Ok(())
+    }
+
+    /// Reads whole groups of messages that may die, and finishes, fails or releases each, or forgets it.
+    fn break_some(&self, storm: Storm<'_>) -> Result<()> {
+        let (mut rng, mut session) = (Rng::new(), connect(storm.database)?);
+        while !storm.is_over() {
+            let call = format!(
+                "queue_read('brittle', {}, wait => '100 milliseconds', whole_groups => {})",
+                rng.u8(1..9),
+                rng.bool()
+            );
+            let messages = storm.attempt(&mut session, |client| queue::receive(client, &call))?.unwrap_or_default();
+            self.received("brittle", &messages);
+            for message in &messages {
+                let end = match rng.u8(..8) {
+                    0 => continue,
+                    1 => "queue_fail('brittle', $1, 'broken', lease => $2)",
+                    2 => "queue_fail('brittle', $1, 'broken', lease => $2, dead => true)",
+                    3 => "queue_release('brittle', $1, '2 milliseconds', $2)",
+                    4 => "queue_archive('brittle', $1, lease => $2)",
+                    _ => "queue_delete('brittle', $1, $2)",
+                };
+                storm.transact(&mut session, rng.u8(..6) > 0, |client| {
+                    client.execute(&format!("SELECT enough.{end}"), &[&message.msg_id, &message.lease])
+                })?;
+            }
         }
         Ok(())
     }
@@ -204,14 +261,14 @@ impl Others {
         let (mut rng, mut session) = (Rng::new(), connect(storm.database)?);
         while !storm.is_over() {
             let call = format!(
-                "SELECT queue, {} FROM enough.queue_read_any('{{all_news,keyed,local_news}}', {}, wait => '100 milliseconds')",
+                "SELECT queue, {} FROM enough.queue_read_any('{{all_news,keyed,local_news,orders,graves}}', {}, wait => '100 milliseconds')",
                 queue::COLUMNS,
                 rng.u8(1..9)
             );
             let rows = storm.attempt(&mut session, |client| client.query(&call, &[]))?.unwrap_or_default();
             for row in &rows {
                 let (from, message) = (row.get::<_, String>(0), Message::from(row));
-                if let Some(&queue) = NEWS.iter().chain(&["keyed"]).find(|&&queue| queue == from) {
+                if let Some(&queue) = NEWS.iter().chain(&["keyed", "orders", "graves"]).find(|&&queue| queue == from) {
                     self.received(queue, std::slice::from_ref(&message));
                 }
                 if rng.u8(..6) > 0 {
@@ -284,7 +341,8 @@ impl Others {
     /// Works off what is left, and judges.
     pub(crate) fn judge(&self, database: &Database) -> Result<()> {
         let mut client = database.client()?;
-        let queues: &[&'static str] = &["all_news", "local_news", "keyed", "told"];
+        // What dies goes on to the last one.
+        let queues: &[&'static str] = &["all_news", "local_news", "keyed", "told", "orders", "brittle", "graves"];
         for &queue in queues {
             eventually("a queue is empty", || {
                 let popped =
