@@ -16,29 +16,42 @@ DECLARE
     met text[] := '{}';
     numbers bigint[] := '{}';
     remaining integer := qty;
+    heads refcursor;
     one record;
+    ended boolean := false;
     got bigint;
 BEGIN
-    FOR one IN EXECUTE format(
+    OPEN heads NO SCROLL FOR EXECUTE format(
         'SELECT q.msg_id, coalesce(q.headers->>''x-pgmq-group'', ''_default_fifo_group'') AS group_name '
-          'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue)
-    LOOP
-        CONTINUE WHEN one.group_name = ANY (met);
-        met := met || one.group_name;
-        numbers := numbers || one.msg_id;
-        -- The next heads, as many as are wanted.
-        CONTINUE WHEN cardinality(numbers) < least(remaining, 1000);
+          'FROM enough.%I AS q ORDER BY q.msg_id', 'q_' || queue);
+    WHILE remaining > 0 AND NOT ended LOOP
+        FETCH heads INTO one;
+        ended := NOT FOUND;
+        IF NOT ended THEN
+            CONTINUE WHEN one.group_name = ANY (met);
+            met := met || one.group_name;
+            numbers := numbers || one.msg_id;
+            -- The next heads, as many as are wanted.
+            CONTINUE WHEN cardinality(numbers) < least(remaining, 1000);
+        END IF;
+        -- Here and not by _read_these(): each level of functions copies what the one below returns.
         RETURN QUERY
-            SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, r.msg_id)], r.*
-              FROM pgmq._read_these(queue, numbers, lasting) AS r;
+            SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, m.msg_id)], m.msg_id, m.attempts,
+                   m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
+              FROM enough.queue_read_these(queue, numbers, lasting) AS m;
         GET DIAGNOSTICS got = ROW_COUNT;
         remaining := remaining - got::integer;
+        IF got < cardinality(numbers) THEN
+            RETURN QUERY
+                SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, m.msg_id)], m.msg_id, m.attempts,
+                       m.enqueued_at, m.leased_until - lasting, m.leased_until, m.message, m.headers
+                  FROM enough.queue_read_own(queue, cardinality(numbers), lasting, numbers) AS m;
+            GET DIAGNOSTICS got = ROW_COUNT;
+            remaining := remaining - got::integer;
+        END IF;
         numbers := '{}';
-        EXIT WHEN remaining = 0;
     END LOOP;
-    RETURN QUERY
-        SELECT met[cardinality(met) - cardinality(numbers) + array_position(numbers, r.msg_id)], r.*
-          FROM pgmq._read_these(queue, numbers, lasting) AS r WHERE numbers <> '{}';
+    CLOSE heads;
 END $$;
 
 CREATE FUNCTION pgmq.read_grouped_head(queue_name text, vt integer, qty integer) RETURNS SETOF pgmq.message_record

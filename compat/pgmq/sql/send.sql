@@ -77,7 +77,14 @@ CREATE FUNCTION pgmq.send_batch(queue_name text, msgs jsonb[], headers jsonb[], 
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pgmq._validate_batch_params(msgs, headers);
-    RETURN QUERY SELECT * FROM pgmq._send_batch(queue_name, msgs, headers, delay);
+    IF pg_catalog.cardinality(msgs) OPERATOR(pg_catalog.>) 10000 THEN
+        RETURN QUERY SELECT * FROM pgmq._send_batch(queue_name, msgs, headers, delay);
+        RETURN;
+    END IF;
+    -- Here and not in a function of their own: each level of functions copies what the one below returns.
+    RETURN QUERY SELECT * FROM enough.queue_send_batch(
+        pgmq._queue(queue_name), msgs,
+        headers => CASE WHEN pg_catalog.cardinality(headers) OPERATOR(pg_catalog.>) 0 THEN headers END, deliver_at => delay);
 END $$;
 COMMENT ON FUNCTION pgmq.send_batch(text, jsonb[], jsonb[], timestamptz) IS
 'Sends messages that are invisible until delay. Returns their msg_ids in the order of the messages.';
@@ -85,6 +92,10 @@ COMMENT ON FUNCTION pgmq.send_batch(text, jsonb[], jsonb[], timestamptz) IS
 CREATE FUNCTION pgmq.send_batch(queue_name text, msgs jsonb[]) RETURNS SETOF bigint
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    IF pg_catalog.cardinality(msgs) OPERATOR(pg_catalog.>) 0 AND pg_catalog.cardinality(msgs) OPERATOR(pg_catalog.<=) 10000 THEN
+        RETURN QUERY SELECT * FROM enough.queue_send_batch(pgmq._queue(queue_name), msgs);
+        RETURN;
+    END IF;
     RETURN QUERY SELECT * FROM pgmq.send_batch(queue_name, msgs, NULL, NULL::timestamptz);
 END $$;
 COMMENT ON FUNCTION pgmq.send_batch(text, jsonb[]) IS 'Sends messages. Returns their msg_ids in the order of the messages.';

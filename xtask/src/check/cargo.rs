@@ -43,6 +43,8 @@ pub(super) fn deny() -> Result<Tally> {
         install.args(["install", "--quiet", "--locked", "cargo-deny", "--version", CARGO_DENY]);
         shell::timed("installing cargo-deny", || shell::run(&mut install))?;
     }
+    // Also what other platforms would build, which nothing here has needed so far.
+    shell::run(cargo().args(["fetch", "--quiet", "--locked"]))?;
     let mut command = cargo();
     command.args(["deny", "--offline", "--workspace", "--all-features", "--log-level", "error"]);
     held(command.args(["check", "licenses", "bans", "sources"]))
