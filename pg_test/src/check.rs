@@ -57,6 +57,15 @@ pub fn healthy(log: &str, killed: bool) -> Result<()> {
     Ok(())
 }
 
+/// How often a table of the schema `enough` has been read from end to end so far, by sessions that have said so, this one among them.
+pub fn sequential_scans(client: &mut Client, table: &str) -> Result<i64> {
+    // What a session has counted is told to others a little later.
+    client.batch_execute("SELECT pg_stat_force_next_flush()")?;
+    client.batch_execute("SELECT pg_stat_clear_snapshot()")?;
+    let sql = "SELECT seq_scan FROM pg_stat_user_tables WHERE schemaname = 'enough' AND relname = $1";
+    Ok(client.query_one(sql, &[&table])?.get(0))
+}
+
 /// Every index of a table has an entry for each row that it should have, and none besides.
 pub fn indexes_agree(client: &mut Client, table: &str) -> Result<()> {
     let indexes = client.query(

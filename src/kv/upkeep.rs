@@ -16,6 +16,7 @@ use crate::pg::spi::{Parameter, as_owner_restricted, each_row, read_rows, text_b
 use crate::pg::table::relation::TEXT;
 use enough_engine::hash::KeyHash;
 use pgrx::pg_sys::Datum;
+use pgrx::spi::SpiHeapTupleData;
 
 /// The most rows at a time.
 const BATCH: i32 = 1000;
@@ -72,56 +73,56 @@ fn turn(table: u32) -> KeyHash {
 /// Up to `most` rows that are over: entries become keys that are deleted, and the rows of those go after a day. How many.
 fn end(space: &Space, most: i32) -> Result<usize, Error> {
     let table = &space.table;
-    let keys = over(space, "e.value IS NOT NULL", most)?;
-    let expired = as_owner_restricted(space.oid, || {
-        each_row(
-            &format!(
-                "UPDATE {table} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
-                  WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER}"
-            ),
-            &[Parameter::Column(&keys, TEXT)],
-            |_| Ok(()),
-        )
-    })?;
+    let expire = format!(
+        "UPDATE {table} AS e SET value = NULL, expires_at = pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) {KEPT}, {STAMP} \
+          WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER}"
+    );
+    let expired = change_over(space, "e.value IS NOT NULL", most, &expire, |_| Ok(()))?;
     // Those alone of which no version is still undecided that is smaller. A fence that is ahead of the server was restored from another.
-    let (mut count, mut greatest) = (0, None);
-    for_good(|| {
-        let decided = "e.value IS NULL \
-            AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
-                 OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence())";
-        let keys = over(space, decided, most)?;
-        let delete = format!(
-            "DELETE FROM {table} AS e WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER} RETURNING e.version"
-        );
-        as_owner_restricted(space.oid, || {
-            each_row(&delete, &[Parameter::Column(&keys, TEXT)], |row| {
-                count += 1;
-                greatest = greatest.max(row.get::<i64>(1)?);
-                Ok(())
-            })
+    let decided = "e.value IS NULL \
+        AND (e.fence OPERATOR(pg_catalog.<=) pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) \
+             OR e.fence OPERATOR(pg_catalog.>) enough._kv_fence())";
+    let delete =
+        format!("DELETE FROM {table} AS e WHERE e.key OPERATOR(pg_catalog.=) ANY ($1) AND {OVER} RETURNING e.version");
+    let mut greatest = None;
+    let deleted = for_good(|| {
+        change_over(space, decided, most, &delete, |row| {
+            greatest = greatest.max(row.get::<i64>(1)?);
+            Ok(())
         })
     })?;
     if let Some(greatest) = greatest {
         mark::gone(space, greatest)?;
     }
-    Ok(expired + count)
+    Ok(expired + deleted)
 }
 
-/// The keys of up to `most` rows that are over and meet a condition, locked. Those that another transaction has locked are left.
-fn over(space: &Space, condition: &str, most: i32) -> Result<Vec<Option<Datum>>, Error> {
-    let statement =
+/// Runs a statement on the keys, `$1`, of up to `most` rows that are over and meet a condition, and gives each row of its answer to `each`; how
+/// many there were. Rows that another transaction has locked are left.
+fn change_over(
+    space: &Space,
+    condition: &str,
+    most: i32,
+    statement: &str,
+    each: impl FnMut(&SpiHeapTupleData<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let look =
         format!("SELECT e.key FROM {} AS e WHERE {OVER} AND {condition} LIMIT $1 FOR UPDATE SKIP LOCKED", space.table);
     let mut keys: Vec<Vec<u8>> = Vec::new();
     // By itself, so that triggers of the owner's aren't planned by the index as well.
     by_index(|| {
         as_owner_restricted(space.oid, || {
-            each_row(&statement, &[Parameter::I32(most)], |row| {
+            each_row(&look, &[Parameter::I32(most)], |row| {
                 keys.extend(text_bytes(row, 1)?.map(<[u8]>::to_vec));
                 Ok(())
             })
         })
     })?;
-    Ok(keys.iter().map(|key| Some(Text::copied(key).datum())).collect())
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let keys: Vec<Option<Datum>> = keys.iter().map(|key| Some(Text::copied(key).datum())).collect();
+    as_owner_restricted(space.oid, || each_row(statement, &[Parameter::Column(&keys, TEXT)], each))
 }
 
 /// The tables of all spaces.

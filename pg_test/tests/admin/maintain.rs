@@ -2,7 +2,7 @@
 //! has brought, names what it finds, and runs nothing with rights that its owner lacks.
 
 use anyhow::{Context, Result, ensure};
-use enough_pg_test::check::{eventually, refused, state};
+use enough_pg_test::check::{eventually, refused, sequential_scans, state};
 use enough_pg_test::queue::{self, made};
 use enough_pg_test::server::{Database, options, start};
 use postgres::Client;
@@ -72,14 +72,6 @@ fn short_runs_get_to_every_queue_and_to_the_end_of_each() -> Result<()> {
     let stats = queue::stats(&mut client, "a_large_one")?;
     ensure!(stats.ready == 300_000, "{stats:?}");
     Ok(())
-}
-
-/// Sequential scans of a table so far.
-fn sequential_scans(client: &mut Client, table: &str) -> Result<i64> {
-    client.batch_execute("SELECT pg_stat_force_next_flush()")?;
-    client.batch_execute("SELECT pg_stat_clear_snapshot()")?;
-    let sql = "SELECT seq_scan FROM pg_stat_user_tables WHERE schemaname = 'enough' AND relname = $1";
-    Ok(client.query_one(sql, &[&table])?.get(0))
 }
 
 #[test]

@@ -229,15 +229,17 @@ impl Ledger {
         );
         ensure!(unborn.is_empty(), "messages of rolled back sends were delivered: {unborn:?}");
         ensure!(strange.is_empty(), "messages that nobody sent were delivered: {strange:?}");
-        ensure!(
-            violations.is_empty(),
-            "{} violations:\n{}",
-            violations.len(),
-            violations[..violations.len().min(10)].join("\n")
-        );
+        none(&violations)?;
         ensure!(committed > 0 && deliveries > 0 && !book.deleted.is_empty(), "nothing happened");
         Ok(())
     }
+}
+
+/// Fails with the first of what has happened that may not.
+pub(crate) fn none(violations: &[String]) -> Result<()> {
+    let (count, first) = (violations.len(), violations[..violations.len().min(10)].join("\n"));
+    ensure!(count == 0, "{count} violations:\n{first}");
+    Ok(())
 }
 
 /// Two leases of one message in one life of the server may not be alive at once.

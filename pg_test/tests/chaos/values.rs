@@ -1,7 +1,7 @@
 //! Key-value spaces in the same storms: writers, each of keys of its own, by calls, by hand and in prepared transactions; readers, who must never
 //! get what was before a commit; watchers, who must be told of each key's last change.
 
-use crate::ledger::Outcome;
+use crate::ledger::{Outcome, none};
 use crate::others::Storm;
 use crate::session::{Session, connect};
 use crate::two_phase::decide;
@@ -68,14 +68,6 @@ fn last_for_sure(steps: &Steps) -> i64 {
     sure.map(|(number, _)| *number).next_back().unwrap_or(0)
 }
 
-/// Whether a key may be as it was found by somebody who looked after the step `since` was known to have been committed.
-fn may_have(steps: &Steps, since: i64, found: Option<i64>) -> bool {
-    match found {
-        Some(number) => number >= since && steps.get(&number).is_some_and(|step| !step.deletes && step.may_be()),
-        None => since == 0 || steps.range(since..).any(|(_, step)| step.deletes && step.may_be()),
-    }
-}
-
 #[derive(Default)]
 struct Book {
     /// By the key.
@@ -83,6 +75,17 @@ struct Book {
     /// What readers and watchers have found: the key, the step that was known by then, and what its value was.
     found: Vec<(String, i64, Option<i64>)>,
     violations: Vec<String>,
+}
+
+impl Book {
+    /// Whether a key may be as it was found by somebody who looked after the step `since` was known to have been committed.
+    fn may_have(&self, key: &str, since: i64, found: Option<i64>) -> bool {
+        let Some(steps) = self.steps.get(key) else { return found.is_none() };
+        match found {
+            Some(number) => number >= since && steps.get(&number).is_some_and(|step| !step.deletes && step.may_be()),
+            None => since == 0 || steps.range(since..).any(|(_, step)| step.deletes && step.may_be()),
+        }
+    }
 }
 
 /// What is known of the spaces, and what the watcher of each has been told.
@@ -167,7 +170,7 @@ impl Values {
 
     fn found(&self, key: &str, since: i64, value: Option<i64>) {
         let mut book = self.book();
-        if !book.steps.get(key).map_or(value.is_none(), |steps| may_have(steps, since, value)) {
+        if !book.may_have(key, since, value) {
             let steps = book.steps.get(key).map(|steps| steps.range(since..).collect::<Vec<_>>());
             let violation = format!("{key} is {value:?} after {since}: {steps:?}");
             book.violations.push(violation);
@@ -254,19 +257,12 @@ impl Values {
         let mut book = self.book();
         let mut violations = std::mem::take(&mut book.violations);
         // What has become of each step is known by now.
-        let wrong = book.found.iter().filter(|(key, since, value)| {
-            !book.steps.get(key).map_or(value.is_none(), |steps| may_have(steps, *since, *value))
-        });
+        let wrong = book.found.iter().filter(|(key, since, value)| !book.may_have(key, *since, *value));
         violations.extend(
             wrong.map(|(key, since, value)| format!("{key} was {value:?} after {since}, which nobody has committed")),
         );
         println!("{} values found", book.found.len());
-        ensure!(
-            violations.is_empty(),
-            "{} violations of spaces:\n{}",
-            violations.len(),
-            violations[..violations.len().min(10)].join("\n")
-        );
+        none(&violations)?;
         ensure!(!book.found.is_empty(), "nobody has looked");
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::common::{expect, made, rows};
 use anyhow::{Result, ensure};
+use enough_pg_test::check::sequential_scans;
 use postgres::Client;
 use std::collections::HashSet;
 
@@ -129,11 +130,7 @@ fn the_table_is_walked_by_its_index_whatever_is_known_of_it() -> Result<()> {
         "SELECT pgmq.create('g'); ALTER TABLE enough.q_g SET (autovacuum_enabled = off);
          SELECT pgmq.send('g', to_jsonb(n), jsonb_build_object('x-pgmq-group', n % 30)) FROM generate_series(1, 20000) AS n",
     )?;
-    let mut scans = || -> Result<i64> {
-        client.batch_execute("SELECT pg_stat_force_next_flush()")?;
-        Ok(client.query_one("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'q_g'", &[])?.get(0))
-    };
-    let before = scans()?;
+    let before = sequential_scans(&mut other, "q_g")?;
     for call in [
         "read_grouped('g', 1, 10)",
         "read_grouped_rr('g', 1, 10)",
@@ -142,8 +139,7 @@ fn the_table_is_walked_by_its_index_whatever_is_known_of_it() -> Result<()> {
     ] {
         let got = other.query(&format!("SELECT msg_id FROM pgmq.{call}"), &[])?;
         ensure!(!got.is_empty(), "{call} finds nothing");
-        other.batch_execute("SELECT pg_stat_force_next_flush()")?;
-        let after = scans()?;
+        let after = sequential_scans(&mut other, "q_g")?;
         ensure!(after == before, "{call}: {before} scans, then {after}");
     }
     Ok(())
