@@ -66,6 +66,14 @@ pub fn sequential_scans(client: &mut Client, table: &str) -> Result<i64> {
     Ok(client.query_one(sql, &[&table])?.get(0))
 }
 
+/// How many rows of a table of the schema `enough` have been read so far, by whatever scans, as [`sequential_scans`] counts.
+pub fn rows_read(client: &mut Client, table: &str) -> Result<i64> {
+    sequential_scans(client, table)?;
+    let sql = "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables \
+                WHERE schemaname = 'enough' AND relname = $1";
+    Ok(client.query_one(sql, &[&table])?.get(0))
+}
+
 /// Every index of a table has an entry for each row that it should have, and none besides.
 pub fn indexes_agree(client: &mut Client, table: &str) -> Result<()> {
     let indexes = client.query(

@@ -40,7 +40,8 @@ CREATE FUNCTION pgmq._read_where(
     queue text, lasting interval, qty integer, conditional jsonb, group_name text DEFAULT NULL,
     behind bigint DEFAULT -9223372036854775808
 ) RETURNS SETOF pgmq.message_record
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off ROWS 10 AS $$
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off
+ROWS 10 AS $$
 DECLARE
     remaining integer := qty;
     after bigint := behind;
