@@ -5,11 +5,12 @@
 //! committed or while a prepared transaction has ended it. Where a connection is lost during a COMMIT nobody knows how that ended, and nothing is claimed of it.
 //!
 //! Beside them topics, workers in SQL, keys, reads of several queues, notifications, whole groups, dead letters and tables as sources go through the same,
-//! and key-value spaces.
+//! and results, keys with a window, dead letters that go back, pages, and key-value spaces.
 //!
 //! `ENOUGH_CHAOS_SECONDS` says how long each test goes on.
 
 mod consumer;
+mod fates;
 mod ledger;
 mod others;
 mod producer;

@@ -28,7 +28,7 @@ pub(crate) const CREATE: &str = "
     SELECT enough.queue_create('graves', visibility_timeout => '300 milliseconds', max_attempts => 1000000);
     SELECT enough.queue_create('brittle', visibility_timeout => '300 milliseconds', max_attempts => 2, retry_backoff => '5 milliseconds',
                                dead_letter_queue => 'graves');
-    SELECT enough.queue_create('orders', visibility_timeout => '300 milliseconds', max_attempts => 1000000);
+    SELECT enough.queue_create('orders', visibility_timeout => '300 milliseconds', max_attempts => 1000000, ack => 'async');
     CREATE TABLE placed (id bigint PRIMARY KEY);
     SELECT enough.queue_send_on('placed', 'orders', '{insert}');
     CREATE TABLE handled (message bigint);

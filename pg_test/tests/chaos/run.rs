@@ -1,6 +1,7 @@
 //! The storms: one that crashes the server, one that only ends sessions and statements, and one of DDL, restarts and
 //! killed clients.
 
+use crate::fates::{self, Fates};
 use crate::ledger::{GROUP_LIMIT, GROUP_PERIOD, GROUP_RATE, Ledger};
 use crate::others::{self, Others, Storm};
 use crate::session::{NAME, connect};
@@ -40,20 +41,33 @@ fn start() -> Result<(Server, Database)> {
     database.client()?.batch_execute(&format!(
         "SELECT enough.queue_create('q', visibility_timeout => '300 milliseconds', max_attempts => 1000000, \
          retry_backoff => '20 milliseconds', retry_backoff_max => '200 milliseconds', group_limit => {GROUP_LIMIT}, \
-         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds'); {}; {}",
+         group_rate => {GROUP_RATE}, group_rate_period => '{GROUP_PERIOD} microseconds'); {}; {}; {}",
         others::CREATE,
-        values::CREATE
+        values::CREATE,
+        fates::create()
     ))?;
     Ok((server, database))
 }
 
+/// What is known of all that isn't the queue `q`.
+#[derive(Default)]
+struct Beside {
+    others: Others,
+    values: Values,
+    fates: Fates,
+}
+
+impl Beside {
+    /// The verdict, once all is over.
+    fn judge(&self, database: &Database) -> Result<()> {
+        self.others.judge(database)?;
+        self.fates.judge(database)?;
+        self.values.judge(&mut database.client()?)
+    }
+}
+
 /// Lets all of them work while `storm` rages; `storm` returns when the time is over.
-fn rage(
-    database: &Database,
-    ledger: &Ledger,
-    (others, values): (&Others, &Values),
-    storm: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+fn rage(database: &Database, ledger: &Ledger, beside: &Beside, storm: impl FnOnce() -> Result<()>) -> Result<()> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producers = (0..PRODUCERS).map(|number| {
@@ -66,8 +80,9 @@ fn rage(
             scope.spawn(move || two_phase::run(database, ledger, PRODUCERS + number, stop))
         });
         let at_work = Storm { database, ledger, stop: &stop };
-        let others = others.spawn(scope, at_work).into_iter().chain(values.spawn(scope, at_work));
-        let workers: Vec<_> = producers.chain(consumers).chain(preparers).chain(others).collect::<Vec<_>>();
+        let others = beside.others.spawn(scope, at_work).into_iter().chain(beside.values.spawn(scope, at_work));
+        let others = others.chain(beside.fates.spawn(scope, at_work));
+        let workers: Vec<_> = producers.chain(consumers).chain(preparers).chain(others).collect();
         let storm = storm();
         stop.store(true, Relaxed);
         for worker in workers {
@@ -89,10 +104,10 @@ fn victim(client: &mut Client) -> Result<Option<i32>> {
 #[test]
 fn killing_a_random_backend_every_two_seconds() -> Result<()> {
     let (mut server, database) = start()?;
-    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
+    let (ledger, beside) = (Ledger::default(), Beside::default());
     let end = Instant::now() + length();
     let mut crashes = 0;
-    rage(&database, &ledger, (&others, &values), || {
+    rage(&database, &ledger, &beside, || {
         loop {
             thread::sleep(KILL_EVERY.min(end.saturating_duration_since(Instant::now())));
             if Instant::now() >= end {
@@ -110,8 +125,7 @@ fn killing_a_random_backend_every_two_seconds() -> Result<()> {
     consumer::drain(&database, &ledger)?;
     println!("{crashes} crashes");
     ledger.judge()?;
-    others.judge(&database)?;
-    values.judge(&mut database.client()?)?;
+    beside.judge(&database)?;
     ensure!(length() < 2 * KILL_EVERY || crashes > 0, "nothing was killed");
     healthy(&server.log(), true)
 }
@@ -120,7 +134,7 @@ fn killing_a_random_backend_every_two_seconds() -> Result<()> {
 fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<()> {
     let (mut server, database) = start()?;
     database.client()?.batch_execute(NEEDED)?;
-    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
+    let (ledger, beside) = (Ledger::default(), Beside::default());
     let (reborn, stop) = (Reborn::default(), AtomicBool::new(false));
     let end = Instant::now() + length();
     let mut restarts = 0;
@@ -136,7 +150,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
             }
             Ok(())
         });
-        let outcome = rage(&database, &ledger, (&others, &values), || {
+        let outcome = rage(&database, &ledger, &beside, || {
             while Instant::now() + RESTART_EVERY < end {
                 thread::sleep(RESTART_EVERY);
                 // A planned restart, or one of those that nobody has planned.
@@ -164,8 +178,7 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
         .batch_execute("SELECT enough.queue_alter('q', max_in_flight => 0, max_rate => 0), enough.queue_resume('q')")?;
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
-    others.judge(&database)?;
-    values.judge(&mut database.client()?)?;
+    beside.judge(&database)?;
     ensure!(length() < 2 * RESTART_EVERY || restarts > 0, "nothing was restarted");
     healthy(&server.log(), false)
 }
@@ -173,10 +186,10 @@ fn altering_and_dropping_queues_beside_restarts_and_killed_clients() -> Result<(
 #[test]
 fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     let (server, database) = start()?;
-    let (ledger, others, values) = (Ledger::default(), Others::default(), Values::default());
+    let (ledger, beside) = (Ledger::default(), Beside::default());
     let end = Instant::now() + length() / 2;
     let mut hits = [0_u64; 2];
-    rage(&database, &ledger, (&others, &values), || {
+    rage(&database, &ledger, &beside, || {
         let mut watcher = database.client()?;
         while Instant::now() < end {
             thread::sleep(HIT_EVERY);
@@ -200,8 +213,7 @@ fn terminating_sessions_and_cancelling_statements() -> Result<()> {
     .with_context(|| format!("{:?}", database.client().map(|mut client| queue::stats(&mut client, "q"))))?;
     consumer::drain(&database, &ledger)?;
     ledger.judge()?;
-    others.judge(&database)?;
-    values.judge(&mut database.client()?)?;
+    beside.judge(&database)?;
     let stats = queue::stats(&mut client, "q")?;
     ensure!(
         stats == queue::Stats { ready: 0, leased: 0, delayed: 0, dead: 0 },
