@@ -25,9 +25,9 @@ pub fn with_setting<R>(name: &CStr, value: &CStr, work: impl FnOnce() -> R) -> R
     }
 }
 
-/// Does `work` with statements that are planned to go by an index wherever one leads there. Without statistics (VACUUM is held back, or
-/// the table was just filled) the planner takes an index for one in no order, and rather sorts all rows of a queue for a page of them.
-/// Not for statements that fire a user's triggers, whose plans would be made so, too, and kept.
+/// Does `work` with statements that are planned to go by an index wherever one leads there, in its order. Without statistics (VACUUM is
+/// held back, or the table was just filled) the planner takes an index for one in no order, and rather sorts all rows of a queue for a page
+/// of them. Not for statements that fire a user's triggers, whose plans would be made so, too, and kept.
 pub fn by_index<R>(work: impl FnOnce() -> R) -> R {
-    with_setting(c"enable_seqscan", c"off", work)
+    with_setting(c"enable_seqscan", c"off", || with_setting(c"enable_bitmapscan", c"off", work))
 }

@@ -97,7 +97,10 @@ impl Partition<'_> {
                 if seen.len() == seen.capacity() {
                     return Ok(());
                 }
-                seen.push(self.describe(slot, record, now)?);
+                let one = self.describe(slot, record, now)?;
+                if one.state == state {
+                    seen.push(one);
+                }
                 record = self.half(record, R::Links, true)?;
             }
         }

@@ -11,7 +11,7 @@ use crate::queue::handle::Queue;
 use enough_engine::queue::{Seen, State, Tag};
 use std::collections::{HashMap, HashSet};
 
-/// Rows of the table asked for by one statement, where the index knows too few messages.
+/// The most rows of the table that one statement asks for, where the index knows too few messages.
 const PAGE: i64 = 1000;
 
 /// States that a message can be asked for by.
@@ -136,7 +136,6 @@ impl<'q> Peek<'q> {
             index.look(slot, state, now, &mut seen)?;
             Ok((index.reach(slot)?, index.has_groups(slot)?))
         })?;
-        seen.retain(|one| one.state == state);
         // What is behind the heads of groups isn't in the index, whatever the marks say.
         let reach = if has_groups { (i64::MIN, i64::MIN) } else { reach };
         Ok(Peek { queue, left: qty, state, now, most, seen, shown: HashSet::new(), reach })
@@ -145,8 +144,8 @@ impl<'q> Peek<'q> {
     fn all(mut self, rows: &mut Rows<'_>) -> Result<(), Error> {
         let seen = std::mem::take(&mut self.seen);
         self.show(&seen, rows)?;
-        let by_number = self.state != State::Leased && self.reach.0 != i64::MAX;
-        if by_number {
+        // One without a delivery time waits only where the index knows of it.
+        if self.state == State::Ready && self.reach.0 != i64::MAX {
             self.outside(Outside::Number, self.reach.0, rows)?;
         }
         let due = if self.state == State::Ready { self.reach.1 } else { self.now };
@@ -163,9 +162,11 @@ impl<'q> Peek<'q> {
             leased.as_ref().map_or("", |_| "AND msg_id OPERATOR(pg_catalog.=) ANY ($5)"),
         );
         let (mut filter, now, most) = (*filter, self.now, self.most);
+        // Mostly as many as are wanted will do.
+        let mut page_size = PAGE.min(self.left as i64);
         while self.left > 0 {
             let mut parameters = filter.parameters();
-            parameters.push(Parameter::I64(PAGE));
+            parameters.push(Parameter::I64(page_size));
             parameters.extend(leased.as_deref().map(Parameter::Numbers));
             let mut page: Vec<Seen> = Vec::new();
             let count = read_rows(&statement, &parameters, |row| {
@@ -175,9 +176,10 @@ impl<'q> Peek<'q> {
             let Some(last) = page.last() else { return Ok(()) };
             filter.after = Some(last.msg_id);
             self.show_new(page, rows)?;
-            if (count as i64) < PAGE {
+            if (count as i64) < page_size {
                 return Ok(());
             }
+            page_size = PAGE.min(page_size * 4);
             server::check_for_interrupts();
         }
         Ok(())
