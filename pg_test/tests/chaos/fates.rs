@@ -1,5 +1,6 @@
-//! What becomes of messages, in the same storms: who asks for a result gets it, of a key one message is sent in each window, and dead letters
-//! that go back, to their queue or to another one, are neither lost nor doubled, whoever pages through them meanwhile.
+//! What becomes of messages, in the same storms: who asks for a result gets it, of a key one message is sent in each window, and messages
+//! that die, expire, are ended in batches and go back from the dead, to their queue or to another one, are neither lost nor doubled,
+//! whoever pages through them meanwhile.
 
 use crate::ledger::{Outcome, none, now};
 use crate::others::Storm;
@@ -32,6 +33,27 @@ pub(crate) fn create() -> String {
            FROM unnest('{{again,elsewhere}}'::text[]) AS name"
     )
 }
+
+/// What ends a delivery.
+struct End {
+    /// Returns the numbers of those that it has ended.
+    call: &'static str,
+    finishes: bool,
+}
+
+const ENDS: [End; 7] = [
+    End { call: "queue_delete_batch($1, $2, $3)", finishes: true },
+    End { call: "queue_archive_batch($1, $2, $3)", finishes: true },
+    End { call: "queue_release_batch($1, $2, $3, '2 milliseconds')", finishes: false },
+    End { call: "queue_fail_batch($1, $2, $3, 'for now')", finishes: false },
+    End { call: "queue_fail_batch($1, $2, $3, 'for good', dead => true)", finishes: false },
+    End { call: "queue_fail_batch($1, $2, $3, 'for good', dead => true)", finishes: false },
+    End { call: "queue_extend_batch($1, $2, $3, '50 milliseconds')", finishes: false },
+];
+
+/// The limits of a message's own, of which it may have some.
+const LIMITS: [&str; 4] =
+    ["", ", max_attempts => 1", ", expires_in => '20 milliseconds'", ", expires_in => '1 second', max_attempts => 1"];
 
 /// A message that was sent, and what its sender knows of it.
 #[derive(Debug, Clone, Copy)]
@@ -197,41 +219,44 @@ impl Fates {
         Ok(())
     }
 
+    /// Sends messages, some of which expire or have but one attempt.
     fn send(&self, storm: Storm<'_>) -> Result<()> {
         let (mut rng, mut session, mut next) = (Rng::new(), connect(storm.database)?, 0);
         while !storm.is_over() {
             next += 1;
-            let (outcome, _) = storm
-                .transact(&mut session, rng.u8(..5) > 0, |client| queue::send(client, DEADLY[0], &Value::from(next)))?;
+            let limits = LIMITS[rng.usize(..LIMITS.len())];
+            let call = format!("SELECT enough.queue_send($1, to_jsonb($2::bigint){limits})");
+            let (outcome, _) =
+                storm.transact(&mut session, rng.u8(..5) > 0, |client| client.execute(&call, &[&DEADLY[0], &next]))?;
             self.book().sent.insert(next, outcome);
             sleep(Duration::from_millis(rng.u64(..30)));
         }
         Ok(())
     }
 
-    /// Reads messages and lets most of them die.
+    /// Reads messages and lets most of them die, one by one or all that have come at once.
     fn end(&self, storm: Storm<'_>, queue: &'static str) -> Result<()> {
         let (mut rng, mut session) = (Rng::new(), connect(storm.database)?);
         while !storm.is_over() {
             let call = format!("queue_read('{queue}', {}, wait => '100 milliseconds')", rng.u8(1..5));
-            for message in storm.attempt(&mut session, |client| queue::receive(client, &call))?.unwrap_or_default() {
-                let Some(payload) = message.message.as_i64() else { continue };
-                self.book().seen.insert(payload);
-                let (statement, finishes) = match rng.u8(..8) {
-                    0 => continue,
-                    1 => ("queue_release($1, $2, lease => $3)", false),
-                    2 | 3 => ("queue_delete($1, $2, $3)", true),
-                    4 => ("queue_fail($1, $2, 'for now', lease => $3) IS NULL", false),
-                    _ => ("queue_fail($1, $2, 'for good', lease => $3, dead => true) IS NULL", false),
-                };
+            let messages = storm.attempt(&mut session, |client| queue::receive(client, &call))?.unwrap_or_default();
+            self.book().seen.extend(messages.iter().filter_map(|message| message.message.as_i64()));
+            let at_once = if rng.bool() { 1 } else { messages.len().max(1) };
+            for some in messages.chunks(at_once) {
+                let Some(way) = ENDS.get(rng.usize(..=ENDS.len())) else { continue };
+                let (numbers, leases): (Vec<_>, Vec<_>) =
+                    some.iter().map(|message| (message.msg_id, message.lease)).unzip();
                 let (outcome, done) = storm.transact(&mut session, rng.u8(..5) > 0, |client| {
-                    let row = client
-                        .query_one(&format!("SELECT enough.{statement}"), &[&queue, &message.msg_id, &message.lease])?;
-                    Ok(row.get::<_, bool>(0))
+                    let rows =
+                        client.query(&format!("SELECT * FROM enough.{}", way.call), &[&queue, &numbers, &leases])?;
+                    Ok(rows.iter().map(|row| row.get(0)).collect::<BTreeSet<i64>>())
                 })?;
-                if finishes && done == Some(true) && outcome != Outcome::RolledBack {
-                    self.book().finished.insert(payload, outcome);
+                if !way.finishes || outcome == Outcome::RolledBack {
+                    continue;
                 }
+                let done = done.unwrap_or_default();
+                let payloads = some.iter().filter(|message| done.contains(&message.msg_id));
+                self.book().finished.extend(payloads.filter_map(|message| Some((message.message.as_i64()?, outcome))));
             }
         }
         Ok(())

@@ -37,6 +37,34 @@ fn what_is_set_is_there_with_the_commit() -> Result<()> {
 }
 
 #[test]
+fn a_statement_reads_what_it_has_written_before() -> Result<()> {
+    let database = Database::new()?;
+    let mut client = database.client()?;
+    // A key that is new, one that is there, and one that was deleted.
+    for _ in 0..3 {
+        let row = client.query_one(
+            "SELECT enough.kv_set('k', '{\"a\": 2}') > 0, enough.kv_get('k')::text, enough.kv_has('k'), (SELECT value::text FROM enough.kv_entry('k')),
+                    (SELECT value::text FROM enough.kv_mget('{k}')), (SELECT count(*) FROM enough.kv_find('{\"a\": 2}')),
+                    enough.kv_set('k', '3') > 0, enough.kv_get('k')::text, enough.kv_incr('k'), enough.kv_get('k')::text,
+                    enough.kv_set('k', '5', if_version => 0) IS NULL, enough.kv_delete('k'), enough.kv_get('k') IS NULL, enough.kv_delete('k')",
+            &[],
+        )?;
+        let (set, value) = (r#"{"a": 2}"#, |column| row.get::<_, String>(column));
+        ensure!(
+            row.get(0)
+                && value(1) == set
+                && row.get(2)
+                && value(3) == set
+                && value(4) == set
+                && row.get::<_, i64>(5) == 1
+        );
+        ensure!(row.get(6) && value(7) == "3" && row.get::<_, i64>(8) == 4 && value(9) == "4" && row.get(10));
+        ensure!(row.get(11) && row.get(12) && !row.get::<_, bool>(13));
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_deleted_is_gone_and_can_be_set_again() -> Result<()> {
     let database = Database::new()?;
     let mut client = database.client()?;
