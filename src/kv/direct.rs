@@ -200,7 +200,6 @@ pub(super) fn change<'n>(
                     rows::end(domain, key.payload())?;
                 }
                 wake::note(space.oid);
-                server::next_command();
                 return Ok(Outcome::Written(version));
             }
             // By a transaction that has committed since: look again.

@@ -316,3 +316,39 @@ fn a_writer_that_waits_goes_by_the_row_that_it_meets() -> Result<()> {
     }
     Ok(())
 }
+
+/// And by the table: a trigger, or an index, that was made meanwhile.
+#[test]
+fn a_writer_that_waits_goes_by_the_table_that_it_meets() -> Result<()> {
+    let database = Database::new()?;
+    let (mut one, mut other) = (database.client()?, database.client()?);
+    one.batch_execute(
+        "CREATE EXTENSION amcheck;
+         CREATE FUNCTION doubled() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.value := to_jsonb(2 * NEW.value::int); RETURN NEW; END'",
+    )?;
+    let changes = [
+        ("CREATE TRIGGER doubled BEFORE UPDATE ON enough.kv_default FOR EACH ROW EXECUTE FUNCTION doubled()", json!(6)),
+        ("ALTER TABLE enough.kv_default DISABLE TRIGGER doubled", json!(3)),
+        ("CREATE INDEX ON enough.kv_default (updated_at)", json!(3)),
+    ];
+    let pid = backend(&mut other)?;
+    for (change, value) in changes {
+        // The one that will wait knows the table as it is before.
+        other.batch_execute("SELECT enough.kv_set('k', '1'), enough.kv_set('k', '1')")?;
+        let mut block = one.transaction()?;
+        block.batch_execute(change)?;
+        let waiting = thread::spawn(move || {
+            let outcome = other.batch_execute("SELECT enough.kv_set('k', '3')");
+            (other, outcome)
+        });
+        until_locked(&mut database.client()?, pid)?;
+        block.commit()?;
+        let (back, outcome) = waiting.join().map_err(|_| anyhow::anyhow!("it panicked"))?;
+        outcome?;
+        other = back;
+        let found: Option<Value> = one.query_one("SELECT enough.kv_get('k')", &[])?.get(0);
+        ensure!(found == Some(value), "{change}: {found:?}");
+        indexes_agree(&mut one, "enough.kv_default")?;
+    }
+    Ok(())
+}
