@@ -3,7 +3,7 @@
 //! whoever pages through them meanwhile.
 
 use crate::ledger::{Outcome, none, now};
-use crate::others::Storm;
+use crate::others::{Storm, Workers};
 use crate::session::connect;
 use anyhow::{Result, ensure};
 use enough_pg_test::check::eventually;
@@ -14,7 +14,7 @@ use postgres::{Client, Error};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{Scope, ScopedJoinHandle, sleep};
+use std::thread::{Scope, sleep};
 use std::time::Duration;
 
 /// How long a key is taken, in microseconds.
@@ -30,7 +30,8 @@ pub(crate) fn create() -> String {
          SELECT enough.queue_create('once', visibility_timeout => '300 milliseconds', max_attempts => 1000000,
                                     dedup => 'window', dedup_for => '{WINDOW} microseconds');
          SELECT enough.queue_create(name, visibility_timeout => '300 milliseconds', max_attempts => 2, retry_backoff => '5 milliseconds')
-           FROM unnest('{{again,elsewhere}}'::text[]) AS name"
+           FROM unnest('{{{}}}'::text[]) AS name",
+        DEADLY.join(",")
     )
 }
 
@@ -41,6 +42,7 @@ struct End {
     finishes: bool,
 }
 
+/// Most of them die.
 const ENDS: [End; 7] = [
     End { call: "queue_delete_batch($1, $2, $3)", finishes: true },
     End { call: "queue_archive_batch($1, $2, $3)", finishes: true },
@@ -158,11 +160,7 @@ impl Fates {
     }
 
     /// The sessions.
-    pub(crate) fn spawn<'s>(
-        &'s self,
-        scope: &'s Scope<'s, '_>,
-        storm: Storm<'s>,
-    ) -> Vec<ScopedJoinHandle<'s, Result<()>>> {
+    pub(crate) fn spawn<'s>(&'s self, scope: &'s Scope<'s, '_>, storm: Storm<'s>) -> Workers<'s> {
         let mut all = vec![
             scope.spawn(move || self.call(storm)),
             scope.spawn(move || answer(storm, "calls")),
@@ -243,6 +241,7 @@ impl Fates {
             self.book().seen.extend(messages.iter().filter_map(|message| message.message.as_i64()));
             let at_once = if rng.bool() { 1 } else { messages.len().max(1) };
             for some in messages.chunks(at_once) {
+                // Or it is forgotten.
                 let Some(way) = ENDS.get(rng.usize(..=ENDS.len())) else { continue };
                 let (numbers, leases): (Vec<_>, Vec<_>) =
                     some.iter().map(|message| (message.msg_id, message.lease)).unzip();

@@ -58,6 +58,9 @@ struct Book {
 #[derive(Default)]
 pub(crate) struct Others(Mutex<Book>);
 
+/// Sessions at work.
+pub(crate) type Workers<'s> = Vec<ScopedJoinHandle<'s, Result<()>>>;
+
 /// Where the sessions of one storm work.
 #[derive(Clone, Copy)]
 pub(crate) struct Storm<'s> {
@@ -138,11 +141,7 @@ impl Others {
     }
 
     /// The sessions.
-    pub(crate) fn spawn<'s>(
-        &'s self,
-        scope: &'s Scope<'s, '_>,
-        storm: Storm<'s>,
-    ) -> Vec<ScopedJoinHandle<'s, Result<()>>> {
+    pub(crate) fn spawn<'s>(&'s self, scope: &'s Scope<'s, '_>, storm: Storm<'s>) -> Workers<'s> {
         let mut all = vec![
             scope.spawn(move || self.publish(storm)),
             scope.spawn(move || self.send(storm, "jobs", 5, 80)),

@@ -3,7 +3,7 @@
 
 use crate::fates::{self, Fates};
 use crate::ledger::{GROUP_LIMIT, GROUP_PERIOD, GROUP_RATE, Ledger};
-use crate::others::{self, Others, Storm};
+use crate::others::{self, Others, Storm, Workers};
 use crate::session::{NAME, connect};
 use crate::upheaval::{NEEDED, Reborn, strike};
 use crate::values::{self, Values};
@@ -14,7 +14,7 @@ use enough_pg_test::server::{self, Database};
 use enough_pg_test::{queue, segment};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 use xtask::server::{Server, Shutdown};
 
@@ -58,6 +58,14 @@ struct Beside {
 }
 
 impl Beside {
+    /// The sessions.
+    fn spawn<'s>(&'s self, scope: &'s Scope<'s, '_>, storm: Storm<'s>) -> Workers<'s> {
+        let mut all = self.others.spawn(scope, storm);
+        all.extend(self.values.spawn(scope, storm));
+        all.extend(self.fates.spawn(scope, storm));
+        all
+    }
+
     /// The verdict, once all is over.
     fn judge(&self, database: &Database) -> Result<()> {
         self.others.judge(database)?;
@@ -79,9 +87,7 @@ fn rage(database: &Database, ledger: &Ledger, beside: &Beside, storm: impl FnOnc
             let stop = &stop;
             scope.spawn(move || two_phase::run(database, ledger, PRODUCERS + number, stop))
         });
-        let at_work = Storm { database, ledger, stop: &stop };
-        let others = beside.others.spawn(scope, at_work).into_iter().chain(beside.values.spawn(scope, at_work));
-        let others = others.chain(beside.fates.spawn(scope, at_work));
+        let others = beside.spawn(scope, Storm { database, ledger, stop: &stop });
         let workers: Vec<_> = producers.chain(consumers).chain(preparers).chain(others).collect();
         let storm = storm();
         stop.store(true, Relaxed);

@@ -2,7 +2,7 @@
 //! get what was before a commit; watchers, who must be told of each key's last change.
 
 use crate::ledger::{Outcome, none};
-use crate::others::Storm;
+use crate::others::{Storm, Workers};
 use crate::session::{Session, connect};
 use crate::two_phase::decide;
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use postgres::{Client, Error};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{Scope, ScopedJoinHandle, sleep};
+use std::thread::{Scope, sleep};
 use std::time::Duration;
 
 /// One with the straight way to its table, and one that keeps what was before.
@@ -117,11 +117,7 @@ impl Values {
     }
 
     /// The sessions.
-    pub(crate) fn spawn<'s>(
-        &'s self,
-        scope: &'s Scope<'s, '_>,
-        storm: Storm<'s>,
-    ) -> Vec<ScopedJoinHandle<'s, Result<()>>> {
+    pub(crate) fn spawn<'s>(&'s self, scope: &'s Scope<'s, '_>, storm: Storm<'s>) -> Workers<'s> {
         let writers = (0..WRITERS).map(|writer| scope.spawn(move || self.write(storm, writer)));
         let readers = (0..2).map(|_| scope.spawn(move || self.read(storm)));
         let watchers = SPACES.map(|space| scope.spawn(move || self.watch(storm, space)));

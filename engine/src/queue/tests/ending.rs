@@ -47,6 +47,19 @@ fn look(p: &Partition<'_>, slot: u32, state: State, most: usize) -> Vec<i64> {
 }
 
 #[test]
+fn what_is_due_by_now_takes_no_room_of_those_that_rest() {
+    let words = allocate(4000);
+    let (p, slots) = fresh(&words, 1);
+    let slot = slots[0];
+    for (msg_id, at) in [(1, NOW + 1), (2, NOW + SECOND), (3, NOW + 1)] {
+        rest(&p, slot, &failed(msg_id, at));
+    }
+    let mut seen = Vec::with_capacity(1);
+    p.look(slot, State::Delayed, NOW + 2, &mut seen).unwrap();
+    assert_eq!(seen.iter().map(|one| one.msg_id).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn a_failed_message_rests_and_comes_back_as_its_row_says() {
     let words = allocate(4000);
     let (p, slots) = fresh(&words, 1);
